@@ -1,0 +1,1 @@
+//! The actors of Tandem: mailboxes, placement, timers, supervision, sockets.

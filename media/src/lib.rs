@@ -1,0 +1,1 @@
+//! The packet and audio arithmetic of Tandem: RTP, RTCP, codecs, tones, recording.

@@ -1,0 +1,1 @@
+//! A scripted SIP softphone, on purpose another SIP implementation than the engine's.
