@@ -1,0 +1,73 @@
+//! Call detail records: one for each call attempt that passed authentication and admission.
+
+use serde::{Deserialize, Serialize};
+use tandem_protocol::time::UnixMillis;
+
+/// One try of one proxy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The proxy's address.
+    pub proxy: String,
+    /// How it ended: a SIP status, `timeout`, `transport`, `cancelled` or `answered`.
+    pub cause: String,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+}
+
+/// What one leg's media session counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LegMedia {
+    /// The codec's name, e.g. `PCMU`.
+    pub codec: String,
+    /// RTP packets sent to the leg.
+    pub tx: u64,
+    /// RTP packets received from the leg.
+    pub rx: u64,
+    /// Packets that never came (RFC 3550 A.3).
+    pub lost: i64,
+    /// Interarrival jitter in milliseconds (RFC 3550 A.8).
+    pub jitter_ms: f32,
+    /// Estimated mean opinion score, 1 to 4.5 (E-model).
+    pub mos: f32,
+}
+
+/// A call detail record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cdr {
+    /// The engine's own id of the call, the same in log, events and API.
+    pub call_id: String,
+    /// Counts the records of one call, from 1.
+    pub segment: u32,
+    /// The caller: a station's name or the caller number.
+    pub from: String,
+    /// What was dialled.
+    pub to: String,
+    /// The trunk the call left by, if any.
+    pub trunk: Option<String>,
+    /// The proxy of that trunk that took it.
+    pub proxy: Option<String>,
+    /// When the INVITE was admitted.
+    pub start: UnixMillis,
+    /// When it was answered.
+    pub answer: Option<UnixMillis>,
+    /// When it ended.
+    pub end: UnixMillis,
+    /// Seconds from answer to end, with milliseconds.
+    pub duration_s: f64,
+    /// Why it ended: `normal`, `busy`, `no_answer`, `abandoned`, `rejected`, `rtp_timeout`, `fault`, `restart` ...
+    pub cause: String,
+    /// The final status the caller's INVITE got; 0 if the caller never got one.
+    pub sip_status: u16,
+    /// Who ended it: `caller`, `callee`, `engine` or `operator`.
+    pub ended_by: String,
+    /// The proxies tried, in order.
+    pub attempts: Vec<Attempt>,
+    /// Media of each leg, the caller's first.
+    pub legs: Vec<LegMedia>,
+    /// True when the answer left before its checkpoint was committed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unprotected: bool,
+    /// Where the recording is, if the call was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
+}
