@@ -3,4 +3,8 @@
 //! Nothing here opens a socket, reads a clock or asks the operating system for randomness:
 //! every machine takes its input and the time, and returns outputs and its next deadline.
 
+pub mod b2bua;
+pub mod dialog;
+pub mod flow;
 pub mod time;
+pub mod transaction;
