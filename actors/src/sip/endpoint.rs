@@ -45,7 +45,7 @@ struct Server {
     timer: TimerId,
     flow: Flow,
     /// Needed until the final response: a 100 and a 487 are written from it.
-    request: Option<Arc<Message>>,
+    request: Option<Message>,
     last_response: Option<Bytes>,
     owner: Option<Owner>,
 }
@@ -70,9 +70,9 @@ struct Client {
 /// What a datagram turned out to be, if it is nobody's yet.
 pub(crate) enum New {
     /// A request outside all transactions. It has none until [`Endpoint::accept`] makes one.
-    Request(Arc<Message>, Flow),
+    Request(Message, Flow),
     /// An ACK that belongs to no transaction: for a dialog.
-    Ack(Arc<Message>, Flow),
+    Ack(Message, Flow),
 }
 
 /// A request to send in a new client transaction.
@@ -134,7 +134,7 @@ impl Endpoint {
             return None;
         }
         let message = match Message::parse(datagram.bytes.clone(), &self.limits) {
-            Ok(message) => Arc::new(message),
+            Ok(message) => message,
             Err(malformed) => {
                 self.refuse_malformed(&malformed, datagram.flow);
                 return None;
@@ -166,7 +166,7 @@ impl Endpoint {
         }
     }
 
-    fn receive_request(&mut self, request: Arc<Message>, flow: Flow) -> Option<New> {
+    fn receive_request(&mut self, request: Message, flow: Flow) -> Option<New> {
         let name = server_name(&request, request.method());
         let Some(id) = self.server_names.get(&name).copied() else {
             return self.unmatched_request(request, flow);
@@ -194,7 +194,7 @@ impl Endpoint {
         None
     }
 
-    fn unmatched_request(&mut self, request: Arc<Message>, flow: Flow) -> Option<New> {
+    fn unmatched_request(&mut self, request: Message, flow: Flow) -> Option<New> {
         match request.method() {
             Method::Ack => Some(New::Ack(request, flow)),
             Method::Cancel => {
@@ -206,7 +206,7 @@ impl Endpoint {
     }
 
     /// RFC 3261 §9.2.
-    fn cancel(&mut self, cancel: &Arc<Message>, flow: Flow) {
+    fn cancel(&mut self, cancel: &Message, flow: Flow) {
         let invite = self.server_names.get(&server_name(cancel, Method::Invite)).copied();
         let Some(server) = invite.and_then(|id| self.servers.get(&id)) else {
             self.reply(cancel, flow, 481, &[]);
@@ -222,7 +222,7 @@ impl Endpoint {
         }
     }
 
-    fn receive_response(&mut self, response: &Arc<Message>) {
+    fn receive_response(&mut self, response: &Message) {
         let now = self.env.now().mono;
         let method = response.method();
         let id = response.via().branch().and_then(|branch| self.client_names.get(&client_name(branch, method)).copied());
@@ -255,7 +255,7 @@ impl Endpoint {
     }
 
     /// Makes a server transaction for a new request. Its owner hears of a CANCEL.
-    pub(crate) fn accept(&mut self, request: &Arc<Message>, flow: Flow) -> ServerTransactionId {
+    pub(crate) fn accept(&mut self, request: &Message, flow: Flow) -> ServerTransactionId {
         let now = self.env.now().mono;
         let timers = self.timers(flow.listener);
         let machine = if request.method() == Method::Invite {

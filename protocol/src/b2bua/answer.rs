@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::{CALLER, COMMIT_PATIENCE, Call, Cause, LegId, Output, Phase, Side};
+use super::{CALLER, COMMIT_PATIENCE, Call, Cause, Destination, LegId, Output, Phase, Side};
 use crate::dialog::Command;
+use crate::proxy_list::Outcome;
 use crate::time::Now;
 
 impl Call {
@@ -16,6 +17,9 @@ impl Call {
             return;
         }
         self.callee = Some(leg);
+        if let Destination::Trunk { walk, .. } = &mut self.destination {
+            walk.on_outcome(now.mono, Outcome::Status(200));
+        }
         let others: Vec<LegId> =
             self.legs.iter().filter(|l| l.id != CALLER && l.id != leg && !l.gone).map(|l| l.id).collect();
         for other in others {

@@ -150,7 +150,13 @@ impl Call {
         self.over_if_clear(now, out);
     }
 
-    pub(super) fn tell_to_end(&mut self, leg: LegId, status: u16, reason: Option<&str>, out: &mut Vec<Output>) {
+    pub(super) fn tell_to_end(
+        &mut self,
+        leg: LegId,
+        status: u16,
+        reason: Option<&str>,
+        out: &mut Vec<Output>,
+    ) {
         if let Some(leg) = self.leg_mut(leg) {
             leg.ending = true;
         }

@@ -62,13 +62,19 @@ impl Call {
                 };
                 self.invite(target, now, out);
             }
-            Next::Wait => {}
+            Next::Wait | Next::Answered => {}
             Next::Fail { status, .. } => self.fail(status, now, out),
         }
     }
 
     /// A callee rings or sends early media. The caller hears of the first, and of every one with a session description.
-    pub(super) fn callee_progress(&mut self, leg: LegId, status: u16, sdp: Option<&Bytes>, out: &mut Vec<Output>) {
+    pub(super) fn callee_progress(
+        &mut self,
+        leg: LegId,
+        status: u16,
+        sdp: Option<&Bytes>,
+        out: &mut Vec<Output>,
+    ) {
         let live = self.leg(leg).is_some_and(|leg| !leg.ending && !leg.gone);
         if self.phase != Phase::Hunting || !live {
             return;

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Side;
 use crate::sdp::negotiate::{
-    AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, media_view, relay_answer, relay_offer,
+    AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, media_view, relay_answer,
+    relay_offer,
 };
 use crate::sdp::{Direction, SessionDescription};
 
@@ -54,7 +55,9 @@ impl Sdp {
             MediaPlan::Anchored { caller, callee } => {
                 (Some(caller.addr), Some(callee.addr), Some(SessionDescription::parse(&offer)?))
             }
-            MediaPlan::Service { caller } => (Some(caller.addr), None, Some(SessionDescription::parse(&offer)?)),
+            MediaPlan::Service { caller } => {
+                (Some(caller.addr), None, Some(SessionDescription::parse(&offer)?))
+            }
         };
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         Ok(Sdp {
@@ -173,7 +176,11 @@ impl Sdp {
     }
 
     /// Our service's answer to a new offer of the caller.
-    pub(super) fn service_reanswer(&mut self, plan: &MediaPlan, offer: &Bytes) -> Result<Carried, NegotiationError> {
+    pub(super) fn service_reanswer(
+        &mut self,
+        plan: &MediaPlan,
+        offer: &Bytes,
+    ) -> Result<Carried, NegotiationError> {
         let parsed = SessionDescription::parse(offer)?;
         let view = media_view(&parsed);
         self.caller = Some(parsed);

@@ -343,6 +343,3 @@ impl Call {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

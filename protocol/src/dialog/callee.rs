@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId, Unacknowledged};
+use super::{
+    Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
+    Unacknowledged,
+};
 use crate::flow::Flow;
 use crate::message::{Header, Message, reason_phrase, response_to};
 use crate::time::Now;
@@ -16,7 +19,7 @@ impl Dialog {
     /// A dialog for an INVITE of the peer that waits in `transaction`. `local_tag` must be unique in the engine.
     pub fn incoming(
         transaction: ServerTransactionId,
-        invite: Arc<Message>,
+        invite: Message,
         source: Flow,
         local_tag: String,
         local: Arc<LocalSide>,
@@ -49,7 +52,13 @@ impl Dialog {
         dialog
     }
 
-    pub(super) fn respond(&self, pending: &Pending, status: u16, sdp: Option<&Bytes>, extra: &[(Header, &str)]) -> Output {
+    pub(super) fn respond(
+        &self,
+        pending: &Pending,
+        status: u16,
+        sdp: Option<&Bytes>,
+        extra: &[(Header, &str)],
+    ) -> Output {
         let mut message = response_to(
             &pending.request,
             Some(pending.source.remote),
@@ -97,7 +106,13 @@ impl Dialog {
     }
 
     /// Sends a 2xx to an INVITE and keeps repeating it until the ACK comes.
-    pub(super) fn answer_until_acknowledged(&mut self, pending: &Pending, message: Bytes, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn answer_until_acknowledged(
+        &mut self,
+        pending: &Pending,
+        message: Bytes,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
         let t1 = self.local.timers.t1;
         self.unacknowledged = Some(Unacknowledged {
             transaction: pending.transaction,
@@ -108,7 +123,12 @@ impl Dialog {
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
         });
-        out.push(Output::Respond { transaction: pending.transaction, status: 200, message, to: pending.source });
+        out.push(Output::Respond {
+            transaction: pending.transaction,
+            status: 200,
+            message,
+            to: pending.source,
+        });
     }
 
     pub(super) fn repeat_answer(&mut self, now: Now, out: &mut Vec<Output>) {

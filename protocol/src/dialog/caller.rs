@@ -105,7 +105,12 @@ impl Dialog {
     }
 
     /// The dialog of an INVITE that `calling` has sent and whose state was lost: it only waits to cancel or to hang up.
-    pub fn calling_after_fault(spec: InviteSpec, local: Arc<LocalSide>, now: Now, out: &mut Vec<Output>) -> Dialog {
+    pub fn calling_after_fault(
+        spec: InviteSpec,
+        local: Arc<LocalSide>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Dialog {
         let mut unsent = Vec::new();
         let mut dialog = Dialog::calling(spec, local, &mut unsent);
         if let Phase::Calling(calling) = &mut dialog.phase {
@@ -150,7 +155,7 @@ impl Dialog {
         });
     }
 
-    pub(super) fn invite_response(&mut self, response: &Arc<Message>, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let status = response.status();
         let Phase::Calling(calling) = &mut self.phase else { return };
         if response.cseq() != self.local_cseq {
@@ -167,14 +172,16 @@ impl Dialog {
                 }
             }
             200..=299 => self.answered(response, now, out),
-            401 | 407 if !calling.authorized && calling.cancel.is_none() && calling.spec.credentials.is_some() => {
+            401 | 407
+                if !calling.authorized && calling.cancel.is_none() && calling.spec.credentials.is_some() =>
+            {
                 self.authorize(response, out);
             }
             _ => self.invite_failed(status, response.reason().to_owned(), retry_after(response), out),
         }
     }
 
-    fn answered(&mut self, response: &Arc<Message>, _now: Now, out: &mut Vec<Output>) {
+    fn answered(&mut self, response: &Message, _now: Now, out: &mut Vec<Output>) {
         let given_up = matches!(&self.phase, Phase::Calling(calling) if calling.cancel.is_some());
         self.remote_tag = response.to_tag().map(str::to_owned);
         self.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
@@ -195,7 +202,7 @@ impl Dialog {
         }
     }
 
-    fn authorize(&mut self, response: &Arc<Message>, out: &mut Vec<Output>) {
+    fn authorize(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Phase::Calling(calling) = &self.phase else { return };
         let spec = calling.spec.clone();
         let (challenge, answer) = if response.status() == 401 {
@@ -206,7 +213,8 @@ impl Dialog {
         let challenges: Vec<&str> = response.headers(challenge).collect();
         let value = spec.credentials.as_ref().and_then(|who| {
             let cnonce = &spec.local_tag;
-            digest::answer(&challenges, "INVITE", &spec.request_uri, &who.username, &who.password, cnonce, 1).ok()
+            digest::answer(&challenges, "INVITE", &spec.request_uri, &who.username, &who.password, cnonce, 1)
+                .ok()
         });
         match value {
             Some(value) => self.invite(spec, Some((answer, value)), out),
@@ -214,7 +222,13 @@ impl Dialog {
         }
     }
 
-    fn invite_failed(&mut self, status: u16, reason: String, retry_after: Option<u32>, out: &mut Vec<Output>) {
+    fn invite_failed(
+        &mut self,
+        status: u16,
+        reason: String,
+        retry_after: Option<u32>,
+        out: &mut Vec<Output>,
+    ) {
         self.phase = Phase::Ended;
         out.push(Output::Up(LegEvent::Failed { status, reason, retry_after }));
         out.push(Output::Finished);
@@ -267,7 +281,7 @@ impl Dialog {
     }
 
     /// A response to an INVITE that already has its final: a repeated 2xx, a second branch's 2xx, or one to a re-INVITE.
-    pub(super) fn late_invite_response(&mut self, response: &Arc<Message>, out: &mut Vec<Output>) {
+    pub(super) fn late_invite_response(&mut self, response: &Message, out: &mut Vec<Output>) {
         let status = response.status();
         if self.reoffering == Some(response.cseq()) {
             self.reoffer_response(response, out);
@@ -285,7 +299,7 @@ impl Dialog {
     }
 
     /// §13.2.2.4: a 2xx of another branch makes a dialog of its own; one answer is kept, this one is acknowledged and ended.
-    fn end_other_branch(&mut self, response: &Arc<Message>, out: &mut Vec<Output>) {
+    fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
         let mut other = self.clone();
         other.remote_tag = response.to_tag().map(str::to_owned);
         other.remote_party = response.header(Header::To).unwrap_or_default().to_owned();

@@ -1,7 +1,5 @@
 //! What happens between the answer and the end: re-INVITE (RFC 3261 §14), BYE (§15), everything refused plainly.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::callee::ALLOW;
@@ -28,7 +26,9 @@ impl Dialog {
         match request.method() {
             Method::Invite => self.peer_reoffers(pending, out),
             Method::Bye => self.peer_hangs_up(&pending, now, out),
-            Method::Options => out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")])),
+            Method::Options => {
+                out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")]))
+            }
             Method::Refer => out.push(self.respond(&pending, 603, None, &[])),
             Method::Subscribe | Method::Notify => out.push(self.respond(&pending, 489, None, &[])),
             Method::Ack | Method::Cancel => {}
@@ -54,7 +54,12 @@ impl Dialog {
             self.reoffered = Some(pending);
             out.push(Output::Up(LegEvent::Reoffer { sdp }));
         } else {
-            out.push(self.respond(&pending, 488, None, &[(Header::Warning, "304 tandem \"an offer is required\"")]));
+            out.push(self.respond(
+                &pending,
+                488,
+                None,
+                &[(Header::Warning, "304 tandem \"an offer is required\"")],
+            ));
         }
     }
 
@@ -88,7 +93,7 @@ impl Dialog {
         self.reoffering = Some(cseq);
     }
 
-    pub(super) fn reoffer_response(&mut self, response: &Arc<Message>, out: &mut Vec<Output>) {
+    pub(super) fn reoffer_response(&mut self, response: &Message, out: &mut Vec<Output>) {
         match response.status() {
             ..=199 => {}
             200..=299 => {

@@ -68,12 +68,12 @@ pub enum Input {
         /// The transaction to answer in; `None` for an ACK.
         transaction: Option<ServerTransactionId>,
         /// The request.
-        request: Arc<Message>,
+        request: Message,
         /// Where it came from.
         source: Flow,
     },
     /// A response to a request of ours.
-    Response(Arc<Message>),
+    Response(Message),
     /// A request of ours got no answer.
     Unanswered {
         /// Which method.
@@ -243,7 +243,7 @@ pub enum Output {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Pending {
     transaction: ServerTransactionId,
-    request: Arc<Message>,
+    request: Message,
     source: Flow,
 }
 
@@ -335,8 +335,7 @@ impl Dialog {
         match input {
             Input::Request { transaction, request, source } => match transaction {
                 Some(id) => {
-                    let pending =
-                        Pending { transaction: *id, request: request.clone(), source: *source };
+                    let pending = Pending { transaction: *id, request: request.clone(), source: *source };
                     self.request(pending, now, out);
                 }
                 None => self.ack(request),
@@ -361,7 +360,7 @@ impl Dialog {
         }
     }
 
-    fn response(&mut self, response: &Arc<Message>, now: Now, out: &mut Vec<Output>) {
+    fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         match response.method() {
             Method::Invite => match self.phase {
                 Phase::Calling(_) => self.invite_response(response, now, out),

@@ -13,7 +13,14 @@ impl Dialog {
     }
 
     /// The headers every request of ours begins with.
-    pub(super) fn request_head(&self, message: &mut Builder, method: &str, cseq: u32, branch: &str, max_forwards: u8) {
+    pub(super) fn request_head(
+        &self,
+        message: &mut Builder,
+        method: &str,
+        cseq: u32,
+        branch: &str,
+        max_forwards: u8,
+    ) {
         message.header(Header::Via, format_args!("{};branch={branch};rport", self.local.via));
         message.header(Header::MaxForwards, max_forwards);
         message.header(Header::From, &self.local_party);
@@ -42,7 +49,9 @@ impl Dialog {
             return self.flow;
         }
         let named = match self.route_set.first() {
-            Some(route) => NameAddr::parse(route).ok().and_then(|name| Uri::parse(name.uri).ok()?.socket_addr()),
+            Some(route) => {
+                NameAddr::parse(route).ok().and_then(|name| Uri::parse(name.uri).ok()?.socket_addr())
+            }
             None => Uri::parse(&self.remote_target).ok().and_then(|uri| uri.socket_addr()),
         };
         match named {
