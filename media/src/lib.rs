@@ -9,9 +9,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bits128;
 pub mod codec;
+pub mod dtmf;
 pub mod rtcp;
 pub mod rtp;
+pub mod stats;
+pub mod tone;
+pub mod wav;
 
 use std::time::Duration;
 
