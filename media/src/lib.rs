@@ -5,7 +5,7 @@
 //! random number. Audio is mono, 16-bit linear, 8000 samples a second, in frames of 20 ms
 //! ([`SAMPLES_PER_FRAME`]).
 //!
-//! `session::Session` is the heart: it decides for one leg of a call what is done with each packet.
+//! [`session::Session`] is the heart: it decides for one leg of a call what is done with each packet.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -14,6 +14,7 @@ pub mod codec;
 pub mod dtmf;
 pub mod rtcp;
 pub mod rtp;
+pub mod session;
 pub mod stats;
 pub mod tone;
 pub mod wav;
