@@ -12,6 +12,8 @@
 mod bits128;
 pub mod codec;
 pub mod dtmf;
+pub mod jitter_buffer;
+pub mod recording;
 pub mod rtcp;
 pub mod rtp;
 pub mod session;
