@@ -343,8 +343,8 @@ fn a_checkpoint_goes_on_in_a_younger_clock() {
     let mut session = Session::new(tone(), START);
     let other = address(SDP_IP, 4002);
     audio(&mut session, 600, other);
-    let text = serde_json::to_string(&session).unwrap();
-    let mut restored: Session = serde_json::from_str(&text).unwrap();
+    let bytes = postcard::to_stdvec(&session).unwrap();
+    let mut restored: Session = postcard::from_bytes(&bytes).unwrap();
     assert_eq!(restored, session);
     assert!(serde_json::to_value(&session).is_ok(), "no number is wider than 64 bits");
     restored.resume(MS);
