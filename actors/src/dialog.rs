@@ -208,7 +208,14 @@ impl Actor for DialogActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let me = ctx.address();
         self.timer = Some(self.env.timer(TimerKey::Actor(me.downgrade().recipient())));
-        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.downgrade() });
+        let dialog = self.shell.machine();
+        let invite = dialog.peers_invite();
+        let merge_key = invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
+        let restored = matches!(self.origin, Origin::Restored(_));
+        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.downgrade(), merge_key, restored });
+        if let Origin::Incoming { transaction, .. } = &self.origin {
+            self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
+        }
         let mut out = std::mem::take(&mut self.first);
         self.release(&mut out, ctx);
     }
@@ -223,7 +230,16 @@ impl Actor for DialogActor {
 /// A dialog has an address: requests with its tag go there.
 pub(crate) struct DialogUp {
     pub(crate) tag: String,
-    pub(crate) dialog: WeakAddr<DialogActor>,
+    pub(crate) dialog: actix::WeakAddr<DialogActor>,
+    /// Identifies the INVITE that made it, if it was the peer's.
+    pub(crate) merge_key: Option<String>,
+    pub(crate) restored: bool,
+}
+
+/// A dialog hears of a CANCEL of its INVITE.
+pub(crate) struct Own {
+    pub(crate) transaction: ServerTransactionId,
+    pub(crate) owner: Owner,
 }
 
 /// A dialog's actor has ended: its tag means nothing any more.

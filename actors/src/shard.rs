@@ -19,7 +19,7 @@ use tandem_protocol::time::{Instant, UnixMillis};
 
 use crate::call::{CallActor, Committed};
 use crate::calls::CallKey;
-use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog};
+use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
 use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
@@ -34,7 +34,9 @@ use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
-pub use ask::Ask;
+pub use ask::{Ask, Asked, parse_call_id};
+pub(crate) use invite::merge_key;
+pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest};
 pub use restore::{Restore, Restored, read_records};
 
 /// What crosses from one shard, from the store or from media to a shard.
@@ -96,7 +98,7 @@ fn place_call_id(shared: &Shared, call_id: &[u8]) -> ShardId {
 }
 
 struct KnownDialog {
-    dialog: WeakAddr<DialogActor>,
+    dialog: actix::WeakAddr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
     merge_key: Option<String>,
     restored: bool,
@@ -395,6 +397,13 @@ impl Handler<Told<DialogUp>> for Shard {
             self.merges.insert(key.clone(), tag.clone());
         }
         self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
+    }
+}
+
+impl Handler<Told<Own>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Own>, _: &mut Context<Self>) {
+        self.endpoint.own(told.0.transaction, told.0.owner);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::registrar::{Register, RegisterDone};
-use crate::shard::{LinkMessage, NamedDown, NextExpiry, Shard};
+use crate::shard::{Fault, LinkMessage, NamedDown, NextExpiry, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
@@ -102,20 +102,13 @@ pub struct StationActor {
     waiting: VecDeque<Waiting>,
     idle_at: Instant,
     timer: Option<TimerId>,
-    fault: std::rc::Rc<std::cell::RefCell<Option<String>>>,
+    fault: Fault,
     _guard: Guard,
 }
 
 impl StationActor {
     pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, entry: Arc<StationEntry>) -> Addr<StationActor> {
-        let fault = std::rc::Rc::new(std::cell::RefCell::new(None));
-        let guard = {
-            let (shard, name, fault) = (shard.clone(), entry.config.name.clone(), fault.clone());
-            Guard::new(env, ActorKind::Station, move |panicked| {
-                let fault = fault.take().or_else(|| panicked.then(|| "outside its machine".to_owned()));
-                shard.tell(NamedDown { kind: ActorKind::Station, name, fault });
-            })
-        };
+        let (fault, guard) = NamedDown::guard(env, shard, ActorKind::Station, &entry.config.name);
         let actor = StationActor {
             env: env.clone(),
             shard: shard.clone(),
@@ -138,9 +131,7 @@ impl StationActor {
         match self.shell.feed(change, self.env.now(), &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => {
-                tracing::error!(station = %self.entry.config.name, panic, "a station panicked and was rebuilt");
-                self.env.metrics().restarted(ActorKind::Station);
-                self.env.shared().census.restarted(ActorKind::Station);
+                NamedDown::note_rebuilt(&self.env, ActorKind::Station, &self.entry.config.name, &panic);
             }
             Fed::Lost { panic } => {
                 *self.fault.borrow_mut() = Some(panic);

@@ -16,3 +16,4 @@ pub mod registration;
 pub mod sdp;
 pub mod time;
 pub mod transaction;
+pub mod trunk_health;

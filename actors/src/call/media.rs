@@ -230,9 +230,9 @@ impl Media {
                 codec: report.codec.map_or_else(String::new, |codec| codec.name().to_owned()),
                 tx: report.tx,
                 rx: report.rx,
-                lost: report.lost,
+                lost: report.lost as i64,
                 jitter_ms: report.jitter_ms,
-                mos: report.mos,
+                mos: report.mos.unwrap_or_default(),
             })
         };
         self.sides.iter().filter_map(leg).collect()

@@ -1,5 +1,7 @@
 //! The actors that have names: stations on demand, trunks and registration groups from the start; restarted after a fault.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use tandem_protocol::message::Message;
 use tandem_protocol::time::UnixMillis;
 
 use super::{LinkMessage, Shard};
-use crate::env::{Tell, Told};
+use crate::env::{Env, Tell, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::registrar::{self, Register};
@@ -18,7 +20,7 @@ use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Outgoing, Owner};
 use crate::station::{self, StationActor};
 use crate::store::{Batch, Urgency};
-use crate::supervisor::rest_after;
+use crate::supervisor::{Guard, rest_after};
 use crate::trunk::TrunkActor;
 
 /// Keep-alives go out in this many parts, so that they do not come in one burst.
@@ -30,6 +32,33 @@ pub(crate) struct NamedDown {
     pub(crate) name: Arc<str>,
     /// What the panic said, if a fault ended it.
     pub(crate) fault: Option<String>,
+}
+
+/// Where an actor leaves word of the fault that ends it.
+pub(crate) type Fault = Rc<RefCell<Option<String>>>;
+
+impl NamedDown {
+    /// A guard that tells the shard of the actor's end, with the fault if one is noted or if a panic escaped its shell.
+    pub(crate) fn guard(env: &Env, shard: &Addr<Shard>, kind: ActorKind, name: &Arc<str>) -> (Fault, Guard) {
+        let fault = Fault::default();
+        let (shard, name, noted) = (shard.clone(), name.clone(), fault.clone());
+        let guard = Guard::new(env, kind, move |panicked| {
+            let fault = noted.take().or_else(|| panicked.then(|| "outside its machine".to_owned()));
+            shard.tell(NamedDown { kind, name, fault });
+        });
+        (fault, guard)
+    }
+
+    /// Counts and tells that an actor's machine was rebuilt where it stands.
+    pub(crate) fn note_rebuilt(env: &Env, kind: ActorKind, name: &str, panic: &str) {
+        tracing::error!(actor = kind.as_str(), name, panic, "an actor panicked and was rebuilt");
+        env.metrics().restarted(kind);
+        env.shared().census.restarted(kind);
+        let event = Event::new(env.now().wall, EventKind::ActorRestarted, "rebuilt from its last good state");
+        let mut batch = Batch::new(Urgency::Lazy);
+        batch.events.push(event.with("actor", format!("{}:{name}", kind.as_str())).with("panic", panic.to_owned()));
+        env.submit(batch);
+    }
 }
 
 /// When the first binding of a station expires.

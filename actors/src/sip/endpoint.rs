@@ -3,8 +3,6 @@
 //! The endpoint parses what comes, finds its transaction, absorbs retransmissions, and says what is new. It knows who owns a
 //! transaction only by a weak address: an owner that has ended simply hears nothing any more.
 
-use std::sync::Arc;
-
 use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::{Input, NoAnswer, ServerTransactionId};
@@ -48,6 +46,8 @@ struct Server {
     request: Option<Message>,
     last_response: Option<Bytes>,
     owner: Option<Owner>,
+    /// A CANCEL came before the owner did.
+    cancelled: bool,
 }
 
 enum ClientMachine {
@@ -208,18 +208,17 @@ impl Endpoint {
     /// RFC 3261 §9.2.
     fn cancel(&mut self, cancel: &Message, flow: Flow) {
         let invite = self.server_names.get(&server_name(cancel, Method::Invite)).copied();
-        let Some(server) = invite.and_then(|id| self.servers.get(&id)) else {
+        let Some(server) = invite.and_then(|id| self.servers.get_mut(&id)) else {
             self.reply(cancel, flow, 481, &[]);
             return;
         };
-        let (owner, may_cancel) = match &server.machine {
-            ServerMachine::Invite(machine) => (server.owner.clone(), machine.may_cancel()),
-            ServerMachine::NonInvite(_) => (None, false),
-        };
-        self.reply(cancel, flow, 200, &[]);
-        if may_cancel && let Some(owner) = owner.and_then(|o| o.upgrade()) {
-            owner.tell(Input::Cancelled);
+        if matches!(&server.machine, ServerMachine::Invite(machine) if machine.may_cancel()) {
+            match &server.owner {
+                Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(Input::Cancelled)),
+                None => server.cancelled = true,
+            }
         }
+        self.reply(cancel, flow, 200, &[]);
     }
 
     fn receive_response(&mut self, response: &Message) {
@@ -261,7 +260,7 @@ impl Endpoint {
         let machine = if request.method() == Method::Invite {
             ServerMachine::Invite(InviteServer::new(now, timers, false))
         } else {
-            ServerMachine::NonInvite(NonInviteServer::new(now, timers))
+            ServerMachine::NonInvite(NonInviteServer::new(now, timers, false))
         };
         self.next += 1;
         let id = self.next;
@@ -269,7 +268,7 @@ impl Endpoint {
         self.server_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
         let request = Some(request.clone());
-        self.servers.insert(id, Server { machine, name, timer, flow, request, last_response: None, owner: None });
+        self.servers.insert(id, Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: false });
         self.env.metrics().transactions_active.increment(1.0);
         self.arm_server(id);
         ServerTransactionId(id)
@@ -278,6 +277,11 @@ impl Endpoint {
     /// Says who hears of a server transaction.
     pub(crate) fn own(&mut self, transaction: ServerTransactionId, owner: Owner) {
         if let Some(server) = self.servers.get_mut(&transaction.0) {
+            if std::mem::take(&mut server.cancelled)
+                && let Some(owner) = owner.upgrade()
+            {
+                owner.tell(Input::Cancelled);
+            }
             server.owner = Some(owner);
         }
     }
@@ -429,7 +433,7 @@ impl Endpoint {
             ClientMachine::NonInvite(machine) => machine.timeout(now),
         };
         match expiry {
-            Expiry::Nothing => self.arm_client(id),
+            Expiry::Nothing | Expiry::Trying => self.arm_client(id),
             Expiry::Retransmit => {
                 let (flow, method, request) = (client.flow, client.method, client.request.clone());
                 let sent = request.map(|request| self.transmit(flow, &request, method));

@@ -40,6 +40,7 @@ impl Dialog {
             route_set: invite.values(Header::RecordRoute).map(str::to_owned).collect(),
             local_cseq: 0,
             remote_cseq: Some(invite.cseq()),
+            invited: true,
             sent: 0,
             unacknowledged: None,
             reoffered: None,

@@ -93,6 +93,7 @@ impl Dialog {
             route_set: spec.route.clone(),
             local_cseq: 0,
             remote_cseq: None,
+            invited: false,
             sent: 0,
             unacknowledged: None,
             reoffered: None,

@@ -293,6 +293,8 @@ pub struct Dialog {
     route_set: Vec<String>,
     local_cseq: u32,
     remote_cseq: Option<u32>,
+    /// True if the peer's INVITE made this dialog.
+    invited: bool,
     /// Requests sent so far: makes branches unique within the dialog.
     sent: u32,
     unacknowledged: Option<Unacknowledged>,
@@ -318,6 +320,12 @@ impl Dialog {
     /// Where the peer's signalling comes from.
     pub fn flow(&self) -> Flow {
         self.flow
+    }
+
+    /// The From tag and CSeq of the peer's INVITE that made this dialog, if it was the peer's.
+    pub fn peers_invite(&self) -> Option<(Option<&str>, u32)> {
+        let callee = self.invited;
+        self.remote_cseq.filter(|_| callee).map(|cseq| (self.remote_tag.as_deref(), cseq))
     }
 
     /// True once both sides have agreed, until a BYE.
