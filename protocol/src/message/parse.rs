@@ -9,7 +9,7 @@ use super::address::{NameAddr, Via};
 use super::header::Header;
 use super::malformed::{BadHeader, BadUri, MalformedKind};
 use super::method::Method;
-use super::syntax::{TOKEN, decimal, head_len, is, is_token, split, trim, trim_start, unfold};
+use super::syntax::{TOKEN, all, decimal, head_len, is_token, split, trim, trim_start, unfold};
 use super::uri::Uri;
 
 /// What an offset can hold: small offsets keep the table of lines small, and no header section comes near it.
@@ -173,22 +173,32 @@ fn line_end(message: &[u8], at: usize) -> Result<(usize, usize), MalformedKind> 
 }
 
 fn header_line(message: &[u8], at: usize, end: usize) -> Result<Line, MalformedKind> {
+    let is_space = |b: u8| matches!(b, b' ' | b'\t');
     let line = &message[at..end];
-    let name_len = line.iter().position(|&b| !is(b, TOKEN)).ok_or(MalformedKind::HeaderLine)?;
-    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
-    let colon =
-        name_len + line[name_len..].iter().position(|b| !is_space(b)).ok_or(MalformedKind::HeaderLine)?;
-    if name_len == 0 || line[colon] != b':' {
+    let colon = line.iter().position(|&b| b == b':').ok_or(MalformedKind::HeaderLine)?;
+    let mut name = &line[..colon];
+    while let [rest @ .., last] = name
+        && is_space(*last)
+    {
+        name = rest;
+    }
+    let header = Header::from_bytes(name);
+    // A known name needs no look at its characters.
+    if header == Header::Other && (name.is_empty() || !all(name, TOKEN)) {
         return Err(MalformedKind::HeaderLine);
     }
-    let value_len = line.iter().rposition(|b| !is_space(b)).map_or(0, |last| last + 1);
-    let value_start =
-        line[colon + 1..].iter().position(|b| !is_space(b)).map_or(value_len, |skip| colon + 1 + skip);
+    let mut value = (colon + 1, line.len());
+    while value.0 < value.1 && is_space(line[value.0]) {
+        value.0 += 1;
+    }
+    while value.0 < value.1 && is_space(line[value.1 - 1]) {
+        value.1 -= 1;
+    }
     Ok(Line {
-        header: Header::from_bytes(&line[..name_len]),
-        name_len: name_len as u16,
+        header,
+        name_len: name.len() as u16,
         name_start: at as u16,
-        value: Span::new(at + value_start, at + value_len),
+        value: Span::new(at + value.0, at + value.1),
     })
 }
 

@@ -9,6 +9,8 @@ pub(super) const URI: u8 = 2;
 pub(super) const HOST: u8 = 4;
 pub(super) const USER: u8 = 8;
 pub(super) const VALUE: u8 = 16;
+/// What a URI may hold, without the two characters that need a look.
+pub(super) const PLAIN: u8 = 32;
 
 const CLASS: [u8; 256] = classes();
 
@@ -25,7 +27,7 @@ const fn classes() -> [u8; 256] {
     let mut t = [0u8; 256];
     let mut c = 0x21;
     while c < 0x7f {
-        t[c] = URI | VALUE;
+        t[c] = URI | VALUE | PLAIN;
         if (c as u8).is_ascii_alphanumeric() {
             t[c] |= TOKEN | HOST | USER;
         }
@@ -37,10 +39,13 @@ const fn classes() -> [u8; 256] {
     let mut c = 0;
     while c < 256 {
         if matches!(c as u8, b'<' | b'>' | b'"') {
-            t[c] &= !(URI | VALUE);
+            t[c] &= !(URI | VALUE | PLAIN);
         }
         if matches!(c as u8, b',' | b';') {
             t[c] &= !VALUE;
+        }
+        if matches!(c as u8, b'@' | b'%') {
+            t[c] &= !PLAIN;
         }
         c += 1;
     }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 pub use super::address::{Contacts, NameAddr, Via};
 pub use super::malformed::BadUri;
-use super::syntax::{URI, USER, all, host_port, is, params};
+use super::syntax::{PLAIN, USER, all, host_port, is, params};
 
 /// A view of a URI. Nothing is unescaped.
 ///
@@ -73,15 +73,15 @@ fn check_scheme(scheme: &str) -> Result<(), BadUri> {
 /// Checks that every character may stand in a URI and every escape is whole; gives the place of the first `@`.
 fn check_characters(s: &[u8]) -> Result<Option<usize>, BadUri> {
     let mut first_at = None;
-    for (i, &byte) in s.iter().enumerate() {
-        if !is(byte, URI) {
-            return Err(BadUri::Character);
+    let mut from = 0;
+    while let Some(n) = s[from..].iter().position(|&b| !is(b, PLAIN)) {
+        let at = from + n;
+        match s[at] {
+            b'@' => first_at = first_at.or(Some(at)),
+            b'%' if escaped(s, at).is_some() => {}
+            _ => return Err(BadUri::Character),
         }
-        match byte {
-            b'@' => first_at = first_at.or(Some(i)),
-            b'%' if escaped(s, i).is_none() => return Err(BadUri::Character),
-            _ => {}
-        }
+        from = at + 1;
     }
     Ok(first_at)
 }
