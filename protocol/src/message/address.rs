@@ -26,43 +26,52 @@ impl NameAddr<'_> {
     /// If the value does not fit the grammar. An unquoted display name may hold non-ASCII letters, which
     /// the grammar refuses and telephones send.
     pub fn parse(value: &str) -> Result<NameAddr<'_>, BadHeader> {
-        let value = trim(value);
+        let address = NameAddr::parse_but_uri(trim(value))?;
+        check_uri(address.uri)?;
+        Ok(address)
+    }
+
+    /// As [`NameAddr::parse`], for one who reads the URI next: its characters are not checked.
+    pub(super) fn parse_but_uri(value: &str) -> Result<NameAddr<'_>, BadHeader> {
+        let (address, bracketed) = NameAddr::split(value)?;
+        if let Some(display) = address.display
+            && !value.starts_with('"')
+            && !display.bytes().all(|b| is(b, TOKEN) || b >= 0x80 || matches!(b, b' ' | b'\t'))
+        {
+            return Err(BadHeader::DisplayName);
+        }
+        // Section 20.10: a URI with a comma or question mark must stand in angle brackets.
+        if !bracketed && address.uri.bytes().any(|b| matches!(b, b',' | b'?')) {
+            return Err(BadHeader::Uri(BadUri::Character));
+        }
+        check_params(address.params)?;
+        Ok(address)
+    }
+
+    /// Finds the parts of a trimmed value, and whether the URI stands in angle brackets, without a look inside them.
+    pub(super) fn split(value: &str) -> Result<(NameAddr<'_>, bool), BadHeader> {
         let bytes = value.as_bytes();
-        if bytes.first() == Some(&b'"') {
+        let (display, open) = if bytes.first() == Some(&b'"') {
             let end = closing_quote(bytes, 0).ok_or(BadHeader::UnclosedQuote)?;
             let rest = trim_start(&value[end + 1..]);
-            let bracketed = rest.strip_prefix('<').ok_or(BadHeader::UnclosedBracket)?;
-            return bracketed_uri(Some(&value[1..end]), bracketed);
-        }
-        match memchr::memchr2(b'<', b';', bytes) {
-            Some(at) if bytes[at] == b'<' => {
-                let display = trim(&value[..at]);
-                if !display.bytes().all(|b| is(b, TOKEN) || b >= 0x80 || matches!(b, b' ' | b'\t')) {
-                    return Err(BadHeader::DisplayName);
-                }
-                bracketed_uri((!display.is_empty()).then_some(display), &value[at + 1..])
+            if !rest.starts_with('<') {
+                return Err(BadHeader::UnclosedBracket);
             }
-            at => {
-                let (uri, params) = value.split_at(at.unwrap_or(value.len()));
-                let uri = trim(uri);
-                check_uri(uri)?;
-                // Section 20.10: a URI with a comma or question mark must stand in angle brackets.
-                if memchr::memchr2(b',', b'?', uri.as_bytes()).is_some() {
-                    return Err(BadHeader::Uri(BadUri::Character));
+            (Some(&value[1..end]), value.len() - rest.len())
+        } else {
+            match bytes.iter().position(|b| matches!(b, b'<' | b';')) {
+                Some(at) if bytes[at] == b'<' => (Some(trim(&value[..at])).filter(|d| !d.is_empty()), at),
+                at => {
+                    let (uri, params) = value.split_at(at.unwrap_or(value.len()));
+                    return Ok((NameAddr { display: None, uri: trim(uri), params }, false));
                 }
-                check_params(params)?;
-                Ok(NameAddr { display: None, uri, params })
             }
-        }
+        };
+        let after = &value[open + 1..];
+        let close = after.bytes().position(|b| b == b'>').ok_or(BadHeader::UnclosedBracket)?;
+        let (uri, params) = (&after[..close], trim_start(&after[close + 1..]));
+        Ok((NameAddr { display, uri, params }, true))
     }
-}
-
-fn bracketed_uri<'a>(display: Option<&'a str>, after: &'a str) -> Result<NameAddr<'a>, BadHeader> {
-    let (uri, params) = after.split_once('>').ok_or(BadHeader::UnclosedBracket)?;
-    check_uri(uri)?;
-    let params = trim_start(params);
-    check_params(params)?;
-    Ok(NameAddr { display, uri, params })
 }
 
 fn check_uri(uri: &str) -> Result<(), BadHeader> {
@@ -148,18 +157,28 @@ impl Via<'_> {
     /// # Errors
     /// If the value does not fit the grammar or the protocol is not SIP/2.0.
     pub fn parse(value: &str) -> Result<Via<'_>, BadHeader> {
-        let value = trim(value);
-        let rest = expect_protocol(value).ok_or(BadHeader::SentProtocol)?;
+        let via = Via::split(trim(value))?;
+        check_params(via.params)?;
+        Ok(via)
+    }
+
+    /// Finds the parts of a trimmed value; the parameters are not checked.
+    pub(super) fn split(value: &str) -> Result<Via<'_>, BadHeader> {
+        let rest = match value.strip_prefix("SIP/2.0/") {
+            Some(rest) => trim_start(rest),
+            None => expect_protocol(value).ok_or(BadHeader::SentProtocol)?,
+        };
         let end = rest.bytes().position(|b| !is(b, TOKEN)).unwrap_or(rest.len());
         let (transport, rest) = rest.split_at(end);
         let sent_by = trim_start(rest);
         if transport.is_empty() || sent_by.len() == rest.len() {
             return Err(BadHeader::SentProtocol);
         }
-        let at = memchr::memchr(b';', sent_by.as_bytes()).unwrap_or(sent_by.len());
-        let (sent_by, params) = sent_by.split_at(at);
-        let (host, port) = host_port(trim(sent_by)).ok_or(BadHeader::SentBy)?;
-        check_params(params)?;
+        let (host, port, rest) = host_port(sent_by).ok_or(BadHeader::SentBy)?;
+        let params = trim_start(rest);
+        if !params.is_empty() && !params.starts_with(';') {
+            return Err(BadHeader::SentBy);
+        }
         Ok(Via { transport, host, port, params })
     }
 }

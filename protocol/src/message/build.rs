@@ -153,7 +153,10 @@ pub fn response_to(
     builder.copy(request, Header::From);
     match (request.header(Header::To), to_tag) {
         (Some(to), Some(tag)) if request.to_tag().is_none() => {
-            builder.line("To", format_args!("{to};tag={tag}"))
+            builder.out.put_slice(b"To: ");
+            builder.out.put_slice(to.as_bytes());
+            write_infallibly(&mut builder.out, format_args!(";tag={tag}"));
+            builder.out.put_slice(b"\r\n");
         }
         (Some(to), _) => builder.verbatim(Header::To, to),
         (None, _) => {}
@@ -247,4 +250,132 @@ fn fingerprint(answerable: &Answerable) -> u64 {
     let parts = [answerable.via.first().map_or("", String::as_str), &answerable.call_id, &answerable.cseq];
     let bytes = parts.iter().flat_map(|part| part.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::*;
+
+    fn request(via: &str, to: &str) -> Message {
+        let mut builder = Builder::request("INVITE", "sip:b@example.com");
+        builder
+            .header(Header::Via, via)
+            .header(Header::Via, "SIP/2.0/TCP second")
+            .header(Header::RecordRoute, "<sip:p1;lr>")
+            .header(Header::RecordRoute, "<sip:p2;lr>")
+            .header(Header::From, "<sip:a@example.com>;tag=f")
+            .header(Header::To, to)
+            .header(Header::CallId, "c")
+            .header(Header::CSeq, "7 INVITE")
+            .raw_header("Timestamp", "54");
+        Message::parse(builder.finish(None), &Limits::default()).unwrap()
+    }
+
+    fn text(builder: Builder) -> String {
+        String::from_utf8(builder.finish(None).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_response_copies_what_the_rfc_names_in_order() {
+        let m = request("SIP/2.0/UDP 192.0.2.1:5062;branch=z9hG4bK1", "<sip:b@example.com>");
+        let expected = "SIP/2.0 180 Ringing\r\n\
+            Via: SIP/2.0/UDP 192.0.2.1:5062;branch=z9hG4bK1\r\nVia: SIP/2.0/TCP second\r\n\
+            From: <sip:a@example.com>;tag=f\r\nTo: <sip:b@example.com>;tag=x\r\nCall-ID: c\r\nCSeq: 7 INVITE\r\n\
+            Record-Route: <sip:p1;lr>\r\nRecord-Route: <sip:p2;lr>\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(text(response_to(&m, None, 180, "Ringing", Some("x"))), expected);
+    }
+
+    #[test]
+    fn record_route_and_timestamp_go_where_they_belong() {
+        let m = request("SIP/2.0/UDP a", "<sip:b@example.com>");
+        let has = |status, name: &str| text(response_to(&m, None, status, "", None)).contains(name);
+        assert!(has(200, "Record-Route") && has(183, "Record-Route"));
+        assert!(!has(100, "Record-Route") && !has(486, "Record-Route"));
+        assert!(has(100, "Timestamp: 54") && !has(200, "Timestamp"));
+    }
+
+    #[test]
+    fn a_to_tag_is_added_only_where_there_is_none() {
+        let tag_of = |to: &str, tag| {
+            let wire = response_to(&request("SIP/2.0/UDP a", to), None, 200, "OK", tag).finish(None);
+            Message::parse(wire, &Limits::default()).unwrap().to_tag().map(str::to_owned)
+        };
+        assert_eq!(tag_of("sip:b@example.com;x=1", Some("n")).as_deref(), Some("n"));
+        assert_eq!(tag_of("<sip:b@example.com;tag=no>", Some("n")).as_deref(), Some("n"));
+        assert_eq!(tag_of("<sip:b@example.com>;tag=o", Some("n")).as_deref(), Some("o"));
+        assert_eq!(tag_of("<sip:b@example.com>", None), None);
+    }
+
+    #[test]
+    fn the_top_via_tells_where_the_request_came_from() {
+        let stamped = |via: &str, source: &str| {
+            let m = request(via, "<sip:b@example.com>");
+            let stamped = stamp_via(&m, source.parse().unwrap());
+            let response = text(response_to(&m, Some(source.parse().unwrap()), 100, "Trying", None));
+            assert!(response.contains(&format!("\r\nVia: {stamped}")), "{response}");
+            assert!(response.contains("\r\nVia: SIP/2.0/TCP second\r\n"));
+            stamped
+        };
+        let v4 = "192.0.2.1:5062";
+        assert_eq!(stamped("SIP/2.0/UDP 192.0.2.1;branch=b", v4), "SIP/2.0/UDP 192.0.2.1;branch=b");
+        assert_eq!(stamped("SIP/2.0/UDP host;branch=b", v4), "SIP/2.0/UDP host;branch=b;received=192.0.2.1");
+        let asked = "SIP/2.0/UDP 192.0.2.1;branch=b;received=192.0.2.1;rport=5062";
+        assert_eq!(stamped("SIP/2.0/UDP 192.0.2.1;rport;branch=b", v4), asked);
+        assert_eq!(stamped("SIP/2.0/UDP 192.0.2.1;rport=1;received=6.6.6.6;branch=b", v4), asked);
+        assert_eq!(
+            stamped("SIP / 2.0/UDP 192.0.2.1 ; branch = b;flag", v4),
+            "SIP / 2.0/UDP 192.0.2.1;branch=b;flag"
+        );
+        assert_eq!(
+            stamped("SIP/2.0/UDP [2001:db8::1]:5060", "[2001:db8:0::1]:1"),
+            "SIP/2.0/UDP [2001:db8::1]:5060"
+        );
+        assert_eq!(stamped("SIP/2.0/UDP [::2]", "[::1]:1"), "SIP/2.0/UDP [::2];received=::1");
+        assert_eq!(stamped("SIP/2.0/UDP 192.0.2.1", "[::ffff:192.0.2.1]:5060"), "SIP/2.0/UDP 192.0.2.1");
+    }
+
+    #[test]
+    fn only_the_first_of_several_vias_in_a_line_is_stamped() {
+        let m = request("SIP/2.0/UDP h;x=\"a,b\", SIP/2.0/TCP h2;rport", "<sip:b@example.com>");
+        let response = text(response_to(&m, Some("192.0.2.9:5".parse().unwrap()), 200, "OK", None));
+        let line = "Via: SIP/2.0/UDP h;x=\"a,b\";received=192.0.2.9, SIP/2.0/TCP h2;rport\r\n";
+        assert!(response.contains(line), "{response}");
+    }
+
+    #[test]
+    fn the_length_is_always_the_bodys() {
+        let mut builder = Builder::request("INFO", "sip:b");
+        builder
+            .header(Header::ContentLength, 99)
+            .raw_header("l", 99)
+            .raw_header("C", "x/y")
+            .raw_header("", "z");
+        let wire = builder.finish(Some(("text/plain", b"12345")));
+        let expected = "INFO sip:b SIP/2.0\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n12345";
+        assert_eq!(wire, expected);
+    }
+
+    #[test]
+    fn a_start_line_stays_one_line_of_three_parts() {
+        let wire = Builder::request("BYE x", "sip:a b\r\nX: \u{fc}").finish(None);
+        assert_eq!(wire, "BYE-x sip:a%20b%0D%0AX:%20%C3%BC SIP/2.0\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn a_value_that_ends_a_line_stays_in_it() {
+        let mut builder = Builder::response(200, "O\nK");
+        builder.header(Header::Subject, "a\r\nEvil: 1\0").raw_header("X\r\nEvil", "\n\n");
+        let expected = "SIP/2.0 200 O K\r\nSubject: a  Evil: 1 \r\nX--Evil:   \r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(text(builder), expected);
+    }
+
+    #[test]
+    fn every_class_has_a_reason_phrase() {
+        assert_eq!(
+            (reason_phrase(486), reason_phrase(499), reason_phrase(299)),
+            ("Busy Here", "Bad Request", "OK")
+        );
+        assert!((100..700).all(|status| reason_phrase(status) != "Unknown"));
+    }
 }

@@ -136,7 +136,7 @@ impl Header {
                 let mut at = slot(name);
                 while TABLE[at] != EMPTY {
                     let (known, _, header) = KNOWN[usize::from(TABLE[at])];
-                    if known.as_bytes().eq_ignore_ascii_case(name) {
+                    if known.as_bytes() == name || known.as_bytes().eq_ignore_ascii_case(name) {
                         return header;
                     }
                     at = (at + 1) % SLOTS;

@@ -9,24 +9,27 @@ use super::address::{NameAddr, Via};
 use super::header::Header;
 use super::malformed::{BadHeader, BadUri, MalformedKind};
 use super::method::Method;
-use super::syntax::{TOKEN, decimal, head_len, is, is_token, split, trim, trim_start, unfold};
+use super::syntax::{TOKEN, all, decimal, head_len, is_token, split, trim, trim_start, unfold};
 use super::uri::Uri;
+
+/// What an offset can hold: small offsets keep the table of lines small, and no header section comes near it.
+const MAX_HEAD: usize = u16::MAX as usize;
 
 /// A range of the header section.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Span {
-    start: u32,
-    end: u32,
+    start: u16,
+    end: u16,
 }
 
 impl Span {
     fn new(start: usize, end: usize) -> Span {
-        // Cannot truncate: `read` refuses more than u32::MAX bytes.
-        Span { start: start as u32, end: end as u32 }
+        // Cannot truncate: `scan` refuses a header section beyond MAX_HEAD.
+        Span { start: start as u16, end: end as u16 }
     }
 
     pub(super) fn of(self, head: &str) -> &str {
-        &head[self.start as usize..self.end as usize]
+        &head[usize::from(self.start)..usize::from(self.end)]
     }
 }
 
@@ -35,13 +38,13 @@ impl Span {
 pub(super) struct Line {
     pub(super) header: Header,
     name_len: u16,
-    name_start: u32,
+    name_start: u16,
     value: Span,
 }
 
 impl Line {
     pub(super) fn name(self, head: &str) -> &str {
-        let start = self.name_start as usize;
+        let start = usize::from(self.name_start);
         &head[start..start + usize::from(self.name_len)]
     }
 
@@ -54,7 +57,6 @@ impl Line {
 pub(super) type Lines = SmallVec<[Line; 24]>;
 
 /// A parsed message without its bytes.
-#[derive(Debug)]
 pub(super) struct Parts {
     pub(super) head: ByteString,
     pub(super) lines: Lines,
@@ -73,7 +75,7 @@ pub(super) struct Parts {
 }
 
 pub(super) fn read(datagram: &Bytes, limits: &Limits) -> Result<Parts, MalformedKind> {
-    if datagram.len() > limits.max_bytes.min(u32::MAX as usize) {
+    if datagram.len() > limits.max_bytes {
         return Err(MalformedKind::TooLarge(datagram.len()));
     }
     let start = datagram.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(MalformedKind::Empty)?;
@@ -129,7 +131,7 @@ struct Scanned {
 /// Finds the lines; `None` if one is folded, in which case the header section must be unfolded first.
 fn scan(message: &[u8], limits: &Limits, lines: &mut Lines) -> Result<Option<Scanned>, MalformedKind> {
     let start_line = line_end(message, 0)?;
-    if start_line.0 > limits.max_header_line {
+    if start_line.0 > limits.max_header_line.min(MAX_HEAD) {
         return Err(MalformedKind::LineTooLong);
     }
     let mut at = start_line.1;
@@ -138,6 +140,9 @@ fn scan(message: &[u8], limits: &Limits, lines: &mut Lines) -> Result<Option<Sca
     }
     loop {
         let (end, next) = line_end(message, at)?;
+        if next > MAX_HEAD {
+            return Err(MalformedKind::TooLarge(message.len()));
+        }
         if end == at {
             return Ok(Some(Scanned { start_line: start_line.0, head_len: next }));
         }
@@ -168,22 +173,32 @@ fn line_end(message: &[u8], at: usize) -> Result<(usize, usize), MalformedKind> 
 }
 
 fn header_line(message: &[u8], at: usize, end: usize) -> Result<Line, MalformedKind> {
+    let is_space = |b: u8| matches!(b, b' ' | b'\t');
     let line = &message[at..end];
-    let name_len = line.iter().position(|&b| !is(b, TOKEN)).ok_or(MalformedKind::HeaderLine)?;
-    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
-    let colon =
-        name_len + line[name_len..].iter().position(|b| !is_space(b)).ok_or(MalformedKind::HeaderLine)?;
-    if name_len == 0 || line[colon] != b':' {
+    let colon = line.iter().position(|&b| b == b':').ok_or(MalformedKind::HeaderLine)?;
+    let mut name = &line[..colon];
+    while let [rest @ .., last] = name
+        && is_space(*last)
+    {
+        name = rest;
+    }
+    let header = Header::from_bytes(name);
+    // A known name needs no look at its characters.
+    if header == Header::Other && (name.is_empty() || !all(name, TOKEN)) {
         return Err(MalformedKind::HeaderLine);
     }
-    let value_len = line.iter().rposition(|b| !is_space(b)).map_or(0, |last| last + 1);
-    let value_start =
-        line[colon + 1..].iter().position(|b| !is_space(b)).map_or(value_len, |skip| colon + 1 + skip);
+    let mut value = (colon + 1, line.len());
+    while value.0 < value.1 && is_space(line[value.0]) {
+        value.0 += 1;
+    }
+    while value.0 < value.1 && is_space(line[value.1 - 1]) {
+        value.1 -= 1;
+    }
     Ok(Line {
-        header: Header::from_bytes(&line[..name_len]),
-        name_len: u16::try_from(name_len).map_err(|_| MalformedKind::LineTooLong)?,
-        name_start: at as u32,
-        value: Span::new(at + value_start, at + value_len),
+        header,
+        name_len: name.len() as u16,
+        name_start: at as u16,
+        value: Span::new(at + value.0, at + value.1),
     })
 }
 
@@ -331,7 +346,7 @@ fn number(text: &str) -> Result<u64, BadHeader> {
 impl Parts {
     fn check_addresses(&self) -> Result<(), MalformedKind> {
         for (header, span) in [(Header::From, self.from), (Header::To, self.to)] {
-            let address = bad(header, NameAddr::parse(span.of(&self.head)))?;
+            let address = bad(header, NameAddr::parse_but_uri(span.of(&self.head)))?;
             bad(header, address.parsed_uri().map_err(BadHeader::Uri))?;
         }
         bad(Header::Via, Via::parse(self.via.of(&self.head)))?;
@@ -363,7 +378,7 @@ impl Parts {
             };
         }
         self.method = Method::parse(method);
-        self.method_name = Span::new(span.end as usize - method.len(), span.end as usize);
+        self.method_name = Span { start: span.end - method.len() as u16, end: span.end };
         Ok(())
     }
 }

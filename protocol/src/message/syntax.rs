@@ -9,6 +9,8 @@ pub(super) const URI: u8 = 2;
 pub(super) const HOST: u8 = 4;
 pub(super) const USER: u8 = 8;
 pub(super) const VALUE: u8 = 16;
+/// What a URI may hold, without the two characters that need a look.
+pub(super) const PLAIN: u8 = 32;
 
 const CLASS: [u8; 256] = classes();
 
@@ -25,7 +27,7 @@ const fn classes() -> [u8; 256] {
     let mut t = [0u8; 256];
     let mut c = 0x21;
     while c < 0x7f {
-        t[c] = URI | VALUE;
+        t[c] = URI | VALUE | PLAIN;
         if (c as u8).is_ascii_alphanumeric() {
             t[c] |= TOKEN | HOST | USER;
         }
@@ -37,10 +39,13 @@ const fn classes() -> [u8; 256] {
     let mut c = 0;
     while c < 256 {
         if matches!(c as u8, b'<' | b'>' | b'"') {
-            t[c] &= !(URI | VALUE);
+            t[c] &= !(URI | VALUE | PLAIN);
         }
         if matches!(c as u8, b',' | b';') {
             t[c] &= !VALUE;
+        }
+        if matches!(c as u8, b'@' | b'%') {
+            t[c] &= !PLAIN;
         }
         c += 1;
     }
@@ -65,7 +70,8 @@ const fn is_lws(b: u8) -> bool {
 
 /// Removes linear white space at both ends.
 pub(super) fn trim(s: &str) -> &str {
-    trim_start(s).trim_end_matches([' ', '\t', '\r', '\n'])
+    let keep = s.bytes().rposition(|b| !is_lws(b)).map_or(0, |last| last + 1);
+    trim_start(&s[..keep])
 }
 
 pub(super) fn trim_start(s: &str) -> &str {
@@ -99,11 +105,11 @@ pub(super) fn decimal(s: &str) -> Option<u64> {
 pub(super) fn closing_quote(s: &[u8], open: usize) -> Option<usize> {
     let mut i = open + 1;
     loop {
-        i += memchr::memchr2(b'"', b'\\', s.get(i..)?)?;
-        if s[i] == b'"' {
-            return Some(i);
+        match s.get(i)? {
+            b'"' => return Some(i),
+            b'\\' => i += 2,
+            _ => i += 1,
         }
-        i += 2;
     }
 }
 
@@ -115,7 +121,7 @@ fn next_separator(s: &[u8], from: usize, separator: u8) -> Option<usize> {
     while i < s.len() {
         match s[i] {
             b'"' => i = closing_quote(s, i)?,
-            b'<' => i += memchr::memchr(b'>', &s[i..])?,
+            b'<' => i += s[i..].iter().position(|&b| b == b'>')?,
             b if b == separator => return Some(i),
             _ => {}
         }
@@ -156,7 +162,7 @@ impl<'a> Iterator for Split<'a> {
 
 /// The parameters of `;a=b;c`: (name, value), both trimmed; a flag has no value.
 pub(super) fn params(raw: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    split(raw, b';').filter(|item| !item.is_empty()).map(|item| match memchr::memchr(b'=', item.as_bytes()) {
+    split(raw, b';').filter(|item| !item.is_empty()).map(|item| match item.bytes().position(|b| b == b'=') {
         Some(eq) => (trim(&item[..eq]), Some(trim(&item[eq + 1..]))),
         None => (item, None),
     })
@@ -171,51 +177,56 @@ pub(super) fn param<'a>(raw: &'a str, name: &str) -> Option<&'a str> {
 
 /// Checks header parameters (`*( SEMI generic-param )`); white space around `;` and `=` is allowed.
 pub(super) fn check_params(raw: &str) -> Result<(), BadHeader> {
-    if raw.is_empty() {
-        return Ok(());
-    }
-    let rest = raw.strip_prefix(';').ok_or(BadHeader::Parameter)?;
-    for item in split(rest, b';') {
-        let (name, value) = match memchr::memchr(b'=', item.as_bytes()) {
-            Some(eq) => (trim(&item[..eq]), trim(&item[eq + 1..])),
-            None => (item, ""),
-        };
-        if !is_token(name) {
+    let s = raw.as_bytes();
+    let mut at = 0;
+    while at < s.len() {
+        if s[at] != b';' {
             return Err(BadHeader::Parameter);
         }
-        let bytes = value.as_bytes();
-        if bytes.first() == Some(&b'"') {
-            match closing_quote(bytes, 0) {
-                None => return Err(BadHeader::UnclosedQuote),
-                Some(end) if end + 1 != bytes.len() => return Err(BadHeader::Parameter),
-                Some(_) => {}
-            }
-        } else if !all(bytes, VALUE) {
+        let name = skip_lws(s, at + 1);
+        let name_end = skip_class(s, name, TOKEN);
+        if name_end == name {
             return Err(BadHeader::Parameter);
+        }
+        at = skip_lws(s, name_end);
+        if s.get(at) == Some(&b'=') {
+            at = skip_lws(s, at + 1);
+            at = match s.get(at) {
+                Some(b'"') => closing_quote(s, at).ok_or(BadHeader::UnclosedQuote)? + 1,
+                _ => skip_class(s, at, VALUE),
+            };
+            at = skip_lws(s, at);
         }
     }
     Ok(())
 }
 
-/// `host [":" port]` with the port still text; an IPv6 reference loses its brackets.
-pub(super) fn host_port(s: &str) -> Option<(&str, Option<u16>)> {
+fn skip_class(s: &[u8], from: usize, class: u8) -> usize {
+    s[from..].iter().position(|&b| !is(b, class)).map_or(s.len(), |n| from + n)
+}
+
+fn skip_lws(s: &[u8], from: usize) -> usize {
+    s[from..].iter().position(|&b| !is_lws(b)).map_or(s.len(), |n| from + n)
+}
+
+/// `host [":" port]` at the start of a text, and what follows; an IPv6 reference loses its brackets.
+pub(super) fn host_port(s: &str) -> Option<(&str, Option<u16>, &str)> {
     let (host, rest) = if let Some(inner) = s.strip_prefix('[') {
         let (address, rest) = inner.split_once(']')?;
         address.parse::<std::net::Ipv6Addr>().ok()?;
         (address, rest)
     } else {
-        let end = s.bytes().position(|b| !is(b, HOST)).unwrap_or(s.len());
-        s.split_at(end)
+        s.split_at(skip_class(s.as_bytes(), 0, HOST))
     };
     if host.is_empty() {
         return None;
     }
-    let rest = trim_start(rest);
-    if rest.is_empty() {
-        return Some((host, None));
-    }
-    let port = decimal(trim_start(rest.strip_prefix(':')?))?;
-    Some((host, Some(u16::try_from(port).ok()?)))
+    let Some(port) = trim_start(rest).strip_prefix(':') else {
+        return Some((host, None, rest));
+    };
+    let port = trim_start(port);
+    let (digits, rest) = port.split_at(port.bytes().take_while(u8::is_ascii_digit).count());
+    Some((host, Some(digits.parse().ok()?), rest))
 }
 
 /// The length of the header section, its empty line included; `None` if it does not end.
