@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
 use tandem_protocol::dial_plan;
 use tandem_protocol::dialog::{Credentials, LocalSide, Routing};
-use tandem_protocol::digest::{Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate};
+use tandem_protocol::digest::{
+    Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
+};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Uri, escape_user};
 use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
@@ -86,7 +88,11 @@ pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide>
         .listeners
         .get(usize::from(listener))
         .map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
-    Arc::new(LocalSide { via: format!("SIP/2.0/UDP {external}"), contact: format!("<sip:{external}>"), timers })
+    Arc::new(LocalSide {
+        via: format!("SIP/2.0/UDP {external}"),
+        contact: format!("<sip:{external}>"),
+        timers,
+    })
 }
 
 /// Checks what every INVITE must have, before anyone is asked who he is.
@@ -128,7 +134,8 @@ fn claimed_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<Statio
 fn challenge(env: &Env, station: Option<&StationEntry>, stale: bool) -> Refused {
     let nonce = env.directory().nonces.challenge(env.now().wall, env.random());
     let both = [Algorithm::Sha256, Algorithm::Md5];
-    let algorithms = station.and_then(|s| s.config.secret.as_ref()).map_or(&both[..], |secret| secret.algorithms());
+    let algorithms =
+        station.and_then(|s| s.config.secret.as_ref()).map_or(&both[..], |secret| secret.algorithms());
     let mut refused = Refused::new(401, Refusal::Unauthorized);
     for algorithm in algorithms {
         let value = www_authenticate(&env.config().realm, &nonce, *algorithm, stale);
@@ -138,12 +145,21 @@ fn challenge(env: &Env, station: Option<&StationEntry>, stale: bool) -> Refused 
 }
 
 /// Proves that a request is from `station`: RFC 3261 §22, RFC 7616.
-pub(crate) fn verify(env: &Env, request: &Message, flow: Flow, station: Option<&Arc<StationEntry>>) -> Result<(), Refused> {
+pub(crate) fn verify(
+    env: &Env,
+    request: &Message,
+    flow: Flow,
+    station: Option<&Arc<StationEntry>>,
+) -> Result<(), Refused> {
     let known = station.map(Arc::as_ref);
     let Some(value) = request.header(Header::Authorization) else { return Err(challenge(env, known, false)) };
     let Ok(presented) = Presented::parse(value) else { return Err(challenge(env, known, false)) };
     let ours = known.filter(|s| presented.username == *s.config.name);
-    let server = Server { realm: &env.config().realm, signer: &env.directory().nonces, windows: &env.directory().windows };
+    let server = Server {
+        realm: &env.config().realm,
+        signer: &env.directory().nonces,
+        windows: &env.directory().windows,
+    };
     let secret = ours.and_then(|s| s.config.secret.as_ref());
     match authenticate(server, env.now().wall, &presented, request.method_name(), request.body(), secret) {
         Verdict::Accepted => Ok(()),
@@ -208,7 +224,8 @@ fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
         let space = css.unwrap_or("internal");
         return Route::refused(404, Cause::NotFound, format!("no pattern of {space} matches {dialled}"));
     };
-    let why = format!("{} in {} leads to {}", found.pattern.pattern, found.pattern.partition, found.pattern.target);
+    let why =
+        format!("{} in {} leads to {}", found.pattern.pattern, found.pattern.partition, found.pattern.target);
     match &found.pattern.target {
         dial_plan::Target::Station(name) => to_station(env, name, &found.number_out, why),
         dial_plan::Target::Trunk(name) => to_trunk(env, name, &found.number_out, why),
@@ -310,7 +327,13 @@ fn to_service(env: &Env, name: &str, why: String) -> Route {
 }
 
 /// Admits an INVITE of a known caller: routes it, takes permits and ports, builds its call.
-pub(crate) fn admit(env: &Env, leases: &mut Leases, invite: &Message, flow: Flow, caller: &Caller) -> Result<Admitted, Refused> {
+pub(crate) fn admit(
+    env: &Env,
+    leases: &mut Leases,
+    invite: &Message,
+    flow: Flow,
+    caller: &Caller,
+) -> Result<Admitted, Refused> {
     if env.directory().draining() {
         return Err(Refused::new(503, Refusal::Draining));
     }
@@ -408,7 +431,8 @@ fn caller_number(invite: &Message) -> String {
 fn outbound(env: &Env, invite: &Message, caller: &Caller, route: &Route, flow: Flow) -> Outbound {
     let config = env.config();
     let listener = route.trunk.as_ref().map_or(flow.listener, |t| t.config.listener);
-    let host = config.listeners.get(usize::from(listener)).map_or_else(String::new, |l| l.external.to_string());
+    let host =
+        config.listeners.get(usize::from(listener)).map_or_else(String::new, |l| l.external.to_string());
     let (display, number) = match caller {
         Caller::Station(station) => (invite.from().display, station.config.extension.clone()),
         Caller::Trunk(_) => (invite.from().display, caller_number(invite)),

@@ -21,7 +21,11 @@ pub(crate) fn freeze<M: Serialize>(format: u8, machine: &M) -> Option<Bytes> {
 pub(crate) fn thaw<M: DeserializeOwned>(format: u8, frozen: &[u8]) -> Option<M> {
     let (first, rest) = frozen.split_first()?;
     if *first != format {
-        tracing::error!(found = first, expected = format, "a checkpoint has a format that this release does not read");
+        tracing::error!(
+            found = first,
+            expected = format,
+            "a checkpoint has a format that this release does not read"
+        );
         return None;
     }
     postcard::from_bytes(rest).inspect_err(|why| tracing::error!(%why, "a checkpoint is damaged")).ok()

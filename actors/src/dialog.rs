@@ -6,7 +6,9 @@ use actix::prelude::*;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_protocol::b2bua::LegId;
-use tandem_protocol::dialog::{Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId};
+use tandem_protocol::dialog::{
+    Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId,
+};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::Message;
 use tandem_protocol::time::{Instant, Now};
@@ -48,7 +50,14 @@ impl Machine for Dialog {
 #[derive(Clone)]
 pub(crate) enum Origin {
     /// The peer's INVITE.
-    Incoming { transaction: ServerTransactionId, invite: Message, source: Flow, tag: String, local: Arc<LocalSide>, routing: Routing },
+    Incoming {
+        transaction: ServerTransactionId,
+        invite: Message,
+        source: Flow,
+        tag: String,
+        local: Arc<LocalSide>,
+        routing: Routing,
+    },
     /// Our INVITE.
     Calling { spec: Box<InviteSpec>, local: Arc<LocalSide> },
     /// A checkpoint.
@@ -72,7 +81,8 @@ impl Origin {
             return Some(Dialog::calling_after_fault((**spec).clone(), local.clone(), now, out));
         }
         let mut dialog = self.build(now, out)?;
-        let end = Command::End { status: 500, reason: Some("SIP;cause=500;text=\"internal fault\"".to_owned()) };
+        let end =
+            Command::End { status: 500, reason: Some("SIP;cause=500;text=\"internal fault\"".to_owned()) };
         dialog.handle(&Input::Command(end), now, out);
         Some(dialog)
     }
@@ -120,7 +130,13 @@ pub struct DialogActor {
 
 impl DialogActor {
     /// Starts a dialog of `call`. `None` if the origin is a checkpoint that cannot be read.
-    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, call: &Addr<CallActor>, leg: LegId, origin: Origin) -> Option<Addr<DialogActor>> {
+    pub(crate) fn launch(
+        env: &Env,
+        shard: &Addr<Shard>,
+        call: &Addr<CallActor>,
+        leg: LegId,
+        origin: Origin,
+    ) -> Option<Addr<DialogActor>> {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
         let tag = dialog.local_tag().to_owned();
@@ -210,7 +226,8 @@ impl Actor for DialogActor {
         self.timer = Some(self.env.timer(TimerKey::Actor(me.downgrade().recipient())));
         let dialog = self.shell.machine();
         let invite = dialog.peers_invite();
-        let merge_key = invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
+        let merge_key =
+            invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
         let restored = matches!(self.origin, Origin::Restored(_));
         self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.downgrade(), merge_key, restored });
         if let Origin::Incoming { transaction, .. } = &self.origin {

@@ -36,7 +36,9 @@ impl Permits {
 
     fn take(&self) -> bool {
         let limit = if self.limit == 0 { u32::MAX } else { self.limit };
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
+            .is_ok()
     }
 
     fn give_back(&self) {
@@ -145,7 +147,12 @@ pub struct Directory {
 
 impl Directory {
     /// The directory of an engine that starts.
-    pub fn new(config: &EngineConfig, metrics: &Metrics, nonces: NonceSigner, windows: NonceWindows) -> Directory {
+    pub fn new(
+        config: &EngineConfig,
+        metrics: &Metrics,
+        nonces: NonceSigner,
+        windows: NonceWindows,
+    ) -> Directory {
         let station = |s: &Station| StationEntry {
             config: s.clone(),
             calls: Permits::new(s.max_calls),
@@ -215,7 +222,9 @@ impl Directory {
 
     /// The shard where the actor of a station, trunk or registration group lives.
     pub fn home(&self, name: &str) -> ShardId {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         ShardId((hash % u64::from(self.shards.max(1))) as u16)
     }
 

@@ -273,17 +273,24 @@ impl Metrics {
                 .collect()
         };
         let per_actor = |name| {
-            ActorKind::ALL.iter().map(|kind| registry.counter(name, &[("actor", kind.as_str().to_owned())])).collect()
+            ActorKind::ALL
+                .iter()
+                .map(|kind| registry.counter(name, &[("actor", kind.as_str().to_owned())]))
+                .collect()
         };
         Metrics {
             calls_active: registry.gauge("tandem_calls_active", &[]),
             calls: CALL_RESULTS
                 .iter()
-                .map(|result| (*result, registry.counter("tandem_calls_total", &[("result", (*result).to_owned())])))
+                .map(|result| {
+                    (*result, registry.counter("tandem_calls_total", &[("result", (*result).to_owned())]))
+                })
                 .collect(),
             refused: Refusal::ALL
                 .iter()
-                .map(|why| registry.counter("tandem_invites_refused_total", &[("reason", why.as_str().to_owned())]))
+                .map(|why| {
+                    registry.counter("tandem_invites_refused_total", &[("reason", why.as_str().to_owned())])
+                })
                 .collect(),
             call_setup: registry.histogram("tandem_call_setup_seconds", &[]),
             messages_in: messages("in"),
@@ -383,27 +390,62 @@ fn describe(registry: &Registry) {
     let seconds = Some(Unit::Seconds);
     registry.describe(Gauge, "tandem_calls_active", None, "Calls that exist now");
     registry.describe(Counter, "tandem_calls_total", None, "Ended calls by result");
-    registry.describe(Counter, "tandem_invites_refused_total", None, "INVITEs that did not become calls, by reason");
+    registry.describe(
+        Counter,
+        "tandem_invites_refused_total",
+        None,
+        "INVITEs that did not become calls, by reason",
+    );
     registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
-    registry.describe(Counter, "tandem_sip_messages_total", None, "SIP messages by direction, method and transport");
+    registry.describe(
+        Counter,
+        "tandem_sip_messages_total",
+        None,
+        "SIP messages by direction, method and transport",
+    );
     registry.describe(Counter, "tandem_sip_dropped_total", None, "Datagrams on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
     registry.describe(Counter, "tandem_auth_failures_total", None, "Wrong credentials");
     registry.describe(Gauge, "tandem_trunk_up", None, "1 if the proxy of the trunk is up");
-    registry.describe(Counter, "tandem_trunk_failovers_total", None, "Calls that went on to another proxy, by cause");
+    registry.describe(
+        Counter,
+        "tandem_trunk_failovers_total",
+        None,
+        "Calls that went on to another proxy, by cause",
+    );
     registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
     registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");
-    registry.describe(Counter, "tandem_mailbox_shed_total", None, "Messages refused by a bound, by kind of actor");
+    registry.describe(
+        Counter,
+        "tandem_mailbox_shed_total",
+        None,
+        "Messages refused by a bound, by kind of actor",
+    );
     registry.describe(Counter, "tandem_shard_crossings_total", None, "Messages from one shard to another");
     registry.describe(Gauge, "tandem_media_sessions_active", None, "Media sessions now, by worker");
-    registry.describe(Histogram, "tandem_media_step_seconds", seconds, "How long one wake-up of the packet loop took");
+    registry.describe(
+        Histogram,
+        "tandem_media_step_seconds",
+        seconds,
+        "How long one wake-up of the packet loop took",
+    );
     registry.describe(Counter, "tandem_rtp_packets_total", None, "RTP packets by direction");
     registry.describe(Counter, "tandem_rtp_lost_total", None, "RTP packets that never came, of ended legs");
     registry.describe(Histogram, "tandem_rtp_jitter_seconds", seconds, "Interarrival jitter of ended legs");
-    registry.describe(Counter, "tandem_rtp_refused_total", None, "Media packets refused: foreign source, not RTP");
+    registry.describe(
+        Counter,
+        "tandem_rtp_refused_total",
+        None,
+        "Media packets refused: foreign source, not RTP",
+    );
     registry.describe(Gauge, "tandem_media_ports_free", None, "Bound port pairs that no call uses");
     registry.describe(Gauge, "tandem_recordings_active", None, "Recordings now");
     registry.describe(Counter, "tandem_recordings_failed_total", None, "Recordings that died");
-    registry.describe(Counter, "tandem_unprotected_answers_total", None, "Answers sent before their checkpoint was committed");
+    registry.describe(
+        Counter,
+        "tandem_unprotected_answers_total",
+        None,
+        "Answers sent before their checkpoint was committed",
+    );
 }

@@ -99,7 +99,8 @@ pub(crate) fn answer(endpoint: &mut Endpoint, done: &RegisterDone) {
         Err(error) => error.status(),
     };
     let tag = format!("r{:x}", done.transaction.0);
-    let mut response = response_to(&done.request, Some(done.flow.remote), status, reason_phrase(status), Some(&tag));
+    let mut response =
+        response_to(&done.request, Some(done.flow.remote), status, reason_phrase(status), Some(&tag));
     match &done.result {
         Ok(bindings) => {
             for binding in bindings {

@@ -1,6 +1,5 @@
 //! The actor of one registration group: keeps us registered with a provider (RFC 3261 §10.2).
 
-
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::dialog;
@@ -24,8 +23,10 @@ use crate::timer_wheel::TimerId;
 const FORMAT: u8 = 1;
 
 /// What happens, with the chance that back-off and client nonce need.
-pub(crate) enum Step {
+pub enum Step {
+    /// An input.
     Happened(Input, u64),
+    /// Its deadline has passed.
     Timeout(u64),
 }
 
@@ -35,7 +36,9 @@ impl Machine for Registration {
 
     fn handle(&mut self, step: &Step, now: Now, out: &mut Vec<Output>) {
         match step {
-            Step::Happened(input, random) => out.extend(Registration::handle(self, now, input.clone(), *random)),
+            Step::Happened(input, random) => {
+                out.extend(Registration::handle(self, now, input.clone(), *random))
+            }
             Step::Timeout(random) => out.extend(self.handle_timeout(now, *random)),
         }
     }
@@ -99,7 +102,9 @@ impl GroupActor {
         let mut out = Vec::new();
         match self.shell.feed(step, now, &mut out) {
             Fed::Well => {}
-            Fed::Rebuilt { panic } => NamedDown::note_rebuilt(&self.env, ActorKind::RegistrationGroup, &self.config.name, &panic),
+            Fed::Rebuilt { panic } => {
+                NamedDown::note_rebuilt(&self.env, ActorKind::RegistrationGroup, &self.config.name, &panic)
+            }
             Fed::Lost { panic } => {
                 *self.fault.borrow_mut() = Some(panic);
                 ctx.stop();
@@ -127,7 +132,8 @@ impl GroupActor {
         self.sent += 1;
         let branch = format!("z9hG4bK{}.{:x}", self.tag, self.sent);
         let account = format!("<sip:{}@{}>", self.config.credentials.username, self.config.domain);
-        let contact = local.contact.replacen("sip:", &format!("sip:{}@", self.config.credentials.username), 1);
+        let contact =
+            local.contact.replacen("sip:", &format!("sip:{}@", self.config.credentials.username), 1);
         let mut message = Builder::request("REGISTER", &format!("sip:{}", self.config.domain));
         message.header(Header::Via, format_args!("{};branch={branch};rport", local.via));
         message.header(Header::MaxForwards, 70);
@@ -171,7 +177,8 @@ impl GroupActor {
                 .and_then(|c| c.param("expires")?.parse().ok()),
             Ok(Contacts::None | Contacts::Star) | Err(_) => None,
         };
-        let number = |header| response.header(header).and_then(|v| v.split([' ', ';', '(']).next()?.parse().ok());
+        let number =
+            |header| response.header(header).and_then(|v| v.split([' ', ';', '(']).next()?.parse().ok());
         Response {
             status: response.status(),
             expires: granted.or_else(|| response.expires()),
@@ -202,7 +209,9 @@ impl Handler<Told<dialog::Input>> for GroupActor {
     type Result = ();
     fn handle(&mut self, told: Told<dialog::Input>, ctx: &mut Context<Self>) {
         let input = match told.0 {
-            dialog::Input::Response(response) if response.status() >= 200 => Input::Response(self.response(&response)),
+            dialog::Input::Response(response) if response.status() >= 200 => {
+                Input::Response(self.response(&response))
+            }
             dialog::Input::Unanswered { .. } => Input::NoResponse,
             dialog::Input::Response(_)
             | dialog::Input::Request { .. }

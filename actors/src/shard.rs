@@ -26,8 +26,8 @@ use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
 use crate::metrics::ActorKind;
-use crate::registration_group::GroupActor;
 use crate::registrar::{Register, RegisterDone};
+use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New, Outgoing};
 use crate::station::StationActor;
 use crate::supervisor::Guard;
@@ -222,7 +222,9 @@ impl Shard {
     fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
         match crate::calls::identify(&self.env, request, flow) {
             Ok(_) => match request.method() {
-                Method::Subscribe | Method::Notify | Method::Publish => self.endpoint.reply(request, flow, 489, &[]),
+                Method::Subscribe | Method::Notify | Method::Publish => {
+                    self.endpoint.reply(request, flow, 489, &[])
+                }
                 Method::Refer => self.endpoint.reply(request, flow, 603, &[]),
                 _ => self.endpoint.reply(request, flow, 405, &[(Header::Allow, ALLOW)]),
             },
@@ -258,7 +260,8 @@ impl Shard {
     fn committed(&mut self, token: u64, committed: bool) {
         if let Some(call) = self.calls.get(&CallKey(token)) {
             call.tell(Committed(committed));
-        } else if let Some(station) = self.station_tokens.get(&token).and_then(|name| self.stations.get(name)) {
+        } else if let Some(station) = self.station_tokens.get(&token).and_then(|name| self.stations.get(name))
+        {
             station.tell(crate::station::Committed(committed));
         }
     }
@@ -377,7 +380,8 @@ impl Handler<Told<FromDialog>> for Shard {
         for output in outputs {
             match output {
                 Output::Request { message, method, branch, cseq, to, timers } => {
-                    self.endpoint.send(Outgoing { message, method, branch, cseq, to, timers }, Some(owner.clone()));
+                    self.endpoint
+                        .send(Outgoing { message, method, branch, cseq, to, timers }, Some(owner.clone()));
                 }
                 Output::Ack { message, to } => self.endpoint.send_ack(&message, to),
                 Output::Respond { transaction, status, message, to } => {

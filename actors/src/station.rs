@@ -30,7 +30,8 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// What the store's ticket carries for a station: distinct from every call's key by its top bit.
 pub(crate) fn token(name: &str) -> u64 {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     hash | 1 << 63
 }
 
@@ -67,7 +68,9 @@ impl Machine for Registered {
     fn handle(&mut self, input: &Change, now: Now, out: &mut Vec<Outcome>) {
         let mut bindings = Bindings::from_list(std::mem::take(&mut self.0));
         match input {
-            Change::Register(update) => out.push(Outcome::Registered(bindings.register(now.wall, update.clone()))),
+            Change::Register(update) => {
+                out.push(Outcome::Registered(bindings.register(now.wall, update.clone())))
+            }
             Change::Expire => out.push(Outcome::Expired(bindings.expire(now.wall))),
             Change::Nothing => {}
         }
@@ -148,7 +151,8 @@ impl StationActor {
         let change = Change::Register(register.update.clone());
         let outcome = self.feed(&change, ctx).pop();
         let Some(Outcome::Registered(result)) = outcome else { return };
-        let changed = result.is_ok() && register.update.contacts != tandem_protocol::registrar::ContactSet::Query;
+        let changed =
+            result.is_ok() && register.update.contacts != tandem_protocol::registrar::ContactSet::Query;
         if !changed {
             self.answer(register, result);
             return;
@@ -157,7 +161,11 @@ impl StationActor {
         let after = self.entry.bindings().len();
         let name = &self.entry.config.name;
         tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
-        let event = Event::new(now.wall, EventKind::Registration, if after < before { "removed" } else { "registered" });
+        let event = Event::new(
+            now.wall,
+            EventKind::Registration,
+            if after < before { "removed" } else { "registered" },
+        );
         let event = event.with("station", name.to_string()).with("bindings", after as i64);
         self.save(Urgency::Urgent, event);
         self.waiting.push_back(Waiting { register, result, until: now.mono + COMMIT_PATIENCE });
@@ -179,7 +187,8 @@ impl StationActor {
         let value = if self.shell.machine().0.is_empty() { None } else { self.shell.machine().freeze() };
         batch.writes.push(Write { bucket: Bucket::Bindings, key: name.to_string(), value, expect: None });
         batch.events.push(event);
-        batch.ticket = (urgency == Urgency::Urgent).then(|| Ticket { shard: self.env.shard().0, token: token(name) });
+        batch.ticket =
+            (urgency == Urgency::Urgent).then(|| Ticket { shard: self.env.shard().0, token: token(name) });
         self.env.submit(batch);
     }
 
@@ -250,7 +259,8 @@ impl Handler<Told<Expire>> for StationActor {
                 if !gone.is_empty() {
                     let name = self.entry.config.name.to_string();
                     tracing::info!(station = name, expired = gone.len(), "bindings expired");
-                    let event = Event::new(now.wall, EventKind::Registration, "expired").with("station", name);
+                    let event =
+                        Event::new(now.wall, EventKind::Registration, "expired").with("station", name);
                     self.save(Urgency::Lazy, event.with("bindings", self.shell.machine().0.len() as i64));
                 }
             }

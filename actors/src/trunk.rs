@@ -58,8 +58,15 @@ impl TrunkActor {
         for proxy in &entry.config.proxies {
             entry.set_health(*proxy, true);
         }
-        TrunkActor { env: env.clone(), entry, shell: Shell::new(TrunkHealth::default()), timer: None, fault, _guard: guard }
-            .start()
+        TrunkActor {
+            env: env.clone(),
+            entry,
+            shell: Shell::new(TrunkHealth::default()),
+            timer: None,
+            fault,
+            _guard: guard,
+        }
+        .start()
     }
 
     fn feed(&mut self, input: Input, ctx: &mut Context<Self>) {
@@ -70,7 +77,9 @@ impl TrunkActor {
         let mut out = Vec::new();
         match self.shell.feed(&input, now, &mut out) {
             Fed::Well => {}
-            Fed::Rebuilt { panic } => NamedDown::note_rebuilt(&self.env, ActorKind::Trunk, &self.entry.config.name, &panic),
+            Fed::Rebuilt { panic } => {
+                NamedDown::note_rebuilt(&self.env, ActorKind::Trunk, &self.entry.config.name, &panic)
+            }
             Fed::Lost { panic } => {
                 *self.fault.borrow_mut() = Some(panic);
                 ctx.stop();

@@ -91,19 +91,25 @@ pub enum State {
 }
 
 /// Why a registration is down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum DownCause {
     /// This final status.
+    #[error("the registrar answered {0}")]
     Status(u16),
     /// Our answer to the challenge was refused.
+    #[error("the registrar refuses our credentials")]
     Rejected,
     /// The challenge cannot be answered: no credentials, or nothing in it that we support.
+    #[error("the registrar's challenge cannot be answered")]
     Unanswerable,
     /// No response (Timer F) or no transport.
+    #[error("the registrar does not answer")]
     NoResponse,
     /// The registrar granted no time.
+    #[error("the registrar granted no time")]
     NothingGranted,
     /// [`Input::Stop`].
+    #[error("stopped")]
     Stopped,
 }
 

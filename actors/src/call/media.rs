@@ -46,7 +46,8 @@ impl Media {
 
     /// A relay between two leases.
     pub(crate) fn relay(caller: (Lease, IpAddr), callee: (Lease, IpAddr), record: bool) -> Media {
-        let side = |(lease, signalling)| SideMedia { lease, signalling, config: None, open: false, report: None };
+        let side =
+            |(lease, signalling)| SideMedia { lease, signalling, config: None, open: false, report: None };
         Media { sides: vec![side(caller), side(callee)], record, ..Media::none() }
     }
 
@@ -76,7 +77,11 @@ impl Media {
 
     pub(crate) fn saved(&self) -> SavedMedia {
         let side = |s: &SideMedia| SavedSide { lease: s.lease, config: s.config.clone() };
-        SavedMedia { sides: self.sides.iter().map(side).collect(), record: self.record, segments: self.segments }
+        SavedMedia {
+            sides: self.sides.iter().map(side).collect(),
+            record: self.record,
+            segments: self.segments,
+        }
     }
 
     pub(crate) fn kind(&self) -> &'static str {
@@ -106,7 +111,14 @@ impl Media {
     }
 
     /// Opens or changes a side's session by what its peer's description says.
-    pub(crate) fn configure(&mut self, env: &Env, key: CallKey, side: Side, view: Option<&AudioView>, held: bool) {
+    pub(crate) fn configure(
+        &mut self,
+        env: &Env,
+        key: CallKey,
+        side: Side,
+        view: Option<&AudioView>,
+        held: bool,
+    ) {
         let number = Media::number(side);
         let config = self.config(env, number, view, held);
         self.apply(env, key, number, config);
@@ -188,7 +200,8 @@ impl Media {
             return;
         }
         self.segments += 1;
-        let name = if self.segments == 1 { format!("{id}.wav") } else { format!("{id}-{}.wav", self.segments) };
+        let name =
+            if self.segments == 1 { format!("{id}.wav") } else { format!("{id}-{}.wav", self.segments) };
         let path: PathBuf = env.config().media.recording_dir.join(name);
         self.recording = Some(path.display().to_string());
         env.media(self.sides[0].lease.worker, MediaOrder::Record { call: key, shard: env.shard(), path });
@@ -197,7 +210,10 @@ impl Media {
     /// Ends every session; true if reports are to be waited for.
     pub(crate) fn close(&self, env: &Env, key: CallKey) -> bool {
         for (number, side) in self.sides.iter().enumerate().filter(|(_, side)| side.open) {
-            env.media(side.lease.worker, MediaOrder::Close { session: SessionId { call: key, side: number as u8 } });
+            env.media(
+                side.lease.worker,
+                MediaOrder::Close { session: SessionId { call: key, side: number as u8 } },
+            );
         }
         self.outstanding()
     }

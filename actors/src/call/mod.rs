@@ -9,7 +9,6 @@ use std::sync::Arc;
 use actix::prelude::*;
 use bytes::Bytes;
 use serde_json::json;
-use smallvec::SmallVec;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
 use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
 use tandem_protocol::time::{Instant, Now};
@@ -193,7 +192,9 @@ impl CallActor {
         match output {
             Output::Invite { leg, target, sdp } => self.invite(leg, target, sdp, ctx),
             Output::Tell(leg, command) => self.tell_leg(leg, command),
-            Output::Media { side, view, held } => self.media.configure(&self.env, self.key, side, Some(&view), held),
+            Output::Media { side, view, held } => {
+                self.media.configure(&self.env, self.key, side, Some(&view), held)
+            }
             Output::Commit => self.commit(now),
             Output::Refresh => self.refresh(now),
             Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
@@ -257,7 +258,11 @@ impl CallActor {
     fn put_record(&mut self, batch: &mut Batch, _now: Now) {
         // The machine as it is after this input: the shell freezes it before its outputs are released.
         let call = self.shell.frozen().cloned();
-        let legs = self.legs.iter().filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone()))).collect();
+        let legs = self
+            .legs
+            .iter()
+            .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
+            .collect();
         let record = CallRecord { info: self.info.clone(), call, legs, media: self.media.saved() };
         batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
         self.recorded = true;
@@ -424,7 +429,8 @@ impl Handler<Told<MediaEvent>> for CallActor {
         match told.0 {
             MediaEvent::Silent(session) => {
                 let side = if session.side == 0 { Side::Caller } else { Side::Callee };
-                let event = Event::new(now.wall, EventKind::MediaFault, "no RTP for rtp_timeout_s").of(&self.id);
+                let event =
+                    Event::new(now.wall, EventKind::MediaFault, "no RTP for rtp_timeout_s").of(&self.id);
                 self.events.push(event.with("side", side.as_str()));
                 self.feed(&Input::Silent(side), ctx);
             }
@@ -438,7 +444,8 @@ impl Handler<Told<MediaEvent>> for CallActor {
             }
             MediaEvent::Refused { session, why } => {
                 tracing::error!(call = %self.id, side = session.side, why, "a media session could not begin");
-                let event = Event::new(now.wall, EventKind::MediaFault, "a media session could not begin").of(&self.id);
+                let event = Event::new(now.wall, EventKind::MediaFault, "a media session could not begin")
+                    .of(&self.id);
                 self.events.push(event.with("why", why));
                 self.media.refused(session.side);
                 self.feed(&Input::Silent(Side::Engine), ctx);
@@ -483,10 +490,9 @@ impl Handler<Told<AskCall>> for CallActor {
                     leg.dialog.tell(injection);
                 }
             }
-            AskCall::InjectSession(side, injection) => self.media.inject(&self.env, self.key, side, injection),
+            AskCall::InjectSession(side, injection) => {
+                self.media.inject(&self.env, self.key, side, injection)
+            }
         }
     }
 }
-
-/// The short list most code needs.
-pub(crate) type LegList = SmallVec<[LegId; 4]>;

@@ -46,7 +46,11 @@ impl CallActor {
                 Outcome::Status(_) | Outcome::Cancelled => entry.metrics.failover_status.increment(1),
             }
             let dead = matches!(attempt.cause, Outcome::Timeout | Outcome::TransportError);
-            self.shard.tell(TrunkReport { trunk: entry.config.name.clone(), proxy: attempt.proxy, up: !dead });
+            self.shard.tell(TrunkReport {
+                trunk: entry.config.name.clone(),
+                proxy: attempt.proxy,
+                up: !dead,
+            });
         }
     }
 

@@ -66,7 +66,8 @@ impl Leases {
     fn take(&mut self, env: &Env, count: usize) -> Option<Vec<Lease>> {
         let workers = self.workers.len();
         self.turn = self.turn.wrapping_add(1);
-        let worker = (0..workers).map(|n| (self.turn + n) % workers).find(|w| self.workers[*w].pairs.len() >= count);
+        let worker =
+            (0..workers).map(|n| (self.turn + n) % workers).find(|w| self.workers[*w].pairs.len() >= count);
         let Some(worker) = worker else {
             for worker in 0..workers {
                 self.workers[worker].dry = false;

@@ -88,7 +88,8 @@ impl Shard {
     /// Finds the actor that `tree` prints as `id`.
     fn inject(&mut self, id: &str, injection: Injection, ctx: &Context<Self>) -> bool {
         let Some((kind, name)) = id.split_once(':') else { return false };
-        let (call, place) = name.split_once('/').map_or((name, None), |(call, place)| (call, place.parse::<u8>().ok()));
+        let (call, place) =
+            name.split_once('/').map_or((name, None), |(call, place)| (call, place.parse::<u8>().ok()));
         let call = || parse_call_id(call).and_then(|(_, key)| self.calls.get(&key));
         match kind {
             "trunk" => self.trunks.get(name).map(|trunk| trunk.tell(injection)).is_some(),
@@ -101,7 +102,10 @@ impl Shard {
             }
             "station" if self.env.directory().home(name) == self.env.shard() => {
                 let found = self.env.directory().station(name).map(|s| s.config.name.clone());
-                found.and_then(|name| self.station(&name, ctx)).map(|station| station.tell(injection)).is_some()
+                found
+                    .and_then(|name| self.station(&name, ctx))
+                    .map(|station| station.tell(injection))
+                    .is_some()
             }
             "media_worker" if self.env.shard() == ShardId(0) => match name.parse::<u16>() {
                 Ok(worker) if worker < self.env.config().media.workers => {
@@ -132,7 +136,9 @@ impl Handler<Told<Asked>> for Shard {
                 }
                 return;
             }
-            Ask::HangUp(key) => Value::Bool(self.calls.get(&key).map(|call| call.tell(AskCall::HangUp)).is_some()),
+            Ask::HangUp(key) => {
+                Value::Bool(self.calls.get(&key).map(|call| call.tell(AskCall::HangUp)).is_some())
+            }
             Ask::Tree => self.tree(),
             Ask::Trace(call_ids) => self.trace(&call_ids),
             Ask::Inject(id, injection) => Value::Bool(self.inject(&id, injection, ctx)),

@@ -56,7 +56,9 @@ impl NamedDown {
         env.shared().census.restarted(kind);
         let event = Event::new(env.now().wall, EventKind::ActorRestarted, "rebuilt from its last good state");
         let mut batch = Batch::new(Urgency::Lazy);
-        batch.events.push(event.with("actor", format!("{}:{name}", kind.as_str())).with("panic", panic.to_owned()));
+        batch
+            .events
+            .push(event.with("actor", format!("{}:{name}", kind.as_str())).with("panic", panic.to_owned()));
         env.submit(batch);
     }
 }
@@ -200,7 +202,9 @@ impl Shard {
         self.keepalive_at = Some(at + self.keepalive_step());
         self.keepalive_turn = (self.keepalive_turn + 1) % KEEPALIVE_PARTS;
         let (env, turn) = (self.env.clone(), self.keepalive_turn);
-        let mine = |name: &str| env.directory().home(name) == env.shard() && station::token(name) % KEEPALIVE_PARTS == turn;
+        let mine = |name: &str| {
+            env.directory().home(name) == env.shard() && station::token(name) % KEEPALIVE_PARTS == turn
+        };
         for station in env.directory().stations().filter(|s| mine(&s.config.name)) {
             for binding in station.bindings().iter().filter(|b| b.expires_at > now.wall) {
                 let _ = env.transmit(binding.source, Bytes::from_static(b"\r\n\r\n"));
@@ -222,7 +226,11 @@ impl Handler<Told<NamedDown>> for Shard {
             }
             ActorKind::Trunk => drop(self.trunks.remove(&name)),
             ActorKind::RegistrationGroup => drop(self.groups.remove(&name)),
-            ActorKind::Shard | ActorKind::Call | ActorKind::Dialog | ActorKind::MediaSession | ActorKind::MediaWorker => {}
+            ActorKind::Shard
+            | ActorKind::Call
+            | ActorKind::Dialog
+            | ActorKind::MediaSession
+            | ActorKind::MediaWorker => {}
         }
         let Some(panic) = fault else {
             self.failures.remove(&(kind, name));

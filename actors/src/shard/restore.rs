@@ -32,7 +32,10 @@ pub struct Restored {
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn read_records(shared: &Shared, now: Now) -> Result<(Vec<(ShardId, Restore)>, Vec<u16>, Restored), StoreFault> {
+pub fn read_records(
+    shared: &Shared,
+    now: Now,
+) -> Result<(Vec<(ShardId, Restore)>, Vec<u16>, Restored), StoreFault> {
     let mut per_shard: Vec<Vec<CallRecord>> = (0..shared.directory.shards()).map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     let mut found = Restored::default();
@@ -49,7 +52,8 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<(Vec<(ShardId, Restore)
         found.calls += 1;
         ports.extend(record.media.sides.iter().map(|side| side.lease.rtp.port()));
         let caller = record.legs.iter().find(|(leg, ..)| leg.0 == 0);
-        let shard = caller.map_or(ShardId(0), |(_, _, call_id)| super::place_call_id(shared, call_id.as_bytes()));
+        let shard =
+            caller.map_or(ShardId(0), |(_, _, call_id)| super::place_call_id(shared, call_id.as_bytes()));
         if let Some(shard) = per_shard.get_mut(usize::from(shard.0)) {
             shard.push(record);
         }

@@ -162,7 +162,7 @@ impl Endpoint {
             }
             let reason = malformed.to_string();
             let answer = bad_request(answerable, flow.remote, malformed.status(), &reason);
-            self.transmit(flow, &answer, Method::Other);
+            self.post(flow, &answer, Method::Other);
         }
     }
 
@@ -189,7 +189,7 @@ impl Endpoint {
             && let Some(response) = server.last_response.clone()
         {
             let flow = server.flow;
-            self.transmit(flow, &response, request.method());
+            self.post(flow, &response, request.method());
         }
         None
     }
@@ -224,9 +224,16 @@ impl Endpoint {
     fn receive_response(&mut self, response: &Message) {
         let now = self.env.now().mono;
         let method = response.method();
-        let id = response.via().branch().and_then(|branch| self.client_names.get(&client_name(branch, method)).copied());
+        let id = response
+            .via()
+            .branch()
+            .and_then(|branch| self.client_names.get(&client_name(branch, method)).copied());
         let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
-            tracing::debug!(status = response.status(), call = response.call_id(), "response without transaction");
+            tracing::debug!(
+                status = response.status(),
+                call = response.call_id(),
+                "response without transaction"
+            );
             return;
         };
         if client.cseq != response.cseq() {
@@ -239,8 +246,10 @@ impl Endpoint {
         let owner = client.owner.as_ref().and_then(WeakRecipient::upgrade);
         if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
             let flow = client.flow;
-            if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, response, &self.limits)) {
-                self.transmit(flow, &ack, Method::Ack);
+            if let Some(ack) =
+                client.request.as_ref().and_then(|invite| ack_of(invite, response, &self.limits))
+            {
+                self.post(flow, &ack, Method::Ack);
             }
         } else if response.status() >= 200 {
             client.request = None;
@@ -268,7 +277,19 @@ impl Endpoint {
         self.server_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
         let request = Some(request.clone());
-        self.servers.insert(id, Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: false });
+        self.servers.insert(
+            id,
+            Server {
+                machine,
+                name,
+                timer,
+                flow,
+                request,
+                last_response: None,
+                owner: None,
+                cancelled: false,
+            },
+        );
         self.env.metrics().transactions_active.increment(1.0);
         self.arm_server(id);
         ServerTransactionId(id)
@@ -287,10 +308,16 @@ impl Endpoint {
     }
 
     /// Sends a response in its transaction, or to `to` if the transaction is gone.
-    pub(crate) fn respond(&mut self, transaction: ServerTransactionId, status: u16, message: Bytes, to: Flow) {
+    pub(crate) fn respond(
+        &mut self,
+        transaction: ServerTransactionId,
+        status: u16,
+        message: Bytes,
+        to: Flow,
+    ) {
         let now = self.env.now().mono;
         let Some(server) = self.servers.get_mut(&transaction.0) else {
-            self.transmit(to, &message, Method::Other);
+            self.post(to, &message, Method::Other);
             return;
         };
         let (action, method) = match &mut server.machine {
@@ -306,19 +333,24 @@ impl Endpoint {
             server.request = None;
         }
         let flow = server.flow;
-        self.transmit(flow, &message, method);
+        self.post(flow, &message, method);
         self.arm_server(transaction.0);
     }
 
     /// Answers a request without keeping anything: the same request gets the same answer again.
     pub(crate) fn reply(&mut self, request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) {
-        let mut response =
-            response_to(request, Some(flow.remote), status, reason_phrase(status), Some(&stateless_tag(request)));
+        let mut response = response_to(
+            request,
+            Some(flow.remote),
+            status,
+            reason_phrase(status),
+            Some(&stateless_tag(request)),
+        );
         for (header, value) in extra {
             response.header(*header, value);
         }
         let response = response.finish(None);
-        self.transmit(flow, &response, request.method());
+        self.post(flow, &response, request.method());
     }
 
     /// Sends a request in a new client transaction.
@@ -356,7 +388,14 @@ impl Endpoint {
 
     /// Sends an ACK for a 2xx.
     pub(crate) fn send_ack(&mut self, message: &Bytes, to: Flow) {
-        let _ = self.transmit(to, message, Method::Ack);
+        self.post(to, message, Method::Ack);
+    }
+
+    /// Sends what retransmission will repeat if it is lost.
+    fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
+        if let Err(why) = self.transmit(flow, message, method) {
+            tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
+        }
     }
 
     fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<(), Unsent> {
@@ -405,13 +444,14 @@ impl Endpoint {
             Expiry::Nothing => self.arm_server(id),
             Expiry::Retransmit => {
                 if let Some(response) = server.last_response.clone() {
-                    let _ = self.transmit(flow, &response, Method::Invite);
+                    self.post(flow, &response, Method::Invite);
                 }
                 self.arm_server(id);
             }
             Expiry::Trying => {
                 if let Some(request) = server.request.clone() {
-                    let trying = response_to(&request, Some(flow.remote), 100, reason_phrase(100), None).finish(None);
+                    let trying =
+                        response_to(&request, Some(flow.remote), 100, reason_phrase(100), None).finish(None);
                     self.respond(ServerTransactionId(id), 100, trying, flow);
                 }
             }
@@ -472,7 +512,9 @@ fn server_name(request: &Message, method: Method) -> Box<str> {
     let method = if method == Method::Ack { Method::Invite } else { method };
     let (host, port) = (via.host, via.port.unwrap_or(5060));
     match via.branch() {
-        Some(branch) if branch.starts_with("z9hG4bK") => format!("{branch}|{host}:{port}|{}", method.as_str()).into(),
+        Some(branch) if branch.starts_with("z9hG4bK") => {
+            format!("{branch}|{host}:{port}|{}", method.as_str()).into()
+        }
         _ => {
             let (tag, call_id, cseq) = (request.from_tag().unwrap_or(""), request.call_id(), request.cseq());
             format!("{host}:{port}|{call_id}|{tag}|{cseq}|{}", method.as_str()).into()
