@@ -3,3 +3,4 @@
 pub mod cdr;
 pub mod events;
 pub mod store;
+pub mod timer_wheel;
