@@ -71,9 +71,9 @@ impl Challenge {
         let get = |name| text::param(&parts, name).map(text::unquote);
         let algorithm = get("algorithm");
         let qops = get("qop");
-        let qop = qops.as_ref().is_some_and(|list| {
-            list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case("auth"))
-        });
+        let qop = qops
+            .as_ref()
+            .is_some_and(|list| list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case("auth")));
         // Only auth-int offered: nothing that we could send would be accepted.
         if qops.is_some_and(|list| !list.trim().is_empty()) && !qop {
             return None;
@@ -149,7 +149,9 @@ mod tests {
         .unwrap();
         let value = challenge.authorize(MUFASA, "GET", "/dir/index.html", "0a4f113b");
         assert!(value.contains("response=\"6629fae49393a05397450978507c4ef1\""), "{value}");
-        assert!(value.contains("nc=00000001") && value.contains("opaque=\"5ccc069c403ebaf9f0171e9517f40e41\""));
+        assert!(
+            value.contains("nc=00000001") && value.contains("opaque=\"5ccc069c403ebaf9f0171e9517f40e41\"")
+        );
         assert!(!value.contains("algorithm"), "an unnamed algorithm is not named back: {value}");
         assert!(challenge.authorize(MUFASA, "GET", "/", "x").contains("nc=00000002"));
     }

@@ -147,8 +147,7 @@ impl Endpoint {
         let key = client_key(&branch, &request.method);
         self.client_keys.insert(key.clone(), id);
         let (state, interval) = (ClientState::Calling, t1);
-        let client =
-            Client { key, branch, request, bytes, owner, state, interval, ack: None, answer: None };
+        let client = Client { key, branch, request, bytes, owner, state, interval, ack: None, answer: None };
         self.clients.insert(id, client);
         id
     }
@@ -171,7 +170,12 @@ impl Endpoint {
     }
 
     /// Answers a request; gives the bytes and their destination, which the user of an INVITE keeps for a 2xx.
-    pub(crate) fn respond(&mut self, now: Duration, tx: u64, reply: Reply<'_>) -> Option<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn respond(
+        &mut self,
+        now: Duration,
+        tx: u64,
+        reply: Reply<'_>,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
         let t1 = self.config.t1;
         let server = self.servers.get_mut(&tx)?;
         if server.state != ServerState::Proceeding {

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use rsip::headers::untyped::UntypedHeader;
 use rsip::headers as h;
+use rsip::headers::untyped::UntypedHeader;
 use rsip::{Header, Headers};
 use serde::{Deserialize, Serialize};
 

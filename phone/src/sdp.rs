@@ -135,8 +135,7 @@ impl Sdp {
         let ip = line.connection.or(self.connection)?;
         let stated = line.direction.or(self.direction).unwrap_or(Direction::SendRecv);
         // The old way to hold, RFC 3264 section 8.4: an unspecified address receives nothing.
-        let direction =
-            if ip.is_unspecified() { Direction::of(stated.sends(), false) } else { stated };
+        let direction = if ip.is_unspecified() { Direction::of(stated.sends(), false) } else { stated };
         Some(Audio { address: SocketAddr::new(ip, line.port), codec, direction })
     }
 

@@ -210,8 +210,7 @@ pub(crate) fn parse(datagram: &[u8]) -> Result<Message, WireError> {
 }
 
 fn finish(headers: Headers, mut body: Vec<u8>) -> Result<(Head, Vec<u8>), WireError> {
-    let headers: Headers =
-        headers.into_iter().map(expand_compact).collect::<Vec<_>>().into();
+    let headers: Headers = headers.into_iter().map(expand_compact).collect::<Vec<_>>().into();
     let head = head(headers)?;
     let announced = head.number(|header| match header {
         Header::ContentLength(value) => Some(value.value()),
@@ -245,8 +244,7 @@ fn expand_compact(header: Header) -> Header {
 }
 
 fn head(headers: Headers) -> Result<Head, WireError> {
-    let (mut vias, mut from_text, mut to_text, mut call_id, mut cseq) =
-        (Vec::new(), None, None, None, None);
+    let (mut vias, mut from_text, mut to_text, mut call_id, mut cseq) = (Vec::new(), None, None, None, None);
     for header in headers.iter() {
         match header {
             Header::Via(value) => vias.extend(text::split(value.value(), ',').into_iter().map(str::to_owned)),
@@ -260,7 +258,8 @@ fn head(headers: Headers) -> Result<Head, WireError> {
     let from_text = from_text.ok_or(WireError::Header("From"))?;
     let to_text = to_text.ok_or(WireError::Header("To"))?;
     let cseq = cseq.ok_or(WireError::Header("CSeq"))?;
-    let (number, cseq_method) = cseq.trim().split_once(char::is_whitespace).ok_or(WireError::Header("CSeq"))?;
+    let (number, cseq_method) =
+        cseq.trim().split_once(char::is_whitespace).ok_or(WireError::Header("CSeq"))?;
     if vias.is_empty() {
         return Err(WireError::Header("Via"));
     }
@@ -452,11 +451,13 @@ pub(crate) fn reason(status: u16) -> &'static str {
         600 => "Busy Everywhere",
         603 => "Decline",
         604 => "Does Not Exist Anywhere",
-        100..200 => "Progress",
-        200..300 => "Success",
-        300..400 => "Redirection",
-        400..500 => "Client Error",
-        500..600 => "Server Error",
-        _ => "Global Error",
+        _ => match status / 100 {
+            1 => "Progress",
+            2 => "Success",
+            3 => "Redirection",
+            4 => "Client Error",
+            5 => "Server Error",
+            _ => "Global Error",
+        },
     }
 }

@@ -153,8 +153,10 @@ impl Call {
 
     /// Nobody answered and nobody refused for [`RING_LIMIT`].
     pub(crate) fn on_ring_limit(&mut self, ep: &mut Endpoint, now: Duration) {
-        if matches!(self.state, CallState::Calling | CallState::Ringing) {
-            self.hang_up(ep, now);
+        match self.state {
+            CallState::Calling | CallState::Ringing => self.hang_up(ep, now),
+            CallState::Incoming => self.reject(ep, now, 480),
+            CallState::Answered | CallState::Established | CallState::Ending | CallState::Ended => {}
         }
     }
 

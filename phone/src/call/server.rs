@@ -10,7 +10,7 @@ use crate::dialog::Dialog;
 use crate::endpoint::Endpoint;
 use crate::sdp::Sdp;
 use crate::text;
-use crate::timer::{T2, Timer};
+use crate::timer::{RING_LIMIT, T2, Timer};
 use crate::wire::{Reply, Request};
 
 use super::{Call, Unacked};
@@ -41,6 +41,8 @@ impl Call {
         let dialog = Dialog::called(ep, invite);
         let mut call = Call::new(ep, handle, dialog, false);
         call.invited = Some((tx, invite.body.clone()));
+        // The caller may be gone without a CANCEL that came through; it gives up first if it is not.
+        ep.timers.set(Timer::RingLimit(handle), now + RING_LIMIT + ep.config.t1 * 64);
         let from = text::uri_user(&invite.head.from.uri).to_owned();
         let number = text::uri_user(&invite.uri).to_owned();
         ep.events.push_back(Event::Incoming { call: handle, from, number });
@@ -74,6 +76,7 @@ impl Call {
             return;
         }
         let Some((tx, body)) = self.invited.take() else { return };
+        ep.timers.cancel(Timer::RingLimit(self.handle));
         ep.timers.cancel(Timer::Ring(self.handle));
         ep.timers.cancel(Timer::Answer(self.handle));
         self.state = CallState::Answered;
