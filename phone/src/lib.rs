@@ -15,7 +15,10 @@ mod api;
 mod call;
 mod dialog;
 mod digest;
+#[cfg(feature = "driver")]
+pub mod driver;
 mod endpoint;
+pub mod media;
 mod phone;
 mod registration;
 mod request;
