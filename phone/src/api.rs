@@ -161,6 +161,8 @@ pub enum Event {
         call: CallHandle,
         /// Where the peer wants media.
         remote_media: SocketAddr,
+        /// The payload type in use.
+        codec: u8,
         /// What we may do now: [`Direction::RecvOnly`] when the peer holds us.
         direction: Direction,
     },

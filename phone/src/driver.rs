@@ -83,6 +83,8 @@ enum Order {
 }
 
 /// The handle of a phone that runs on two UDP sockets. The phone stops when the handle is dropped.
+///
+/// The audio belongs to the call that has media first, until that one ends; other calls are without.
 #[derive(Debug)]
 pub struct SoftPhone {
     orders: mpsc::Sender<Order>,
@@ -362,14 +364,14 @@ impl Runner {
             Event::EarlyMedia { call, remote_media, codec }
             | Event::Answered { call, remote_media, codec } => {
                 if self.in_media == Some(*call) {
-                    self.media.change(now, *remote_media, Direction::SendRecv);
+                    self.media.change(now, *remote_media, *codec, Direction::SendRecv);
                 } else if self.in_media.is_none() {
                     self.in_media = Some(*call);
                     self.media.start(now, *remote_media, *codec);
                 }
             }
-            Event::MediaChanged { call, remote_media, direction } if self.in_media == Some(*call) => {
-                self.media.change(now, *remote_media, *direction);
+            Event::MediaChanged { call, remote_media, codec, direction } if self.in_media == Some(*call) => {
+                self.media.change(now, *remote_media, *codec, *direction);
             }
             Event::Ended { call, .. } | Event::Failed { call, .. } if self.in_media == Some(*call) => {
                 self.in_media = None;

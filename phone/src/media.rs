@@ -130,12 +130,12 @@ impl MediaEnd {
     pub fn start(&mut self, now: Duration, remote: SocketAddr, payload_type: u8) {
         let config = MediaConfig { seed: self.config.seed.wrapping_add(1), ..self.config };
         *self = MediaEnd::silent(config, self.expected.take());
-        self.codec = Codec::from_payload_type(payload_type).unwrap_or(Codec::Pcmu);
-        self.change(now, remote, Direction::SendRecv);
+        self.change(now, remote, payload_type, Direction::SendRecv);
     }
 
-    /// The address or the direction changed: hold, retrieve, another media server.
-    pub fn change(&mut self, now: Duration, remote: SocketAddr, direction: Direction) {
+    /// The address, the codec or the direction changed: hold, retrieve, another media server.
+    pub fn change(&mut self, now: Duration, remote: SocketAddr, payload_type: u8, direction: Direction) {
+        self.codec = Codec::from_payload_type(payload_type).unwrap_or(Codec::Pcmu);
         self.remote = Some(remote);
         self.direction = direction;
         if !direction.receives() {
@@ -355,12 +355,12 @@ mod tests {
     fn a_hold_stops_the_voice_moves_the_timestamp_and_is_no_gap() {
         let (mut a, mut b) = pair(1, 1);
         talk(&mut a, &mut b, 0..1000, |_| Some(5));
-        a.change(at(1000), THERE.into(), Direction::RecvOnly);
-        b.change(at(1000), HERE.into(), Direction::SendOnly);
+        a.change(at(1000), THERE.into(), 0, Direction::RecvOnly);
+        b.change(at(1000), HERE.into(), 0, Direction::SendOnly);
         talk(&mut a, &mut b, 1000..3000, |_| Some(5));
         assert_eq!(b.heard().packets, 50);
-        a.change(at(3000), THERE.into(), Direction::SendRecv);
-        b.change(at(3000), HERE.into(), Direction::SendRecv);
+        a.change(at(3000), THERE.into(), 0, Direction::SendRecv);
+        b.change(at(3000), HERE.into(), 0, Direction::SendRecv);
         talk(&mut a, &mut b, 3000..4000, |_| Some(5));
         let heard = b.heard();
         assert_eq!((heard.packets, heard.lost, heard.longest_gap_ms), (100, 0, 20));

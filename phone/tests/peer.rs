@@ -394,3 +394,20 @@ fn a_phone_goes_on_from_its_serialised_state() {
     assert!(peer.phone.is_idle());
     peer.assert_clean();
 }
+
+#[test]
+fn a_reinvite_may_change_address_and_codec() {
+    let mut peer = Peer::new(QUICK);
+    let tag = peer.called();
+    let offer = sdp(2, 6004).replace("RTP/AVP 0", "RTP/AVP 8");
+    peer.request("INVITE", ("cid", &tag), 2, &[], &offer);
+    let ok = peer.take("SIP/2.0 200");
+    assert!(ok.0.contains("m=audio 40000 RTP/AVP 8\r\n"), "{}", ok.0);
+    let changed = peer.events.last();
+    let there = ([127, 0, 0, 1], 6004).into();
+    assert!(
+        matches!(changed, Some(Event::MediaChanged { remote_media, codec: 8, .. }) if *remote_media == there),
+        "{changed:?}"
+    );
+    peer.assert_clean();
+}

@@ -271,8 +271,8 @@ impl Call {
     fn tell_changed(&mut self, ep: &mut Endpoint, audio: Audio) {
         self.remote = Some(audio);
         let direction = self.wanted_direction().limited_by(audio.direction);
-        let (call, remote_media) = (self.handle, audio.address);
-        ep.events.push_back(Event::MediaChanged { call, remote_media, direction });
+        let (call, remote_media, codec) = (self.handle, audio.address, audio.codec);
+        ep.events.push_back(Event::MediaChanged { call, remote_media, codec, direction });
     }
 
     /// Whether this request opens the dialog that this call is already in, by another path (RFC 3261
