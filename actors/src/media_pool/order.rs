@@ -31,7 +31,7 @@ pub struct SessionId {
 /// What a shard tells a media worker.
 #[derive(Clone, Debug)]
 pub enum MediaOrder {
-    /// Bind up to `pairs` more and lease them to `shard`; answered by [`MediaEvent::Leases`], with fewer if ports run out.
+    /// Bind up to `pairs` more and lease them to `shard`; answered by [`MediaEvent::Granted`], with fewer if ports run out.
     Grow {
         /// Who gets them.
         shard: ShardId,
@@ -81,8 +81,15 @@ pub enum MediaOrder {
 /// What a media worker tells a shard.
 #[derive(Clone, Debug)]
 pub enum MediaEvent {
-    /// Pairs that are free for the shard's calls; empty: no port is left.
-    Leases(Vec<Lease>),
+    /// Pairs newly bound for the shard, in answer to [`MediaOrder::Grow`]; empty: no port is left.
+    Granted {
+        /// By which worker.
+        worker: u16,
+        /// The pairs.
+        pairs: Vec<Lease>,
+    },
+    /// Pairs that closed sessions had, rested and drained.
+    Returned(Vec<Lease>),
     /// A session heard nothing for its time-out.
     Silent(SessionId),
     /// A session has ended.
