@@ -23,6 +23,7 @@ mod checkpoint;
 pub mod config;
 pub mod dialog;
 pub mod directory;
+pub mod engine;
 pub mod env;
 pub mod events;
 pub mod ids;
