@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde::Deserialize;
 
-use super::log;
+use super::{cdrs, log};
 
 /// The file's name in the data directory.
 pub(super) const FILE: &str = "cdr.jsonl";
@@ -68,9 +68,9 @@ impl CdrFile {
         let mut filed = log::filed(conn)?;
         let last = [self.path.clone(), self.numbered(1)].iter().find_map(|path| last_line(path));
         if let Some(name) = last.and_then(|line| serde_json::from_slice::<Name>(&line).ok()) {
-            filed = filed.max(log::cdr_id(conn, &name.call_id, name.segment)?.unwrap_or(0));
+            filed = filed.max(cdrs::id(conn, &name.call_id, name.segment)?.unwrap_or(0));
         }
-        let (lines, newest) = log::cdrs_after(conn, filed)?;
+        let (lines, newest) = cdrs::after(conn, filed)?;
         self.filed = filed;
         self.push(&lines, newest);
         Ok(())

@@ -4,13 +4,15 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tandem_actors::store::{Batch, Bucket, StoreFault};
 
+use super::calls::Calls;
+use super::cdrs::{Appended, Cdrs};
 use super::group::{self, Change, Versions};
-use super::log::{Appended, Keep, Log};
+use super::log::{Keep, Log};
+use super::salvage;
 use super::schema::{self, Unfit};
 
 /// Held while an engine uses the directory.
@@ -51,8 +53,8 @@ impl From<rusqlite::Error> for DiskError {
 pub(super) struct Committed {
     /// Batches with a conflict, by position, rising.
     pub(super) refused: Vec<(usize, StoreFault)>,
-    /// Events and CDRs.
-    pub(super) appended: Appended,
+    /// New and repeated CDRs.
+    pub(super) cdrs: Appended,
     /// The id of the newest CDR.
     pub(super) last_cdr: u64,
 }
@@ -61,6 +63,8 @@ pub(super) struct Committed {
 pub(super) struct Disk {
     conn: Connection,
     log: Log,
+    calls: Calls,
+    cdrs: Cdrs,
     path: PathBuf,
     identity: (u64, u64),
     /// Dropped, and with it released, after the connection.
@@ -71,10 +75,17 @@ impl Disk {
     /// Opens the database of a directory, or makes one; what cannot be used is set aside. `floor` is the least number for the next
     /// event; `distrust` sets aside what is there in any case.
     pub(super) fn open(dir: &Path, keep: Keep, floor: u64, distrust: bool) -> Result<Disk, DiskError> {
+        match Disk::try_open(dir, keep, floor, distrust) {
+            Err(DiskError::Corrupt(_)) if !distrust => Disk::try_open(dir, keep, floor, true),
+            other => other,
+        }
+    }
+
+    fn try_open(dir: &Path, keep: Keep, floor: u64, distrust: bool) -> Result<Disk, DiskError> {
         let lock = lock(&dir.join(LOCK))?;
         let path = dir.join(schema::FILE);
         let opened = if distrust {
-            Err(Unfit::Corrupt("damage was met while writing".into()))
+            Err(Unfit::Corrupt("damage was met in it".into()))
         } else {
             schema::open_writer(&path)
         };
@@ -83,17 +94,19 @@ impl Disk {
             Err(Unfit::Sql(error)) => return Err(error.into()),
             Err(Unfit::Corrupt(why)) => {
                 tracing::error!(file = %path.display(), %why, "the database is damaged and is set aside");
-                replace(&path, "corrupt", floor)?
+                salvage::replace(&path, "corrupt", floor)?
             }
             Err(Unfit::Newer(format)) => {
                 let known = schema::FORMAT;
                 tracing::error!(file = %path.display(), format, known, "the database is of a later version and is set aside");
-                replace(&path, &format!("format{format}"), floor)?
+                salvage::replace(&path, &format!("format{format}"), floor)?
             }
         };
         let log = Log::open(&conn, keep, floor)?;
+        let calls = open_calls(&conn)?;
+        let cdrs = Cdrs::open(&conn, keep.cdrs)?;
         let identity = identity(&path)?;
-        Ok(Disk { conn, log, path, identity, _lock: lock })
+        Ok(Disk { conn, log, calls, cdrs, path, identity, _lock: lock })
     }
 
     /// The connection, for what is read at a start.
@@ -103,7 +116,7 @@ impl Disk {
 
     /// The number of the next event.
     pub(super) fn next_n(&self) -> u64 {
-        self.log.at.next_n
+        self.log.next_n()
     }
 
     /// Commits a group, all of it but the batches with a conflict. New CDRs are added to `lines`.
@@ -117,10 +130,16 @@ impl Disk {
         if identity(&self.path)? != self.identity {
             return Err(DiskError::Gone(self.path.clone()));
         }
-        let (before, lines_before) = (self.log.at, lines.len());
+        let lines_before = lines.len();
         let done = self.transaction(batches, filed, lines);
-        if done.is_err() {
-            self.log.at = before;
+        if done.is_ok() {
+            self.calls.committed();
+            self.cdrs.committed();
+            self.log.committed();
+        } else {
+            self.calls.rolled_back();
+            self.cdrs.rolled_back();
+            self.log.rolled_back();
             lines.truncate(lines_before);
             if !self.conn.is_autocommit() {
                 // Fails only if SQLite has rolled back by itself.
@@ -137,15 +156,27 @@ impl Disk {
         lines: &mut Vec<u8>,
     ) -> Result<Committed, rusqlite::Error> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let plan = group::plan(batches, &mut Stored(&self.conn))?;
-        for (bucket, key, change) in &plan.changes {
-            write(&self.conn, *bucket, key, *change)?;
+        let plan = group::plan(batches, &mut Stored(&self.conn, &self.calls))?;
+        for (bucket, key, change) in plan.changes {
+            let table = match bucket {
+                Bucket::Calls => {
+                    self.calls.stage(key, change);
+                    continue;
+                }
+                Bucket::Bindings => &BINDINGS,
+                Bucket::Stations => &STATIONS,
+                Bucket::Meta => &META,
+            };
+            table.write(&self.conn, key, change)?;
         }
+        self.calls.write(&self.conn)?;
         let refused = plan.refused;
         let kept = batches.iter().enumerate().filter(|(at, _)| refused.iter().all(|(r, _)| r != at));
-        let appended = self.log.append(&self.conn, kept.map(|(_, batch)| batch), filed, lines)?;
+        let kept = kept.map(|(_, batch)| batch);
+        self.log.append(&self.conn, kept.clone().flat_map(|batch| &batch.events), filed)?;
+        let cdrs = self.cdrs.append(&self.conn, kept.flat_map(|batch| &batch.cdrs), lines)?;
         self.conn.prepare_cached("COMMIT")?.execute([])?;
-        Ok(Committed { refused, appended, last_cdr: self.log.at.last_cdr })
+        Ok(Committed { refused, cdrs, last_cdr: self.cdrs.last() })
     }
 
     /// Moves the write-ahead log into the database, which may make room on a full disk.
@@ -157,61 +188,82 @@ impl Disk {
     }
 }
 
-struct Stored<'c>(&'c Connection);
+/// A log of calls that cannot be decoded is as good as a damaged file.
+fn open_calls(conn: &Connection) -> Result<Calls, DiskError> {
+    Calls::open(conn).map_err(|error| match error {
+        rusqlite::Error::InvalidQuery => DiskError::Corrupt("the log of calls cannot be decoded".into()),
+        other => other.into(),
+    })
+}
+
+struct Stored<'a>(&'a Connection, &'a Calls);
 
 impl Versions for Stored<'_> {
     type Error = rusqlite::Error;
     fn version(&mut self, bucket: Bucket, key: &str) -> Result<u64, rusqlite::Error> {
-        let sql = match bucket {
-            Bucket::Bindings => "SELECT version FROM bindings WHERE key = ?1",
-            Bucket::Calls => "SELECT version FROM calls WHERE key = ?1",
-            Bucket::Stations => "SELECT version FROM stations WHERE key = ?1",
-            Bucket::Meta => "SELECT version FROM meta WHERE key = ?1",
-        };
-        let found = self.0.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
-        Ok(found.unwrap_or(0))
+        match bucket {
+            Bucket::Calls => Ok(self.1.version(key)),
+            Bucket::Bindings => BINDINGS.version(self.0, key),
+            Bucket::Stations => STATIONS.version(self.0, key),
+            Bucket::Meta => META.version(self.0, key),
+        }
     }
 }
 
-macro_rules! by_bucket {
-    ($bucket:expr, $before:literal, $after:literal) => {
-        match $bucket {
-            Bucket::Bindings => concat!($before, "bindings", $after),
-            Bucket::Calls => concat!($before, "calls", $after),
-            Bucket::Stations => concat!($before, "stations", $after),
-            Bucket::Meta => concat!($before, "meta", $after),
+/// The statements of a bucket that is a table by key.
+struct Table {
+    version: &'static str,
+    delete: &'static str,
+    raise: &'static str,
+    set: &'static str,
+}
+
+macro_rules! table {
+    ($name:literal) => {
+        Table {
+            version: concat!("SELECT version FROM ", $name, " WHERE key = ?1"),
+            delete: concat!("DELETE FROM ", $name, " WHERE key = ?1"),
+            raise: concat!(
+                "INSERT INTO ",
+                $name,
+                " (key, version, value) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (key) DO UPDATE SET version = version + ?2, value = ?3"
+            ),
+            set: concat!(
+                "INSERT INTO ",
+                $name,
+                " (key, version, value) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (key) DO UPDATE SET version = ?2, value = ?3"
+            ),
         }
     };
 }
 
-fn write(conn: &Connection, bucket: Bucket, key: &str, change: Change<'_>) -> Result<(), rusqlite::Error> {
-    match change {
-        Change::Delete => {
-            conn.prepare_cached(by_bucket!(bucket, "DELETE FROM ", " WHERE key = ?1"))?.execute([key])?;
-        }
-        Change::Raise { by, value } => {
-            let sql = by_bucket!(
-                bucket,
-                "INSERT INTO ",
-                " (key, version, value) VALUES (?1, ?2, ?3)
-                  ON CONFLICT (key) DO UPDATE SET version = version + ?2, value = ?3"
-            );
-            conn.prepare_cached(sql)?.execute(params![key, by, &value[..]])?;
-        }
-        Change::Set { version, value } => {
-            let sql = by_bucket!(
-                bucket,
-                "INSERT INTO ",
-                " (key, version, value) VALUES (?1, ?2, ?3)
-                  ON CONFLICT (key) DO UPDATE SET version = ?2, value = ?3"
-            );
-            conn.prepare_cached(sql)?.execute(params![key, version, &value[..]])?;
-        }
+static BINDINGS: Table = table!("bindings");
+static STATIONS: Table = table!("stations");
+static META: Table = table!("meta");
+
+impl Table {
+    fn version(&self, conn: &Connection, key: &str) -> Result<u64, rusqlite::Error> {
+        let found = conn.prepare_cached(self.version)?.query_row([key], |row| row.get(0)).optional()?;
+        Ok(found.unwrap_or(0))
     }
-    Ok(())
+
+    fn write(&self, conn: &Connection, key: &str, change: Change<'_>) -> Result<(), rusqlite::Error> {
+        match change {
+            Change::Delete => conn.prepare_cached(self.delete)?.execute([key])?,
+            Change::Raise { by, value } => {
+                conn.prepare_cached(self.raise)?.execute(params![key, by, &value[..]])?
+            }
+            Change::Set { version, value } => {
+                conn.prepare_cached(self.set)?.execute(params![key, version, &value[..]])?
+            }
+        };
+        Ok(())
+    }
 }
 
-fn at_path(path: &Path) -> impl FnOnce(io::Error) -> DiskError + '_ {
+pub(super) fn at_path(path: &Path) -> impl FnOnce(io::Error) -> DiskError + '_ {
     move |source| DiskError::Io { path: path.to_owned(), source }
 }
 
@@ -237,72 +289,4 @@ fn lock(path: &Path) -> Result<Option<File>, DiskError> {
         Err(TryLockError::WouldBlock) => Err(DiskError::InUse(path.to_owned())),
         Err(TryLockError::Error(_)) => Ok(None),
     }
-}
-
-fn since_1970() -> std::time::Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Sets a database aside, makes a fresh one and carries over the entries that can still be read.
-fn replace(path: &Path, why: &str, floor: u64) -> Result<Connection, DiskError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{why}-{}", since_1970().as_millis()));
-    let aside = PathBuf::from(aside);
-    for suffix in ["-wal", "-shm", ""] {
-        let (from, to) = (with_suffix(path, suffix), with_suffix(&aside, suffix));
-        match std::fs::rename(&from, to) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at_path(&from)(error)),
-            _ => {}
-        }
-    }
-    let conn = match schema::open_writer(path) {
-        Ok(conn) => conn,
-        Err(Unfit::Sql(error)) => return Err(error.into()),
-        Err(Unfit::Corrupt(why)) => return Err(DiskError::Corrupt(why)),
-        Err(Unfit::Newer(_)) => return Err(DiskError::Gone(path.to_owned())),
-    };
-    // Numbers of the old log may have been read by others; microseconds are beyond any of them.
-    let first = u64::try_from(since_1970().as_micros()).unwrap_or(1).max(floor);
-    conn.execute("INSERT INTO fact (name, value) VALUES ('first_event', ?1)", [first])?;
-    let saved = salvage(&aside, &conn);
-    tracing::error!(aside = %aside.display(), entries = saved, next_event = first, "a fresh database was made");
-    Ok(conn)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Copies entries until the damage is met; returns how many. The readers of entries distrust them anyway.
-fn salvage(from: &Path, to: &Connection) -> u64 {
-    let Ok(old) = schema::open_reader(from) else { return 0 };
-    let mut saved = 0;
-    for bucket in Bucket::ALL {
-        let table = schema::table(bucket);
-        let copied = (|| -> Result<(), rusqlite::Error> {
-            let tx = to.unchecked_transaction()?;
-            let mut insert = tx.prepare(&format!(
-                "INSERT OR REPLACE INTO {table} (key, version, value) VALUES (?1, ?2, ?3)"
-            ))?;
-            let mut rows = old.prepare(&format!("SELECT key, version, value FROM {table} NOT INDEXED"))?;
-            let mut rows = rows.query([])?;
-            while let Ok(Some(row)) = rows.next() {
-                let (Ok(key), Ok(version), Ok(value)) =
-                    (row.get::<_, String>(0), row.get::<_, u64>(1), row.get::<_, Vec<u8>>(2))
-                else {
-                    continue;
-                };
-                insert.execute(params![key, version, value])?;
-                saved += 1;
-            }
-            drop(insert);
-            tx.commit()
-        })();
-        if let Err(error) = copied {
-            tracing::warn!(bucket = table, %error, "entries were not carried over");
-        }
-    }
-    saved
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tandem_actors::store::{Batch, Bucket, Completions, Entry, Store, StoreFault};
 
 use super::cdr_file::CdrFile;
+use super::cdrs;
 use super::disk::DiskError;
 use super::log::{self, Keep};
 use super::queue::{Pace, Queue};
@@ -152,7 +153,7 @@ impl Store for Embedded {
     }
 
     fn cdr(&self, call_id: &str) -> Result<Option<String>, StoreFault> {
-        self.reader.read(|conn| log::cdr(conn, call_id))
+        self.reader.read(|conn| cdrs::newest(conn, call_id))
     }
 
     fn flush(&self) {

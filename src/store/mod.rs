@@ -25,7 +25,9 @@
 //! still be read of its entries is carried over to a fresh one, and event numbers go on at the microseconds since 1970,
 //! so that none is given twice.
 
+mod calls;
 mod cdr_file;
+mod cdrs;
 mod disk;
 mod embedded;
 mod group;
@@ -33,6 +35,7 @@ mod log;
 mod queue;
 mod reader;
 mod render;
+mod salvage;
 mod schema;
 mod writer;
 

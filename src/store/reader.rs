@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tandem_actors::store::{Bucket, Entry, StoreFault};
 
-use super::schema;
+use super::{calls, schema};
 
 /// Opens its connection when first asked, and anew after an error or when the writer has another file.
 pub(super) struct Reader {
@@ -47,7 +47,10 @@ fn fault(error: rusqlite::Error) -> StoreFault {
 
 /// Every entry of a bucket, by key.
 pub(super) fn scan(conn: &Connection, bucket: Bucket) -> Result<Vec<Entry>, rusqlite::Error> {
-    let table = schema::table(bucket);
+    if bucket == Bucket::Calls {
+        return calls::scan(conn, false);
+    }
+    let table = bucket.name();
     let mut all = conn.prepare_cached(&format!("SELECT key, version, value FROM {table} ORDER BY key"))?;
     let rows = all.query_map([], |row| {
         let value = Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?);

@@ -134,6 +134,11 @@ impl EventRenderer {
     }
 }
 
+/// A rendering's error as one of the database, which is what its callers have.
+pub(super) fn error(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}
+
 /// What stands before the type in each event of the call, from its `"call_id"` on. The text of a line can not hold
 /// it elsewhere before that place, because number and time stand there.
 pub(super) fn call_id_mark(call_id: &str) -> Result<String, serde_json::Error> {

@@ -13,11 +13,13 @@ pub(super) const FILE: &str = "tandem.db";
 pub(super) const FORMAT: i64 = 1;
 
 const TABLES: &str = "
+    CREATE TABLE calls (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE event_log (first_n INTEGER PRIMARY KEY, last_n INTEGER NOT NULL, end_bytes INTEGER NOT NULL,
                             filed INTEGER NOT NULL, data BLOB NOT NULL);
     CREATE TABLE cdr (id INTEGER PRIMARY KEY, call_id TEXT NOT NULL, segment INTEGER NOT NULL,
                       end_ms INTEGER NOT NULL, json TEXT NOT NULL);
-    CREATE UNIQUE INDEX cdr_call ON cdr (call_id, segment);
+    CREATE TABLE cdr_key (call_id TEXT NOT NULL, segment INTEGER NOT NULL, id INTEGER NOT NULL,
+                          PRIMARY KEY (call_id, segment)) WITHOUT ROWID;
     CREATE TABLE fact (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
@@ -47,11 +49,6 @@ pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
-/// The table of a bucket.
-pub(super) fn table(bucket: Bucket) -> &'static str {
-    bucket.name()
-}
-
 /// Opens the connection that writes, checks what is there, and makes the tables of a new database.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Unfit> {
     let mut conn = Connection::open(path)?;
@@ -59,7 +56,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Unfit> {
     // One transaction for each group: NORMAL syncs at checkpoints only, so a commit is a write to the page cache.
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "NORMAL")?;
-    conn.pragma_update(None, "cache_size", -16_384)?;
+    conn.pragma_update(None, "cache_size", -2_048)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
     conn.set_prepared_statement_cache_capacity(64);
@@ -85,11 +82,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
 fn create(conn: &mut Connection) -> Result<(), Unfit> {
     let tx = conn.transaction()?;
     tx.execute_batch(TABLES)?;
-    for bucket in Bucket::ALL {
+    for bucket in Bucket::ALL.into_iter().filter(|bucket| *bucket != Bucket::Calls) {
         tx.execute_batch(&format!(
             "CREATE TABLE {0} (id INTEGER PRIMARY KEY, key TEXT NOT NULL, version INTEGER NOT NULL, value BLOB NOT NULL);
              CREATE UNIQUE INDEX {0}_key ON {0} (key);",
-            table(bucket)
+            bucket.name()
         ))?;
     }
     tx.pragma_update(None, "user_version", FORMAT)?;
@@ -102,7 +99,7 @@ fn create(conn: &mut Connection) -> Result<(), Unfit> {
 fn check(conn: &Connection) -> Result<(), Unfit> {
     for bucket in Bucket::ALL {
         let found: String =
-            conn.query_row(&format!("PRAGMA quick_check('{}')", table(bucket)), [], |row| row.get(0))?;
+            conn.query_row(&format!("PRAGMA quick_check('{}')", bucket.name()), [], |row| row.get(0))?;
         if found != "ok" {
             return Err(Unfit::Corrupt(found));
         }

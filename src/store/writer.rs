@@ -253,7 +253,7 @@ impl Writer {
             tracing::warn!(failed_groups = fault.groups, fault = fault.why, "the store commits again");
         }
         self.dropped(Dropped::Conflict, done.refused.len() as u64);
-        self.dropped(Dropped::RepeatedCdr, done.appended.repeated as u64);
+        self.dropped(Dropped::RepeatedCdr, done.cdrs.repeated as u64);
         if let Some(file) = &mut self.file {
             let lost = file.push(&self.lines, done.last_cdr);
             self.dropped(Dropped::CdrLine, lost as u64);

@@ -1,6 +1,7 @@
 //! A full, read-only, vanished or damaged disk. Full and read-only disks are small tmpfs mounts: they need root, and a test that may
 //! not mount says so and ends.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -18,7 +19,8 @@ impl Mount {
         let options = format!("size={size},mode=700");
         let mounted = run("mount", &["-t", "tmpfs", "-o", &options, "tandem-test", dir.path().to_str()?]);
         if !mounted {
-            eprintln!("not tested: no tmpfs can be mounted here");
+            // Shown by `--nocapture` only, as everything a test says.
+            let _ = writeln!(std::io::stderr(), "not tested: no tmpfs can be mounted here");
             return None;
         }
         Some(Mount(dir.path().to_owned(), dir))

@@ -90,16 +90,37 @@ fn a_call_has_one_record_for_each_segment() {
 }
 
 #[test]
+fn a_record_is_found_and_not_repeated_once_it_is_indexed_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    for run in 0..2 {
+        let rig = Rig::open(dir.path());
+        for n in 0..2600 {
+            rig.store.submit(record(&format!("c{n}"), 1));
+        }
+        rig.store.flush();
+        assert_eq!(rig.counted.dropped(Dropped::RepeatedCdr), run * 2600);
+        for n in [0, 1023, 1024, 2599] {
+            assert!(rig.store.cdr(&format!("c{n}")).unwrap().is_some(), "c{n}");
+        }
+    }
+    assert_eq!(lines(&dir.path().join("cdr.jsonl")).len(), 2600);
+}
+
+#[test]
 fn old_records_leave_the_database_but_not_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::with(dir.path(), Options { keep_cdrs: 20, ..Options::default() });
-    for n in 0..100 {
-        rig.put(record(&format!("c{n}"), 1), n).unwrap();
+    for n in 0..6000 {
+        rig.store.submit(record(&format!("c{n}"), 1));
+        if n % 500 == 0 {
+            rig.store.flush();
+        }
     }
     rig.store.flush();
     assert_eq!(rig.store.cdr("c0"), Ok(None));
-    assert!(rig.store.cdr("c80").unwrap().is_some());
-    assert_eq!(lines(&dir.path().join("cdr.jsonl")).len(), 100);
+    assert_eq!(rig.store.cdr("c2000"), Ok(None));
+    assert!(rig.store.cdr("c5999").unwrap().is_some());
+    assert_eq!(lines(&dir.path().join("cdr.jsonl")).len(), 6000);
 }
 
 #[test]
