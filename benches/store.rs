@@ -1,7 +1,7 @@
 //! What the embedded store costs a call: 2,000 calls a second in real time, each with an attempt, an urgent checkpoint of
 //! 1.2 KB, a delete, 6 events and a CDR.
 //!
-//! `cargo bench --bench store -- [calls_per_s=2000] [seconds=20] [hold_ms=3000] [dir=/some/disk]`
+//! `cargo bench --bench store -- [calls_per_s=2000] [seconds=20] [hold_ms=3000] [urgent_ms=2] [dir=/some/disk]`
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -178,16 +178,18 @@ struct Args {
     per_s: u64,
     seconds: u64,
     hold_ms: u64,
+    urgent_ms: u64,
     dir: Option<PathBuf>,
 }
 
 fn args() -> Result<Args, Box<dyn Error>> {
-    let mut args = Args { per_s: 2000, seconds: 20, hold_ms: 3000, dir: None };
+    let mut args = Args { per_s: 2000, seconds: 20, hold_ms: 3000, urgent_ms: 2, dir: None };
     for arg in std::env::args().skip(1) {
         match arg.split_once('=') {
             Some(("calls_per_s", value)) => args.per_s = value.parse()?,
             Some(("seconds", value)) => args.seconds = value.parse()?,
             Some(("hold_ms", value)) => args.hold_ms = value.parse()?,
+            Some(("urgent_ms", value)) => args.urgent_ms = value.parse()?,
             Some(("dir", value)) => args.dir = Some(value.into()),
             _ => {}
         }
@@ -197,7 +199,8 @@ fn args() -> Result<Args, Box<dyn Error>> {
 
 fn run(args: &Args, dir: &Path) -> Result<String, Box<dyn Error>> {
     let seen = Arc::new(Seen::default());
-    let store = Embedded::open(dir, Options::default(), seen.clone(), Box::new(Counts(seen.clone())))?;
+    let options = Options { urgent: Duration::from_millis(args.urgent_ms), ..Options::default() };
+    let store = Embedded::open(dir, options, seen.clone(), Box::new(Counts(seen.clone())))?;
     let mut load =
         Load { store, seen: seen.clone(), now: 0, value: vec![b'x'; 1200].into(), call_ids: BTreeMap::new() };
     let mut ends: BTreeMap<u64, Vec<u64>> = BTreeMap::new();

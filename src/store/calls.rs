@@ -14,7 +14,7 @@ use tandem_actors::store::Entry;
 use super::group::Change;
 
 /// Outdated bytes that are always allowed, so that short lives cost no second write.
-const SLACK: usize = 8 << 20;
+const SLACK: usize = 4 << 20;
 /// Bytes of old rows that one group looks through, beyond twice its own.
 const STEP: usize = 64 << 10;
 /// Stands for the length of a deleted key's value.

@@ -10,6 +10,7 @@ use tandem_actors::store::{Batch, Bucket, StoreFault};
 
 use super::calls::Calls;
 use super::cdrs::{Appended, Cdrs};
+use super::checkpoint::{self, Checkpoints};
 use super::group::{self, Change, Versions};
 use super::log::{Keep, Log};
 use super::salvage;
@@ -65,6 +66,7 @@ pub(super) struct Disk {
     log: Log,
     calls: Calls,
     cdrs: Cdrs,
+    checkpoints: Checkpoints,
     path: PathBuf,
     identity: (u64, u64),
     /// Dropped, and with it released, after the connection.
@@ -89,7 +91,7 @@ impl Disk {
         } else {
             schema::open_writer(&path)
         };
-        let conn = match opened {
+        let mut conn = match opened {
             Ok(conn) => conn,
             Err(Unfit::Sql(error)) => return Err(error.into()),
             Err(Unfit::Corrupt(why)) => {
@@ -105,8 +107,9 @@ impl Disk {
         let log = Log::open(&conn, keep, floor)?;
         let calls = open_calls(&conn)?;
         let cdrs = Cdrs::open(&conn, keep.cdrs)?;
+        let checkpoints = Checkpoints::watch(&mut conn, &path)?;
         let identity = identity(&path)?;
-        Ok(Disk { conn, log, calls, cdrs, path, identity, _lock: lock })
+        Ok(Disk { conn, log, calls, cdrs, checkpoints, path, identity, _lock: lock })
     }
 
     /// The connection, for what is read at a start.
@@ -179,9 +182,14 @@ impl Disk {
         Ok(Committed { refused, cdrs, last_cdr: self.cdrs.last() })
     }
 
+    /// What can wait until the tickets of a group are told.
+    pub(super) fn tidy(&mut self) {
+        self.checkpoints.step(&self.conn);
+    }
+
     /// Moves the write-ahead log into the database, which may make room on a full disk.
     pub(super) fn checkpoint(&self) {
-        let moved = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        let moved = checkpoint::pass(&self.conn);
         if let Err(error) = moved {
             tracing::debug!(%error, "no checkpoint of the write-ahead log");
         }

@@ -28,6 +28,7 @@
 mod calls;
 mod cdr_file;
 mod cdrs;
+mod checkpoint;
 mod disk;
 mod embedded;
 mod group;

@@ -71,11 +71,10 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Unfit> {
 
 /// Opens a connection that only reads.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
-    // Read-write, because a reader of a write-ahead log takes part in its locks; `query_only` keeps it from more.
+    // Read-write, because a reader of a write-ahead log takes part in its locks; and of its checkpoints.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY)?;
-    conn.pragma_update(None, "query_only", true)?;
     Ok(conn)
 }
 

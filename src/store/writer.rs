@@ -161,6 +161,9 @@ impl Writer {
             self.commit_pending();
         }
         self.tell();
+        if let (Some(disk), None) = (&mut self.disk, &self.fault) {
+            disk.tidy();
+        }
         self.write_cdr_file();
         let held = self.shared.queue.release(0);
         self.meter.waiting(self.pending.len(), held);
