@@ -271,3 +271,113 @@ pub(super) fn restore(conn: &Connection, entries: &[Entry]) -> Result<(), rusqli
     conn.execute("INSERT INTO calls (data) VALUES (?1)", [data])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE calls (id INTEGER PRIMARY KEY, data BLOB NOT NULL)").unwrap();
+        conn
+    }
+
+    /// The next of a fixed series of numbers.
+    fn next(seed: &mut u64) -> u64 {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        *seed >> 33
+    }
+
+    type Model = BTreeMap<String, (u64, Bytes)>;
+
+    fn group(calls: &mut Calls, model: &mut Model, seed: &mut u64, keys: u64) {
+        let mut taken = HashSet::new();
+        for _ in 0..20 {
+            let key = format!("k{}", next(seed) % keys);
+            if !taken.insert(key.clone()) {
+                continue;
+            }
+            let before = model.get(&key).map_or(0, |(version, _)| *version);
+            let value = Bytes::from(vec![next(seed) as u8; 1000 + (next(seed) % 1000) as usize]);
+            match next(seed) % 4 {
+                0 => {
+                    calls.stage(&key, Change::Delete);
+                    model.remove(&key);
+                }
+                1 => {
+                    calls.stage(&key, Change::Set { version: 1, value: &value });
+                    model.insert(key, (1, value));
+                }
+                _ => {
+                    calls.stage(&key, Change::Raise { by: 2, value: &value });
+                    model.insert(key, (before + 2, value));
+                }
+            }
+        }
+    }
+
+    fn check(conn: &Connection, calls: &Calls, model: &Model) {
+        let entries = scan(conn, false).unwrap();
+        assert_eq!(entries.len(), model.len());
+        for entry in entries {
+            assert_eq!(model.get(&entry.key), Some(&(entry.version, entry.value)));
+            assert_eq!(calls.version(&entry.key), entry.version);
+        }
+        let stored: u64 =
+            conn.query_row("SELECT sum(length(data)) FROM calls", [], |row| row.get(0)).unwrap();
+        assert_eq!(stored, calls.bytes as u64);
+        assert!(calls.bytes <= 2 * calls.live_bytes + 2 * SLACK, "{} of {}", calls.live_bytes, calls.bytes);
+    }
+
+    #[test]
+    fn the_log_stays_in_bounds_and_loses_nothing_whatever_is_written_rolled_back_or_read_again() {
+        let conn = database();
+        let mut calls = Calls::open(&conn).unwrap();
+        let (mut model, mut seed) = (Model::new(), 7);
+        // Some keys are written once and must be carried along for as long as others change.
+        for n in 0..50 {
+            let value = Bytes::from(format!("kept {n}"));
+            calls.stage(&format!("kept{n}"), Change::Raise { by: 1, value: &value });
+            model.insert(format!("kept{n}"), (1, value));
+        }
+        calls.write(&conn).unwrap();
+        calls.committed();
+        for round in 0..1500 {
+            let tx = conn.unchecked_transaction().unwrap();
+            if round % 10 == 9 {
+                group(&mut calls, &mut model.clone(), &mut seed, 1000);
+                calls.write(&tx).unwrap();
+                tx.rollback().unwrap();
+                calls.rolled_back();
+            } else {
+                group(&mut calls, &mut model, &mut seed, 1000);
+                calls.write(&tx).unwrap();
+                tx.commit().unwrap();
+                calls.committed();
+            }
+            if round % 300 == 299 {
+                check(&conn, &calls, &model);
+                calls = Calls::open(&conn).unwrap();
+                check(&conn, &calls, &model);
+            }
+        }
+        assert!(calls.rows.front().is_some_and(|row| row.id > 1), "old rows are gone");
+    }
+
+    #[test]
+    fn a_key_that_does_not_exist_is_deleted_without_a_row() {
+        let conn = database();
+        let mut calls = Calls::open(&conn).unwrap();
+        calls.stage("a", Change::Delete);
+        calls.write(&conn).unwrap();
+        calls.committed();
+        assert_eq!(conn.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, u64>(0)), Ok(0));
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_decoded_is_an_error() {
+        let conn = database();
+        conn.execute("INSERT INTO calls (data) VALUES (x'0102')", []).unwrap();
+        assert!(matches!(Calls::open(&conn), Err(rusqlite::Error::InvalidQuery)));
+    }
+}

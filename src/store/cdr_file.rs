@@ -63,17 +63,24 @@ impl CdrFile {
         !self.waiting.is_empty()
     }
 
-    /// After a start: finds the last record of the file in the database and queues those the file lacks.
-    pub(super) fn catch_up(&mut self, conn: &Connection) -> Result<(), rusqlite::Error> {
+    /// After a start: finds the last record of the file in the database and writes those the file lacks.
+    pub(super) fn catch_up(&mut self, conn: &Connection) -> Result<io::Result<()>, rusqlite::Error> {
         let mut filed = log::filed(conn)?;
         let last = [self.path.clone(), self.numbered(1)].iter().find_map(|path| last_line(path));
         if let Some(name) = last.and_then(|line| serde_json::from_slice::<Name>(&line).ok()) {
             filed = filed.max(cdrs::id(conn, &name.call_id, name.segment)?.unwrap_or(0));
         }
-        let (lines, newest) = cdrs::after(conn, filed)?;
         self.filed = filed;
-        self.push(&lines, newest);
-        Ok(())
+        loop {
+            let (lines, newest) = cdrs::after(conn, self.filed)?;
+            if lines.is_empty() {
+                return Ok(Ok(()));
+            }
+            self.push(&lines, newest);
+            if let Err(error) = self.write() {
+                return Ok(Err(error));
+            }
+        }
     }
 
     /// Adds the lines of a group whose newest CDR has this id; returns how many were dropped because too much waits.

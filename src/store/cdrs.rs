@@ -13,15 +13,6 @@ use super::render;
 /// Records that are indexed in memory before they go to the database's index together.
 const RECENT: usize = 1024;
 
-/// What a group has appended.
-#[derive(Default)]
-pub(super) struct Appended {
-    /// New records.
-    pub(super) new: usize,
-    /// Records whose call and segment had one already.
-    pub(super) repeated: usize,
-}
-
 /// Appends CDRs.
 pub(super) struct Cdrs {
     keep: u64,
@@ -53,17 +44,18 @@ impl Cdrs {
         self.last
     }
 
-    /// Appends records within a group's transaction; the lines of new ones are added to `lines`.
+    /// Appends records within a group's transaction; the lines of new ones are added to `lines`. Returns how many were
+    /// ignored, because their call and segment had one already.
     pub(super) fn append<'a>(
         &mut self,
         conn: &Connection,
         cdrs: impl Iterator<Item = &'a Cdr>,
         lines: &mut Vec<u8>,
-    ) -> Result<Appended, rusqlite::Error> {
-        let mut done = Appended::default();
+    ) -> Result<usize, rusqlite::Error> {
+        let mut repeated = 0;
         let mut cdrs = cdrs.peekable();
         if cdrs.peek().is_none() {
-            return Ok(done);
+            return Ok(0);
         }
         let mut insert = conn.prepare_cached(
             "INSERT INTO cdr (id, call_id, segment, end_ms, json) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -72,7 +64,7 @@ impl Cdrs {
         for cdr in cdrs {
             let key = (cdr.call_id.clone(), cdr.segment);
             if self.recent.contains_key(&key) || indexed.exists(params![key.0, key.1])? {
-                done.repeated += 1;
+                repeated += 1;
                 continue;
             }
             self.json.clear();
@@ -84,7 +76,6 @@ impl Cdrs {
             self.last = id;
             self.added.push(key.clone());
             self.recent.insert(key, id);
-            done.new += 1;
             lines.extend_from_slice(&self.json);
             lines.push(b'\n');
         }
@@ -92,7 +83,7 @@ impl Cdrs {
             self.index(conn)?;
             self.trim(conn)?;
         }
-        Ok(done)
+        Ok(repeated)
     }
 
     /// Moves `recent` to the database's index, in its order, so that neighbours share their page.
@@ -179,9 +170,9 @@ pub(super) fn id(conn: &Connection, call_id: &str, segment: u32) -> Result<Optio
     .optional()
 }
 
-/// The lines of the records after `id`, and the newest id.
+/// The lines of some records after `id`, oldest first, and the id of the last of them.
 pub(super) fn after(conn: &Connection, id: u64) -> Result<(Vec<u8>, u64), rusqlite::Error> {
-    let mut rows = conn.prepare("SELECT id, json FROM cdr WHERE id > ?1 ORDER BY id")?;
+    let mut rows = conn.prepare("SELECT id, json FROM cdr WHERE id > ?1 ORDER BY id LIMIT 4096")?;
     let mut rows = rows.query([id])?;
     let (mut lines, mut newest) = (Vec::new(), id);
     while let Some(row) = rows.next()? {

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use tandem_actors::store::{Batch, Bucket, StoreFault};
 
 use super::calls::Calls;
-use super::cdrs::{Appended, Cdrs};
+use super::cdrs::Cdrs;
 use super::checkpoint::{self, Checkpoints};
 use super::group::{self, Change, Versions};
 use super::log::{Keep, Log};
@@ -54,8 +54,8 @@ impl From<rusqlite::Error> for DiskError {
 pub(super) struct Committed {
     /// Batches with a conflict, by position, rising.
     pub(super) refused: Vec<(usize, StoreFault)>,
-    /// New and repeated CDRs.
-    pub(super) cdrs: Appended,
+    /// CDRs that were there already.
+    pub(super) repeated: usize,
     /// The id of the newest CDR.
     pub(super) last_cdr: u64,
 }
@@ -122,11 +122,12 @@ impl Disk {
         self.log.next_n()
     }
 
-    /// Commits a group, all of it but the batches with a conflict. New CDRs are added to `lines`.
+    /// Commits a group, all of it but the batches with a conflict. New CDRs are added to `lines`; `filed` is the
+    /// newest one that their file has, if there is a file.
     pub(super) fn commit(
         &mut self,
         batches: &[Batch],
-        filed: u64,
+        filed: Option<u64>,
         lines: &mut Vec<u8>,
     ) -> Result<Committed, DiskError> {
         // A file that has lost its name takes every write, and keeps none beyond the process.
@@ -155,7 +156,7 @@ impl Disk {
     fn transaction(
         &mut self,
         batches: &[Batch],
-        filed: u64,
+        filed: Option<u64>,
         lines: &mut Vec<u8>,
     ) -> Result<Committed, rusqlite::Error> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -176,10 +177,14 @@ impl Disk {
         let refused = plan.refused;
         let kept = batches.iter().enumerate().filter(|(at, _)| refused.iter().all(|(r, _)| r != at));
         let kept = kept.map(|(_, batch)| batch);
-        self.log.append(&self.conn, kept.clone().flat_map(|batch| &batch.events), filed)?;
-        let cdrs = self.cdrs.append(&self.conn, kept.flat_map(|batch| &batch.cdrs), lines)?;
+        self.log.append(
+            &self.conn,
+            kept.clone().flat_map(|batch| &batch.events),
+            filed.unwrap_or(self.cdrs.last()),
+        )?;
+        let repeated = self.cdrs.append(&self.conn, kept.flat_map(|batch| &batch.cdrs), lines)?;
         self.conn.prepare_cached("COMMIT")?.execute([])?;
-        Ok(Committed { refused, cdrs, last_cdr: self.cdrs.last() })
+        Ok(Committed { refused, repeated, last_cdr: self.cdrs.last() })
     }
 
     /// What can wait until the tickets of a group are told.

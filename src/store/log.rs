@@ -98,6 +98,9 @@ impl Log {
     fn last_to_trim(&self, conn: &Connection) -> Result<Option<u64>, rusqlite::Error> {
         let keep_from = self.at.next_n.saturating_sub(self.keep.events);
         let keep_after = self.at.end_bytes.saturating_sub(self.keep.event_bytes);
+        if keep_from == 0 && keep_after == 0 {
+            return Ok(None);
+        }
         let mut oldest = conn
             .prepare_cached("SELECT first_n, last_n, end_bytes FROM event_log ORDER BY first_n LIMIT ?1")?;
         let mut rows = oldest.query([TRIM_ROWS])?;

@@ -8,6 +8,12 @@
 //! scan, events, cdr ──▶ reader: a second connection
 //! ```
 //!
+//! | file | is |
+//! | --- | --- |
+//! | `tandem.db`, `-wal`, `-shm` | bindings, stations and meta by key; calls as a log of changes; events, a row for each group; CDRs |
+//! | `cdr.jsonl`, `cdr.jsonl.1` ... | the CDRs as lines, rotated by size; after a crash completed from the database |
+//! | `tandem.lock` | held while an engine uses the directory |
+//!
 //! # What is promised
 //!
 //! A ticket's `Ok` means: the group is in SQLite's write-ahead log, in the page cache of the kernel. It survives the death of the

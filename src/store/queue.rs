@@ -81,7 +81,10 @@ impl Queue {
             Urgency::Lazy => (self.bound / 4 * 3, self.pace.lazy),
         };
         let mut state = self.lock();
-        if state.gone || state.bytes.saturating_add(size) > limit {
+        if state.gone {
+            return;
+        }
+        if state.bytes.saturating_add(size) > limit {
             match batch.urgency {
                 Urgency::Urgent => state.next.refused_urgent += 1,
                 Urgency::Lazy => state.next.refused_lazy += 1,

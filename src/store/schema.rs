@@ -69,9 +69,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Unfit> {
     Ok(conn)
 }
 
-/// Opens a connection that only reads.
+/// Opens a connection that only reads, or moves the write-ahead log.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
-    // Read-write, because a reader of a write-ahead log takes part in its locks; and of its checkpoints.
+    // Not read-only, because a reader takes part in the locks of a write-ahead log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY)?;

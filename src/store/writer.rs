@@ -18,6 +18,8 @@ use super::queue::{Queue, Taken, batch_bytes};
 const GROUP_BYTES: usize = 1 << 20;
 /// Without traffic, a failing disk is tried again after this long.
 const RETRY: Duration = Duration::from_millis(50);
+/// A state that changes back and forth is logged once in this time.
+const QUIET: Duration = Duration::from_secs(1);
 /// The longest rest of a failing disk.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
@@ -30,7 +32,7 @@ pub enum Dropped {
     OverflowLazy,
     /// A batch expected another version of a key.
     Conflict,
-    /// A batch with an expected version met a failing disk.
+    /// A batch with an expected version met a failing disk, or a batch met a fault of the store itself.
     Backend,
     /// A CDR whose call and segment had one already.
     RepeatedCdr,
@@ -62,6 +64,7 @@ impl Meter for () {
 struct Fault {
     why: String,
     groups: u64,
+    logged: bool,
     next_try: Instant,
     /// The database must be opened anew, and not be trusted.
     distrust: bool,
@@ -90,7 +93,9 @@ pub(super) struct Writer {
     next_n: u64,
     pending: VecDeque<Batch>,
     fault: Option<Fault>,
-    overflowing: bool,
+    /// When the queue was last full, until it has not been for a while.
+    overflowed: Option<Instant>,
+    logged: Option<Instant>,
     lines: Vec<u8>,
     told: Vec<(Ticket, Result<(), StoreFault>)>,
 }
@@ -127,7 +132,8 @@ impl Writer {
             next_n: 1,
             pending: VecDeque::new(),
             fault: None,
-            overflowing: false,
+            overflowed: None,
+            logged: None,
             lines: Vec::new(),
             told: Vec::new(),
         }
@@ -140,7 +146,10 @@ impl Writer {
             let retry = (!self.pending.is_empty()).then_some(RETRY);
             let taken = self.shared.queue.take(retry);
             let (flush, closed) = (taken.flush, taken.closed);
-            self.step(taken, flush.is_some() || closed);
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.step(taken, flush.is_some() || closed)));
+            if stepped.is_err() {
+                self.give_up_pending();
+            }
             if let Some(mark) = flush {
                 self.shared.queue.flushed(mark);
             }
@@ -148,6 +157,19 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// After a panic, which is a fault of this program: what was pending may have been its cause.
+    fn give_up_pending(&mut self) {
+        tracing::error!(batches = self.pending.len(), "the store has panicked, what was pending is dropped");
+        self.disk = None;
+        self.lines.clear();
+        let bytes = self.pending.iter().map(batch_bytes).sum();
+        self.shared.queue.release(bytes);
+        self.dropped(Dropped::Backend, self.pending.len() as u64);
+        let fault = || Err(StoreFault::Backend("the store has panicked".into()));
+        self.told.extend(self.pending.drain(..).filter_map(|batch| Some((batch.ticket?, fault()))));
+        self.tell();
     }
 
     fn step(&mut self, taken: Taken, now: bool) {
@@ -171,13 +193,14 @@ impl Writer {
 
     fn refuse(&mut self, taken: &Taken) {
         let (urgent, lazy) = (taken.refused_urgent, taken.refused_lazy);
-        let overflowing = urgent + lazy > 0;
-        if overflowing && !self.overflowing {
-            tracing::error!(urgent, lazy, "the store's queue is full, batches are dropped");
-        } else if !overflowing && self.overflowing {
+        if urgent + lazy > 0 {
+            if self.overflowed.replace(Instant::now()).is_none() {
+                tracing::error!(urgent, lazy, "the store's queue is full, batches are dropped");
+            }
+        } else if self.overflowed.is_some_and(|last| last.elapsed() > QUIET) {
+            self.overflowed = None;
             tracing::warn!("the store's queue has room again");
         }
-        self.overflowing = overflowing;
         self.dropped(Dropped::OverflowUrgent, urgent);
         self.dropped(Dropped::OverflowLazy, lazy);
     }
@@ -223,7 +246,7 @@ impl Writer {
     fn commit(&mut self, count: usize) -> Result<Committed, DiskError> {
         self.open()?;
         let Some(disk) = &mut self.disk else { return Err(DiskError::Gone(self.dir.clone())) };
-        let filed = self.file.as_ref().map_or(0, CdrFile::filed);
+        let filed = self.file.as_ref().map(CdrFile::filed);
         let batches = &self.pending.make_contiguous()[..count];
         let done = disk.commit(batches, filed, &mut self.lines)?;
         self.next_n = disk.next_n();
@@ -241,7 +264,10 @@ impl Writer {
             fault.distrust = false;
         }
         if let (Some(file), false) = (&mut self.file, self.caught_up) {
-            file.catch_up(disk.connection())?;
+            let filed = file.catch_up(disk.connection())?;
+            if let Err(error) = filed {
+                tracing::error!(%error, "cdr.jsonl lacks records of the last run");
+            }
             self.caught_up = true;
         }
         self.disk = Some(disk);
@@ -252,11 +278,11 @@ impl Writer {
     fn committed(&mut self, count: usize, bytes: usize, done: Committed) {
         self.shared.queue.release(bytes);
         self.shared.healthy.store(true, Ordering::Relaxed);
-        if let Some(fault) = self.fault.take() {
+        if let Some(fault) = self.fault.take().filter(|fault| fault.logged) {
             tracing::warn!(failed_groups = fault.groups, fault = fault.why, "the store commits again");
         }
         self.dropped(Dropped::Conflict, done.refused.len() as u64);
-        self.dropped(Dropped::RepeatedCdr, done.cdrs.repeated as u64);
+        self.dropped(Dropped::RepeatedCdr, done.repeated as u64);
         if let Some(file) = &mut self.file {
             let lost = file.push(&self.lines, done.last_cdr);
             self.dropped(Dropped::CdrLine, lost as u64);
@@ -290,13 +316,16 @@ impl Writer {
                 self.disk = None;
             }
         }
-        if self.fault.as_ref().is_none_or(|fault| fault.why != why) {
+        let mut logged = self.fault.as_ref().is_some_and(|fault| fault.logged && fault.why == why);
+        if !logged && self.logged.is_none_or(|last| last.elapsed() > QUIET) {
             tracing::error!(why, "the store cannot commit");
+            self.logged = Some(Instant::now());
+            logged = true;
         }
         // A disk that fails slowly gets a tenth of the thread, so that the tickets of the next groups are told in time.
         let next_try = Instant::now() + (began.elapsed() * 10).min(LONGEST_REST);
         let groups = self.fault.as_ref().map_or(0, |fault| fault.groups) + 1;
-        self.fault = Some(Fault { why, groups, next_try, distrust });
+        self.fault = Some(Fault { why, groups, next_try, distrust, logged });
     }
 
     /// Tells every ticket that waits of the fault. The batches stay and are written when the disk works again,
