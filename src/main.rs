@@ -1,2 +1,11 @@
-//! The Tandem daemon.
-fn main() {}
+//! The `tandem` program: everything it does is in the library of the same name.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tandem::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    cli::run(&Cli::parse(), &mut io::stdout(), &mut io::stderr())
+}

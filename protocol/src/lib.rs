@@ -2,5 +2,18 @@
 //!
 //! Nothing here opens a socket, reads a clock or asks the operating system for randomness:
 //! every machine takes its input and the time, and returns outputs and its next deadline.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod b2bua;
+pub mod dial_plan;
+pub mod dialog;
+pub mod digest;
+pub mod flow;
+pub mod message;
+pub mod proxy_list;
+pub mod registrar;
+pub mod registration;
+pub mod sdp;
 pub mod time;
+pub mod transaction;
+pub mod trunk_health;

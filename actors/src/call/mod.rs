@@ -1,0 +1,498 @@
+//! The actor of one call: a shell around [`tandem_protocol::b2bua::Call`], its dialogs, its media sessions, its record.
+
+mod media;
+mod record;
+mod report;
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use serde_json::json;
+use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
+use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
+use tandem_protocol::time::{Instant, Now};
+use tandem_protocol::transaction::Timers;
+
+use crate::calls::{CallKey, Info};
+use crate::dialog::{DialogActor, FromLeg, LegDown, LegFault, Origin};
+use crate::directory::Permit;
+use crate::env::{Env, Fire, Tell, TimerKey, Told};
+use crate::events::{Event, EventKind};
+use crate::media_pool::order::MediaEvent;
+use crate::metrics::ActorKind;
+use crate::shard::{CallDown, Shard};
+use crate::shell::{Fed, Injection, Machine, Shell};
+use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
+use crate::supervisor::Guard;
+use crate::timer_wheel::TimerId;
+
+pub(crate) use media::Media;
+pub(crate) use record::CallRecord;
+
+/// The number of the checkpoint's format.
+const FORMAT: u8 = 1;
+
+impl Machine for Call {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        Call::handle(self, input, now, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Call::deadline(self)
+    }
+
+    fn freeze(&self) -> Option<Bytes> {
+        crate::checkpoint::freeze(FORMAT, &self.checkpoint()?)
+    }
+
+    fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
+        crate::checkpoint::thaw(FORMAT, frozen)
+    }
+}
+
+/// One leg as the actor knows it.
+struct Leg {
+    id: LegId,
+    dialog: Addr<DialogActor>,
+    call_id: String,
+    frozen: Option<Bytes>,
+}
+
+/// How INVITEs of this call leave.
+#[derive(Clone)]
+pub(crate) struct Outbound {
+    /// From, without a tag.
+    pub(crate) from: String,
+    /// To.
+    pub(crate) to: String,
+    /// The caller's Max-Forwards, less one.
+    pub(crate) max_forwards: u8,
+    /// The INVITE's timers.
+    pub(crate) timers: Timers,
+    /// Answers a challenge.
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// What the caller's leg begins with.
+pub(crate) enum Caller {
+    /// His INVITE.
+    Invite { origin: Origin, call_id: String },
+    /// Checkpoints of both legs.
+    Restored(Vec<(LegId, Bytes, String)>),
+}
+
+/// Everything a call begins with.
+pub(crate) struct Setup {
+    pub(crate) key: CallKey,
+    pub(crate) info: Info,
+    pub(crate) machine: Call,
+    pub(crate) outbound: Outbound,
+    pub(crate) caller: Caller,
+    pub(crate) media: Media,
+    pub(crate) permits: Vec<Permit>,
+}
+
+/// The actor.
+pub struct CallActor {
+    env: Env,
+    shard: Addr<Shard>,
+    key: CallKey,
+    id: Arc<str>,
+    info: Info,
+    shell: Shell<Call>,
+    outbound: Outbound,
+    caller: Option<Caller>,
+    legs: Vec<Leg>,
+    media: Media,
+    permits: Vec<Permit>,
+    /// Events that wait for the next batch.
+    events: Vec<Event>,
+    scratch: Vec<Output>,
+    timer: Option<TimerId>,
+    /// The verdict, once every leg has ended and only media reports are waited for.
+    ended: Option<(b2bua::Ended, Instant)>,
+    recorded: bool,
+    _guard: Guard,
+}
+
+impl CallActor {
+    /// Starts a call.
+    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, setup: Setup) -> Addr<CallActor> {
+        let guard = {
+            let (shard, key) = (shard.clone(), setup.key);
+            Guard::new(env, ActorKind::Call, move |_| shard.tell(CallDown(key)))
+        };
+        env.metrics().calls_active.increment(1.0);
+        let actor = CallActor {
+            env: env.clone(),
+            shard: shard.clone(),
+            key: setup.key,
+            id: setup.info.id.clone(),
+            info: setup.info,
+            shell: Shell::new(setup.machine),
+            outbound: setup.outbound,
+            caller: Some(setup.caller),
+            legs: Vec::new(),
+            media: setup.media,
+            permits: setup.permits,
+            events: Vec::new(),
+            scratch: Vec::new(),
+            timer: None,
+            ended: None,
+            recorded: false,
+            _guard: guard,
+        };
+        actor.start()
+    }
+
+    fn local(&self, listener: u16) -> Arc<LocalSide> {
+        crate::calls::local_side(self.env.config(), listener)
+    }
+
+    fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        if self.env.inject_panic(ActorKind::Call) {
+            self.shell.inject(Injection::Once);
+        }
+        let mut out = std::mem::take(&mut self.scratch);
+        match self.shell.feed(input, now, &mut out) {
+            Fed::Well => {}
+            Fed::Rebuilt { panic } => self.note_restart(ActorKind::Call, &panic, false),
+            Fed::Lost { panic } => {
+                self.shell.inject(Injection::None);
+                self.note_restart(ActorKind::Call, &panic, true);
+                let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
+                let mut call = Call::after_fault(&legs, now, &mut out);
+                if self.info.answered_at.is_some() {
+                    call.handle(&Input::Timeout, now, &mut out);
+                }
+                self.shell.replace(call);
+            }
+        }
+        for output in out.drain(..) {
+            self.act(output, now, ctx);
+        }
+        self.scratch = out;
+        self.rearm();
+    }
+
+    fn rearm(&self) {
+        let patience = self.ended.as_ref().map(|(_, at)| *at);
+        let machine = self.shell.machine().deadline();
+        if let Some(timer) = self.timer {
+            self.env.arm(timer, patience.into_iter().chain(machine).min());
+        }
+    }
+
+    fn act(&mut self, output: Output, now: Now, ctx: &mut Context<Self>) {
+        match output {
+            Output::Invite { leg, target, sdp } => self.invite(leg, target, sdp, ctx),
+            Output::Tell(leg, command) => self.tell_leg(leg, command),
+            Output::Media { side, view, held } => {
+                self.media.configure(&self.env, self.key, side, Some(&view), held)
+            }
+            Output::Commit => self.commit(now),
+            Output::Refresh => self.refresh(now),
+            Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
+            Output::Answered { protected } => self.answered(protected, now),
+            Output::AttemptFailed(attempt) => self.attempt_failed(&attempt, now),
+            Output::Over(ended) => self.over(ended, now, ctx),
+        }
+    }
+
+    fn invite(&mut self, leg: LegId, target: Target, sdp: Bytes, ctx: &mut Context<Self>) {
+        self.media.open_callee(&self.env, self.key);
+        let spec = InviteSpec {
+            request_uri: target.request_uri,
+            from: self.outbound.from.clone(),
+            to: self.outbound.to.clone(),
+            call_id: self.env.name(),
+            local_tag: self.env.name(),
+            flow: target.flow,
+            routing: target.routing,
+            route: target.route,
+            sdp,
+            max_forwards: self.outbound.max_forwards,
+            headers: Vec::new(),
+            timers: self.outbound.timers,
+            credentials: self.outbound.credentials.clone(),
+        };
+        let call_id = spec.call_id.clone();
+        let local = self.local(target.flow.listener);
+        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local }, call_id, ctx);
+    }
+
+    fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
+        match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
+            Some(dialog) => self.legs.push(Leg { id: leg, dialog, call_id, frozen: None }),
+            None => ctx.address().tell(LegDown(leg)),
+        }
+    }
+
+    fn tell_leg(&self, leg: LegId, command: Command) {
+        if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
+            leg.dialog.tell(dialog::Input::Command(command));
+        }
+    }
+
+    /// Commits the checkpoint of the answer; the shard brings the news back.
+    fn commit(&mut self, now: Now) {
+        let mut batch = Batch::new(Urgency::Urgent);
+        batch.ticket = Some(Ticket { shard: self.env.shard().0, token: self.key.0 });
+        self.put_record(&mut batch, now);
+        batch.events = std::mem::take(&mut self.events);
+        self.env.submit(batch);
+    }
+
+    fn refresh(&mut self, now: Now) {
+        let mut batch = Batch::new(Urgency::Lazy);
+        self.put_record(&mut batch, now);
+        batch.events = std::mem::take(&mut self.events);
+        self.env.submit(batch);
+    }
+
+    fn put_record(&mut self, batch: &mut Batch, _now: Now) {
+        // The machine as it is after this input: the shell freezes it before its outputs are released.
+        let call = self.shell.frozen().cloned();
+        let legs = self
+            .legs
+            .iter()
+            .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
+            .collect();
+        let record = CallRecord { info: self.info.clone(), call, legs, media: self.media.saved() };
+        batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
+        self.recorded = true;
+    }
+
+    fn write(&self, value: Option<Bytes>) -> Write {
+        Write { bucket: Bucket::Calls, key: self.id.to_string(), value, expect: None }
+    }
+
+    fn answered(&mut self, protected: bool, now: Now) {
+        self.info.answered_at = self.shell.machine().answered_at();
+        self.env.metrics().call_setup.record(now.mono.since(self.info.started_mono).as_secs_f64());
+        if !protected {
+            self.info.unprotected = true;
+            self.env.metrics().unprotected_answers.increment(1);
+            tracing::warn!(call = %self.id, "answered before the checkpoint was committed: a restart would lose this call");
+        }
+        self.event(now, EventKind::CallAnswered, "both sides are connected");
+        self.media.record(&self.env, self.key, &self.id);
+        if let Some(path) = self.media.recording() {
+            let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);
+            self.events.push(event.with("file", path.to_owned()));
+        }
+    }
+
+    fn event(&mut self, now: Now, kind: EventKind, reason: &'static str) {
+        tracing::debug!(call = %self.id, event = kind.as_str(), reason);
+        self.events.push(Event::new(now.wall, kind, reason).of(&self.id));
+    }
+
+    fn note_restart(&mut self, kind: ActorKind, panic: &str, lost: bool) {
+        let now = self.env.now();
+        self.env.metrics().restarted(kind);
+        self.env.shared().census.restarted(kind);
+        let outcome = if lost { "ended: no state to rebuild it from" } else { "rebuilt from its checkpoint" };
+        tracing::error!(call = %self.id, actor = kind.as_str(), panic, outcome, "an actor of a call panicked");
+        let event = Event::new(now.wall, EventKind::ActorRestarted, outcome).of(&self.id);
+        self.events.push(event.with("actor", kind.as_str()).with("panic", panic.to_owned()));
+        let mut batch = Batch::new(Urgency::Lazy);
+        batch.events = std::mem::take(&mut self.events);
+        self.env.submit(batch);
+    }
+
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        match self.caller.take() {
+            Some(Caller::Invite { origin, call_id }) => {
+                self.start_leg(CALLER, origin, call_id, ctx);
+                self.started_events(now);
+                self.feed(&Input::Begin, ctx);
+            }
+            Some(Caller::Restored(legs)) => {
+                for (leg, frozen, call_id) in legs {
+                    self.start_leg(leg, Origin::Restored(frozen.clone()), call_id, ctx);
+                    if let Some(leg) = self.legs.last_mut() {
+                        leg.frozen = Some(frozen);
+                    }
+                }
+                self.recorded = true;
+                self.media.reopen(&self.env, self.key);
+                self.media.record(&self.env, self.key, &self.id);
+                self.rearm();
+            }
+            None => {}
+        }
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        let call = self.shell.machine();
+        let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
+        json!({
+            "call_id": &*self.id,
+            "state": call.state(),
+            "from": self.info.from,
+            "to": self.info.to,
+            "trunk": self.info.trunk,
+            "start": self.info.started_at.0,
+            "answer": self.info.answered_at.map(|at| at.0),
+            "media": self.media.kind(),
+            "recording": self.media.recording(),
+            "legs": self.legs.len(),
+            "sip_call_ids": call_ids,
+            "shard": self.env.shard().0,
+        })
+    }
+}
+
+impl Actor for CallActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
+        self.begin(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            self.env.forget(timer);
+        }
+        self.env.metrics().calls_active.decrement(1.0);
+    }
+}
+
+impl Handler<Told<FromLeg>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<FromLeg>, ctx: &mut Context<Self>) {
+        let FromLeg { leg, events, frozen } = told.0;
+        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
+            known.frozen = frozen;
+        }
+        for event in events {
+            self.feed(&Input::Leg(leg, event), ctx);
+        }
+    }
+}
+
+impl Handler<Told<LegFault>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<LegFault>, ctx: &mut Context<Self>) {
+        let LegFault { leg, panic, lost } = told.0;
+        self.note_restart(ActorKind::Dialog, &panic, lost);
+        if lost {
+            self.feed(&Input::Leg(leg, LegEvent::Ended { by: EndedBy::Fault }), ctx);
+        }
+    }
+}
+
+impl Handler<Told<LegDown>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<LegDown>, ctx: &mut Context<Self>) {
+        let leg = told.0.0;
+        self.feed(&Input::LegGone(leg), ctx);
+    }
+}
+
+/// The store has committed the answer's checkpoint, or could not.
+pub(crate) struct Committed(pub(crate) bool);
+
+impl Handler<Told<Committed>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Committed>, ctx: &mut Context<Self>) {
+        self.feed(&Input::Committed(told.0.0), ctx);
+    }
+}
+
+impl Handler<Told<Fire>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        if let Some((ended, at)) = self.ended
+            && at <= now.mono
+        {
+            self.close(ended, now, ctx);
+            return;
+        }
+        self.feed(&Input::Timeout, ctx);
+    }
+}
+
+impl Handler<Told<MediaEvent>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<MediaEvent>, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        match told.0 {
+            MediaEvent::Silent(session) => {
+                let side = if session.side == 0 { Side::Caller } else { Side::Callee };
+                let event =
+                    Event::new(now.wall, EventKind::MediaFault, "no RTP for rtp_timeout_s").of(&self.id);
+                self.events.push(event.with("side", side.as_str()));
+                self.feed(&Input::Silent(side), ctx);
+            }
+            MediaEvent::Closed { session, report } => {
+                self.media.closed(session.side, *report);
+                self.close_if_reported(now, ctx);
+            }
+            MediaEvent::Restarted { session, panic } => {
+                tracing::warn!(call = %self.id, side = session.side, "a media session was re-made");
+                self.note_restart(ActorKind::MediaSession, &panic, false);
+            }
+            MediaEvent::Refused { session, why } => {
+                tracing::error!(call = %self.id, side = session.side, why, "a media session could not begin");
+                let event = Event::new(now.wall, EventKind::MediaFault, "a media session could not begin")
+                    .of(&self.id);
+                self.events.push(event.with("why", why));
+                self.media.refused(session.side);
+                self.feed(&Input::Silent(Side::Engine), ctx);
+                self.close_if_reported(now, ctx);
+            }
+            MediaEvent::RecordingFailed { why, .. } => {
+                tracing::error!(call = %self.id, why, "the recording died; the call goes on");
+                let event = Event::new(now.wall, EventKind::Recording, "the recording died").of(&self.id);
+                self.events.push(event.with("why", why));
+            }
+            MediaEvent::Granted { .. } | MediaEvent::Returned(_) => {}
+        }
+    }
+}
+
+/// What may be asked of a call from outside.
+pub(crate) enum AskCall {
+    /// Its state, as JSON.
+    Describe(tokio::sync::mpsc::UnboundedSender<serde_json::Value>),
+    /// End it.
+    HangUp,
+    /// Make a machine panic: the call's, or a leg's.
+    Inject(Option<LegId>, Injection),
+    /// Make a media session's machine panic.
+    InjectSession(u8, Injection),
+}
+
+impl Handler<Told<AskCall>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<AskCall>, ctx: &mut Context<Self>) {
+        match told.0 {
+            AskCall::Describe(reply) => {
+                let _ = reply.send(self.describe());
+            }
+            AskCall::HangUp => self.feed(&Input::HangUp, ctx),
+            AskCall::Inject(None, injection) => {
+                self.shell.inject(injection);
+                self.feed(&Input::Timeout, ctx);
+            }
+            AskCall::Inject(Some(leg), injection) => {
+                if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
+                    leg.dialog.tell(injection);
+                }
+            }
+            AskCall::InjectSession(side, injection) => {
+                self.media.inject(&self.env, self.key, side, injection)
+            }
+        }
+    }
+}

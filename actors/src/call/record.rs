@@ -1,0 +1,48 @@
+//! What the store keeps of a call: an attempt in progress, or the checkpoint of an established call.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tandem_media::session::SessionConfig;
+use tandem_protocol::b2bua::LegId;
+
+use crate::calls::Info;
+use crate::media_pool::order::Lease;
+
+/// The number of the record's format.
+const FORMAT: u8 = 1;
+
+/// The media of one side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SavedSide {
+    pub(crate) lease: Lease,
+    pub(crate) config: Option<SessionConfig>,
+}
+
+/// The media of a call.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SavedMedia {
+    pub(crate) sides: Vec<SavedSide>,
+    pub(crate) record: bool,
+    pub(crate) segments: u32,
+}
+
+/// One record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CallRecord {
+    pub(crate) info: Info,
+    /// The call's checkpoint; `None`: it had not been answered.
+    pub(crate) call: Option<Bytes>,
+    /// Each leg's checkpoint, with its Call-ID.
+    pub(crate) legs: Vec<(LegId, Bytes, String)>,
+    pub(crate) media: SavedMedia,
+}
+
+impl CallRecord {
+    pub(crate) fn freeze(&self) -> Option<Bytes> {
+        crate::checkpoint::freeze(FORMAT, self)
+    }
+
+    pub(crate) fn thaw(frozen: &[u8]) -> Option<CallRecord> {
+        crate::checkpoint::thaw(FORMAT, frozen)
+    }
+}

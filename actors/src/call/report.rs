@@ -1,0 +1,139 @@
+//! What is written about a call: its events, and its record when it is over.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use tandem_protocol::b2bua;
+use tandem_protocol::proxy_list::{self, Outcome};
+use tandem_protocol::time::Now;
+
+use super::CallActor;
+use crate::cdr::{Attempt, Cdr};
+use crate::env::Tell;
+use crate::events::{Event, EventKind};
+use crate::shard::{Returned, TrunkReport};
+use crate::store::{Batch, Urgency};
+
+/// How long media reports are waited for: a stalled worker must not keep a call.
+const REPORT_PATIENCE: Duration = Duration::from_secs(2);
+
+impl CallActor {
+    /// The first events of a call, and its record as an attempt in progress.
+    pub(super) fn started_events(&mut self, now: Now) {
+        tracing::info!(call = %self.id, from = self.info.from, to = self.info.to, route = self.info.route, "call started");
+        let started = Event::new(now.wall, EventKind::CallStarted, "an INVITE was admitted").of(&self.id);
+        self.events.push(started.with("from", self.info.from.clone()).with("to", self.info.to.clone()));
+        let decided = Event::new(now.wall, EventKind::RouteDecided, self.info.route.clone()).of(&self.id);
+        self.events.push(decided.with("media", self.media.kind()));
+        let mut batch = Batch::new(Urgency::Lazy);
+        self.put_record(&mut batch, now);
+        batch.events = std::mem::take(&mut self.events);
+        self.env.submit(batch);
+    }
+
+    /// A proxy did not take the call: the trunk learns it, the log tells it.
+    pub(super) fn attempt_failed(&mut self, attempt: &proxy_list::Attempt, now: Now) {
+        let Some(trunk) = self.info.trunk.clone() else { return };
+        let cause = cause_of(attempt.cause);
+        tracing::info!(call = %self.id, trunk, proxy = %attempt.proxy, cause, ms = attempt.ms, "the proxy did not take the call");
+        let event = Event::new(now.wall, EventKind::TrunkAttempt, cause.clone()).of(&self.id);
+        let event = event.with("trunk", trunk.clone()).with("proxy", attempt.proxy.to_string());
+        self.events.push(event.with("ms", attempt.ms as i64));
+        if let Some(entry) = self.env.directory().trunk(&trunk) {
+            match attempt.cause {
+                Outcome::Timeout => entry.metrics.failover_timeout.increment(1),
+                Outcome::TransportError => entry.metrics.failover_transport.increment(1),
+                Outcome::Status(_) | Outcome::Cancelled => entry.metrics.failover_status.increment(1),
+            }
+            let dead = matches!(attempt.cause, Outcome::Timeout | Outcome::TransportError);
+            self.shard.tell(TrunkReport {
+                trunk: entry.config.name.clone(),
+                proxy: attempt.proxy,
+                up: !dead,
+            });
+        }
+    }
+
+    /// Every leg has ended: media ends too, and its counts are waited for.
+    pub(super) fn over(&mut self, ended: b2bua::Ended, now: Now, ctx: &mut Context<Self>) {
+        if self.media.close(&self.env, self.key) {
+            self.ended = Some((ended, now.mono + REPORT_PATIENCE));
+        } else {
+            self.close(ended, now, ctx);
+        }
+    }
+
+    pub(super) fn close_if_reported(&mut self, now: Now, ctx: &mut Context<Self>) {
+        if let Some((ended, _)) = self.ended
+            && !self.media.outstanding()
+        {
+            self.close(ended, now, ctx);
+        }
+    }
+
+    /// Writes the record and ends the actor.
+    pub(super) fn close(&mut self, ended: b2bua::Ended, now: Now, ctx: &mut Context<Self>) {
+        self.ended = None;
+        let cdr = self.cdr(ended);
+        let result = if self.info.answered_at.is_some() { "answered" } else { ended.cause.result() };
+        self.env.metrics().call_ended(result);
+        for leg in &cdr.legs {
+            self.env.metrics().rtp_jitter.record(f64::from(leg.jitter_ms) / 1000.0);
+            self.env.metrics().rtp_lost.increment(leg.lost.max(0) as u64);
+        }
+        let (cause, by) = (ended.cause.as_str(), ended.by.as_str());
+        tracing::info!(call = %self.id, cause, ended_by = by, status = cdr.sip_status, duration_s = cdr.duration_s, "call ended");
+        let event = Event::new(now.wall, EventKind::CallEnded, cause).of(&self.id);
+        self.events.push(event.with("ended_by", by).with("sip_status", i64::from(cdr.sip_status)));
+        let mut batch = Batch::new(Urgency::Lazy);
+        batch.writes.push(self.write(None));
+        batch.events = std::mem::take(&mut self.events);
+        batch.cdrs.push(cdr);
+        self.env.submit(batch);
+        let unused = self.media.unused();
+        if !unused.is_empty() {
+            self.shard.tell(Returned(unused));
+        }
+        self.permits.clear();
+        ctx.stop();
+    }
+
+    fn cdr(&self, ended: b2bua::Ended) -> Cdr {
+        let call = self.shell.machine();
+        let answer = self.info.answered_at;
+        let last = |a: &proxy_list::Attempt| a.proxy.to_string();
+        let attempts = call.attempts();
+        Cdr {
+            call_id: self.id.to_string(),
+            segment: 1,
+            from: self.info.from.clone(),
+            to: self.info.to.clone(),
+            trunk: self.info.trunk.clone(),
+            proxy: answer.and(attempts.last()).map(last),
+            start: self.info.started_at,
+            answer,
+            end: ended.at,
+            duration_s: answer.map_or(0.0, |at| ended.at.0.saturating_sub(at.0) as f64 / 1000.0),
+            cause: ended.cause.as_str().to_owned(),
+            sip_status: ended.status,
+            ended_by: ended.by.as_str().to_owned(),
+            attempts: attempts
+                .iter()
+                .map(|a| Attempt { proxy: a.proxy.to_string(), cause: cause_of(a.cause), ms: a.ms })
+                .collect(),
+            legs: self.media.reports(),
+            unprotected: self.info.unprotected,
+            recording: self.media.recording().map(str::to_owned),
+        }
+    }
+}
+
+fn cause_of(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Status(200..=299) => "answered".to_owned(),
+        Outcome::Status(status) => status.to_string(),
+        Outcome::Timeout => "timeout".to_owned(),
+        Outcome::TransportError => "transport".to_owned(),
+        Outcome::Cancelled => "cancelled".to_owned(),
+    }
+}

@@ -1,0 +1,458 @@
+//! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
+use tandem_protocol::dial_plan;
+use tandem_protocol::dialog::{Credentials, LocalSide, Routing};
+use tandem_protocol::digest::{
+    Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
+};
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::{Header, Message, Uri, escape_user};
+use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::sdp::negotiate::LocalMedia;
+use tandem_protocol::time::{Instant, UnixMillis};
+use tandem_protocol::transaction::Timers;
+
+use crate::call::{Media, Outbound};
+use crate::config::{EngineConfig, MediaPath, ServiceKind};
+use crate::directory::{Permit, StationEntry, TrunkEntry};
+use crate::env::Env;
+use crate::media_pool::leases::Leases;
+use crate::metrics::Refusal;
+
+/// A call within the engine; its printed form is the call id of log, events, CDR and API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CallKey(pub u64);
+
+/// What is known of a call from its INVITE on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Info {
+    pub(crate) id: Arc<str>,
+    pub(crate) key: CallKey,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) trunk: Option<String>,
+    /// Why it goes where it goes.
+    pub(crate) route: String,
+    pub(crate) started_at: UnixMillis,
+    #[serde(skip)]
+    pub(crate) started_mono: Instant,
+    pub(crate) answered_at: Option<UnixMillis>,
+    pub(crate) unprotected: bool,
+}
+
+/// Who calls.
+pub(crate) enum Caller {
+    /// A station that has proved who it is.
+    Station(Arc<StationEntry>),
+    /// A trunk, known by its address.
+    Trunk(Arc<TrunkEntry>),
+}
+
+/// An INVITE that does not become a call.
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(Header, String)>,
+    pub(crate) why: Refusal,
+}
+
+impl Refused {
+    fn new(status: u16, why: Refusal) -> Refused {
+        Refused { status, headers: Vec::new(), why }
+    }
+
+    fn with(mut self, header: Header, value: impl Into<String>) -> Refused {
+        self.headers.push((header, value.into()));
+        self
+    }
+}
+
+/// An INVITE that becomes a call.
+pub(crate) struct Admitted {
+    pub(crate) info: Info,
+    pub(crate) machine: Call,
+    pub(crate) outbound: Outbound,
+    pub(crate) media: Media,
+    pub(crate) permits: Vec<Permit>,
+    /// Where requests to the caller go.
+    pub(crate) routing: Routing,
+}
+
+/// How our side appears on a listener.
+pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide> {
+    let (external, timers) = config
+        .listeners
+        .get(usize::from(listener))
+        .map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
+    Arc::new(LocalSide {
+        via: format!("SIP/2.0/UDP {external}"),
+        contact: format!("<sip:{external}>"),
+        timers,
+    })
+}
+
+/// Checks what every INVITE must have, before anyone is asked who he is.
+pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
+    let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
+    if !matches!(uri.scheme, "sip" | "tel") {
+        return Err(Refused::new(416, Refusal::Unsupported));
+    }
+    match invite.max_forwards() {
+        Some(Ok(0)) => return Err(Refused::new(483, Refusal::Loop)),
+        Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
+        Some(Ok(_)) | None => {}
+    }
+    let required: Vec<&str> = invite.values(Header::Require).collect();
+    if !required.is_empty() {
+        return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
+    }
+    if invite.body().is_empty() {
+        let text = "304 tandem \"an INVITE without an offer is not supported\"";
+        return Err(Refused::new(488, Refusal::Media).with(Header::Warning, text));
+    }
+    let kind = invite.header(Header::ContentType).unwrap_or_default();
+    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
+        return Err(Refused::new(415, Refusal::Media).with(Header::Accept, "application/sdp"));
+    }
+    Ok(())
+}
+
+/// The station a request claims to be from: a From whose user is a station and whose host is ours.
+fn claimed_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
+    let uri = request.from().parsed_uri().ok()?;
+    if !env.directory().is_ours(uri.host) {
+        return None;
+    }
+    env.directory().station_of_user(&uri.user_unescaped()?)
+}
+
+/// A challenge in each algorithm the station can answer, the strongest first (RFC 8760 §2.4).
+fn challenge(env: &Env, station: Option<&StationEntry>, stale: bool) -> Refused {
+    let nonce = env.directory().nonces.challenge(env.now().wall, env.random());
+    let both = [Algorithm::Sha256, Algorithm::Md5];
+    let algorithms =
+        station.and_then(|s| s.config.secret.as_ref()).map_or(&both[..], |secret| secret.algorithms());
+    let mut refused = Refused::new(401, Refusal::Unauthorized);
+    for algorithm in algorithms {
+        let value = www_authenticate(&env.config().realm, &nonce, *algorithm, stale);
+        refused.headers.push((Header::WwwAuthenticate, value));
+    }
+    refused
+}
+
+/// Proves that a request is from `station`: RFC 3261 §22, RFC 7616.
+pub(crate) fn verify(
+    env: &Env,
+    request: &Message,
+    flow: Flow,
+    station: Option<&Arc<StationEntry>>,
+) -> Result<(), Refused> {
+    let known = station.map(Arc::as_ref);
+    let Some(value) = request.header(Header::Authorization) else { return Err(challenge(env, known, false)) };
+    let Ok(presented) = Presented::parse(value) else { return Err(challenge(env, known, false)) };
+    let ours = known.filter(|s| presented.username == *s.config.name);
+    let server = Server {
+        realm: &env.config().realm,
+        signer: &env.directory().nonces,
+        windows: &env.directory().windows,
+    };
+    let secret = ours.and_then(|s| s.config.secret.as_ref());
+    match authenticate(server, env.now().wall, &presented, request.method_name(), request.body(), secret) {
+        Verdict::Accepted => Ok(()),
+        Verdict::Challenge { stale, wrong } => {
+            if wrong {
+                env.metrics().auth_failures.increment(1);
+                tracing::warn!(peer = %flow.remote, user = presented.username, method = request.method_name(), "authentication failed");
+            }
+            Err(challenge(env, known, stale))
+        }
+        Verdict::Overloaded => Err(Refused::new(503, Refusal::Limit)),
+    }
+}
+
+/// Says who calls, or why he must prove it first.
+pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller, Refused> {
+    if let Some(station) = claimed_station(env, invite) {
+        verify(env, invite, flow, Some(station))?;
+        return Ok(Caller::Station(station.clone()));
+    }
+    match env.directory().trunk_of_source(flow.remote) {
+        Some(trunk) => Ok(Caller::Trunk(trunk.clone())),
+        // Whoever is asked for, a stranger learns nothing but that he is one.
+        None => verify(env, invite, flow, None).and(Err(challenge(env, None, false))),
+    }
+}
+
+/// Where a dialled number leads, before media is decided.
+struct Route {
+    destination: Destination,
+    trunk: Option<Arc<TrunkEntry>>,
+    service: Option<ServiceKind>,
+    /// False if either end wants its media through us.
+    bypass: bool,
+    record: bool,
+    /// Where the callee's signalling comes from.
+    signalling: Option<IpAddr>,
+    permit: Option<Permit>,
+    why: String,
+    number: String,
+}
+
+impl Route {
+    fn refused(status: u16, cause: Cause, why: String) -> Route {
+        Route {
+            destination: Destination::Refused { status, cause },
+            trunk: None,
+            service: None,
+            bypass: true,
+            record: false,
+            signalling: None,
+            permit: None,
+            why,
+            number: String::new(),
+        }
+    }
+}
+
+fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
+    let plan = &env.config().dial_plan;
+    let Some(found) = plan.lookup(css, dialled) else {
+        let space = css.unwrap_or("internal");
+        return Route::refused(404, Cause::NotFound, format!("no pattern of {space} matches {dialled}"));
+    };
+    let why =
+        format!("{} in {} leads to {}", found.pattern.pattern, found.pattern.partition, found.pattern.target);
+    match &found.pattern.target {
+        dial_plan::Target::Station(name) => to_station(env, name, &found.number_out, why),
+        dial_plan::Target::Trunk(name) => to_trunk(env, name, &found.number_out, why),
+        dial_plan::Target::Service(name) => to_service(env, name, why),
+        dial_plan::Target::Reject(status) => Route::refused(*status, Cause::Rejected, why),
+        dial_plan::Target::User(_) | dial_plan::Target::RouteGroup(_) | dial_plan::Target::RouteList(_) => {
+            Route::refused(501, Cause::NotFound, format!("{why}, a kind that is not built yet"))
+        }
+    }
+}
+
+fn to_station(env: &Env, name: &str, number: &str, why: String) -> Route {
+    let Some(station) = env.directory().station(name) else {
+        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
+    };
+    let now = env.now().wall;
+    let bindings = station.bindings();
+    let mut current: Vec<_> = bindings.iter().filter(|b| b.expires_at > now).collect();
+    current.sort_by_key(|b| std::cmp::Reverse(b.q));
+    if current.is_empty() {
+        return Route::refused(480, Cause::NotRegistered, format!("{why}, which is not registered"));
+    }
+    let Some(permit) = station.permit() else {
+        return Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"));
+    };
+    let contacts: Vec<Target> = current
+        .iter()
+        .map(|b| Target {
+            request_uri: b.contact.clone(),
+            flow: b.source,
+            route: b.path.clone(),
+            routing: Routing::Flow,
+        })
+        .collect();
+    Route {
+        signalling: contacts.first().map(|c| c.flow.remote.ip()),
+        destination: Destination::Station { contacts, ring_timeout: station.config.ring_timeout },
+        trunk: None,
+        service: None,
+        bypass: station.config.media == MediaPath::Bypass,
+        record: station.config.record,
+        permit: Some(permit),
+        why,
+        number: number.to_owned(),
+    }
+}
+
+fn to_trunk(env: &Env, name: &str, number: &str, why: String) -> Route {
+    let Some(trunk) = env.directory().trunk(name) else {
+        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
+    };
+    let Some(permit) = trunk.permit() else {
+        return Route::refused(503, Cause::Limit, format!("{why}, which has max_calls calls"));
+    };
+    let health: Vec<ProxyHealth> = trunk
+        .config
+        .proxies
+        .iter()
+        .zip(trunk.health())
+        .map(|(proxy, up)| ProxyHealth { proxy: *proxy, up })
+        .collect();
+    let selection = match trunk.config.selection {
+        Selection::Priority => Selection::Priority,
+        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
+    };
+    let walk = ProxyWalk::new(&health, selection, trunk.config.retryable.clone());
+    Route {
+        signalling: trunk.config.proxies.first().map(|p| p.ip()),
+        destination: Destination::Trunk {
+            walk,
+            listener: trunk.config.listener,
+            user: escape_user(number).into_owned(),
+        },
+        service: None,
+        bypass: trunk.config.media == MediaPath::Bypass,
+        record: trunk.config.record,
+        trunk: Some(trunk.clone()),
+        permit: Some(permit),
+        why,
+        number: number.to_owned(),
+    }
+}
+
+fn to_service(env: &Env, name: &str, why: String) -> Route {
+    let Some(service) = env.config().services.iter().find(|s| s.name == name) else {
+        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
+    };
+    Route {
+        destination: Destination::Service,
+        trunk: None,
+        service: Some(service.kind),
+        bypass: false,
+        record: false,
+        signalling: None,
+        permit: None,
+        why,
+        number: name.to_owned(),
+    }
+}
+
+/// Admits an INVITE of a known caller: routes it, takes permits and ports, builds its call.
+pub(crate) fn admit(
+    env: &Env,
+    leases: &mut Leases,
+    invite: &Message,
+    flow: Flow,
+    caller: &Caller,
+) -> Result<Admitted, Refused> {
+    if env.directory().draining() {
+        return Err(Refused::new(503, Refusal::Draining));
+    }
+    let mut permits = Vec::new();
+    let (css, bypass, record, routing) = match caller {
+        Caller::Station(station) => {
+            permits.push(station.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
+            let config = &station.config;
+            (config.calling_search_space.as_deref(), config.media, config.record, Routing::Flow)
+        }
+        Caller::Trunk(trunk) => {
+            permits.push(trunk.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
+            let config = &trunk.config;
+            (config.calling_search_space.as_deref(), config.media, config.record, Routing::Target)
+        }
+    };
+    let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
+    let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+    let mut route = route(env, css, &dialled);
+    permits.extend(route.permit.take());
+    let record = record || route.record;
+    let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
+    let (media, plan) = take_ports(env, leases, &route, flow, anchored, record)?;
+    let sdp = match Sdp::new(invite.body_bytes(), &plan, env.random() >> 1) {
+        Ok(sdp) => sdp,
+        Err(refusal) => {
+            leases.returned(env, media.into_unused());
+            let warning = refusal.warning_value("tandem");
+            let refused = Refused::new(refusal.status(), Refusal::Media);
+            return Err(warning.into_iter().fold(refused, |r, w| r.with(Header::Warning, w)));
+        }
+    };
+    let outbound = outbound(env, invite, caller, &route, flow);
+    let info = info(env, caller, invite, dialled, &route);
+    let machine = Call::new(route.destination, plan, sdp);
+    Ok(Admitted { info, machine, outbound, media, permits, routing })
+}
+
+/// The ports a call needs: none, one pair (a service) or two of one worker.
+fn take_ports(
+    env: &Env,
+    leases: &mut Leases,
+    route: &Route,
+    flow: Flow,
+    anchored: bool,
+    record: bool,
+) -> Result<(Media, MediaPlan), Refused> {
+    let no_port = || Refused::new(503, Refusal::NoPort);
+    let external = env.config().media.external;
+    let local = |rtp: std::net::SocketAddr| LocalMedia::from((external, rtp.port()));
+    let caller_ip = flow.remote.ip();
+    match (&route.destination, route.service) {
+        (Destination::Refused { .. }, _) => Ok((Media::none(), MediaPlan::Bypass)),
+        (_, Some(kind)) => {
+            let lease = leases.take_one(env).ok_or_else(no_port)?;
+            Ok((Media::service((lease, caller_ip), kind), MediaPlan::Service { caller: local(lease.rtp) }))
+        }
+        (_, None) if anchored => {
+            let (a, b) = leases.take_two(env).ok_or_else(no_port)?;
+            let callee_ip = route.signalling.unwrap_or(caller_ip);
+            let plan = MediaPlan::Anchored { caller: local(a.rtp), callee: local(b.rtp) };
+            Ok((Media::relay((a, caller_ip), (b, callee_ip), record), plan))
+        }
+        (_, None) => Ok((Media::none(), MediaPlan::Bypass)),
+    }
+}
+
+fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &Route) -> Info {
+    let key = CallKey(env.random() >> 1);
+    let from = match caller {
+        Caller::Station(station) => station.config.name.to_string(),
+        Caller::Trunk(_) => caller_number(invite),
+    };
+    let now = env.now();
+    Info {
+        id: env.shared().names.call_id(env.shard(), key.0),
+        key,
+        from,
+        to: dialled,
+        trunk: route.trunk.as_ref().map(|t| t.config.name.to_string()),
+        route: route.why.clone(),
+        started_at: now.wall,
+        started_mono: now.mono,
+        answered_at: None,
+        unprotected: false,
+    }
+}
+
+fn caller_number(invite: &Message) -> String {
+    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
+    user.unwrap_or_else(|| "anonymous".to_owned())
+}
+
+/// From, To and timers of the INVITEs this call sends.
+fn outbound(env: &Env, invite: &Message, caller: &Caller, route: &Route, flow: Flow) -> Outbound {
+    let config = env.config();
+    let listener = route.trunk.as_ref().map_or(flow.listener, |t| t.config.listener);
+    let host =
+        config.listeners.get(usize::from(listener)).map_or_else(String::new, |l| l.external.to_string());
+    let (display, number) = match caller {
+        Caller::Station(station) => (invite.from().display, station.config.extension.clone()),
+        Caller::Trunk(_) => (invite.from().display, caller_number(invite)),
+    };
+    let display = display.map(|d| format!("\"{d}\" ")).unwrap_or_default();
+    let domain = config.domains.first().cloned().unwrap_or_else(|| host.clone());
+    let (from_host, to_host) = match &route.trunk {
+        Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
+        None => (domain.clone(), domain),
+    };
+    let timers = route.trunk.as_ref().map_or_else(
+        || config.listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers),
+        |t| t.config.timers,
+    );
+    let credentials: Option<Credentials> = route.trunk.as_ref().and_then(|t| t.config.credentials.clone());
+    Outbound {
+        from: format!("{display}<sip:{}@{from_host}>", escape_user(&number)),
+        to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
+        max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
+        timers,
+        credentials,
+    }
+}

@@ -1,0 +1,32 @@
+//! The frozen form of machines: a format number, then the machine.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Freezes `machine` in format number `format`.
+pub(crate) fn freeze<M: Serialize>(format: u8, machine: &M) -> Option<Bytes> {
+    let mut bytes = Vec::with_capacity(1024);
+    bytes.push(format);
+    match postcard::to_extend(machine, bytes) {
+        Ok(bytes) => Some(Bytes::from(bytes)),
+        Err(why) => {
+            tracing::error!(%why, "a machine could not be frozen; it will not survive a fault");
+            None
+        }
+    }
+}
+
+/// The machine again; `None`, logged, if the format is another or the bytes are damaged.
+pub(crate) fn thaw<M: DeserializeOwned>(format: u8, frozen: &[u8]) -> Option<M> {
+    let (first, rest) = frozen.split_first()?;
+    if *first != format {
+        tracing::error!(
+            found = first,
+            expected = format,
+            "a checkpoint has a format that this release does not read"
+        );
+        return None;
+    }
+    postcard::from_bytes(rest).inspect_err(|why| tracing::error!(%why, "a checkpoint is damaged")).ok()
+}

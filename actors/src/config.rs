@@ -1,0 +1,213 @@
+//! What an engine is told at its start: the settings, already checked, in the engine's own terms.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_protocol::dial_plan::DialPlan;
+use tandem_protocol::digest::Secret;
+use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::transaction::Timers;
+
+/// Whether a call's media crosses the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaPath {
+    /// Through a media worker.
+    Anchored,
+    /// From endpoint to endpoint.
+    Bypass,
+}
+
+/// One SIP listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in the settings.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What peers are told, when that differs (NAT).
+    pub external: SocketAddr,
+    /// T1 and T2 of its transactions.
+    pub timers: Timers,
+}
+
+/// One station.
+#[derive(Clone, Debug)]
+pub struct Station {
+    /// Its name, which is its digest user name and the user of its AOR.
+    pub name: Arc<str>,
+    /// Its number.
+    pub extension: String,
+    /// How it proves who it is; `None`: it cannot register or call.
+    pub secret: Option<Secret>,
+    /// Whose numbers it may dial; `None`: partition `internal`.
+    pub calling_search_space: Option<String>,
+    /// Whether its media crosses the engine.
+    pub media: MediaPath,
+    /// Whether its calls are recorded.
+    pub record: bool,
+    /// How long it rings.
+    pub ring_timeout: Duration,
+    /// How many bindings it may have; the oldest goes.
+    pub max_contacts: usize,
+    /// Concurrent calls it may have; 0: any number.
+    pub max_calls: u32,
+}
+
+/// One trunk.
+#[derive(Clone, Debug)]
+pub struct Trunk {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its listener's place.
+    pub listener: u16,
+    /// Its proxies in order of preference.
+    pub proxies: Vec<SocketAddr>,
+    /// Further sources whose requests are the trunk's.
+    pub accept_from: Vec<Source>,
+    /// Whose numbers its callers may dial; `None`: partition `internal`.
+    pub calling_search_space: Option<String>,
+    /// Which proxy is asked first.
+    pub selection: Selection,
+    /// Timers of its INVITEs.
+    pub timers: Timers,
+    /// Which statuses send a call to the next proxy.
+    pub retryable: RetryableCodes,
+    /// Concurrent calls it may have; 0: any number.
+    pub max_calls: u32,
+    /// Whether its media crosses the engine.
+    pub media: MediaPath,
+    /// Whether its calls are recorded.
+    pub record: bool,
+    /// Answers the proxies' challenges.
+    pub credentials: Option<tandem_protocol::dialog::Credentials>,
+}
+
+/// A range of source addresses, with a port if only that one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The network.
+    pub network: IpAddr,
+    /// Its prefix length in bits.
+    pub prefix: u8,
+    /// The only port that counts.
+    pub port: Option<u16>,
+}
+
+impl Source {
+    /// True if `from` lies in the range.
+    pub fn contains(&self, from: SocketAddr) -> bool {
+        if self.port.is_some_and(|port| port != from.port()) {
+            return false;
+        }
+        match (self.network, from.ip()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                shift == 32 || u32::from(net) >> shift == u32::from(ip) >> shift
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                shift == 128 || u128::from(net) >> shift == u128::from(ip) >> shift
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Outbound registrations with one provider: the first that works is used.
+#[derive(Clone, Debug)]
+pub struct RegistrationGroup {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The listener it registers from.
+    pub listener: u16,
+    /// The registrar.
+    pub registrar: SocketAddr,
+    /// The domain to register in.
+    pub domain: String,
+    /// The account.
+    pub credentials: tandem_protocol::dialog::Credentials,
+    /// The binding's life to ask for.
+    pub expires: Duration,
+}
+
+/// What a built-in service does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Sends back what it hears.
+    Echo,
+    /// Plays a tone.
+    Tone,
+}
+
+/// A service of the engine that can be dialled.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub kind: ServiceKind,
+}
+
+/// Where media may go.
+#[derive(Clone, Debug)]
+pub struct Media {
+    /// The address the sockets are bound to.
+    pub address: IpAddr,
+    /// What peers are told, when that differs (NAT).
+    pub external: IpAddr,
+    /// First and last port.
+    pub ports: (u16, u16),
+    /// How many workers.
+    pub workers: u16,
+    /// A call without RTP for this long is ended; zero: never.
+    pub rtp_timeout: Duration,
+    /// Where recordings go.
+    pub recording_dir: std::path::PathBuf,
+}
+
+/// Expiry bounds of the registrar.
+#[derive(Clone, Copy, Debug)]
+pub struct Registrar {
+    /// Shorter asks are refused with 423.
+    pub min_expires: Duration,
+    /// Longer asks are shortened.
+    pub max_expires: Duration,
+    /// For asks that name none.
+    pub default_expires: Duration,
+}
+
+/// Everything an engine is told.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The node's name.
+    pub node: String,
+    /// Domains we are responsible for, every listener's address included.
+    pub domains: Vec<String>,
+    /// The digest realm.
+    pub realm: String,
+    /// How many shards.
+    pub shards: u16,
+    /// Bytes of SIP kept for `why --sip`, a shard.
+    pub sip_trace_bytes: usize,
+    /// The listeners.
+    pub listeners: Vec<Listener>,
+    /// The stations.
+    pub stations: Vec<Station>,
+    /// The trunks.
+    pub trunks: Vec<Trunk>,
+    /// The outbound registrations.
+    pub registration_groups: Vec<RegistrationGroup>,
+    /// The services.
+    pub services: Vec<Service>,
+    /// The dial plan.
+    pub dial_plan: DialPlan,
+    /// Media.
+    pub media: Media,
+    /// The registrar.
+    pub registrar: Registrar,
+    /// Stations get a CRLF this often; zero: never.
+    pub keepalive: Duration,
+    /// True if faults may be injected through the API.
+    pub chaos: bool,
+}

@@ -1,0 +1,285 @@
+//! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tandem_protocol::b2bua::LegId;
+use tandem_protocol::dialog::{
+    Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId,
+};
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::Message;
+use tandem_protocol::time::{Instant, Now};
+
+use crate::call::CallActor;
+use crate::env::{Env, Fire, Tell, TimerKey, Told};
+use crate::metrics::ActorKind;
+use crate::shard::Shard;
+use crate::shell::{Fed, Injection, Machine, Shell};
+use crate::sip::endpoint::Owner;
+use crate::supervisor::Guard;
+use crate::timer_wheel::TimerId;
+
+/// The number of the checkpoint's format.
+const FORMAT: u8 = 1;
+
+impl Machine for Dialog {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        Dialog::handle(self, input, now, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Dialog::deadline(self)
+    }
+
+    fn freeze(&self) -> Option<Bytes> {
+        crate::checkpoint::freeze(FORMAT, &self.checkpoint()?)
+    }
+
+    fn thaw(frozen: &Bytes, now: Now) -> Option<Dialog> {
+        crate::checkpoint::thaw(FORMAT, frozen).map(|dialog| Dialog::restore(dialog, now))
+    }
+}
+
+/// How a dialog begins; also what it is ended from if its state is lost before there is a checkpoint.
+#[derive(Clone)]
+pub(crate) enum Origin {
+    /// The peer's INVITE.
+    Incoming {
+        transaction: ServerTransactionId,
+        invite: Message,
+        source: Flow,
+        tag: String,
+        local: Arc<LocalSide>,
+        routing: Routing,
+    },
+    /// Our INVITE.
+    Calling { spec: Box<InviteSpec>, local: Arc<LocalSide> },
+    /// A checkpoint.
+    Restored(Bytes),
+}
+
+impl Origin {
+    fn build(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
+        match self.clone() {
+            Origin::Incoming { transaction, invite, source, tag, local, routing } => {
+                Some(Dialog::incoming(transaction, invite, source, tag, local, routing))
+            }
+            Origin::Calling { spec, local } => Some(Dialog::calling(*spec, local, out)),
+            Origin::Restored(frozen) => Dialog::thaw(&frozen, now),
+        }
+    }
+
+    /// A dialog that only ends what was begun.
+    fn build_to_end(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
+        if let Origin::Calling { spec, local } = self {
+            return Some(Dialog::calling_after_fault((**spec).clone(), local.clone(), now, out));
+        }
+        let mut dialog = self.build(now, out)?;
+        let end =
+            Command::End { status: 500, reason: Some("SIP;cause=500;text=\"internal fault\"".to_owned()) };
+        dialog.handle(&Input::Command(end), now, out);
+        Some(dialog)
+    }
+}
+
+/// What a dialog tells its call.
+pub(crate) struct FromLeg {
+    pub(crate) leg: LegId,
+    pub(crate) events: SmallVec<[LegEvent; 2]>,
+    /// The dialog's checkpoint after these events.
+    pub(crate) frozen: Option<Bytes>,
+}
+
+/// A dialog was rebuilt, or lost.
+pub(crate) struct LegFault {
+    pub(crate) leg: LegId,
+    pub(crate) panic: String,
+    pub(crate) lost: bool,
+}
+
+/// A dialog's actor has ended.
+pub(crate) struct LegDown(pub(crate) LegId);
+
+/// What a dialog asks of the endpoint.
+pub(crate) struct FromDialog {
+    pub(crate) owner: Owner,
+    pub(crate) outputs: SmallVec<[Output; 2]>,
+}
+
+/// The actor.
+pub struct DialogActor {
+    env: Env,
+    shard: Addr<Shard>,
+    call: Addr<CallActor>,
+    leg: LegId,
+    origin: Origin,
+    shell: Shell<Dialog>,
+    /// What the dialog did when it was built, done when its actor has an address.
+    first: Vec<Output>,
+    scratch: Vec<Output>,
+    timer: Option<TimerId>,
+    tag: String,
+    _guard: Guard,
+}
+
+impl DialogActor {
+    /// Starts a dialog of `call`. `None` if the origin is a checkpoint that cannot be read.
+    pub(crate) fn launch(
+        env: &Env,
+        shard: &Addr<Shard>,
+        call: &Addr<CallActor>,
+        leg: LegId,
+        origin: Origin,
+    ) -> Option<Addr<DialogActor>> {
+        let mut first = Vec::new();
+        let dialog = origin.build(env.now(), &mut first)?;
+        let tag = dialog.local_tag().to_owned();
+        let guard = {
+            let (shard, call, tag) = (shard.clone(), call.clone(), tag.clone());
+            Guard::new(env, ActorKind::Dialog, move |_| {
+                shard.tell(DialogDown(tag));
+                call.tell(LegDown(leg));
+            })
+        };
+        let actor = DialogActor {
+            env: env.clone(),
+            shard: shard.clone(),
+            call: call.clone(),
+            leg,
+            origin,
+            shell: Shell::new(dialog),
+            first,
+            scratch: Vec::new(),
+            timer: None,
+            tag,
+            _guard: guard,
+        };
+        Some(actor.start())
+    }
+
+    fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        if self.env.inject_panic(ActorKind::Dialog) {
+            self.shell.inject(Injection::Once);
+        }
+        let mut out = std::mem::take(&mut self.scratch);
+        match self.shell.feed(input, now, &mut out) {
+            Fed::Well => {}
+            Fed::Rebuilt { panic } => self.call.tell(LegFault { leg: self.leg, panic, lost: false }),
+            Fed::Lost { panic } => {
+                self.shell.inject(Injection::None);
+                self.end_after_fault(now, &mut out);
+                self.call.tell(LegFault { leg: self.leg, panic, lost: true });
+            }
+        }
+        self.release(&mut out, ctx);
+        self.scratch = out;
+    }
+
+    /// Ends in good order a dialog whose state is lost: BYE from its checkpoint, else 500 or CANCEL from its origin.
+    fn end_after_fault(&mut self, now: Now, out: &mut Vec<Output>) {
+        let origin = self.shell.frozen().cloned().map_or_else(|| self.origin.clone(), Origin::Restored);
+        match origin.build_to_end(now, out) {
+            Some(dialog) => self.shell.replace(dialog),
+            None => out.push(Output::Finished),
+        }
+    }
+
+    /// Does what the machine wants done.
+    fn release(&mut self, out: &mut Vec<Output>, ctx: &mut Context<Self>) {
+        let mut events = SmallVec::new();
+        let mut outputs = SmallVec::new();
+        let mut finished = false;
+        for output in out.drain(..) {
+            match output {
+                Output::Up(event) => events.push(event),
+                Output::Finished => finished = true,
+                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => outputs.push(output),
+            }
+        }
+        if !outputs.is_empty() {
+            let owner: Owner = ctx.address().downgrade().recipient();
+            self.shard.tell(FromDialog { owner, outputs });
+        }
+        if !events.is_empty() {
+            self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
+        }
+        if finished {
+            ctx.stop();
+        } else if let Some(timer) = self.timer {
+            self.env.arm(timer, self.shell.machine().deadline());
+        }
+    }
+}
+
+impl Actor for DialogActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        self.timer = Some(self.env.timer(TimerKey::Actor(me.downgrade().recipient())));
+        let dialog = self.shell.machine();
+        let invite = dialog.peers_invite();
+        let merge_key =
+            invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
+        let restored = matches!(self.origin, Origin::Restored(_));
+        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.downgrade(), merge_key, restored });
+        if let Origin::Incoming { transaction, .. } = &self.origin {
+            self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
+        }
+        let mut out = std::mem::take(&mut self.first);
+        self.release(&mut out, ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            self.env.forget(timer);
+        }
+    }
+}
+
+/// A dialog has an address: requests with its tag go there.
+pub(crate) struct DialogUp {
+    pub(crate) tag: String,
+    pub(crate) dialog: actix::WeakAddr<DialogActor>,
+    /// Identifies the INVITE that made it, if it was the peer's.
+    pub(crate) merge_key: Option<String>,
+    pub(crate) restored: bool,
+}
+
+/// A dialog hears of a CANCEL of its INVITE.
+pub(crate) struct Own {
+    pub(crate) transaction: ServerTransactionId,
+    pub(crate) owner: Owner,
+}
+
+/// A dialog's actor has ended: its tag means nothing any more.
+pub(crate) struct DialogDown(pub(crate) String);
+
+impl Handler<Told<Input>> for DialogActor {
+    type Result = ();
+    fn handle(&mut self, input: Told<Input>, ctx: &mut Context<Self>) {
+        self.feed(&input.0, ctx);
+    }
+}
+
+impl Handler<Told<Fire>> for DialogActor {
+    type Result = ();
+    fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+        self.feed(&Input::Timeout, ctx);
+    }
+}
+
+impl Handler<Told<Injection>> for DialogActor {
+    type Result = ();
+    fn handle(&mut self, injection: Told<Injection>, ctx: &mut Context<Self>) {
+        self.shell.inject(injection.0);
+        self.feed(&Input::Timeout, ctx);
+    }
+}

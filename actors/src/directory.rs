@@ -1,0 +1,245 @@
+//! The only state that shards share: bindings, trunk health, permits, nonce windows.
+//!
+//! Each entry has one writer, its actor; readers take an [`Arc`] snapshot and never wait. What several write at once
+//! (permits, nonce windows, round robin) is an atomic.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use tandem_protocol::digest::{NonceSigner, NonceWindows};
+use tandem_protocol::registrar::Binding;
+
+use crate::config::{EngineConfig, Listener, Station, Trunk};
+use crate::ids::ShardId;
+use crate::metrics::{Metrics, TrunkMetrics};
+
+/// How many calls something has, and how many it may have.
+#[derive(Debug, Default)]
+pub struct Permits {
+    taken: AtomicU32,
+    limit: u32,
+}
+
+impl Permits {
+    /// At most `limit` at once; 0: any number.
+    pub fn new(limit: u32) -> Permits {
+        Permits { taken: AtomicU32::new(0), limit }
+    }
+
+    /// Taken now.
+    pub fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> bool {
+        let limit = if self.limit == 0 { u32::MAX } else { self.limit };
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
+            .is_ok()
+    }
+
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A place for one call; given back when dropped.
+pub enum Permit {
+    /// Of a station.
+    Station(Arc<StationEntry>),
+    /// Of a trunk.
+    Trunk(Arc<TrunkEntry>),
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        match self {
+            Permit::Station(station) => station.calls.give_back(),
+            Permit::Trunk(trunk) => {
+                trunk.calls.give_back();
+                trunk.metrics.calls.decrement(1.0);
+            }
+        }
+    }
+}
+
+/// What everyone may know of a station.
+pub struct StationEntry {
+    /// Its settings.
+    pub config: Station,
+    /// Its calls.
+    pub calls: Permits,
+    bindings: ArcSwap<Vec<Binding>>,
+}
+
+impl StationEntry {
+    /// Its bindings as of now.
+    pub fn bindings(&self) -> Arc<Vec<Binding>> {
+        self.bindings.load_full()
+    }
+
+    /// Publishes its bindings. Only its actor, and the start from the store, may.
+    pub fn publish(&self, bindings: Vec<Binding>) {
+        self.bindings.store(Arc::new(bindings));
+    }
+
+    /// A place for a call, unless it has as many as it may.
+    pub fn permit(self: &Arc<Self>) -> Option<Permit> {
+        self.calls.take().then(|| Permit::Station(self.clone()))
+    }
+}
+
+/// What everyone may know of a trunk.
+pub struct TrunkEntry {
+    /// Its settings.
+    pub config: Trunk,
+    /// Its calls.
+    pub calls: Permits,
+    /// Its metrics.
+    pub metrics: TrunkMetrics,
+    up: Vec<AtomicBool>,
+    turn: AtomicUsize,
+}
+
+impl TrunkEntry {
+    /// Whether each proxy is up, in the order of the settings.
+    pub fn health(&self) -> Vec<bool> {
+        self.up.iter().map(|up| up.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Notes a proxy's health; true if that changed it. Only the trunk's actor may.
+    pub fn set_health(&self, proxy: SocketAddr, up: bool) -> bool {
+        let Some(place) = self.config.proxies.iter().position(|p| *p == proxy) else { return false };
+        self.metrics.up[place].set(if up { 1.0 } else { 0.0 });
+        self.up[place].swap(up, Ordering::Relaxed) != up
+    }
+
+    /// Whose turn it is, for round robin.
+    pub fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A place for a call, unless it has as many as it may.
+    pub fn permit(self: &Arc<Self>) -> Option<Permit> {
+        let taken = self.calls.take();
+        if taken {
+            self.metrics.calls.increment(1.0);
+        }
+        taken.then(|| Permit::Trunk(self.clone()))
+    }
+}
+
+/// The shared state of one engine.
+pub struct Directory {
+    stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
+    trunks: BTreeMap<Arc<str>, Arc<TrunkEntry>>,
+    domains: Vec<String>,
+    shards: u16,
+    /// Makes and knows our nonces.
+    pub nonces: NonceSigner,
+    /// Which nonce counts were used.
+    pub windows: NonceWindows,
+    draining: AtomicBool,
+}
+
+impl Directory {
+    /// The directory of an engine that starts.
+    pub fn new(
+        config: &EngineConfig,
+        metrics: &Metrics,
+        nonces: NonceSigner,
+        windows: NonceWindows,
+    ) -> Directory {
+        let station = |s: &Station| StationEntry {
+            config: s.clone(),
+            calls: Permits::new(s.max_calls),
+            bindings: ArcSwap::default(),
+        };
+        let trunk = |t: &Trunk| TrunkEntry {
+            config: t.clone(),
+            calls: Permits::new(t.max_calls),
+            metrics: metrics.trunk(&t.name, &t.proxies),
+            up: t.proxies.iter().map(|_| AtomicBool::new(true)).collect(),
+            turn: AtomicUsize::new(0),
+        };
+        let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
+        for Listener { address, external, .. } in &config.listeners {
+            domains.push(address.ip().to_string());
+            domains.push(external.ip().to_string());
+        }
+        domains.sort();
+        domains.dedup();
+        Directory {
+            stations: config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect(),
+            trunks: config.trunks.iter().map(|t| (t.name.clone(), Arc::new(trunk(t)))).collect(),
+            domains,
+            shards: config.shards,
+            nonces,
+            windows,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// A station by name.
+    pub fn station(&self, name: &str) -> Option<&Arc<StationEntry>> {
+        self.stations.get(name)
+    }
+
+    /// A station by the user part of a From or To: its name, or its extension.
+    pub fn station_of_user(&self, user: &str) -> Option<&Arc<StationEntry>> {
+        self.stations.get(user).or_else(|| self.stations.values().find(|s| s.config.extension == user))
+    }
+
+    /// Every station, by name.
+    pub fn stations(&self) -> impl Iterator<Item = &Arc<StationEntry>> {
+        self.stations.values()
+    }
+
+    /// A trunk by name.
+    pub fn trunk(&self, name: &str) -> Option<&Arc<TrunkEntry>> {
+        self.trunks.get(name)
+    }
+
+    /// Every trunk, by name.
+    pub fn trunks(&self) -> impl Iterator<Item = &Arc<TrunkEntry>> {
+        self.trunks.values()
+    }
+
+    /// The trunk a UDP datagram belongs to by its source: one of its proxies, or within `accept_from`.
+    pub fn trunk_of_source(&self, from: SocketAddr) -> Option<&Arc<TrunkEntry>> {
+        self.trunks.values().find(|t| t.config.proxies.contains(&from)).or_else(|| {
+            self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
+        })
+    }
+
+    /// True if `host` is one of our domains.
+    pub fn is_ours(&self, host: &str) -> bool {
+        self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(host))
+    }
+
+    /// The shard where the actor of a station, trunk or registration group lives.
+    pub fn home(&self, name: &str) -> ShardId {
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        ShardId((hash % u64::from(self.shards.max(1))) as u16)
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// True while new calls are refused.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new calls from now on, or no longer.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,57 @@
+//! One engine: shards and media workers on arbiter threads, a store, and the questions that may be asked of them.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::env::{Shared, Tell};
+use crate::ids::ShardId;
+use crate::shard::{Ask, Asked, Shard};
+
+/// The actors of one engine, for those who ask.
+#[derive(Clone)]
+pub struct Engine {
+    shards: Vec<Addr<Shard>>,
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// An engine whose shards have been started.
+    pub fn new(shards: Vec<Addr<Shard>>, shared: Arc<Shared>) -> Engine {
+        Engine { shards, shared }
+    }
+
+    /// What all shards share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Asks one shard. The answers are all there when this returns.
+    pub async fn ask(&self, shard: ShardId, ask: Ask) -> Vec<Value> {
+        let (reply, answers) = mpsc::unbounded_channel();
+        if let Some(shard) = self.shards.get(usize::from(shard.0)) {
+            shard.tell(Asked(ask, reply));
+        }
+        collect(answers).await
+    }
+
+    /// Asks every shard.
+    pub async fn ask_all(&self, ask: Ask) -> Vec<Value> {
+        let (reply, answers) = mpsc::unbounded_channel();
+        for shard in &self.shards {
+            shard.tell(Asked(ask.clone(), reply.clone()));
+        }
+        drop(reply);
+        collect(answers).await
+    }
+}
+
+async fn collect(mut answers: mpsc::UnboundedReceiver<Value>) -> Vec<Value> {
+    let mut all = Vec::new();
+    while let Some(answer) = answers.recv().await {
+        all.push(answer);
+    }
+    all
+}

@@ -1,0 +1,292 @@
+//! The seams: the only way out of an actor.
+//!
+//! An actor asks its [`Env`] for the time, for chance, for the network, the store, media and other shards, and for nothing
+//! else; so the same actors run on threads and sockets, and in virtual time on one thread. [`Tell::tell`] is the only way
+//! one actor writes to another: each message carries a token, and a simulation that counts the tokens knows when all
+//! mailboxes are empty.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message, Recipient, WeakRecipient};
+use bytes::Bytes;
+use tandem_protocol::flow::Flow;
+use tandem_protocol::time::{Instant, Now};
+
+use crate::config::EngineConfig;
+use crate::directory::Directory;
+use crate::ids::{Names, ShardId};
+use crate::media_pool::order::MediaOrder;
+use crate::metrics::{ActorKind, Metrics};
+use crate::shard::LinkMessage;
+use crate::sip::endpoint::TransactionKey;
+use crate::store::{Batch, Store};
+use crate::supervisor::Census;
+use crate::timer_wheel::{TimerId, TimerWheel};
+
+/// What an engine takes from outside, one implementation for threads and sockets and one for virtual time.
+pub trait Seams {
+    /// Both clocks.
+    fn now(&self) -> Now;
+    /// Chance: seeded in a simulation.
+    fn random(&self) -> u64;
+    /// Sends a datagram. An error is final for this datagram; retransmission is the protocol's business.
+    fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent>;
+    /// Hands a message to another shard, or to this one later.
+    fn link(&self, to: ShardId, message: LinkMessage);
+    /// Asks that this shard be told the time at `at`; replaces the last such wish.
+    fn wake_at(&self, at: Instant);
+    /// Hands an order to a media worker.
+    fn media(&self, worker: u16, order: MediaOrder);
+    /// True if an actor of this kind shall panic at its next input: never outside a simulation.
+    fn inject_panic(&self, kind: ActorKind) -> bool;
+}
+
+/// A datagram could not be handed to the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsent {
+    /// The socket's buffer is full: as good as lost on the way.
+    #[error("the socket's buffer is full")]
+    Full,
+    /// There is no way to that address.
+    #[error("the address cannot be reached")]
+    Unreachable,
+}
+
+/// What all shards of one engine share.
+pub struct Shared {
+    /// The settings.
+    pub config: EngineConfig,
+    /// Bindings, trunk health, permits, nonce windows.
+    pub directory: Directory,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// How names are made.
+    pub names: Names,
+    /// How many actors of each kind live.
+    pub census: Census,
+    /// Keys the hash that places an inbound INVITE; kept in the store, so that a restart places it alike.
+    pub placement_key: u64,
+}
+
+/// Whose timer it is.
+#[derive(Clone)]
+pub(crate) enum TimerKey {
+    /// A transaction of the endpoint.
+    Transaction(TransactionKey),
+    /// An actor.
+    Actor(WeakRecipient<Told<Fire>>),
+}
+
+struct Inner {
+    seams: Box<dyn Seams>,
+    shard: ShardId,
+    shared: Arc<Shared>,
+    timers: RefCell<TimerWheel<TimerKey>>,
+    wake: Cell<Option<Instant>>,
+}
+
+/// One shard's way out. Cheap to clone; never leaves its thread.
+#[derive(Clone)]
+pub struct Env(Rc<Inner>);
+
+impl Env {
+    /// The way out of `shard`.
+    pub fn new(shard: ShardId, shared: Arc<Shared>, seams: Box<dyn Seams>) -> Env {
+        let timers = RefCell::new(TimerWheel::new(seams.now().mono));
+        Env(Rc::new(Inner { seams, shard, shared, timers, wake: Cell::new(None) }))
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        self.0.seams.now()
+    }
+
+    /// Chance.
+    pub fn random(&self) -> u64 {
+        self.0.seams.random()
+    }
+
+    /// This shard.
+    pub fn shard(&self) -> ShardId {
+        self.0.shard
+    }
+
+    /// What all shards share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &EngineConfig {
+        &self.0.shared.config
+    }
+
+    /// Bindings, trunk health, permits, nonce windows.
+    pub fn directory(&self) -> &Directory {
+        &self.0.shared.directory
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.shared.metrics
+    }
+
+    /// Queues a batch for the store.
+    pub fn submit(&self, batch: Batch) {
+        self.0.shared.store.submit(batch);
+    }
+
+    /// Sends a datagram.
+    pub fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent> {
+        self.0.seams.transmit(flow, datagram)
+    }
+
+    /// Hands a message to a shard.
+    pub fn link(&self, to: ShardId, message: LinkMessage) {
+        if to != self.0.shard {
+            self.metrics().crossings.increment(1);
+        }
+        self.0.seams.link(to, message);
+    }
+
+    /// Hands an order to a media worker.
+    pub fn media(&self, worker: u16, order: MediaOrder) {
+        self.0.seams.media(worker, order);
+    }
+
+    /// True if an actor of this kind shall panic now.
+    pub fn inject_panic(&self, kind: ActorKind) -> bool {
+        self.0.seams.inject_panic(kind)
+    }
+
+    /// A new tag or Call-ID that leads back to this shard.
+    pub fn name(&self) -> String {
+        self.0.shared.names.make(self.0.shard, self.random())
+    }
+
+    /// A new, disarmed timer of an actor.
+    pub(crate) fn timer(&self, owner: TimerKey) -> TimerId {
+        self.0.timers.borrow_mut().insert(owner)
+    }
+
+    /// Arms, re-arms or disarms a timer.
+    pub(crate) fn arm(&self, timer: TimerId, at: Option<Instant>) {
+        let mut timers = self.0.timers.borrow_mut();
+        timers.arm(timer, at);
+        let next = timers.next_wake();
+        drop(timers);
+        self.want_wake(next);
+    }
+
+    /// Forgets a timer.
+    pub(crate) fn forget(&self, timer: TimerId) {
+        self.0.timers.borrow_mut().remove(timer);
+    }
+
+    /// Takes what is due and asks to be woken for the next.
+    pub(crate) fn sweep(&self, due: &mut Vec<TimerKey>) {
+        let now = self.now().mono;
+        self.0.wake.set(None);
+        let mut timers = self.0.timers.borrow_mut();
+        timers.sweep(now, due);
+        let next = timers.next_wake();
+        drop(timers);
+        self.want_wake(next);
+    }
+
+    fn want_wake(&self, next: Option<Instant>) {
+        if let Some(at) = next
+            && self.0.wake.get().is_none_or(|asked| at < asked)
+        {
+            self.0.wake.set(Some(at));
+            self.0.seams.wake_at(at);
+        }
+    }
+
+    /// How many timers exist on this shard.
+    pub fn timers(&self) -> usize {
+        self.0.timers.borrow().len()
+    }
+}
+
+thread_local!(static IN_FLIGHT: Cell<i64> = const { Cell::new(0) });
+
+/// Rides in each message; its end (handled, or lost with a mailbox) is what makes quiescence exact.
+#[derive(Debug)]
+pub struct Token(());
+
+impl Token {
+    fn new() -> Token {
+        IN_FLIGHT.with(|count| count.set(count.get() + 1));
+        Token(())
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // A message may be dropped while its thread ends.
+        let _ = IN_FLIGHT.try_with(|count| count.set(count.get() - 1));
+    }
+}
+
+/// Messages told and not yet handled. Only meaningful where all actors live on one thread.
+pub fn in_flight() -> i64 {
+    IN_FLIGHT.with(Cell::get)
+}
+
+/// A message on its way, with its token.
+#[derive(Debug)]
+pub struct Told<T>(pub T, Token);
+
+impl<T: Send + 'static> Message for Told<T> {
+    type Result = ();
+}
+
+/// The time has come that an actor's machine asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Fire;
+
+/// The one way to write to an actor. It never waits; what the receiver cannot keep up with is bounded at ingress.
+pub trait Tell<T> {
+    /// Puts `message` into the actor's mailbox; into nothing if the actor has ended.
+    fn tell(&self, message: T);
+}
+
+impl<A, T> Tell<T> for Addr<A>
+where
+    A: Actor + Handler<Told<T>>,
+    A::Context: ToEnvelope<A, Told<T>>,
+    T: Send + 'static,
+{
+    fn tell(&self, message: T) {
+        self.do_send(Told(message, Token::new()));
+    }
+}
+
+impl<T: Send + 'static> Tell<T> for Recipient<Told<T>> {
+    fn tell(&self, message: T) {
+        self.do_send(Told(message, Token::new()));
+    }
+}
+
+/// A datagram that a listener received.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    /// The listener and the sender.
+    pub flow: Flow,
+    /// What it holds.
+    pub bytes: Bytes,
+}
+
+impl Datagram {
+    /// A datagram from `remote` to listener number `listener`.
+    pub fn new(listener: u16, remote: SocketAddr, bytes: Bytes) -> Datagram {
+        Datagram { flow: Flow { listener, remote }, bytes }
+    }
+}

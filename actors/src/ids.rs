@@ -1,0 +1,63 @@
+//! Names the engine makes: Call-IDs, tags and call ids. Node and shard are part of each, so that whatever comes back finds its shard.
+
+use std::sync::Arc;
+
+/// A shard's place, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ShardId(pub u16);
+
+/// Makes and reads names of one node.
+#[derive(Clone, Debug)]
+pub struct Names {
+    node: u16,
+}
+
+const LENGTH: usize = 1 + 4 + 2 + 16;
+
+impl Names {
+    /// Names of the node called `node`.
+    pub fn new(node: &str) -> Names {
+        // FNV-1a: stable across releases, because names outlive the process.
+        let hash = node
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        Names { node: (hash ^ (hash >> 32)) as u16 }
+    }
+
+    /// A new name on `shard`: `t`, four hex digits of the node, two of the shard, sixteen of `random`.
+    pub fn make(&self, shard: ShardId, random: u64) -> String {
+        format!("t{:04x}{:02x}{random:016x}", self.node, shard.0 & 0xff)
+    }
+
+    /// A new call id, by which log, events, CDR and API know a call.
+    pub fn call_id(&self, shard: ShardId, random: u64) -> Arc<str> {
+        Arc::from(format!("c{:02x}{random:016x}", shard.0 & 0xff))
+    }
+
+    /// The shard a name of ours was made on; `None` for names of others.
+    pub fn shard_of(&self, name: &[u8]) -> Option<ShardId> {
+        if name.len() != LENGTH || name.first() != Some(&b't') {
+            return None;
+        }
+        let text = std::str::from_utf8(name).ok()?;
+        if u16::from_str_radix(text.get(1..5)?, 16).ok()? != self.node {
+            return None;
+        }
+        u16::from_str_radix(text.get(5..7)?, 16).ok().map(ShardId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_back_to_its_shard_and_a_strangers_does_not() {
+        let names = Names::new("a");
+        let name = names.make(ShardId(3), 0xfeed);
+        assert_eq!(names.shard_of(name.as_bytes()), Some(ShardId(3)));
+        assert_eq!(Names::new("b").shard_of(name.as_bytes()), None);
+        assert_eq!(names.shard_of(b"t00zz"), None);
+        assert_eq!(names.shard_of("t\u{e9}\u{e9}00112233445566778899".as_bytes()), None);
+    }
+}

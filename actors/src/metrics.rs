@@ -1,0 +1,451 @@
+//! The engine's metrics: every handle made once, on a recorder of the engine's own.
+
+use std::sync::Arc;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
+use tandem_protocol::message::Method;
+
+/// Why an INVITE was refused before it became a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not understood.
+    Malformed,
+    /// No or wrong credentials.
+    Unauthorized,
+    /// No route for what was dialled.
+    NotFound,
+    /// No common media.
+    Media,
+    /// No media port left.
+    NoPort,
+    /// A limit on calls is reached.
+    Limit,
+    /// An extension is required that is not there.
+    Unsupported,
+    /// It has come by us before.
+    Loop,
+    /// The engine is draining.
+    Draining,
+}
+
+impl Refusal {
+    const ALL: [Refusal; 9] = [
+        Refusal::Malformed,
+        Refusal::Unauthorized,
+        Refusal::NotFound,
+        Refusal::Media,
+        Refusal::NoPort,
+        Refusal::Limit,
+        Refusal::Unsupported,
+        Refusal::Loop,
+        Refusal::Draining,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Malformed => "malformed",
+            Refusal::Unauthorized => "unauthorized",
+            Refusal::NotFound => "not_found",
+            Refusal::Media => "media",
+            Refusal::NoPort => "no_port",
+            Refusal::Limit => "limit",
+            Refusal::Unsupported => "unsupported",
+            Refusal::Loop => "loop",
+            Refusal::Draining => "draining",
+        }
+    }
+}
+
+/// The kinds of actor, for restarts and shed messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    /// A shard.
+    Shard,
+    /// A call.
+    Call,
+    /// A dialog.
+    Dialog,
+    /// A station.
+    Station,
+    /// A trunk.
+    Trunk,
+    /// A registration group.
+    RegistrationGroup,
+    /// A media session.
+    MediaSession,
+    /// A media worker.
+    MediaWorker,
+}
+
+impl ActorKind {
+    /// Every kind.
+    pub const ALL: [ActorKind; 8] = [
+        ActorKind::Shard,
+        ActorKind::Call,
+        ActorKind::Dialog,
+        ActorKind::Station,
+        ActorKind::Trunk,
+        ActorKind::RegistrationGroup,
+        ActorKind::MediaSession,
+        ActorKind::MediaWorker,
+    ];
+
+    /// The label's value, and the first part of an actor's id in the supervision tree.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActorKind::Shard => "shard",
+            ActorKind::Call => "call",
+            ActorKind::Dialog => "dialog",
+            ActorKind::Station => "station",
+            ActorKind::Trunk => "trunk",
+            ActorKind::RegistrationGroup => "registration_group",
+            ActorKind::MediaSession => "media_session",
+            ActorKind::MediaWorker => "media_worker",
+        }
+    }
+}
+
+const METHODS: [Method; 15] = [
+    Method::Invite,
+    Method::Ack,
+    Method::Bye,
+    Method::Cancel,
+    Method::Options,
+    Method::Register,
+    Method::Info,
+    Method::Update,
+    Method::Prack,
+    Method::Refer,
+    Method::Notify,
+    Method::Subscribe,
+    Method::Message,
+    Method::Publish,
+    Method::Other,
+];
+
+/// Makes handles on one recorder.
+#[derive(Clone)]
+pub struct Registry(Arc<dyn Recorder + Send + Sync>);
+
+static METADATA: Metadata<'static> = Metadata::new("tandem", Level::INFO, None);
+
+impl Registry {
+    /// Handles of `recorder`.
+    pub fn new(recorder: Arc<dyn Recorder + Send + Sync>) -> Registry {
+        Registry(recorder)
+    }
+
+    fn key(name: &'static str, labels: &[(&'static str, String)]) -> Key {
+        let labels: Vec<Label> = labels.iter().map(|(k, v)| Label::new(*k, v.clone())).collect();
+        Key::from_parts(name, labels)
+    }
+
+    /// A counter, which exists from now on at 0.
+    pub fn counter(&self, name: &'static str, labels: &[(&'static str, String)]) -> Counter {
+        let counter = self.0.register_counter(&Self::key(name, labels), &METADATA);
+        counter.increment(0);
+        counter
+    }
+
+    /// A gauge, which exists from now on at 0.
+    pub fn gauge(&self, name: &'static str, labels: &[(&'static str, String)]) -> Gauge {
+        let gauge = self.0.register_gauge(&Self::key(name, labels), &METADATA);
+        gauge.set(0.0);
+        gauge
+    }
+
+    /// A histogram.
+    pub fn histogram(&self, name: &'static str, labels: &[(&'static str, String)]) -> Histogram {
+        self.0.register_histogram(&Self::key(name, labels), &METADATA)
+    }
+
+    /// Says what a metric means.
+    pub fn describe(&self, kind: Describe, name: &'static str, unit: Option<Unit>, text: &'static str) {
+        let name = metrics::KeyName::from_const_str(name);
+        let text = SharedString::const_str(text);
+        match kind {
+            Describe::Counter => self.0.describe_counter(name, unit, text),
+            Describe::Gauge => self.0.describe_gauge(name, unit, text),
+            Describe::Histogram => self.0.describe_histogram(name, unit, text),
+        }
+    }
+}
+
+/// The kinds of metric.
+#[derive(Clone, Copy, Debug)]
+pub enum Describe {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts observations in buckets.
+    Histogram,
+}
+
+/// What a trunk counts.
+#[derive(Clone)]
+pub struct TrunkMetrics {
+    /// One gauge a proxy: 1 up, 0 down.
+    pub up: Vec<Gauge>,
+    /// Calls that went on to the next proxy because of a status.
+    pub failover_status: Counter,
+    /// Calls that went on because a proxy was silent.
+    pub failover_timeout: Counter,
+    /// Calls that went on because a request could not be sent.
+    pub failover_transport: Counter,
+    /// Calls up.
+    pub calls: Gauge,
+}
+
+/// What a media worker counts.
+#[derive(Clone)]
+pub struct WorkerMetrics {
+    /// Sessions.
+    pub sessions: Gauge,
+    /// Seconds a wake-up of the packet loop took.
+    pub step: Histogram,
+}
+
+/// The handles of one engine.
+pub struct Metrics {
+    registry: Registry,
+    /// Calls that exist now.
+    pub calls_active: Gauge,
+    /// Ended calls by result: answered, busy, no_answer, abandoned, rejected, failed.
+    calls: Vec<(&'static str, Counter)>,
+    refused: Vec<Counter>,
+    /// Seconds from INVITE to its 200.
+    pub call_setup: Histogram,
+    messages_in: Vec<Counter>,
+    messages_out: Vec<Counter>,
+    /// SIP datagrams that were dropped: not SIP at all, or malformed beyond an answer.
+    pub sip_dropped: Counter,
+    /// Transactions that exist now.
+    pub transactions_active: Gauge,
+    /// Bindings that exist now.
+    pub registrations_active: Gauge,
+    /// Failed authentications.
+    pub auth_failures: Counter,
+    restarts: Vec<Counter>,
+    shed: Vec<Counter>,
+    /// Messages that went from one shard to another.
+    pub crossings: Counter,
+    /// RTP packets received.
+    pub rtp_in: Counter,
+    /// RTP packets sent.
+    pub rtp_out: Counter,
+    /// RTP packets that never came.
+    pub rtp_lost: Counter,
+    /// Interarrival jitter of ended legs, in seconds.
+    pub rtp_jitter: Histogram,
+    /// Media packets refused.
+    pub rtp_refused: Counter,
+    /// Free media ports (pairs) that are bound and ready.
+    pub media_ports_free: Gauge,
+    /// Recordings now.
+    pub recordings_active: Gauge,
+    /// Recordings that died, of a full disk for example.
+    pub recordings_failed: Counter,
+    /// Answers that left before their checkpoint was committed.
+    pub unprotected_answers: Counter,
+}
+
+/// Results of calls, as `tandem_calls_total` names them.
+pub const CALL_RESULTS: [&str; 6] = ["answered", "busy", "no_answer", "abandoned", "rejected", "failed"];
+
+impl Metrics {
+    /// Makes every handle; every counter known now starts at 0.
+    pub fn new(registry: Registry) -> Metrics {
+        describe(&registry);
+        let messages = |direction: &str| {
+            METHODS
+                .iter()
+                .map(|method| {
+                    let labels = [
+                        ("direction", direction.to_owned()),
+                        ("method", method.as_str().to_owned()),
+                        ("transport", "udp".to_owned()),
+                    ];
+                    registry.counter("tandem_sip_messages_total", &labels)
+                })
+                .collect()
+        };
+        let per_actor = |name| {
+            ActorKind::ALL
+                .iter()
+                .map(|kind| registry.counter(name, &[("actor", kind.as_str().to_owned())]))
+                .collect()
+        };
+        Metrics {
+            calls_active: registry.gauge("tandem_calls_active", &[]),
+            calls: CALL_RESULTS
+                .iter()
+                .map(|result| {
+                    (*result, registry.counter("tandem_calls_total", &[("result", (*result).to_owned())]))
+                })
+                .collect(),
+            refused: Refusal::ALL
+                .iter()
+                .map(|why| {
+                    registry.counter("tandem_invites_refused_total", &[("reason", why.as_str().to_owned())])
+                })
+                .collect(),
+            call_setup: registry.histogram("tandem_call_setup_seconds", &[]),
+            messages_in: messages("in"),
+            messages_out: messages("out"),
+            sip_dropped: registry.counter("tandem_sip_dropped_total", &[]),
+            transactions_active: registry.gauge("tandem_transactions_active", &[]),
+            registrations_active: registry.gauge("tandem_registrations_active", &[]),
+            auth_failures: registry.counter("tandem_auth_failures_total", &[]),
+            restarts: per_actor("tandem_actor_restarts_total"),
+            shed: per_actor("tandem_mailbox_shed_total"),
+            crossings: registry.counter("tandem_shard_crossings_total", &[]),
+            rtp_in: registry.counter("tandem_rtp_packets_total", &[("direction", "in".to_owned())]),
+            rtp_out: registry.counter("tandem_rtp_packets_total", &[("direction", "out".to_owned())]),
+            rtp_lost: registry.counter("tandem_rtp_lost_total", &[]),
+            rtp_jitter: registry.histogram("tandem_rtp_jitter_seconds", &[]),
+            rtp_refused: registry.counter("tandem_rtp_refused_total", &[]),
+            media_ports_free: registry.gauge("tandem_media_ports_free", &[]),
+            recordings_active: registry.gauge("tandem_recordings_active", &[]),
+            recordings_failed: registry.counter("tandem_recordings_failed_total", &[]),
+            unprotected_answers: registry.counter("tandem_unprotected_answers_total", &[]),
+            registry,
+        }
+    }
+
+    /// Makes handles that settings name: per trunk, per worker.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The handles of one trunk.
+    pub fn trunk(&self, name: &str, proxies: &[std::net::SocketAddr]) -> TrunkMetrics {
+        let failover = |cause: &str| {
+            let labels = [("trunk", name.to_owned()), ("cause", cause.to_owned())];
+            self.registry.counter("tandem_trunk_failovers_total", &labels)
+        };
+        TrunkMetrics {
+            up: proxies
+                .iter()
+                .map(|proxy| {
+                    let labels = [("trunk", name.to_owned()), ("proxy", proxy.to_string())];
+                    let gauge = self.registry.gauge("tandem_trunk_up", &labels);
+                    gauge.set(1.0);
+                    gauge
+                })
+                .collect(),
+            failover_status: failover("status"),
+            failover_timeout: failover("timeout"),
+            failover_transport: failover("transport"),
+            calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
+        }
+    }
+
+    /// The handles of one media worker.
+    pub fn worker(&self, worker: u16) -> WorkerMetrics {
+        let labels = [("worker", worker.to_string())];
+        WorkerMetrics {
+            sessions: self.registry.gauge("tandem_media_sessions_active", &labels),
+            step: self.registry.histogram("tandem_media_step_seconds", &labels),
+        }
+    }
+
+    /// Counts an ended call.
+    pub fn call_ended(&self, result: &str) {
+        if let Some((_, counter)) = self.calls.iter().find(|(name, _)| *name == result) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a refused INVITE.
+    pub fn refuse(&self, why: Refusal) {
+        self.refused[why as usize].increment(1);
+    }
+
+    /// Counts a SIP message that came.
+    pub fn message_in(&self, method: Method) {
+        self.messages_in[method as usize].increment(1);
+    }
+
+    /// Counts a SIP message that went.
+    pub fn message_out(&self, method: Method) {
+        self.messages_out[method as usize].increment(1);
+    }
+
+    /// Counts an actor's restart.
+    pub fn restarted(&self, kind: ActorKind) {
+        self.restarts[kind as usize].increment(1);
+    }
+
+    /// Counts messages that a bound refused.
+    pub fn shed(&self, kind: ActorKind, count: u64) {
+        self.shed[kind as usize].increment(count);
+    }
+}
+
+fn describe(registry: &Registry) {
+    use Describe::{Counter, Gauge, Histogram};
+    let seconds = Some(Unit::Seconds);
+    registry.describe(Gauge, "tandem_calls_active", None, "Calls that exist now");
+    registry.describe(Counter, "tandem_calls_total", None, "Ended calls by result");
+    registry.describe(
+        Counter,
+        "tandem_invites_refused_total",
+        None,
+        "INVITEs that did not become calls, by reason",
+    );
+    registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
+    registry.describe(
+        Counter,
+        "tandem_sip_messages_total",
+        None,
+        "SIP messages by direction, method and transport",
+    );
+    registry.describe(Counter, "tandem_sip_dropped_total", None, "Datagrams on SIP ports that were not SIP");
+    registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
+    registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
+    registry.describe(Counter, "tandem_auth_failures_total", None, "Wrong credentials");
+    registry.describe(Gauge, "tandem_trunk_up", None, "1 if the proxy of the trunk is up");
+    registry.describe(
+        Counter,
+        "tandem_trunk_failovers_total",
+        None,
+        "Calls that went on to another proxy, by cause",
+    );
+    registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
+    registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");
+    registry.describe(
+        Counter,
+        "tandem_mailbox_shed_total",
+        None,
+        "Messages refused by a bound, by kind of actor",
+    );
+    registry.describe(Counter, "tandem_shard_crossings_total", None, "Messages from one shard to another");
+    registry.describe(Gauge, "tandem_media_sessions_active", None, "Media sessions now, by worker");
+    registry.describe(
+        Histogram,
+        "tandem_media_step_seconds",
+        seconds,
+        "How long one wake-up of the packet loop took",
+    );
+    registry.describe(Counter, "tandem_rtp_packets_total", None, "RTP packets by direction");
+    registry.describe(Counter, "tandem_rtp_lost_total", None, "RTP packets that never came, of ended legs");
+    registry.describe(Histogram, "tandem_rtp_jitter_seconds", seconds, "Interarrival jitter of ended legs");
+    registry.describe(
+        Counter,
+        "tandem_rtp_refused_total",
+        None,
+        "Media packets refused: foreign source, not RTP",
+    );
+    registry.describe(Gauge, "tandem_media_ports_free", None, "Bound port pairs that no call uses");
+    registry.describe(Gauge, "tandem_recordings_active", None, "Recordings now");
+    registry.describe(Counter, "tandem_recordings_failed_total", None, "Recordings that died");
+    registry.describe(
+        Counter,
+        "tandem_unprotected_answers_total",
+        None,
+        "Answers sent before their checkpoint was committed",
+    );
+}

@@ -1,0 +1,442 @@
+//! A shard: one thread's share of the engine. It owns the endpoint, the free ports and the calls, and supervises its actors.
+
+mod ask;
+mod invite;
+mod named;
+mod restore;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use smallvec::SmallVec;
+use tandem_protocol::dialog::{Input, Output};
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::framing::peek_call_id;
+use tandem_protocol::message::{Header, Message, Method};
+use tandem_protocol::time::{Instant, UnixMillis};
+
+use crate::call::{CallActor, Committed};
+use crate::calls::CallKey;
+use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
+use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
+use crate::ids::ShardId;
+use crate::map::Map;
+use crate::media_pool::leases::Leases;
+use crate::media_pool::order::{Lease, MediaEvent};
+use crate::metrics::ActorKind;
+use crate::registrar::{Register, RegisterDone};
+use crate::registration_group::GroupActor;
+use crate::sip::endpoint::{Endpoint, New, Outgoing};
+use crate::station::StationActor;
+use crate::supervisor::Guard;
+use crate::timer_wheel::TimerId;
+use crate::trunk::TrunkActor;
+
+pub use ask::{Ask, Asked, parse_call_id};
+pub(crate) use invite::merge_key;
+pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest};
+pub use restore::{Restore, Restored, read_records};
+
+/// What crosses from one shard, from the store or from media to a shard.
+pub enum LinkMessage {
+    /// A datagram that another shard's socket received.
+    Datagram(Datagram),
+    /// Tickets of committed batches: the token, and whether it was committed.
+    Committed(Vec<(u64, bool)>),
+    /// A verified REGISTER, for the station's shard.
+    Register(Box<Register>),
+    /// Its answer, for the shard it came to.
+    RegisterDone(Box<RegisterDone>),
+    /// A media worker's news.
+    Media(MediaEvent),
+    /// A proxy's health as a call saw it, for the trunk's shard.
+    Trunk(TrunkReport),
+}
+
+/// Datagrams that came together.
+pub struct Datagrams(pub SmallVec<[Datagram; 16]>);
+
+/// The time has come that was asked for with [`crate::env::Seams::wake_at`].
+pub struct Tick;
+
+/// Messages from elsewhere, in order.
+pub struct Linked(pub Vec<LinkMessage>);
+
+/// A call's actor has ended.
+pub(crate) struct CallDown(pub(crate) CallKey);
+
+/// Ports that a call never used.
+pub(crate) struct Returned(pub(crate) Vec<Lease>);
+
+/// What a call saw of a proxy.
+#[derive(Clone, Debug)]
+pub struct TrunkReport {
+    /// The trunk.
+    pub trunk: Arc<str>,
+    /// The proxy.
+    pub proxy: std::net::SocketAddr,
+    /// Whether it answered.
+    pub up: bool,
+}
+
+/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says.
+pub fn place(shared: &Shared, bytes: &[u8]) -> Option<ShardId> {
+    let call_id = peek_call_id(bytes)?;
+    Some(place_call_id(shared, call_id))
+}
+
+fn place_call_id(shared: &Shared, call_id: &[u8]) -> ShardId {
+    let shards = u64::from(shared.directory.shards().max(1));
+    if let Some(shard) = shared.names.shard_of(call_id) {
+        return ShardId((u64::from(shard.0) % shards) as u16);
+    }
+    let seed = 0xcbf2_9ce4_8422_2325_u64 ^ shared.placement_key;
+    let hash = call_id.iter().fold(seed, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    ShardId(((hash ^ (hash >> 32)) % shards) as u16)
+}
+
+struct KnownDialog {
+    dialog: actix::WeakAddr<DialogActor>,
+    /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
+    merge_key: Option<String>,
+    restored: bool,
+}
+
+/// The actor.
+pub struct Shard {
+    env: Env,
+    endpoint: Endpoint,
+    leases: Leases,
+    calls: Map<CallKey, Addr<CallActor>>,
+    dialogs: Map<String, KnownDialog>,
+    merges: Map<String, String>,
+    stations: BTreeMap<Arc<str>, Addr<StationActor>>,
+    station_tokens: Map<u64, Arc<str>>,
+    trunks: BTreeMap<Arc<str>, Addr<TrunkActor>>,
+    groups: BTreeMap<Arc<str>, Addr<GroupActor>>,
+    /// When bindings of passive stations expire.
+    expiries: BTreeSet<(UnixMillis, Arc<str>)>,
+    expiry_of: BTreeMap<Arc<str>, UnixMillis>,
+    /// Named actors that rest after a fault, and how often each has failed.
+    resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
+    failures: BTreeMap<(ActorKind, Arc<str>), u32>,
+    keepalive_at: Option<Instant>,
+    keepalive_turn: u64,
+    timer: Option<TimerId>,
+    due: Vec<TimerKey>,
+    _guard: Guard,
+}
+
+impl Shard {
+    /// A shard that uses `env`.
+    pub fn new(env: Env) -> Shard {
+        let key = env.random();
+        let workers = env.config().media.workers;
+        Shard {
+            endpoint: Endpoint::new(env.clone()),
+            leases: Leases::new(workers),
+            calls: crate::map::new(key),
+            dialogs: crate::map::new(key ^ 1),
+            merges: crate::map::new(key ^ 2),
+            stations: BTreeMap::new(),
+            station_tokens: crate::map::new(key ^ 3),
+            trunks: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            expiry_of: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            keepalive_at: None,
+            keepalive_turn: 0,
+            timer: None,
+            due: Vec::new(),
+            _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
+            env,
+        }
+    }
+
+    fn receive(&mut self, datagram: Datagram, ctx: &mut Context<Self>) {
+        match place(self.env.shared(), &datagram.bytes) {
+            Some(home) if home != self.env.shard() => self.env.link(home, LinkMessage::Datagram(datagram)),
+            _ => self.take(&datagram, ctx),
+        }
+    }
+
+    fn take(&mut self, datagram: &Datagram, ctx: &mut Context<Self>) {
+        match self.endpoint.receive(datagram) {
+            Some(New::Request(request, flow)) => self.request(request, flow, ctx),
+            Some(New::Ack(ack, source)) => {
+                if let Some(dialog) = self.dialog_of(&ack) {
+                    dialog.tell(Input::Request { transaction: None, request: ack, source });
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
+        self.dialogs.get(request.to_tag()?)?.dialog.upgrade()
+    }
+
+    /// A request that belongs to no transaction yet.
+    fn request(&mut self, request: Message, flow: Flow, ctx: &mut Context<Self>) {
+        if request.to_tag().is_some() {
+            self.in_dialog(request, flow);
+            return;
+        }
+        match request.method() {
+            Method::Invite => self.invite(&request, flow, ctx),
+            Method::Register => self.register(&request, flow),
+            Method::Options => self.options(&request, flow),
+            Method::Other => self.endpoint.reply(&request, flow, 405, &[(Header::Allow, ALLOW)]),
+            Method::Ack | Method::Cancel => {}
+            Method::Bye
+            | Method::Info
+            | Method::Update
+            | Method::Prack
+            | Method::Refer
+            | Method::Notify
+            | Method::Subscribe
+            | Method::Message
+            | Method::Publish => self.refuse_stranger(&request, flow),
+        }
+    }
+
+    fn in_dialog(&mut self, request: Message, flow: Flow) {
+        match self.dialog_of(&request) {
+            Some(dialog) => {
+                let transaction = self.endpoint.accept(&request, flow);
+                if request.method() == Method::Invite {
+                    // A CANCEL of a re-INVITE finds its transaction, but changes nothing in the dialog.
+                    self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
+                }
+                dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
+            }
+            None => self.endpoint.reply(&request, flow, 481, &[]),
+        }
+    }
+
+    /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
+    fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
+        match crate::calls::identify(&self.env, request, flow) {
+            Ok(_) => match request.method() {
+                Method::Subscribe | Method::Notify | Method::Publish => {
+                    self.endpoint.reply(request, flow, 489, &[])
+                }
+                Method::Refer => self.endpoint.reply(request, flow, 603, &[]),
+                _ => self.endpoint.reply(request, flow, 405, &[(Header::Allow, ALLOW)]),
+            },
+            Err(refused) => self.refuse(request, flow, &refused),
+        }
+    }
+
+    fn refuse(&mut self, request: &Message, flow: Flow, refused: &crate::calls::Refused) {
+        let headers: Vec<(Header, &str)> = refused.headers.iter().map(|(h, v)| (*h, v.as_str())).collect();
+        self.endpoint.reply(request, flow, refused.status, &headers);
+    }
+
+    fn options(&mut self, request: &Message, flow: Flow) {
+        let headers = [(Header::Allow, ALLOW), (Header::Accept, "application/sdp")];
+        self.endpoint.reply(request, flow, 200, &headers);
+    }
+
+    fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
+        match message {
+            LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
+            LinkMessage::Committed(tickets) => {
+                for (token, committed) in tickets {
+                    self.committed(token, committed);
+                }
+            }
+            LinkMessage::Register(register) => self.register_here(*register, ctx),
+            LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
+            LinkMessage::Media(event) => self.media(event),
+            LinkMessage::Trunk(report) => self.trunk_report(report),
+        }
+    }
+
+    fn committed(&mut self, token: u64, committed: bool) {
+        if let Some(call) = self.calls.get(&CallKey(token)) {
+            call.tell(Committed(committed));
+        } else if let Some(station) = self.station_tokens.get(&token).and_then(|name| self.stations.get(name))
+        {
+            station.tell(crate::station::Committed(committed));
+        }
+    }
+
+    fn media(&mut self, event: MediaEvent) {
+        match event {
+            MediaEvent::Granted { worker, pairs } => self.leases.granted(&self.env, worker, pairs),
+            MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
+            MediaEvent::Silent(session)
+            | MediaEvent::Closed { session, .. }
+            | MediaEvent::Refused { session, .. }
+            | MediaEvent::Restarted { session, .. } => {
+                if let Some(call) = self.calls.get(&session.call) {
+                    call.tell(event);
+                }
+            }
+            MediaEvent::RecordingFailed { call, .. } => {
+                if let Some(call) = self.calls.get(&call) {
+                    call.tell(event);
+                }
+            }
+        }
+    }
+
+    fn trunk_report(&mut self, report: TrunkReport) {
+        let home = self.env.directory().home(&report.trunk);
+        if home != self.env.shard() {
+            self.env.link(home, LinkMessage::Trunk(report));
+        } else if let Some(trunk) = self.trunks.get(&report.trunk) {
+            trunk.tell(report);
+        }
+    }
+
+    fn rearm(&mut self) {
+        let expiry = self.expiries.first().map(|(at, _)| {
+            let now = self.env.now();
+            now.mono + Duration::from_millis(at.0.saturating_sub(now.wall.0))
+        });
+        let rest = self.resting.first().map(|(at, ..)| *at);
+        if let Some(timer) = self.timer {
+            self.env.arm(timer, expiry.into_iter().chain(rest).chain(self.keepalive_at).min());
+        }
+    }
+
+    /// How many transactions, dialogs, calls and free ports there are: for the check that nothing is left behind.
+    pub fn count(&self) -> (usize, usize, usize, usize) {
+        (self.endpoint.len(), self.dialogs.len(), self.calls.len(), self.leases.len())
+    }
+}
+
+/// What we accept.
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER";
+
+impl Actor for Shard {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
+        self.leases.prime(&self.env);
+        self.start_named(ctx);
+        self.rearm();
+    }
+}
+
+impl Handler<Told<Datagrams>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Datagrams>, ctx: &mut Context<Self>) {
+        for datagram in told.0.0 {
+            self.receive(datagram, ctx);
+        }
+    }
+}
+
+impl Handler<Told<Linked>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Linked>, ctx: &mut Context<Self>) {
+        for message in told.0.0 {
+            self.linked(message, ctx);
+        }
+    }
+}
+
+impl Handler<Told<Tick>> for Shard {
+    type Result = ();
+    fn handle(&mut self, _: Told<Tick>, _: &mut Context<Self>) {
+        let mut due = std::mem::take(&mut self.due);
+        self.env.sweep(&mut due);
+        for key in due.drain(..) {
+            match key {
+                TimerKey::Transaction(transaction) => self.endpoint.timeout(transaction),
+                TimerKey::Actor(actor) => {
+                    if let Some(actor) = actor.upgrade() {
+                        actor.tell(Fire);
+                    }
+                }
+            }
+        }
+        self.due = due;
+    }
+}
+
+impl Handler<Told<Fire>> for Shard {
+    type Result = ();
+    fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+        self.expire_bindings(ctx);
+        self.wake_rested(ctx);
+        self.keep_alive();
+        self.rearm();
+    }
+}
+
+impl Handler<Told<FromDialog>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<FromDialog>, _: &mut Context<Self>) {
+        let FromDialog { owner, outputs } = told.0;
+        for output in outputs {
+            match output {
+                Output::Request { message, method, branch, cseq, to, timers } => {
+                    self.endpoint
+                        .send(Outgoing { message, method, branch, cseq, to, timers }, Some(owner.clone()));
+                }
+                Output::Ack { message, to } => self.endpoint.send_ack(&message, to),
+                Output::Respond { transaction, status, message, to } => {
+                    self.endpoint.respond(transaction, status, message, to);
+                }
+                Output::Up(_) | Output::Finished => {}
+            }
+        }
+    }
+}
+
+impl Handler<Told<DialogUp>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
+        let DialogUp { tag, dialog, merge_key, restored } = told.0;
+        if let Some(key) = &merge_key {
+            self.merges.insert(key.clone(), tag.clone());
+        }
+        self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
+    }
+}
+
+impl Handler<Told<Own>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Own>, _: &mut Context<Self>) {
+        self.endpoint.own(told.0.transaction, told.0.owner);
+    }
+}
+
+impl Handler<Told<DialogDown>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
+        if let Some(key) = self.dialogs.remove(&told.0.0).and_then(|known| known.merge_key) {
+            self.merges.remove(&key);
+        }
+    }
+}
+
+impl Handler<Told<CallDown>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<CallDown>, _: &mut Context<Self>) {
+        self.calls.remove(&told.0.0);
+    }
+}
+
+impl Handler<Told<Returned>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Returned>, _: &mut Context<Self>) {
+        self.leases.returned(&self.env, told.0.0);
+    }
+}
+
+impl Handler<Told<TrunkReport>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<TrunkReport>, _: &mut Context<Self>) {
+        self.trunk_report(told.0);
+    }
+}

@@ -1,0 +1,66 @@
+//! A new INVITE: checked, identified, admitted, and given to a call of its own.
+
+use actix::prelude::*;
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::Message;
+
+use super::Shard;
+use crate::call::{CallActor, Caller as CallerLeg, Setup};
+use crate::calls::{Admitted, Refused, admit, check, identify, local_side};
+use crate::dialog::Origin;
+
+impl Shard {
+    pub(super) fn invite(&mut self, invite: &Message, flow: Flow, ctx: &mut Context<Self>) {
+        let merge_key = merge_key(invite.call_id(), invite.from_tag(), invite.cseq());
+        if let Some(known) = self.merges.get(&merge_key).and_then(|tag| self.dialogs.get(tag)) {
+            // The same INVITE by another way (§8.2.2.2); after a restart its dialog is there but its transaction is not,
+            // and the dialog repeats the answer by itself.
+            if !known.restored {
+                self.endpoint.reply(invite, flow, 482, &[]);
+            }
+            return;
+        }
+        let admitted = check(invite)
+            .and_then(|()| identify(&self.env, invite, flow))
+            .and_then(|caller| admit(&self.env, &mut self.leases, invite, flow, &caller));
+        match admitted {
+            Ok(admitted) => self.start_call(invite, flow, admitted, ctx),
+            Err(refused) => self.refuse_invite(invite, flow, &refused),
+        }
+    }
+
+    fn refuse_invite(&mut self, invite: &Message, flow: Flow, refused: &Refused) {
+        self.env.metrics().refuse(refused.why);
+        tracing::debug!(
+            peer = %flow.remote,
+            sip_call_id = invite.call_id(),
+            status = refused.status,
+            reason = refused.why.as_str(),
+            "INVITE refused"
+        );
+        self.refuse(invite, flow, refused);
+    }
+
+    fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {
+        let transaction = self.endpoint.accept(invite, flow);
+        let Admitted { info, machine, outbound, media, permits, routing } = admitted;
+        let key = info.key;
+        let origin = Origin::Incoming {
+            transaction,
+            invite: invite.clone(),
+            source: flow,
+            tag: self.env.name(),
+            local: local_side(self.env.config(), flow.listener),
+            routing,
+        };
+        let caller = CallerLeg::Invite { origin, call_id: invite.call_id().to_owned() };
+        let setup = Setup { key, info, machine, outbound, caller, media, permits };
+        let call = CallActor::launch(&self.env, &ctx.address(), setup);
+        self.calls.insert(key, call);
+    }
+}
+
+/// What makes two INVITEs the same.
+pub(crate) fn merge_key(call_id: &str, from_tag: Option<&str>, cseq: u32) -> String {
+    format!("{call_id}|{}|{cseq}", from_tag.unwrap_or(""))
+}

@@ -1,0 +1,271 @@
+//! The actors that have names: stations on demand, trunks and registration groups from the start; restarted after a fault.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::Message;
+use tandem_protocol::time::UnixMillis;
+
+use super::{LinkMessage, Shard};
+use crate::env::{Env, Tell, Told};
+use crate::events::{Event, EventKind};
+use crate::metrics::ActorKind;
+use crate::registrar::{self, Register};
+use crate::registration_group::GroupActor;
+use crate::sip::endpoint::{Outgoing, Owner};
+use crate::station::{self, StationActor};
+use crate::store::{Batch, Urgency};
+use crate::supervisor::{Guard, rest_after};
+use crate::trunk::TrunkActor;
+
+/// Keep-alives go out in this many parts, so that they do not come in one burst.
+const KEEPALIVE_PARTS: u64 = 25;
+
+/// A named actor has ended.
+pub(crate) struct NamedDown {
+    pub(crate) kind: ActorKind,
+    pub(crate) name: Arc<str>,
+    /// What the panic said, if a fault ended it.
+    pub(crate) fault: Option<String>,
+}
+
+/// Where an actor leaves word of the fault that ends it.
+pub(crate) type Fault = Rc<RefCell<Option<String>>>;
+
+impl NamedDown {
+    /// A guard that tells the shard of the actor's end, with the fault if one is noted or if a panic escaped its shell.
+    pub(crate) fn guard(env: &Env, shard: &Addr<Shard>, kind: ActorKind, name: &Arc<str>) -> (Fault, Guard) {
+        let fault = Fault::default();
+        let (shard, name, noted) = (shard.clone(), name.clone(), fault.clone());
+        let guard = Guard::new(env, kind, move |panicked| {
+            let fault = noted.take().or_else(|| panicked.then(|| "outside its machine".to_owned()));
+            shard.tell(NamedDown { kind, name, fault });
+        });
+        (fault, guard)
+    }
+
+    /// Counts and tells that an actor's machine was rebuilt where it stands.
+    pub(crate) fn note_rebuilt(env: &Env, kind: ActorKind, name: &str, panic: &str) {
+        tracing::error!(actor = kind.as_str(), name, panic, "an actor panicked and was rebuilt");
+        env.metrics().restarted(kind);
+        env.shared().census.restarted(kind);
+        let event = Event::new(env.now().wall, EventKind::ActorRestarted, "rebuilt from its last good state");
+        let mut batch = Batch::new(Urgency::Lazy);
+        batch
+            .events
+            .push(event.with("actor", format!("{}:{name}", kind.as_str())).with("panic", panic.to_owned()));
+        env.submit(batch);
+    }
+}
+
+/// When the first binding of a station expires.
+pub(crate) struct NextExpiry {
+    pub(crate) station: Arc<str>,
+    pub(crate) at: Option<UnixMillis>,
+}
+
+/// A request of an actor that is no dialog.
+pub(crate) struct SendRequest {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) owner: Owner,
+}
+
+impl Shard {
+    /// Starts the trunks and registration groups that live here, and learns when stored bindings expire.
+    pub(super) fn start_named(&mut self, ctx: &mut Context<Self>) {
+        let env = self.env.clone();
+        let here = |name: &str| env.directory().home(name) == env.shard();
+        for trunk in env.config().trunks.iter().filter(|t| here(&t.name)) {
+            self.start_trunk(&trunk.name, ctx);
+        }
+        for group in env.config().registration_groups.iter().filter(|g| here(&g.name)) {
+            self.start_group(&group.name, ctx);
+        }
+        for station in env.directory().stations().filter(|s| here(&s.config.name)) {
+            let first = station.bindings().iter().map(|b| b.expires_at).min();
+            self.expect_expiry(&station.config.name, first);
+        }
+        if !env.config().keepalive.is_zero() {
+            self.keepalive_at = Some(env.now().mono + self.keepalive_step());
+        }
+    }
+
+    fn start_trunk(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
+        if let Some(entry) = self.env.directory().trunk(name) {
+            let trunk = TrunkActor::launch(&self.env, &ctx.address(), entry.clone());
+            self.trunks.insert(name.clone(), trunk);
+        }
+    }
+
+    fn start_group(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
+        let config = self.env.config().registration_groups.iter().find(|g| g.name == *name).cloned();
+        if let Some(config) = config {
+            let group = GroupActor::launch(&self.env, &ctx.address(), config);
+            self.groups.insert(name.clone(), group);
+        }
+    }
+
+    /// The actor of a station, activated if it is passive.
+    pub(super) fn station(&mut self, name: &Arc<str>, ctx: &Context<Self>) -> Option<Addr<StationActor>> {
+        if let Some(station) = self.stations.get(name).filter(|station| station.connected()) {
+            return Some(station.clone());
+        }
+        let entry = self.env.directory().station(name)?.clone();
+        let station = StationActor::launch(&self.env, &ctx.address(), entry);
+        self.station_tokens.insert(station::token(name), name.clone());
+        self.stations.insert(name.clone(), station.clone());
+        Some(station)
+    }
+
+    pub(super) fn register(&mut self, request: &Message, flow: Flow) {
+        match registrar::receive(&self.env, request, flow) {
+            Ok(accepted) => {
+                let transaction = self.endpoint.accept(request, flow);
+                let home = self.env.directory().home(&accepted.station);
+                let register = Register {
+                    station: accepted.station,
+                    update: accepted.update,
+                    shard: self.env.shard(),
+                    transaction,
+                    flow,
+                    request: request.clone(),
+                };
+                self.env.link(home, LinkMessage::Register(Box::new(register)));
+            }
+            Err(refused) => self.refuse(request, flow, &refused),
+        }
+    }
+
+    pub(super) fn register_here(&mut self, register: Register, ctx: &Context<Self>) {
+        if let Some(station) = self.station(&register.station.clone(), ctx) {
+            station.tell(register);
+        }
+    }
+
+    fn expect_expiry(&mut self, station: &Arc<str>, at: Option<UnixMillis>) {
+        if let Some(old) = self.expiry_of.remove(station) {
+            self.expiries.remove(&(old, station.clone()));
+        }
+        if let Some(at) = at {
+            self.expiry_of.insert(station.clone(), at);
+            self.expiries.insert((at, station.clone()));
+        }
+    }
+
+    pub(super) fn expire_bindings(&mut self, ctx: &Context<Self>) {
+        let now = self.env.now().wall;
+        while let Some((at, name)) = self.expiries.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.expect_expiry(&name, None);
+            if let Some(station) = self.station(&name, ctx) {
+                station.tell(station::Expire);
+            }
+        }
+    }
+
+    /// Starts again what has rested long enough.
+    pub(super) fn wake_rested(&mut self, ctx: &Context<Self>) {
+        let now = self.env.now().mono;
+        while let Some((at, kind, name)) = self.resting.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.resting.pop_first();
+            match kind {
+                ActorKind::Trunk => self.start_trunk(&name, ctx),
+                ActorKind::RegistrationGroup => self.start_group(&name, ctx),
+                ActorKind::Station
+                | ActorKind::Shard
+                | ActorKind::Call
+                | ActorKind::Dialog
+                | ActorKind::MediaSession
+                | ActorKind::MediaWorker => {}
+            }
+        }
+    }
+
+    fn keepalive_step(&self) -> Duration {
+        self.env.config().keepalive / KEEPALIVE_PARTS as u32
+    }
+
+    /// Sends a CRLF to the bindings whose turn it is (RFC 5626 §4.4.1's form, to keep NAT bindings open).
+    pub(super) fn keep_alive(&mut self) {
+        let now = self.env.now();
+        let Some(at) = self.keepalive_at.filter(|at| *at <= now.mono) else { return };
+        self.keepalive_at = Some(at + self.keepalive_step());
+        self.keepalive_turn = (self.keepalive_turn + 1) % KEEPALIVE_PARTS;
+        let (env, turn) = (self.env.clone(), self.keepalive_turn);
+        let mine = |name: &str| {
+            env.directory().home(name) == env.shard() && station::token(name) % KEEPALIVE_PARTS == turn
+        };
+        for station in env.directory().stations().filter(|s| mine(&s.config.name)) {
+            for binding in station.bindings().iter().filter(|b| b.expires_at > now.wall) {
+                let _ = env.transmit(binding.source, Bytes::from_static(b"\r\n\r\n"));
+            }
+        }
+    }
+}
+
+impl Handler<Told<NamedDown>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<NamedDown>, _: &mut Context<Self>) {
+        let NamedDown { kind, name, fault } = told.0;
+        match kind {
+            ActorKind::Station => {
+                if self.stations.get(&name).is_some_and(|station| !station.connected()) {
+                    self.stations.remove(&name);
+                    self.station_tokens.remove(&station::token(&name));
+                }
+            }
+            ActorKind::Trunk => drop(self.trunks.remove(&name)),
+            ActorKind::RegistrationGroup => drop(self.groups.remove(&name)),
+            ActorKind::Shard
+            | ActorKind::Call
+            | ActorKind::Dialog
+            | ActorKind::MediaSession
+            | ActorKind::MediaWorker => {}
+        }
+        let Some(panic) = fault else {
+            self.failures.remove(&(kind, name));
+            return;
+        };
+        let failures = self.failures.entry((kind, name.clone())).or_default();
+        *failures += 1;
+        let now = self.env.now();
+        let rest = rest_after(*failures);
+        tracing::error!(actor = kind.as_str(), %name, panic, rest_ms = rest.as_millis() as u64, "an actor has failed; it restarts after a rest");
+        self.env.metrics().restarted(kind);
+        self.env.shared().census.restarted(kind);
+        let event = Event::new(now.wall, EventKind::ActorRestarted, "restarted after a rest");
+        let mut batch = Batch::new(Urgency::Lazy);
+        batch.events.push(event.with("actor", format!("{}:{name}", kind.as_str())).with("panic", panic));
+        self.env.submit(batch);
+        if kind != ActorKind::Station {
+            self.resting.insert((now.mono + rest, kind, name));
+            self.rearm();
+        }
+    }
+}
+
+impl Handler<Told<NextExpiry>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<NextExpiry>, _: &mut Context<Self>) {
+        let NextExpiry { station, at } = told.0;
+        self.expect_expiry(&station, at);
+        self.rearm();
+    }
+}
+
+impl Handler<Told<SendRequest>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<SendRequest>, _: &mut Context<Self>) {
+        self.endpoint.send(told.0.outgoing, Some(told.0.owner));
+    }
+}

@@ -1,0 +1,127 @@
+//! After a restart: established calls are rebuilt from their checkpoints, attempts get the record they never had.
+
+use actix::prelude::*;
+use tandem_protocol::b2bua::Call;
+use tandem_protocol::time::{Now, UnixMillis};
+use tandem_protocol::transaction::Timers;
+
+use super::Shard;
+use crate::call::{CallActor, CallRecord, Caller, Media, Outbound, Setup};
+use crate::cdr::Cdr;
+use crate::env::{Shared, Told};
+use crate::events::{Event, EventKind};
+use crate::ids::ShardId;
+use crate::shell::Machine;
+use crate::store::{Batch, Bucket, StoreFault, Urgency, Write};
+
+/// The calls that one shard takes over from the process before.
+pub struct Restore(pub(crate) Vec<CallRecord>);
+
+/// What was found in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Established calls, rebuilt.
+    pub calls: usize,
+    /// Attempts that were in progress, closed with cause `restart`.
+    pub attempts: usize,
+    /// Records that could not be read.
+    pub damaged: usize,
+}
+
+/// Reads the records of calls, closes the attempts, and says which shard takes which call.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn read_records(
+    shared: &Shared,
+    now: Now,
+) -> Result<(Vec<(ShardId, Restore)>, Vec<u16>, Restored), StoreFault> {
+    let mut per_shard: Vec<Vec<CallRecord>> = (0..shared.directory.shards()).map(|_| Vec::new()).collect();
+    let mut ports = Vec::new();
+    let mut found = Restored::default();
+    for entry in shared.store.scan(Bucket::Calls)? {
+        let Some(record) = CallRecord::thaw(&entry.value) else {
+            found.damaged += 1;
+            continue;
+        };
+        if record.call.is_none() {
+            found.attempts += 1;
+            close_attempt(shared, &record, entry.key, now.wall);
+            continue;
+        }
+        found.calls += 1;
+        ports.extend(record.media.sides.iter().map(|side| side.lease.rtp.port()));
+        let caller = record.legs.iter().find(|(leg, ..)| leg.0 == 0);
+        let shard =
+            caller.map_or(ShardId(0), |(_, _, call_id)| super::place_call_id(shared, call_id.as_bytes()));
+        if let Some(shard) = per_shard.get_mut(usize::from(shard.0)) {
+            shard.push(record);
+        }
+    }
+    let shards = per_shard.into_iter().enumerate().map(|(n, records)| (ShardId(n as u16), Restore(records)));
+    Ok((shards.collect(), ports, found))
+}
+
+fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMillis) {
+    let info = &record.info;
+    tracing::warn!(call = %info.id, from = info.from, to = info.to, "an attempt was cut off by a restart");
+    let mut batch = Batch::new(Urgency::Urgent);
+    batch.writes.push(Write { bucket: Bucket::Calls, key, value: None, expect: None });
+    batch.events.push(Event::new(now, EventKind::CallEnded, "restart").of(&info.id));
+    batch.cdrs.push(Cdr {
+        call_id: info.id.to_string(),
+        segment: 1,
+        from: info.from.clone(),
+        to: info.to.clone(),
+        trunk: info.trunk.clone(),
+        start: info.started_at,
+        end: now,
+        cause: "restart".to_owned(),
+        ended_by: "engine".to_owned(),
+        ..Cdr::default()
+    });
+    shared.store.submit(batch);
+}
+
+impl Shard {
+    fn restore(&mut self, record: CallRecord, ctx: &Context<Self>) {
+        let now = self.env.now();
+        let Some(machine) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
+        let key = record.info.key;
+        let outbound = Outbound {
+            from: String::new(),
+            to: String::new(),
+            max_forwards: 70,
+            timers: Timers::default(),
+            credentials: None,
+        };
+        let setup = Setup {
+            key,
+            machine,
+            outbound,
+            caller: Caller::Restored(record.legs),
+            media: Media::restored(record.media),
+            permits: self.permits_of(&record.info),
+            info: record.info,
+        };
+        let call = CallActor::launch(&self.env, &ctx.address(), setup);
+        self.calls.insert(key, call);
+    }
+
+    /// A restored call counts against the limits it counted against before.
+    fn permits_of(&self, info: &crate::calls::Info) -> Vec<crate::directory::Permit> {
+        let directory = self.env.directory();
+        let station = directory.station(&info.from).and_then(|station| station.permit());
+        let trunk = info.trunk.as_ref().and_then(|name| directory.trunk(name)?.permit());
+        station.into_iter().chain(trunk).collect()
+    }
+}
+
+impl Handler<Told<Restore>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Restore>, ctx: &mut Context<Self>) {
+        for record in told.0.0 {
+            self.restore(record, ctx);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! SIP on the wire: the transaction table of a shard, and the trace of its messages.
+
+pub mod endpoint;
+pub mod trace;

@@ -1,0 +1,299 @@
+//! The actor of one station: its bindings. It is activated by a REGISTER or an expiry and rests in the store otherwise.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tandem_protocol::registrar::{Binding, Bindings, RegisterError, Update};
+use tandem_protocol::time::{Instant, Now};
+
+use crate::directory::StationEntry;
+use crate::env::{Env, Fire, Tell, TimerKey, Told};
+use crate::events::{Event, EventKind};
+use crate::metrics::ActorKind;
+use crate::registrar::{Register, RegisterDone};
+use crate::shard::{Fault, LinkMessage, NamedDown, NextExpiry, Shard};
+use crate::shell::{Fed, Injection, Machine, Shell};
+use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
+use crate::supervisor::Guard;
+use crate::timer_wheel::TimerId;
+
+/// The number of the stored form.
+const FORMAT: u8 = 1;
+/// A REGISTER waits this long for its commit; then it is answered from memory.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
+/// A station without work rests in the store after this.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What the store's ticket carries for a station: distinct from every call's key by its top bit.
+pub(crate) fn token(name: &str) -> u64 {
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    hash | 1 << 63
+}
+
+/// Bindings as the store keeps them.
+pub fn read_bindings(frozen: &[u8]) -> Option<Vec<Binding>> {
+    crate::checkpoint::thaw(FORMAT, frozen)
+}
+
+/// Bindings have expired.
+pub(crate) struct Expire;
+
+/// The store has committed the first REGISTER that waits.
+pub(crate) struct Committed(pub(crate) bool);
+
+/// The machine: the registrar's rules for one address-of-record.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Registered(Vec<Binding>);
+
+pub(crate) enum Change {
+    Register(Update),
+    Expire,
+    Nothing,
+}
+
+pub(crate) enum Outcome {
+    Registered(Result<Vec<Binding>, RegisterError>),
+    Expired(Vec<Binding>),
+}
+
+impl Machine for Registered {
+    type Input = Change;
+    type Output = Outcome;
+
+    fn handle(&mut self, input: &Change, now: Now, out: &mut Vec<Outcome>) {
+        let mut bindings = Bindings::from_list(std::mem::take(&mut self.0));
+        match input {
+            Change::Register(update) => {
+                out.push(Outcome::Registered(bindings.register(now.wall, update.clone())))
+            }
+            Change::Expire => out.push(Outcome::Expired(bindings.expire(now.wall))),
+            Change::Nothing => {}
+        }
+        self.0 = bindings.list().to_vec();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn freeze(&self) -> Option<Bytes> {
+        crate::checkpoint::freeze(FORMAT, &self.0)
+    }
+
+    fn thaw(frozen: &Bytes, _now: Now) -> Option<Registered> {
+        read_bindings(frozen).map(Registered)
+    }
+}
+
+struct Waiting {
+    register: Register,
+    result: Result<Vec<Binding>, RegisterError>,
+    until: Instant,
+}
+
+/// The actor.
+pub struct StationActor {
+    env: Env,
+    shard: Addr<Shard>,
+    entry: Arc<StationEntry>,
+    shell: Shell<Registered>,
+    waiting: VecDeque<Waiting>,
+    idle_at: Instant,
+    timer: Option<TimerId>,
+    fault: Fault,
+    _guard: Guard,
+}
+
+impl StationActor {
+    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, entry: Arc<StationEntry>) -> Addr<StationActor> {
+        let (fault, guard) = NamedDown::guard(env, shard, ActorKind::Station, &entry.config.name);
+        let actor = StationActor {
+            env: env.clone(),
+            shard: shard.clone(),
+            shell: Shell::new(Registered(entry.bindings().to_vec())),
+            entry,
+            waiting: VecDeque::new(),
+            idle_at: env.now().mono + IDLE,
+            timer: None,
+            fault,
+            _guard: guard,
+        };
+        actor.start()
+    }
+
+    fn feed(&mut self, change: &Change, ctx: &mut Context<Self>) -> Vec<Outcome> {
+        if self.env.inject_panic(ActorKind::Station) {
+            self.shell.inject(Injection::Once);
+        }
+        let mut out = Vec::new();
+        match self.shell.feed(change, self.env.now(), &mut out) {
+            Fed::Well => {}
+            Fed::Rebuilt { panic } => {
+                NamedDown::note_rebuilt(&self.env, ActorKind::Station, &self.entry.config.name, &panic);
+            }
+            Fed::Lost { panic } => {
+                *self.fault.borrow_mut() = Some(panic);
+                self.answer_all();
+                ctx.stop();
+            }
+        }
+        out
+    }
+
+    fn register(&mut self, register: Register, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        let before = self.entry.bindings().len();
+        let change = Change::Register(register.update.clone());
+        let outcome = self.feed(&change, ctx).pop();
+        let Some(Outcome::Registered(result)) = outcome else { return };
+        let changed =
+            result.is_ok() && register.update.contacts != tandem_protocol::registrar::ContactSet::Query;
+        if !changed {
+            self.answer(register, result);
+            return;
+        }
+        self.publish();
+        let after = self.entry.bindings().len();
+        let name = &self.entry.config.name;
+        tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
+        let event = Event::new(
+            now.wall,
+            EventKind::Registration,
+            if after < before { "removed" } else { "registered" },
+        );
+        let event = event.with("station", name.to_string()).with("bindings", after as i64);
+        self.save(Urgency::Urgent, event);
+        self.waiting.push_back(Waiting { register, result, until: now.mono + COMMIT_PATIENCE });
+        self.rearm();
+    }
+
+    fn publish(&self) {
+        let before = self.entry.bindings().len();
+        self.entry.publish(self.shell.machine().0.clone());
+        let after = self.entry.bindings().len();
+        self.env.metrics().registrations_active.increment(after as f64 - before as f64);
+        let at = self.shell.machine().0.iter().map(|b| b.expires_at).min();
+        self.shard.tell(NextExpiry { station: self.entry.config.name.clone(), at });
+    }
+
+    fn save(&self, urgency: Urgency, event: Event) {
+        let name = &self.entry.config.name;
+        let mut batch = Batch::new(urgency);
+        let value = if self.shell.machine().0.is_empty() { None } else { self.shell.machine().freeze() };
+        batch.writes.push(Write { bucket: Bucket::Bindings, key: name.to_string(), value, expect: None });
+        batch.events.push(event);
+        batch.ticket =
+            (urgency == Urgency::Urgent).then(|| Ticket { shard: self.env.shard().0, token: token(name) });
+        self.env.submit(batch);
+    }
+
+    fn answer(&self, register: Register, result: Result<Vec<Binding>, RegisterError>) {
+        let Register { transaction, flow, request, shard, .. } = register;
+        let done = RegisterDone { transaction, flow, request, now: self.env.now().wall, result };
+        self.env.link(shard, LinkMessage::RegisterDone(Box::new(done)));
+    }
+
+    fn answer_all(&mut self) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            self.answer(waiting.register, waiting.result);
+        }
+    }
+
+    fn rearm(&mut self) {
+        let now = self.env.now().mono;
+        self.idle_at = now + IDLE;
+        let at = self.waiting.front().map_or(self.idle_at, |w| w.until);
+        if let Some(timer) = self.timer {
+            self.env.arm(timer, Some(at));
+        }
+    }
+}
+
+impl Actor for StationActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
+        self.rearm();
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            self.env.forget(timer);
+        }
+    }
+}
+
+impl Handler<Told<Register>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Register>, ctx: &mut Context<Self>) {
+        self.register(told.0, ctx);
+    }
+}
+
+impl Handler<Told<Committed>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Committed>, _: &mut Context<Self>) {
+        if !told.0.0 {
+            tracing::error!(station = %self.entry.config.name, "the binding could not be stored; it is kept in memory");
+        }
+        if let Some(waiting) = self.waiting.pop_front() {
+            self.answer(waiting.register, waiting.result);
+        }
+        self.rearm();
+    }
+}
+
+impl Handler<Told<Expire>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, _: Told<Expire>, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        for outcome in self.feed(&Change::Expire, ctx) {
+            if let Outcome::Expired(gone) = outcome {
+                self.publish();
+                if !gone.is_empty() {
+                    let name = self.entry.config.name.to_string();
+                    tracing::info!(station = name, expired = gone.len(), "bindings expired");
+                    let event =
+                        Event::new(now.wall, EventKind::Registration, "expired").with("station", name);
+                    self.save(Urgency::Lazy, event.with("bindings", self.shell.machine().0.len() as i64));
+                }
+            }
+        }
+        self.rearm();
+    }
+}
+
+impl Handler<Told<Fire>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+        let now = self.env.now().mono;
+        while self.waiting.front().is_some_and(|w| w.until <= now) {
+            if let Some(waiting) = self.waiting.pop_front() {
+                tracing::error!(station = %self.entry.config.name, "the store is slow: a REGISTER was answered before its commit");
+                self.answer(waiting.register, waiting.result);
+            }
+        }
+        if self.waiting.is_empty() && self.idle_at <= now {
+            ctx.stop();
+        } else {
+            let at = self.waiting.front().map_or(self.idle_at, |w| w.until);
+            if let Some(timer) = self.timer {
+                self.env.arm(timer, Some(at));
+            }
+        }
+    }
+}
+
+impl Handler<Told<Injection>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Injection>, ctx: &mut Context<Self>) {
+        self.shell.inject(told.0);
+        self.feed(&Change::Nothing, ctx);
+    }
+}

@@ -1,0 +1,99 @@
+//! Supervision: who is whose child, how often it may fail, how long it rests.
+//!
+//! | parent | children | strategy | intensity | after that |
+//! | --- | --- | --- | --- | --- |
+//! | engine | shards, media workers | rebuilt in place, sockets stay | 5 in 10 s | the process ends for its service manager |
+//! | shard | calls | each alone, rebuilt in place | 5 in 10 s | the call ends: BYE on every leg, CDR |
+//! | shard | stations, trunks, registration groups | each alone, restarted from settings and store | back-off 100 ms to 30 s | kept trying |
+//! | call | dialogs | each alone, rebuilt in place | 5 in 10 s | the leg ends |
+//! | media worker | media sessions | each alone, re-made on the same ports | 5 in 10 s | the session ends |
+//!
+//! Rebuilding in place is the shell's work ([`crate::shell`]): address and mailbox stay. What is here is the rest: the
+//! last resort when an actor's own handler panics, its count, and its back-off.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::metrics::ActorKind;
+
+/// The first rest of a named actor after a fault; doubled each time.
+pub const FIRST_REST: Duration = Duration::from_millis(100);
+/// The longest rest.
+pub const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// How long a named actor rests after its `restarts`th fault in a row.
+pub fn rest_after(restarts: u32) -> Duration {
+    let factor = 1u32.checked_shl(restarts.saturating_sub(1)).unwrap_or(u32::MAX);
+    FIRST_REST.saturating_mul(factor).min(LONGEST_REST)
+}
+
+/// How many actors of each kind live, and how often each kind was rebuilt.
+#[derive(Debug, Default)]
+pub struct Census {
+    alive: [AtomicI64; ActorKind::ALL.len()],
+    restarts: [AtomicU64; ActorKind::ALL.len()],
+}
+
+impl Census {
+    /// Living actors of a kind.
+    pub fn alive(&self, kind: ActorKind) -> i64 {
+        self.alive[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Restarts of a kind since the start.
+    pub fn restarts(&self, kind: ActorKind) -> u64 {
+        self.restarts[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a restart.
+    pub fn restarted(&self, kind: ActorKind) {
+        self.restarts[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Lives inside an actor: counts it, and is the last thing that speaks for it.
+///
+/// Its `Drop` runs when the actor has stopped, and also when a panic has escaped the shell and the runtime has thrown the actor away.
+pub struct Guard {
+    shared: std::sync::Arc<crate::env::Shared>,
+    kind: ActorKind,
+    down: Option<Box<dyn FnOnce(bool)>>,
+}
+
+impl Guard {
+    /// Counts an actor of `kind`; `down` is called at its end, with true if a panic ended it.
+    pub fn new(env: &crate::env::Env, kind: ActorKind, down: impl FnOnce(bool) + 'static) -> Guard {
+        Guard::with(env.shared().clone(), kind, down)
+    }
+
+    /// The same where there is no shard: on a media worker's thread.
+    pub fn with(
+        shared: std::sync::Arc<crate::env::Shared>,
+        kind: ActorKind,
+        down: impl FnOnce(bool) + 'static,
+    ) -> Guard {
+        shared.census.alive[kind as usize].fetch_add(1, Ordering::Relaxed);
+        Guard { shared, kind, down: Some(Box::new(down)) }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.census.alive[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+        if let Some(down) = self.down.take() {
+            down(std::thread::panicking());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_double_up_to_the_longest() {
+        assert_eq!(rest_after(1), Duration::from_millis(100));
+        assert_eq!(rest_after(4), Duration::from_millis(800));
+        assert_eq!(rest_after(40), LONGEST_REST);
+    }
+}

@@ -1,0 +1,279 @@
+//! One hashed timer wheel a shard: arming is a push, re-arming later is a store, cancelling is a store.
+//!
+//! A timer per entity inside the actor runtime costs a scan of all of them on every message; here ten thousand armed
+//! timers cost nothing until they are due. Deadlines are kept to [`TICK`]; a timer never fires early.
+
+use std::time::Duration;
+
+use tandem_protocol::time::Instant;
+
+/// The precision of the wheel.
+pub const TICK: Duration = Duration::from_millis(5);
+const SLOTS: usize = 8192;
+const TICK_US: u64 = TICK.as_micros() as u64;
+
+/// Names a timer in its wheel; stays valid until [`TimerWheel::remove`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId {
+    index: u32,
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Timer<K> {
+    key: Option<K>,
+    generation: u32,
+    /// When it shall fire; `None` while disarmed.
+    deadline: Option<Instant>,
+    /// The tick whose slot holds its live entry, if one does.
+    queued: Option<u64>,
+}
+
+/// A wheel of timers, each with a key that says whose it is.
+#[derive(Debug)]
+pub struct TimerWheel<K> {
+    timers: Vec<Timer<K>>,
+    free: Vec<u32>,
+    slots: Vec<Vec<(u32, u64)>>,
+    occupied: Vec<u64>,
+    /// The first tick not yet swept.
+    next_tick: u64,
+    armed: usize,
+}
+
+impl<K: Clone> TimerWheel<K> {
+    /// An empty wheel that begins at `now`.
+    pub fn new(now: Instant) -> TimerWheel<K> {
+        TimerWheel {
+            timers: Vec::new(),
+            free: Vec::new(),
+            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
+            occupied: vec![0; SLOTS / 64],
+            next_tick: now.0 / TICK_US,
+            armed: 0,
+        }
+    }
+
+    /// A new, disarmed timer of `key`.
+    pub fn insert(&mut self, key: K) -> TimerId {
+        if let Some(index) = self.free.pop() {
+            let timer = &mut self.timers[index as usize];
+            timer.key = Some(key);
+            return TimerId { index, generation: timer.generation };
+        }
+        self.timers.push(Timer { key: Some(key), generation: 0, deadline: None, queued: None });
+        TimerId { index: (self.timers.len() - 1) as u32, generation: 0 }
+    }
+
+    fn live(&mut self, id: TimerId) -> Option<&mut Timer<K>> {
+        self.timers.get_mut(id.index as usize).filter(|t| t.generation == id.generation && t.key.is_some())
+    }
+
+    /// Arms, re-arms or (with `None`) disarms a timer. A removed timer is left alone.
+    pub fn arm(&mut self, id: TimerId, deadline: Option<Instant>) {
+        let first = self.next_tick;
+        let Some(timer) = self.live(id) else { return };
+        let was = timer.deadline.is_some();
+        timer.deadline = deadline;
+        let mut push = None;
+        if let Some(at) = deadline {
+            let tick = at.0.div_ceil(TICK_US).max(first);
+            if timer.queued.is_none_or(|queued| tick < queued) {
+                timer.queued = Some(tick);
+                push = Some(tick);
+            }
+        }
+        match (was, deadline.is_some()) {
+            (false, true) => self.armed += 1,
+            (true, false) => self.armed -= 1,
+            _ => {}
+        }
+        if let Some(tick) = push {
+            self.push(id.index, tick);
+        }
+    }
+
+    /// Forgets a timer.
+    pub fn remove(&mut self, id: TimerId) {
+        let Some(timer) = self.live(id) else { return };
+        let was = timer.deadline.take().is_some();
+        timer.key = None;
+        timer.queued = None;
+        timer.generation = timer.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.armed -= usize::from(was);
+    }
+
+    fn push(&mut self, index: u32, tick: u64) {
+        let slot = (tick % SLOTS as u64) as usize;
+        self.slots[slot].push((index, tick));
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+    }
+
+    /// How many timers are armed.
+    pub fn armed(&self) -> usize {
+        self.armed
+    }
+
+    /// How many timers exist, armed or not.
+    pub fn len(&self) -> usize {
+        self.timers.len() - self.free.len()
+    }
+
+    /// True if no timer exists.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// When the wheel next wants to be swept: no later than the earliest deadline, and possibly earlier.
+    pub fn next_wake(&self) -> Option<Instant> {
+        if self.armed == 0 {
+            return None;
+        }
+        let start = (self.next_tick % SLOTS as u64) as usize;
+        let words = self.occupied.len();
+        for step in 0..=words {
+            let word = (start / 64 + step) % words;
+            let mut bits = self.occupied[word];
+            if step == 0 {
+                bits &= u64::MAX << (start % 64);
+            } else if step == words {
+                bits &= !(u64::MAX << (start % 64));
+            }
+            if bits != 0 {
+                let slot = word * 64 + bits.trailing_zeros() as usize;
+                let ahead = (slot + SLOTS - start) % SLOTS;
+                return Some(Instant((self.next_tick + ahead as u64) * TICK_US));
+            }
+        }
+        None
+    }
+
+    /// Takes the keys of all timers due at `now`, in the order of their ticks, and disarms them.
+    pub fn sweep(&mut self, now: Instant, due: &mut Vec<K>) {
+        let last = now.0 / TICK_US;
+        if last < self.next_tick {
+            return;
+        }
+        let ticks = (last - self.next_tick + 1).min(SLOTS as u64);
+        let first = self.next_tick;
+        self.next_tick = last + 1;
+        for tick in first..first + ticks {
+            let slot = (tick % SLOTS as u64) as usize;
+            if self.slots[slot].is_empty() {
+                continue;
+            }
+            let entries = std::mem::take(&mut self.slots[slot]);
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            for (index, queued) in entries {
+                self.visit(index, queued, last, due);
+            }
+        }
+    }
+
+    fn visit(&mut self, index: u32, queued: u64, last: u64, due: &mut Vec<K>) {
+        let timer = &mut self.timers[index as usize];
+        if timer.queued != Some(queued) {
+            return;
+        }
+        if queued > last {
+            self.push(index, queued);
+            return;
+        }
+        timer.queued = None;
+        let Some(deadline) = timer.deadline else { return };
+        let tick = deadline.0.div_ceil(TICK_US);
+        if tick > last {
+            timer.queued = Some(tick);
+            self.push(index, tick);
+            return;
+        }
+        timer.deadline = None;
+        self.armed -= 1;
+        due.extend(timer.key.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1000)
+    }
+
+    fn due(wheel: &mut TimerWheel<u32>, ms: u64) -> Vec<u32> {
+        let mut out = Vec::new();
+        wheel.sweep(at(ms), &mut out);
+        out
+    }
+
+    #[test]
+    fn fires_once_and_never_early() {
+        let mut wheel = TimerWheel::new(at(0));
+        let id = wheel.insert(7);
+        wheel.arm(id, Some(at(101)));
+        assert!(due(&mut wheel, 100).is_empty());
+        assert_eq!(due(&mut wheel, 105), vec![7]);
+        assert!(due(&mut wheel, 500).is_empty());
+        assert_eq!(wheel.armed(), 0);
+    }
+
+    #[test]
+    fn the_last_arming_counts() {
+        let mut wheel = TimerWheel::new(at(0));
+        let id = wheel.insert(1);
+        wheel.arm(id, Some(at(50)));
+        wheel.arm(id, Some(at(900)));
+        assert!(due(&mut wheel, 500).is_empty());
+        wheel.arm(id, Some(at(600)));
+        assert_eq!(due(&mut wheel, 600), vec![1]);
+        wheel.arm(id, Some(at(700)));
+        wheel.arm(id, None);
+        assert!(due(&mut wheel, 5000).is_empty());
+    }
+
+    #[test]
+    fn a_deadline_beyond_one_turn_waits_for_its_turn() {
+        let mut wheel = TimerWheel::new(at(0));
+        let id = wheel.insert(1);
+        wheel.arm(id, Some(at(3_600_000)));
+        let mut t = 0;
+        while let Some(wake) = wheel.next_wake() {
+            assert!(wake.0 <= at(3_600_000).0 && wake.0 / 1000 >= t, "woken at {wake:?} after {t}");
+            t = wake.0 / 1000;
+            if !due(&mut wheel, t).is_empty() {
+                assert_eq!(t, 3_600_000);
+                return;
+            }
+        }
+        panic!("never fired");
+    }
+
+    #[test]
+    fn a_removed_timers_place_is_used_again_and_its_old_name_is_dead() {
+        let mut wheel = TimerWheel::new(at(0));
+        let old = wheel.insert(1);
+        wheel.arm(old, Some(at(10)));
+        wheel.remove(old);
+        let new = wheel.insert(2);
+        wheel.arm(old, Some(at(10)));
+        assert!(due(&mut wheel, 20).is_empty());
+        wheel.arm(new, Some(at(30)));
+        assert_eq!(due(&mut wheel, 30), vec![2]);
+        wheel.remove(new);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn a_long_jump_finds_everything_that_came_due() {
+        let mut wheel = TimerWheel::new(at(0));
+        for n in 0..1000u32 {
+            let id = wheel.insert(n);
+            wheel.arm(id, Some(at(u64::from(n) * 100)));
+        }
+        let mut got = due(&mut wheel, 1_000_000);
+        got.sort_unstable();
+        assert_eq!(got, (0..1000).collect::<Vec<_>>());
+    }
+}

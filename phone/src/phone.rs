@@ -1,0 +1,315 @@
+//! The phone itself: sorts what comes in, and runs its calls and its registration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rsip::headers as h;
+use rsip::headers::untyped::UntypedHeader;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{AutoAnswer, CallHandle, CallState, Command, Event, PhoneConfig};
+use crate::call::{Call, refusal_of_offer};
+use crate::dialog::Dialog;
+use crate::endpoint::{Endpoint, Input};
+use crate::registration::Registration;
+use crate::request::{ALLOW, Outgoing};
+use crate::timer::Timer;
+use crate::transaction::Owner;
+use crate::wire::{Reply, Request, Response};
+
+/// A SIP phone without sockets and clocks.
+///
+/// Input: [`command`](Phone::command), [`receive`](Phone::receive) and
+/// [`handle_timeout`](Phone::handle_timeout), each with the time since an epoch of the caller's. Output,
+/// to be drained after each input: [`poll_transmit`](Phone::poll_transmit),
+/// [`poll_event`](Phone::poll_event), and [`poll_timeout`](Phone::poll_timeout) for the time of the next
+/// `handle_timeout`. The same inputs and seed give the same outputs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Phone {
+    ep: Endpoint,
+    calls: BTreeMap<CallHandle, Call>,
+    /// Calls by [`Dialog::key`].
+    dialogs: BTreeMap<String, CallHandle>,
+    registration: Registration,
+}
+
+impl Phone {
+    /// A phone that does nothing until it is told to, or called.
+    pub fn new(mut config: PhoneConfig) -> Phone {
+        // With no time between retransmissions a phone would send for ever.
+        config.t1 = config.t1.max(Duration::from_millis(1));
+        Phone {
+            ep: Endpoint::new(config),
+            calls: BTreeMap::new(),
+            dialogs: BTreeMap::new(),
+            registration: Registration::default(),
+        }
+    }
+
+    /// How this phone was set up.
+    pub fn config(&self) -> &PhoneConfig {
+        &self.ep.config
+    }
+
+    /// Does what the script says; a command about a call that is over, or not in the right state, does
+    /// nothing. Gives the handle of a dialled call.
+    pub fn command(&mut self, now: Duration, command: Command) -> Option<CallHandle> {
+        match command {
+            Command::Register => self.registration.want(&mut self.ep, now, true),
+            Command::Unregister => self.registration.want(&mut self.ep, now, false),
+            Command::Dial { number } => {
+                let handle = CallHandle(self.ep.fresh_id());
+                let call = Call::dial(&mut self.ep, now, handle, &number);
+                self.add(handle, call);
+                return Some(handle);
+            }
+            Command::Answer(handle) => self.with(handle, |call, ep| call.answer(ep, now)),
+            Command::Reject(handle, status) => self.with(handle, |call, ep| call.reject(ep, now, status)),
+            Command::Hangup(handle) => self.with(handle, |call, ep| call.hang_up(ep, now)),
+            Command::Hold(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, Some(true))),
+            Command::Retrieve(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, Some(false))),
+            Command::ReInvite(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, None)),
+            Command::Options => self.options(now),
+        }
+        None
+    }
+
+    /// Takes a datagram; anything unreadable is an [`Event::Protocol`].
+    pub fn receive(&mut self, now: Duration, from: SocketAddr, datagram: &[u8]) {
+        match self.ep.receive(now, from, datagram) {
+            Input::Absorbed => {}
+            Input::Request(tx, request) => self.on_request(now, tx, &request),
+            Input::Ack(ack) => {
+                if let Some(handle) = self.call_of(&ack) {
+                    self.with(handle, |call, ep| call.on_ack(ep, now, &ack));
+                }
+            }
+            Input::Response(tx, owner, response) => self.on_response(now, tx, owner, &response),
+            Input::Fork(invite, response) => self.on_fork(now, &invite, &response),
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        while let Some(timer) = self.ep.timers.pop_due(now) {
+            match timer {
+                Timer::ClientRetransmit(tx) => self.ep.on_client_retransmit(now, tx),
+                Timer::ServerRetransmit(tx) => self.ep.on_server_retransmit(now, tx),
+                Timer::ServerEnd(tx) => self.ep.on_server_end(tx),
+                Timer::ClientEnd(tx) => {
+                    if let Some((owner, method)) = self.ep.on_client_end(tx) {
+                        self.on_transaction_timeout(now, owner, method);
+                    }
+                }
+                Timer::Ring(call) => self.with(call, |call, ep| call.on_ring_timer(ep, now)),
+                Timer::Answer(call) => self.with(call, |call, ep| call.answer(ep, now)),
+                Timer::Resend2xx(call, cseq) => {
+                    self.with(call, |call, ep| call.on_resend_timer(ep, now, cseq));
+                }
+                Timer::AckMissing(call, cseq) => {
+                    self.with(call, |call, ep| call.on_ack_missing(ep, now, cseq));
+                }
+                Timer::CancelGiveUp(call) => self.with(call, |call, ep| call.on_cancel_give_up(ep)),
+                Timer::RingLimit(call) => self.with(call, |call, ep| call.on_ring_limit(ep, now)),
+                Timer::ReInvite(call) => self.with(call, |call, ep| call.on_reinvite_timer(ep, now)),
+                Timer::Register => self.registration.on_timer(&mut self.ep, now),
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Phone::handle_timeout) is next wanted.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.ep.timers.next()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.ep.outbox.pop_front()
+    }
+
+    /// The next thing to tell the script.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.ep.events.pop_front()
+    }
+
+    /// The calls that are not over.
+    pub fn calls(&self) -> impl Iterator<Item = (CallHandle, CallState)> {
+        let live = self.calls.iter().filter(|(_, call)| call.state != CallState::Ended);
+        live.map(|(handle, call)| (*handle, call.state))
+    }
+
+    /// Whether there is no call, no transaction and no timer but the one of the registration.
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+            && self.ep.is_empty()
+            && self.registration.is_idle()
+            && self.ep.timers.only_registration()
+    }
+
+    fn add(&mut self, handle: CallHandle, call: Call) {
+        let key = Dialog::key(&call.dialog.call_id, &call.dialog.local_tag);
+        self.dialogs.insert(key, handle);
+        self.calls.insert(handle, call);
+        self.sweep(handle);
+    }
+
+    /// Runs `f` on a call, and forgets the call when nothing is left of it.
+    fn with(&mut self, handle: CallHandle, f: impl FnOnce(&mut Call, &mut Endpoint)) {
+        if let Some(call) = self.calls.get_mut(&handle) {
+            f(call, &mut self.ep);
+            self.sweep(handle);
+        }
+    }
+
+    fn sweep(&mut self, handle: CallHandle) {
+        if self.calls.get(&handle).is_some_and(|call| call.is_finished(&self.ep))
+            && let Some(call) = self.calls.remove(&handle)
+        {
+            self.dialogs.remove(&Dialog::key(&call.dialog.call_id, &call.dialog.local_tag));
+        }
+    }
+
+    /// The call whose dialog a request belongs to.
+    fn call_of(&self, request: &Request) -> Option<CallHandle> {
+        let key = Dialog::key(&request.head.call_id, request.head.to.tag.as_deref()?);
+        let handle = *self.dialogs.get(&key)?;
+        let known = &self.calls.get(&handle)?.dialog.remote_tag;
+        // Before our INVITE has any answer with a tag, every peer is the right one.
+        (known.is_none() || *known == request.head.from.tag).then_some(handle)
+    }
+
+    fn on_request(&mut self, now: Duration, tx: u64, request: &Request) {
+        if request.method == "CANCEL" {
+            return self.on_cancel(now, tx, request);
+        }
+        let tag = self.ep.rng.token();
+        let required = request.head.required();
+        if !required.is_empty() {
+            let unsupported = h::Unsupported::new(required.join(", "));
+            self.ep.respond(now, tx, Reply::new(420, &tag).with(unsupported));
+            return;
+        }
+        if request.method == "OPTIONS" {
+            let reply = Reply::new(200, &tag).contact(&self.ep.contact());
+            self.ep.respond(now, tx, reply.with(h::Accept::new("application/sdp")));
+            return;
+        }
+        if request.head.to.tag.is_some() {
+            match self.call_of(request) {
+                Some(handle) => self.with(handle, |call, ep| call.on_request(ep, now, tx, request)),
+                None => {
+                    self.ep.respond(now, tx, Reply::new(481, &tag));
+                }
+            }
+            return;
+        }
+        match request.method.as_str() {
+            "INVITE" => self.on_invite(now, tx, request, &tag),
+            "BYE" => {
+                self.ep.respond(now, tx, Reply::new(481, &tag));
+            }
+            _ => {
+                self.ep.respond(now, tx, Reply::new(405, &tag).with(h::Allow::new(ALLOW)));
+            }
+        }
+    }
+
+    fn on_invite(&mut self, now: Duration, tx: u64, invite: &Request, tag: &str) {
+        if self.ep.config.auto == AutoAnswer::Ignore {
+            return self.ep.ignore(tx);
+        }
+        let merged = self.calls.values().any(|call| call.is_merged(invite));
+        let refusal = if merged { Some(482) } else { refusal_of_offer(&self.ep, invite) };
+        if let Some(status) = refusal {
+            self.ep.respond(now, tx, Reply::new(status, tag));
+            return;
+        }
+        if invite.head.contact().is_none() {
+            self.ep.protocol("an INVITE has no Contact");
+        }
+        let handle = CallHandle(self.ep.fresh_id());
+        let call = Call::invited(&mut self.ep, now, handle, tx, invite);
+        self.add(handle, call);
+    }
+
+    fn on_cancel(&mut self, now: Duration, tx: u64, cancel: &Request) {
+        let tag = self.ep.rng.token();
+        let Some(invite) = self.ep.cancelled_invite(cancel) else {
+            self.ep.respond(now, tx, Reply::new(481, &tag));
+            return;
+        };
+        let handle = self.calls.iter().find(|(_, call)| call.is_invited_by(invite)).map(|(h, _)| *h);
+        // RFC 3261 section 9.2: the To tag of the 200 should be that of the INVITE's response.
+        let call = handle.and_then(|handle| self.calls.get(&handle));
+        let tag = call.map_or(tag, |call| call.dialog.local_tag.clone());
+        self.ep.respond(now, tx, Reply::new(200, &tag));
+        if let Some(handle) = handle {
+            self.with(handle, |call, ep| call.on_cancel(ep, now, invite));
+        }
+    }
+
+    fn on_response(&mut self, now: Duration, tx: u64, owner: Owner, response: &Response) {
+        match owner {
+            Owner::Call(handle, role) => {
+                self.with(handle, |call, ep| call.on_response(ep, now, tx, role, response));
+            }
+            Owner::Registration => self.registration.on_response(&mut self.ep, now, tx, response),
+            Owner::Options => {
+                if let Some(mut again) = self.ep.answer_challenge(tx, response) {
+                    again.cseq += 1;
+                    self.ep.send(now, again, Owner::Options);
+                } else if response.status >= 200 {
+                    self.ep.events.push_back(Event::OptionsAnswered { status: response.status });
+                }
+            }
+            Owner::Stray => {}
+        }
+    }
+
+    fn on_transaction_timeout(&mut self, now: Duration, owner: Owner, method: String) {
+        let call = match owner {
+            Owner::Call(handle, _) => Some(handle),
+            Owner::Registration | Owner::Options | Owner::Stray => None,
+        };
+        self.ep.events.push_back(Event::Timeout { call, method });
+        match owner {
+            Owner::Call(handle, role) => self.with(handle, |call, ep| call.on_timeout(ep, now, role)),
+            Owner::Registration => self.registration.on_timeout(&mut self.ep, now),
+            Owner::Options | Owner::Stray => {}
+        }
+    }
+
+    /// A 2xx of another dialog: acknowledged and ended at once, RFC 3261 section 13.2.2.4.
+    fn on_fork(&mut self, now: Duration, invite: &Outgoing, response: &Response) {
+        self.ep.protocol("two final answers to INVITE: a second 2xx, of another dialog");
+        let Some(tag) = &response.head.from.tag else { return };
+        let key = Dialog::key(&response.head.call_id, tag);
+        let Some(call) = self.dialogs.get(&key).and_then(|handle| self.calls.get(handle)) else { return };
+        let mut other = call.dialog.fork(response);
+        let ack = other.ack(&self.ep, invite);
+        self.ep.send_ack(None, &ack);
+        let bye = other.request(&self.ep, "BYE");
+        self.ep.send(now, bye, Owner::Stray);
+    }
+
+    fn options(&mut self, now: Duration) {
+        let identity = self.ep.identity();
+        let request = Outgoing {
+            method: "OPTIONS".into(),
+            uri: format!("sip:{}", self.ep.config.domain),
+            to_addr: self.ep.config.server,
+            from: format!("{identity};tag={}", self.ep.rng.token()),
+            to: format!("<sip:{}>", self.ep.config.domain),
+            call_id: self.ep.rng.token(),
+            cseq: 1,
+            routes: Vec::new(),
+            contact: Some(self.ep.contact()),
+            expires: None,
+            body: None,
+            credentials: Vec::new(),
+            challenged: [0, 0],
+        };
+        self.ep.send(now, request, Owner::Options);
+    }
+}

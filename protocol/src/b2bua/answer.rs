@@ -1,0 +1,69 @@
+//! From a callee's answer to two connected sides: the answer is written, its checkpoint committed, and only then sent.
+
+use bytes::Bytes;
+
+use super::{CALLER, COMMIT_PATIENCE, Call, Cause, Destination, LegId, Output, Phase, Side};
+use crate::dialog::Command;
+use crate::proxy_list::Outcome;
+use crate::time::Now;
+
+impl Call {
+    /// A callee has answered: it is the one, and the others stop ringing.
+    pub(super) fn callee_answered(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        let ending = self.leg(leg).is_none_or(|leg| leg.ending);
+        if self.phase != Phase::Hunting || ending {
+            // Too late: another was quicker, or the caller has gone (RFC 3261 §13.2.2.4).
+            self.tell_to_end(leg, 487, Some("SIP;cause=200;text=\"answered elsewhere\""), out);
+            return;
+        }
+        self.callee = Some(leg);
+        if let Destination::Trunk { walk, .. } = &mut self.destination {
+            walk.on_outcome(now.mono, Outcome::Status(200));
+        }
+        let others: Vec<LegId> =
+            self.legs.iter().filter(|l| l.id != CALLER && l.id != leg && !l.gone).map(|l| l.id).collect();
+        for other in others {
+            self.tell_to_end(other, 487, Some("SIP;cause=200;text=\"answered elsewhere\""), out);
+        }
+        match self.sdp.answer_to_caller(&self.media, sdp) {
+            Ok((sdp, view)) => {
+                if let Some(view) = view {
+                    out.push(Output::Media { side: Side::Callee, view, held: false });
+                }
+                self.commit(sdp, now, out);
+            }
+            Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
+        }
+    }
+
+    pub(super) fn answer_as_service(&mut self, now: Now, out: &mut Vec<Output>) {
+        match self.sdp.answer_as_service(&self.media) {
+            Ok((sdp, _)) => self.commit(sdp, now, out),
+            Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
+        }
+    }
+
+    fn commit(&mut self, sdp: Bytes, now: Now, out: &mut Vec<Output>) {
+        self.phase = Phase::Committing;
+        self.answered_at = Some(now.wall);
+        self.deadline = Some(now.mono + COMMIT_PATIENCE);
+        out.push(Output::Tell(CALLER, Command::PrepareAnswer { sdp }));
+    }
+
+    /// The caller's 200 is written: now everything the checkpoint needs is there.
+    pub(super) fn answer_ready(&mut self, _now: Now, out: &mut Vec<Output>) {
+        if self.phase == Phase::Committing {
+            out.push(Output::Commit);
+        }
+    }
+
+    /// The checkpoint is safe, or will not be in time: the caller gets his answer.
+    pub(super) fn committed(&mut self, protected: bool, _now: Now, out: &mut Vec<Output>) {
+        if self.phase == Phase::Committing {
+            self.phase = Phase::Up;
+            self.deadline = None;
+            out.push(Output::Tell(CALLER, Command::SendAnswer));
+            out.push(Output::Answered { protected });
+        }
+    }
+}

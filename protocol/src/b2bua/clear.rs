@@ -1,0 +1,214 @@
+//! The end of a call: every leg is told, every leg is waited for.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CALLER, CLEARING_PATIENCE, Call, LegId, Output, Phase};
+use crate::dialog::{Command, EndedBy};
+use crate::time::{Now, UnixMillis};
+
+/// A side of the call, and who else may end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Side {
+    /// The caller.
+    Caller,
+    /// The callee.
+    Callee,
+    /// We ourselves.
+    Engine,
+    /// Somebody at the API.
+    Operator,
+}
+
+impl Side {
+    /// The name in the CDR.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Caller => "caller",
+            Side::Callee => "callee",
+            Side::Engine => "engine",
+            Side::Operator => "operator",
+        }
+    }
+}
+
+/// Why a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// Answered, and hung up by one side.
+    Normal,
+    /// 486 or 600.
+    Busy,
+    /// Rang in vain.
+    NoAnswer,
+    /// The caller hung up before the answer.
+    Abandoned,
+    /// Refused by the callee.
+    Rejected,
+    /// Refused by a server, or no server answered.
+    Failed,
+    /// Nothing by that number.
+    NotFound,
+    /// The station has no binding.
+    NotRegistered,
+    /// No common media.
+    Media,
+    /// A limit of the callee's.
+    Limit,
+    /// No RTP for too long.
+    RtpTimeout,
+    /// The answer was never acknowledged.
+    NoAck,
+    /// The peer has lost the dialog.
+    Lost,
+    /// A fault of ours.
+    Fault,
+    /// Ended at the API.
+    Operator,
+    /// Found unfinished after a restart.
+    Restart,
+}
+
+impl Cause {
+    /// The name in the CDR.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Normal => "normal",
+            Cause::Busy => "busy",
+            Cause::NoAnswer => "no_answer",
+            Cause::Abandoned => "abandoned",
+            Cause::Rejected => "rejected",
+            Cause::Failed => "failed",
+            Cause::NotFound => "not_found",
+            Cause::NotRegistered => "not_registered",
+            Cause::Media => "media",
+            Cause::Limit => "limit",
+            Cause::RtpTimeout => "rtp_timeout",
+            Cause::NoAck => "no_ack",
+            Cause::Lost => "lost",
+            Cause::Fault => "fault",
+            Cause::Operator => "operator",
+            Cause::Restart => "restart",
+        }
+    }
+
+    /// The result as the metrics count it, for a call that was not answered.
+    pub fn result(self) -> &'static str {
+        match self {
+            Cause::Busy => "busy",
+            Cause::NoAnswer | Cause::NotRegistered => "no_answer",
+            Cause::Abandoned => "abandoned",
+            Cause::Rejected | Cause::NotFound | Cause::Media | Cause::Limit | Cause::Operator => "rejected",
+            Cause::Normal
+            | Cause::Failed
+            | Cause::RtpTimeout
+            | Cause::NoAck
+            | Cause::Lost
+            | Cause::Fault
+            | Cause::Restart => "failed",
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Why.
+    pub cause: Cause,
+    /// By whom.
+    pub by: Side,
+    /// The final status of the caller's INVITE.
+    pub status: u16,
+    /// When that was decided.
+    pub at: UnixMillis,
+}
+
+impl Call {
+    /// Ends the call. The first verdict stays; `status` goes to a caller that has no answer yet.
+    pub(super) fn clear(&mut self, cause: Cause, by: Side, status: u16, now: Now, out: &mut Vec<Output>) {
+        if self.verdict.is_some() {
+            return;
+        }
+        let answered = self.phase == Phase::Up;
+        let final_status = if answered { 200 } else { status };
+        self.verdict = Some(Ended { cause, by, status: final_status, at: now.wall });
+        self.phase = Phase::Clearing;
+        self.deadline = Some(now.mono + CLEARING_PATIENCE);
+        self.reoffer = None;
+        if !answered {
+            self.answered_at = None;
+        }
+        let reason = match cause {
+            Cause::RtpTimeout => Some("SIP;cause=408;text=\"no RTP\""),
+            Cause::Operator => Some("SIP;cause=503;text=\"ended by an operator\""),
+            Cause::Fault => Some("SIP;cause=500;text=\"internal fault\""),
+            _ => None,
+        };
+        let legs: Vec<LegId> = self.legs.iter().filter(|leg| !leg.gone).map(|leg| leg.id).collect();
+        for leg in legs {
+            self.tell_to_end(leg, status, reason, out);
+        }
+        self.over_if_clear(now, out);
+    }
+
+    pub(super) fn tell_to_end(
+        &mut self,
+        leg: LegId,
+        status: u16,
+        reason: Option<&str>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(leg) = self.leg_mut(leg) {
+            leg.ending = true;
+        }
+        out.push(Output::Tell(leg, Command::End { status, reason: reason.map(str::to_owned) }));
+    }
+
+    pub(super) fn caller_cancelled(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
+        if let Some(leg) = self.leg_mut(leg) {
+            leg.gone = true;
+        }
+        self.clear(Cause::Abandoned, Side::Caller, 487, now, out);
+        self.over_if_clear(now, out);
+    }
+
+    /// A leg's dialog is over.
+    pub(super) fn leg_ended(&mut self, leg: LegId, by: EndedBy, now: Now, out: &mut Vec<Output>) {
+        let concerns = leg == CALLER || Some(leg) == self.callee;
+        if let Some(leg) = self.leg_mut(leg) {
+            leg.gone = true;
+        }
+        if self.verdict.is_none() && concerns {
+            let (cause, side) = match by {
+                EndedBy::Peer => (Cause::Normal, Call::side(leg)),
+                EndedBy::Us => (Cause::Fault, Side::Engine),
+                EndedBy::NoAck => (Cause::NoAck, Side::Engine),
+                EndedBy::Lost => (Cause::Lost, Call::side(leg)),
+                EndedBy::Fault => (Cause::Fault, Side::Engine),
+            };
+            let status = if by == EndedBy::Fault { 500 } else { 480 };
+            self.clear(cause, side, status, now, out);
+        } else if self.verdict.is_none() {
+            self.callee_failed(leg, 500, now, out);
+        }
+        self.over_if_clear(now, out);
+    }
+
+    pub(super) fn over_if_clear(&mut self, _now: Now, out: &mut Vec<Output>) {
+        if self.phase == Phase::Clearing
+            && self.legs.iter().all(|leg| leg.gone)
+            && let Some(verdict) = self.verdict
+        {
+            self.phase = Phase::Over;
+            self.deadline = None;
+            out.push(Output::Over(verdict));
+        }
+    }
+
+    /// Legs that never said they had ended are not waited for any longer.
+    pub(super) fn give_legs_up(&mut self, out: &mut Vec<Output>) {
+        for leg in &mut self.legs {
+            leg.gone = true;
+        }
+        self.over_if_clear(Now::default(), out);
+    }
+}

@@ -1,0 +1,208 @@
+//! The session descriptions of a call: what each side is told of the other.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Side;
+use crate::sdp::negotiate::{
+    AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, media_view, relay_answer,
+    relay_offer,
+};
+use crate::sdp::{Direction, SessionDescription};
+
+/// The codecs our own services speak.
+const SERVICE_CODECS: [&str; 2] = ["PCMU", "PCMA"];
+
+/// How media runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MediaPlan {
+    /// From endpoint to endpoint: session descriptions cross unchanged.
+    Bypass,
+    /// Through us, by these ports.
+    Anchored {
+        /// Towards the caller.
+        caller: LocalMedia,
+        /// Towards the callee.
+        callee: LocalMedia,
+    },
+    /// To a service of ours.
+    Service {
+        /// Towards the caller.
+        caller: LocalMedia,
+    },
+}
+
+/// The session descriptions of both sides.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sdp {
+    caller_offer: Bytes,
+    caller: Option<SessionDescription>,
+    to_caller: LegDescription,
+    to_callee: LegDescription,
+    /// The direction each side last asked for.
+    caller_direction: Direction,
+    callee_direction: Direction,
+}
+
+impl Sdp {
+    /// The descriptions of a call whose caller offers `offer`. `session_id` must be new for each call.
+    ///
+    /// # Errors
+    /// The offer cannot be read.
+    pub fn new(offer: Bytes, plan: &MediaPlan, session_id: u64) -> Result<Sdp, NegotiationError> {
+        let (caller_addr, callee_addr, parsed) = match plan {
+            MediaPlan::Bypass => (None, None, None),
+            MediaPlan::Anchored { caller, callee } => {
+                (Some(caller.addr), Some(callee.addr), Some(SessionDescription::parse(&offer)?))
+            }
+            MediaPlan::Service { caller } => {
+                (Some(caller.addr), None, Some(SessionDescription::parse(&offer)?))
+            }
+        };
+        let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        Ok(Sdp {
+            caller_offer: offer,
+            caller: parsed,
+            to_caller: LegDescription::new(session_id, caller_addr.unwrap_or(any)),
+            to_callee: LegDescription::new(session_id ^ 1, callee_addr.unwrap_or(any)),
+            caller_direction: Direction::SendRecv,
+            callee_direction: Direction::SendRecv,
+        })
+    }
+
+    /// No descriptions: for a call that only ends.
+    pub fn none() -> Sdp {
+        let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        Sdp {
+            caller_offer: Bytes::new(),
+            caller: None,
+            to_caller: LegDescription::new(0, any),
+            to_callee: LegDescription::new(1, any),
+            caller_direction: Direction::SendRecv,
+            callee_direction: Direction::SendRecv,
+        }
+    }
+
+    pub(super) fn held(&self) -> bool {
+        self.caller_direction != Direction::SendRecv || self.callee_direction != Direction::SendRecv
+    }
+
+    /// What the caller's media session needs to know, if there is one.
+    pub(super) fn caller_view(&mut self, plan: &MediaPlan) -> Option<(AudioView, Side)> {
+        if matches!(plan, MediaPlan::Bypass) {
+            return None;
+        }
+        let view = media_view(self.caller.as_ref()?)?;
+        self.caller_direction = view.direction;
+        Some((view, Side::Caller))
+    }
+
+    /// The caller's offer as the callee gets it.
+    pub(super) fn offer_to_callee(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
+        match (plan, &self.caller) {
+            (MediaPlan::Anchored { callee, .. }, Some(offer)) => {
+                let offer = relay_offer(offer, &mut self.to_callee, Some(*callee), None)?;
+                Ok(Bytes::from(offer.to_string()))
+            }
+            _ => Ok(self.caller_offer.clone()),
+        }
+    }
+
+    /// The callee's answer as the caller gets it, and what the callee's media session needs to know.
+    pub(super) fn answer_to_caller(
+        &mut self,
+        plan: &MediaPlan,
+        answer: &Bytes,
+    ) -> Result<(Bytes, Option<AudioView>), NegotiationError> {
+        let (MediaPlan::Anchored { caller, .. }, Some(offer)) = (plan, &self.caller) else {
+            return Ok((answer.clone(), None));
+        };
+        let answer = SessionDescription::parse(answer)?;
+        let view = media_view(&answer);
+        let relayed = relay_answer(offer, &answer, &mut self.to_caller, Some(*caller), None)?;
+        if let Some(view) = &view {
+            self.callee_direction = view.direction;
+        }
+        Ok((Bytes::from(relayed.to_string()), view))
+    }
+
+    pub(super) fn answer_as_service(&mut self, plan: &MediaPlan) -> Result<(Bytes, u8), NegotiationError> {
+        let (MediaPlan::Service { caller }, Some(offer)) = (plan, &self.caller) else {
+            return Err(NegotiationError::NoCommonCodec);
+        };
+        let (answer, chosen) = answer_service(offer, &mut self.to_caller, *caller, &SERVICE_CODECS)?;
+        Ok((Bytes::from(answer.to_string()), chosen.payload_type))
+    }
+
+    /// A side's new offer as the other gets it.
+    pub(super) fn carry_offer(
+        &mut self,
+        from: Side,
+        plan: &MediaPlan,
+        offer: &Bytes,
+    ) -> Result<Carried, NegotiationError> {
+        let MediaPlan::Anchored { caller, callee } = plan else {
+            return Ok(Carried { sdp: offer.clone(), offer: None, view: None });
+        };
+        let parsed = SessionDescription::parse(offer)?;
+        let (leg, local) = match from {
+            Side::Caller => (&mut self.to_callee, *callee),
+            Side::Callee | Side::Engine | Side::Operator => (&mut self.to_caller, *caller),
+        };
+        let relayed = relay_offer(&parsed, leg, Some(local), None)?;
+        let view = media_view(&parsed);
+        Ok(Carried { sdp: Bytes::from(relayed.to_string()), offer: Some(parsed), view })
+    }
+
+    /// The answer to a new offer of `to`, as `to` gets it.
+    pub(super) fn carry_answer(
+        &mut self,
+        to: Side,
+        plan: &MediaPlan,
+        offer: Option<&SessionDescription>,
+        answer: &Bytes,
+    ) -> Result<Carried, NegotiationError> {
+        let (MediaPlan::Anchored { caller, callee }, Some(offer)) = (plan, offer) else {
+            return Ok(Carried { sdp: answer.clone(), offer: None, view: None });
+        };
+        let parsed = SessionDescription::parse(answer)?;
+        let (leg, local) = match to {
+            Side::Caller => (&mut self.to_caller, *caller),
+            Side::Callee | Side::Engine | Side::Operator => (&mut self.to_callee, *callee),
+        };
+        let relayed = relay_answer(offer, &parsed, leg, Some(local), None)?;
+        let view = media_view(&parsed);
+        Ok(Carried { sdp: Bytes::from(relayed.to_string()), offer: None, view })
+    }
+
+    /// Our service's answer to a new offer of the caller.
+    pub(super) fn service_reanswer(
+        &mut self,
+        plan: &MediaPlan,
+        offer: &Bytes,
+    ) -> Result<Carried, NegotiationError> {
+        let parsed = SessionDescription::parse(offer)?;
+        let view = media_view(&parsed);
+        self.caller = Some(parsed);
+        let (sdp, _) = self.answer_as_service(plan)?;
+        Ok(Carried { sdp, offer: None, view })
+    }
+
+    /// Notes the direction a side now asks for.
+    pub(super) fn note_direction(&mut self, side: Side, direction: Direction) {
+        match side {
+            Side::Caller => self.caller_direction = direction,
+            Side::Callee | Side::Engine | Side::Operator => self.callee_direction = direction,
+        }
+    }
+}
+
+/// A description on its way to the other side.
+pub(super) struct Carried {
+    /// As the other side gets it.
+    pub(super) sdp: Bytes,
+    /// As it came, if it is an offer whose answer must fit it.
+    pub(super) offer: Option<SessionDescription>,
+    /// What it says of its sender's media.
+    pub(super) view: Option<AudioView>,
+}

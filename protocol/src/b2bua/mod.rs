@@ -1,0 +1,345 @@
+//! The back-to-back user agent: one call, its legs, and the bridge between them (RFC 7092).
+//!
+//! Verbs: [`Call::new`] is given who calls, where it goes and how media runs; [`Call::handle`] takes what the legs, the store and the
+//! operator say, and pushes [`Output`]s; [`Call::deadline`] says when it wants to be told the time. A leg is a dialog
+//! with a number: 0 is the caller, the others are callees in the order of their INVITEs.
+//!
+//! ```text
+//!            Begin                 a callee's 200          committed, or 100 ms
+//! (new) ──────────────► Hunting ───────────────► Committing ─────────────────► Up
+//!                          │                         │                          │
+//!                          │ caller gone, all failed,│ either side gone         │ BYE, silence,
+//!                          │ time-out, operator      │                          │ operator
+//!                          ▼                         ▼                          ▼
+//!                       Clearing ◄───────────────────┴──────────────────────────┘
+//!                          │ every leg gone
+//!                          ▼
+//!                        Over
+//! ```
+
+mod answer;
+mod clear;
+mod hunt;
+mod media;
+mod reoffer;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::dialog::{Command, EndedBy, LegEvent, Routing};
+use crate::flow::Flow;
+use crate::proxy_list::{Attempt, ProxyWalk};
+use crate::sdp::negotiate::AudioView;
+use crate::time::{Instant, Now, UnixMillis};
+
+pub use clear::{Cause, Ended, Side};
+pub use media::{MediaPlan, Sdp};
+
+/// An answer waits this long for its checkpoint, and no longer: a slow disk never costs a call.
+pub const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
+/// A callee that only rings is given up after this long whatever the settings say (RFC 3261 Timer C).
+pub const LONGEST_RING: Duration = Duration::from_secs(180);
+/// Legs that have not ended this long after they were told to are given up: twice the longest transaction.
+const CLEARING_PATIENCE: Duration = Duration::from_secs(70);
+
+/// A leg's number within its call; 0 is the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LegId(pub u8);
+
+/// The caller's leg.
+pub const CALLER: LegId = LegId(0);
+
+/// One place an INVITE can go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The Request-URI.
+    pub request_uri: String,
+    /// The path to it.
+    pub flow: Flow,
+    /// A Route set for the INVITE.
+    pub route: Vec<String>,
+    /// Where requests within the dialog go.
+    pub routing: Routing,
+}
+
+/// Where a call goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Destination {
+    /// A station: every contact rings, the first that answers has the call.
+    Station {
+        /// Its bindings, or its connection address.
+        contacts: Vec<Target>,
+        /// How long it rings.
+        ring_timeout: Duration,
+    },
+    /// A trunk: one proxy after the other.
+    Trunk {
+        /// The walk over its proxies.
+        walk: ProxyWalk,
+        /// The listener it leaves by.
+        listener: u16,
+        /// The number it is asked for, already escaped.
+        user: String,
+    },
+    /// A service of ours, which answers at once.
+    Service,
+    /// Nowhere: the caller gets this status.
+    Refused {
+        /// 400 to 699.
+        status: u16,
+        /// Why, for the record.
+        cause: Cause,
+    },
+}
+
+/// What happens to a call.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The call may begin.
+    Begin,
+    /// A leg says something.
+    Leg(LegId, LegEvent),
+    /// A leg's actor is gone, whatever it said last.
+    LegGone(LegId),
+    /// The checkpoint of the answer is committed, or could not be.
+    Committed(bool),
+    /// A side has sent no RTP for too long.
+    Silent(Side),
+    /// An operator ends the call.
+    HangUp,
+    /// [`Call::deadline`] has passed.
+    Timeout,
+}
+
+/// What a call wants done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Begin a leg with an INVITE.
+    Invite {
+        /// The new leg.
+        leg: LegId,
+        /// Where it goes.
+        target: Target,
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// Tell a leg.
+    Tell(LegId, Command),
+    /// The media session of a side has a new peer.
+    Media {
+        /// Which side.
+        side: Side,
+        /// What its peer's session description says.
+        view: AudioView,
+        /// True while either side holds: silence is no fault then.
+        held: bool,
+    },
+    /// Commit a checkpoint of the call and its legs, then say [`Input::Committed`].
+    Commit,
+    /// Renew the checkpoint; nobody waits.
+    Refresh,
+    /// The callee is alerting (told once).
+    Ringing,
+    /// Both sides are connected.
+    Answered {
+        /// False if the answer left before its checkpoint was committed.
+        protected: bool,
+    },
+    /// A proxy was tried without success.
+    AttemptFailed(Attempt),
+    /// The call is over; every leg has ended.
+    Over(Ended),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Leg {
+    id: LegId,
+    gone: bool,
+    /// Told to end; nothing it says any more makes it the callee.
+    ending: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    New,
+    Hunting,
+    Committing,
+    Up,
+    Clearing,
+    Over,
+}
+
+/// One call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Call {
+    phase: Phase,
+    destination: Destination,
+    media: MediaPlan,
+    sdp: Sdp,
+    legs: Vec<Leg>,
+    /// The leg the caller talks to.
+    callee: Option<LegId>,
+    rang: bool,
+    /// When hunting, committing or clearing has taken too long.
+    deadline: Option<Instant>,
+    /// The best refusal so far, while others still ring.
+    refusal: Option<u16>,
+    /// Whose re-INVITE is being carried across.
+    reoffer: Option<reoffer::Reoffer>,
+    answered_at: Option<UnixMillis>,
+    /// How the call ends, once that is decided.
+    verdict: Option<Ended>,
+}
+
+impl Call {
+    /// A call whose caller (leg 0) waits for an answer to `offer`.
+    pub fn new(destination: Destination, media: MediaPlan, sdp: Sdp) -> Call {
+        Call {
+            phase: Phase::New,
+            destination,
+            media,
+            sdp,
+            legs: vec![Leg { id: CALLER, gone: false, ending: false }],
+            callee: None,
+            rang: false,
+            deadline: None,
+            refusal: None,
+            reoffer: None,
+            answered_at: None,
+            verdict: None,
+        }
+    }
+
+    /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500.
+    pub fn after_fault(legs: &[LegId], now: Now, out: &mut Vec<Output>) -> Call {
+        let destination = Destination::Refused { status: 500, cause: Cause::Fault };
+        let mut call = Call::new(destination, MediaPlan::Bypass, Sdp::none());
+        call.legs = legs.iter().map(|id| Leg { id: *id, gone: false, ending: false }).collect();
+        call.clear(Cause::Fault, Side::Engine, 500, now, out);
+        call
+    }
+
+    /// Handles one input at `now`, pushing what is to be done to `out`.
+    pub fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        match input {
+            Input::Begin => self.begin(now, out),
+            Input::Leg(leg, event) => self.leg_event(*leg, event, now, out),
+            Input::LegGone(leg) => {
+                if self.leg(*leg).is_some_and(|leg| !leg.gone) {
+                    self.leg_ended(*leg, EndedBy::Fault, now, out);
+                }
+            }
+            Input::Committed(committed) => self.committed(*committed, now, out),
+            Input::Silent(_) => {
+                if self.phase == Phase::Up {
+                    self.clear(Cause::RtpTimeout, Side::Engine, 500, now, out);
+                }
+            }
+            Input::HangUp => self.clear(Cause::Operator, Side::Operator, 503, now, out),
+            Input::Timeout => self.timeout(now, out),
+        }
+    }
+
+    fn leg_event(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
+        match event {
+            LegEvent::Progress { status, sdp } => self.callee_progress(leg, *status, sdp.as_ref(), out),
+            LegEvent::Answered { sdp } => self.callee_answered(leg, sdp, now, out),
+            LegEvent::Failed { status, .. } => self.callee_failed(leg, *status, now, out),
+            LegEvent::AnswerReady => self.answer_ready(now, out),
+            LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
+            LegEvent::Reoffer { sdp } => self.leg_reoffers(leg, sdp, out),
+            LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, out),
+            LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
+            LegEvent::Ended { by } => self.leg_ended(leg, *by, now, out),
+        }
+    }
+
+    fn timeout(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.deadline.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        self.deadline = None;
+        match self.phase {
+            Phase::Hunting => self.nobody_answered(now, out),
+            Phase::Committing => self.committed(false, now, out),
+            Phase::Clearing => self.give_legs_up(out),
+            Phase::New | Phase::Up | Phase::Over => {}
+        }
+    }
+
+    fn leg(&self, id: LegId) -> Option<&Leg> {
+        self.legs.iter().find(|leg| leg.id == id)
+    }
+
+    fn leg_mut(&mut self, id: LegId) -> Option<&mut Leg> {
+        self.legs.iter_mut().find(|leg| leg.id == id)
+    }
+
+    /// The side of the call a leg is on.
+    fn side(leg: LegId) -> Side {
+        if leg == CALLER { Side::Caller } else { Side::Callee }
+    }
+
+    /// When the call wants to be told the time.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// True while both sides are connected.
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+
+    /// True once the call waits only for its legs to end.
+    pub fn is_clearing(&self) -> bool {
+        matches!(self.phase, Phase::Clearing | Phase::Over)
+    }
+
+    /// The leg the caller talks to, once it has answered.
+    pub fn callee(&self) -> Option<LegId> {
+        self.callee
+    }
+
+    /// The state's name, for people.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::New => "new",
+            Phase::Hunting if self.rang => "ringing",
+            Phase::Hunting => "hunting",
+            Phase::Committing => "answering",
+            Phase::Up => "up",
+            Phase::Clearing => "clearing",
+            Phase::Over => "over",
+        }
+    }
+
+    /// When it was answered.
+    pub fn answered_at(&self) -> Option<UnixMillis> {
+        self.answered_at
+    }
+
+    /// The proxies tried so far.
+    pub fn attempts(&self) -> &[Attempt] {
+        match &self.destination {
+            Destination::Trunk { walk, .. } => walk.attempts(),
+            Destination::Station { .. } | Destination::Service | Destination::Refused { .. } => &[],
+        }
+    }
+
+    /// The call as it must be found after a fault: connected, also when the answer is just about to leave. `None` before.
+    pub fn checkpoint(&self) -> Option<Call> {
+        match self.phase {
+            Phase::Committing | Phase::Up => {
+                let mut kept = self.clone();
+                kept.phase = Phase::Up;
+                kept.deadline = None;
+                kept.reoffer = None;
+                kept.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == self.callee);
+                Some(kept)
+            }
+            Phase::New | Phase::Hunting | Phase::Clearing | Phase::Over => None,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Our side as the callee: the peer's INVITE until our final response is acknowledged (RFC 3261 §13.3).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
+    Unacknowledged,
+};
+use crate::flow::Flow;
+use crate::message::{Header, Message, reason_phrase, response_to};
+use crate::time::Now;
+
+/// What we accept within a dialog.
+pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
+
+impl Dialog {
+    /// A dialog for an INVITE of the peer that waits in `transaction`. `local_tag` must be unique in the engine.
+    pub fn incoming(
+        transaction: ServerTransactionId,
+        invite: Message,
+        source: Flow,
+        local_tag: String,
+        local: Arc<LocalSide>,
+        routing: Routing,
+    ) -> Dialog {
+        let remote_tag = invite.from_tag().map(str::to_owned);
+        let local_party = format!("{};tag={local_tag}", invite.header(Header::To).unwrap_or_default());
+        let mut dialog = Dialog {
+            local,
+            routing,
+            flow: source,
+            call_id: invite.call_id().to_owned(),
+            local_tag,
+            local_party,
+            remote_party: invite.header(Header::From).unwrap_or_default().to_owned(),
+            remote_tag,
+            remote_target: String::new(),
+            route_set: invite.values(Header::RecordRoute).map(str::to_owned).collect(),
+            local_cseq: 0,
+            remote_cseq: Some(invite.cseq()),
+            invited: true,
+            sent: 0,
+            unacknowledged: None,
+            reoffered: None,
+            reoffering: None,
+            acked: None,
+            phase: Phase::Ended,
+        };
+        dialog.refresh_target(&invite);
+        dialog.phase = Phase::Incoming(Pending { transaction, request: invite, source });
+        dialog
+    }
+
+    pub(super) fn respond(
+        &self,
+        pending: &Pending,
+        status: u16,
+        sdp: Option<&Bytes>,
+        extra: &[(Header, &str)],
+    ) -> Output {
+        let mut message = response_to(
+            &pending.request,
+            Some(pending.source.remote),
+            status,
+            reason_phrase(status),
+            Some(&self.local_tag),
+        );
+        if status < 300 {
+            message.header(Header::Contact, &self.local.contact);
+            message.header(Header::Allow, ALLOW);
+        }
+        for (header, value) in extra {
+            message.header(*header, value);
+        }
+        let body = sdp.map(|sdp| ("application/sdp", sdp.as_ref()));
+        Output::Respond {
+            transaction: pending.transaction,
+            status,
+            message: message.finish(body),
+            to: pending.source,
+        }
+    }
+
+    pub(super) fn progress(&mut self, status: u16, sdp: Option<&Bytes>, out: &mut Vec<Output>) {
+        if let Phase::Incoming(pending) = &self.phase {
+            out.push(self.respond(pending, status, sdp, &[]));
+        }
+    }
+
+    pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
+        let Phase::Incoming(pending) = &self.phase else { return };
+        if let Output::Respond { message, .. } = self.respond(pending, 200, Some(sdp), &[]) {
+            self.phase = Phase::AnswerHeld(pending.clone(), message);
+            out.push(Output::Up(LegEvent::AnswerReady));
+        }
+    }
+
+    pub(super) fn send_answer(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !matches!(self.phase, Phase::AnswerHeld(..)) {
+            return;
+        }
+        if let Phase::AnswerHeld(pending, message) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            self.answer_until_acknowledged(&pending, message, now, out);
+        }
+    }
+
+    /// Sends a 2xx to an INVITE and keeps repeating it until the ACK comes.
+    pub(super) fn answer_until_acknowledged(
+        &mut self,
+        pending: &Pending,
+        message: Bytes,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let t1 = self.local.timers.t1;
+        self.unacknowledged = Some(Unacknowledged {
+            transaction: pending.transaction,
+            message: message.clone(),
+            to: pending.source,
+            cseq: pending.request.cseq(),
+            interval: t1,
+            next: now.mono + t1,
+            give_up: now.mono + t1 * 64,
+        });
+        out.push(Output::Respond {
+            transaction: pending.transaction,
+            status: 200,
+            message,
+            to: pending.source,
+        });
+    }
+
+    pub(super) fn repeat_answer(&mut self, now: Now, out: &mut Vec<Output>) {
+        let t2 = self.local.timers.t2;
+        let Some(answer) = &mut self.unacknowledged else { return };
+        if answer.give_up <= now.mono {
+            // §13.3.1.4: the session has not been agreed; end it.
+            self.unacknowledged = None;
+            out.push(Output::Up(LegEvent::Ended { by: EndedBy::NoAck }));
+            self.bye(Some("SIP;cause=408;text=\"ACK missing\""), out);
+        } else if answer.next <= now.mono {
+            answer.interval = (answer.interval * 2).min(t2);
+            answer.next = now.mono + answer.interval;
+            out.push(Output::Respond {
+                transaction: answer.transaction,
+                status: 200,
+                message: answer.message.clone(),
+                to: answer.to,
+            });
+        }
+    }
+
+    /// An ACK within the dialog.
+    pub(super) fn ack(&mut self, ack: &Message) {
+        if self.unacknowledged.as_ref().is_some_and(|u| u.cseq == ack.cseq()) {
+            self.unacknowledged = None;
+        }
+    }
+
+    /// The caller gave up. Too late once the 200 has left: the caller will get it and send a BYE (§9.2).
+    pub(super) fn cancelled(&mut self, _now: Now, out: &mut Vec<Output>) {
+        if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
+            out.push(self.respond(pending, 487, None, &[]));
+            self.phase = Phase::Ended;
+            out.push(Output::Up(LegEvent::Cancelled));
+            out.push(Output::Finished);
+        }
+    }
+
+    pub(super) fn refuse_caller(&mut self, status: u16, reason: Option<&str>, out: &mut Vec<Output>) {
+        if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
+            let extra = match reason {
+                Some(reason) => vec![(Header::Reason, reason)],
+                None => vec![],
+            };
+            out.push(self.respond(pending, status, None, &extra));
+            self.finish(EndedBy::Us, out);
+        }
+    }
+}

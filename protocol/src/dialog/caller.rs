@@ -1,0 +1,327 @@
+//! Our side as the caller: our INVITE until its final response (RFC 3261 §13.2, CANCEL §9.1, authentication §22.2).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
+use crate::digest;
+use crate::flow::Flow;
+use crate::message::{Builder, Header, Message, Method};
+use crate::time::{Instant, Now};
+use crate::transaction::Timers;
+
+/// Who we are to a peer that asks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// An INVITE to send.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InviteSpec {
+    /// The Request-URI.
+    pub request_uri: String,
+    /// From, without a tag.
+    pub from: String,
+    /// To.
+    pub to: String,
+    /// Call-ID; unique.
+    pub call_id: String,
+    /// Our tag; unique in the engine.
+    pub local_tag: String,
+    /// Where it goes.
+    pub flow: Flow,
+    /// Where requests within the dialog will go.
+    pub routing: Routing,
+    /// A Route set for the INVITE itself (the binding's Path).
+    pub route: Vec<String>,
+    /// The offer.
+    pub sdp: Bytes,
+    /// Max-Forwards: the caller's, less one.
+    pub max_forwards: u8,
+    /// Further headers, by name and value.
+    pub headers: Vec<(String, String)>,
+    /// The transaction's timers.
+    pub timers: Timers,
+    /// Answers a 401 or 407, once.
+    pub credentials: Option<Credentials>,
+}
+
+/// Our INVITE on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Calling {
+    pub(super) spec: InviteSpec,
+    branch: String,
+    provisional: bool,
+    authorized: bool,
+    /// Set when the call wants it cancelled; sent once a provisional has come.
+    cancel: Option<Option<String>>,
+    /// A CANCEL was sent: without a final response by then, the INVITE counts as unanswered (§9.1).
+    cancelled_until: Option<Instant>,
+}
+
+impl Calling {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.cancelled_until
+    }
+}
+
+impl Dialog {
+    /// A dialog that begins with our INVITE, which is pushed to `out`.
+    pub fn calling(spec: InviteSpec, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
+        let mut dialog = Dialog {
+            local,
+            routing: spec.routing,
+            flow: spec.flow,
+            call_id: spec.call_id.clone(),
+            local_tag: spec.local_tag.clone(),
+            local_party: format!("{};tag={}", spec.from, spec.local_tag),
+            remote_party: spec.to.clone(),
+            remote_tag: None,
+            remote_target: spec.request_uri.clone(),
+            route_set: spec.route.clone(),
+            local_cseq: 0,
+            remote_cseq: None,
+            invited: false,
+            sent: 0,
+            unacknowledged: None,
+            reoffered: None,
+            reoffering: None,
+            acked: None,
+            phase: Phase::Ended,
+        };
+        dialog.invite(spec, None, out);
+        dialog
+    }
+
+    /// The dialog of an INVITE that `calling` has sent and whose state was lost: it only waits to cancel or to hang up.
+    pub fn calling_after_fault(
+        spec: InviteSpec,
+        local: Arc<LocalSide>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Dialog {
+        let mut unsent = Vec::new();
+        let mut dialog = Dialog::calling(spec, local, &mut unsent);
+        if let Phase::Calling(calling) = &mut dialog.phase {
+            calling.provisional = true;
+        }
+        dialog.end(500, None, now, out);
+        dialog
+    }
+
+    fn invite(&mut self, spec: InviteSpec, authorization: Option<(Header, String)>, out: &mut Vec<Output>) {
+        self.local_cseq += 1;
+        let branch = self.next_branch();
+        let mut message = Builder::request("INVITE", &spec.request_uri);
+        self.request_head(&mut message, "INVITE", self.local_cseq, &branch, spec.max_forwards);
+        for route in &spec.route {
+            message.header(Header::Route, route);
+        }
+        message.header(Header::Contact, &self.local.contact);
+        message.header(Header::Allow, super::callee::ALLOW);
+        for (name, value) in &spec.headers {
+            message.raw_header(name, value);
+        }
+        let authorized = authorization.is_some();
+        if let Some((header, value)) = authorization {
+            message.header(header, value);
+        }
+        out.push(Output::Request {
+            message: message.finish(Some(("application/sdp", &spec.sdp))),
+            method: Method::Invite,
+            branch: branch.clone(),
+            cseq: self.local_cseq,
+            to: spec.flow,
+            timers: spec.timers,
+        });
+        self.phase = Phase::Calling(Calling {
+            spec,
+            branch,
+            provisional: false,
+            authorized,
+            cancel: None,
+            cancelled_until: None,
+        });
+    }
+
+    pub(super) fn invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        let status = response.status();
+        let Phase::Calling(calling) = &mut self.phase else { return };
+        if response.cseq() != self.local_cseq {
+            return;
+        }
+        match status {
+            ..=199 => {
+                calling.provisional = true;
+                if calling.cancel.is_some() {
+                    self.send_cancel(now, out);
+                } else if status > 100 {
+                    let sdp = sdp_of(response);
+                    out.push(Output::Up(LegEvent::Progress { status, sdp }));
+                }
+            }
+            200..=299 => self.answered(response, now, out),
+            401 | 407
+                if !calling.authorized && calling.cancel.is_none() && calling.spec.credentials.is_some() =>
+            {
+                self.authorize(response, out);
+            }
+            _ => self.invite_failed(status, response.reason().to_owned(), retry_after(response), out),
+        }
+    }
+
+    fn answered(&mut self, response: &Message, _now: Now, out: &mut Vec<Output>) {
+        let given_up = matches!(&self.phase, Phase::Calling(calling) if calling.cancel.is_some());
+        self.remote_tag = response.to_tag().map(str::to_owned);
+        self.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
+        self.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
+        self.route_set.reverse();
+        self.refresh_target(response);
+        self.phase = Phase::Confirmed;
+        self.acknowledge(response.cseq(), out);
+        match sdp_of(response) {
+            // The 200 crossed our CANCEL (§9.1): what was answered is ended.
+            _ if given_up => self.bye(None, out),
+            Some(sdp) => out.push(Output::Up(LegEvent::Answered { sdp })),
+            None => {
+                let reason = "the callee's 200 has no session description".to_owned();
+                out.push(Output::Up(LegEvent::Failed { status: 502, reason, retry_after: None }));
+                self.bye(Some("SIP;cause=502;text=\"no answer in 200\""), out);
+            }
+        }
+    }
+
+    fn authorize(&mut self, response: &Message, out: &mut Vec<Output>) {
+        let Phase::Calling(calling) = &self.phase else { return };
+        let spec = calling.spec.clone();
+        let (challenge, answer) = if response.status() == 401 {
+            (Header::WwwAuthenticate, Header::Authorization)
+        } else {
+            (Header::ProxyAuthenticate, Header::ProxyAuthorization)
+        };
+        let challenges: Vec<&str> = response.headers(challenge).collect();
+        let value = spec.credentials.as_ref().and_then(|who| {
+            let cnonce = &spec.local_tag;
+            digest::answer(&challenges, "INVITE", &spec.request_uri, &who.username, &who.password, cnonce, 1)
+                .ok()
+        });
+        match value {
+            Some(value) => self.invite(spec, Some((answer, value)), out),
+            None => self.invite_failed(response.status(), "challenge not understood".to_owned(), None, out),
+        }
+    }
+
+    fn invite_failed(
+        &mut self,
+        status: u16,
+        reason: String,
+        retry_after: Option<u32>,
+        out: &mut Vec<Output>,
+    ) {
+        self.phase = Phase::Ended;
+        out.push(Output::Up(LegEvent::Failed { status, reason, retry_after }));
+        out.push(Output::Finished);
+    }
+
+    pub(super) fn invite_unanswered(&mut self, why: NoAnswer, out: &mut Vec<Output>) {
+        let (status, reason) = match why {
+            NoAnswer::Timeout => (408, "no response"),
+            NoAnswer::Transport => (503, "could not be sent"),
+        };
+        self.invite_failed(status, reason.to_owned(), None, out);
+    }
+
+    /// Cancels our INVITE: now, or as soon as a provisional shows that the peer has it.
+    pub(super) fn cancel(&mut self, reason: Option<&str>, now: Now, out: &mut Vec<Output>) {
+        let Phase::Calling(calling) = &mut self.phase else { return };
+        if calling.cancel.is_none() {
+            calling.cancel = Some(reason.map(str::to_owned));
+            if calling.provisional {
+                self.send_cancel(now, out);
+            }
+        }
+    }
+
+    fn send_cancel(&mut self, now: Now, out: &mut Vec<Output>) {
+        let Phase::Calling(calling) = &mut self.phase else { return };
+        if calling.cancelled_until.is_some() {
+            return;
+        }
+        calling.cancelled_until = Some(now.mono + calling.spec.timers.t1 * 64);
+        let (branch, to, timers) = (calling.branch.clone(), calling.spec.flow, calling.spec.timers);
+        let (uri, route) = (calling.spec.request_uri.clone(), calling.spec.route.clone());
+        let reason = calling.cancel.clone().flatten();
+        let mut message = Builder::request("CANCEL", &uri);
+        self.request_head(&mut message, "CANCEL", self.local_cseq, &branch, 70);
+        for route in &route {
+            message.header(Header::Route, route);
+        }
+        if let Some(reason) = reason {
+            message.header(Header::Reason, reason);
+        }
+        out.push(Output::Request {
+            message: message.finish(None),
+            method: Method::Cancel,
+            branch,
+            cseq: self.local_cseq,
+            to,
+            timers,
+        });
+    }
+
+    /// A response to an INVITE that already has its final: a repeated 2xx, a second branch's 2xx, or one to a re-INVITE.
+    pub(super) fn late_invite_response(&mut self, response: &Message, out: &mut Vec<Output>) {
+        let status = response.status();
+        if self.reoffering == Some(response.cseq()) {
+            self.reoffer_response(response, out);
+        } else if (200..300).contains(&status) {
+            if response.to_tag() == self.remote_tag.as_deref() {
+                if let Some((cseq, ack)) = &self.acked
+                    && *cseq == response.cseq()
+                {
+                    out.push(Output::Ack { message: ack.clone(), to: self.next_hop() });
+                }
+            } else {
+                self.end_other_branch(response, out);
+            }
+        }
+    }
+
+    /// §13.2.2.4: a 2xx of another branch makes a dialog of its own; one answer is kept, this one is acknowledged and ended.
+    fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
+        let mut other = self.clone();
+        other.remote_tag = response.to_tag().map(str::to_owned);
+        other.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
+        other.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
+        other.route_set.reverse();
+        other.refresh_target(response);
+        other.phase = Phase::Confirmed;
+        other.sent += 1000 + self.sent;
+        other.acknowledge(response.cseq(), out);
+        other.bye(Some("SIP;cause=200;text=\"answered elsewhere\""), out);
+    }
+}
+
+/// The session description a message carries, if any.
+pub(super) fn sdp_of(message: &Message) -> Option<Bytes> {
+    let body = message.body();
+    (!body.is_empty()).then(|| message.raw().slice_ref(body))
+}
+
+fn retry_after(response: &Message) -> Option<u32> {
+    let value = response.header(Header::RetryAfter)?;
+    let digits = value.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}

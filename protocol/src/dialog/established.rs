@@ -1,0 +1,171 @@
+//! What happens between the answer and the end: re-INVITE (RFC 3261 §14), BYE (§15), everything refused plainly.
+
+use bytes::Bytes;
+
+use super::callee::ALLOW;
+use super::caller::sdp_of;
+use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
+use crate::message::{Builder, Header, Message, Method};
+use crate::time::Now;
+
+impl Dialog {
+    /// A request of the peer within the dialog.
+    pub(super) fn request(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
+        let request = &pending.request;
+        if request.from_tag() != self.remote_tag.as_deref() || request.call_id() != self.call_id {
+            out.push(self.respond(&pending, 481, None, &[]));
+            return;
+        }
+        let in_order = self.remote_cseq.is_none_or(|last| request.cseq() > last);
+        if !in_order {
+            // §12.2.2: out of order.
+            out.push(self.respond(&pending, 500, None, &[(Header::Warning, "399 tandem \"CSeq too low\"")]));
+            return;
+        }
+        self.remote_cseq = Some(request.cseq());
+        match request.method() {
+            Method::Invite => self.peer_reoffers(pending, out),
+            Method::Bye => self.peer_hangs_up(&pending, now, out),
+            Method::Options => {
+                out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")]))
+            }
+            Method::Refer => out.push(self.respond(&pending, 603, None, &[])),
+            Method::Subscribe | Method::Notify => out.push(self.respond(&pending, 489, None, &[])),
+            Method::Ack | Method::Cancel => {}
+            Method::Register
+            | Method::Info
+            | Method::Update
+            | Method::Prack
+            | Method::Message
+            | Method::Publish
+            | Method::Other => out.push(self.respond(&pending, 405, None, &[(Header::Allow, ALLOW)])),
+        }
+    }
+
+    fn peer_reoffers(&mut self, pending: Pending, out: &mut Vec<Output>) {
+        if !matches!(self.phase, Phase::Confirmed) || self.reoffered.is_some() {
+            // §14.2: an earlier INVITE has not been answered yet.
+            out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, "3")]));
+        } else if self.reoffering.is_some() {
+            out.push(self.respond(&pending, 491, None, &[]));
+        } else if let Some(sdp) = sdp_of(&pending.request) {
+            self.refresh_target(&pending.request);
+            self.flow = pending.source;
+            self.reoffered = Some(pending);
+            out.push(Output::Up(LegEvent::Reoffer { sdp }));
+        } else {
+            out.push(self.respond(
+                &pending,
+                488,
+                None,
+                &[(Header::Warning, "304 tandem \"an offer is required\"")],
+            ));
+        }
+    }
+
+    fn peer_hangs_up(&mut self, bye: &Pending, now: Now, out: &mut Vec<Output>) {
+        match &self.phase {
+            // §15.1.2 with §15: a caller may end an early dialog by BYE.
+            Phase::Incoming(_) | Phase::AnswerHeld(..) => {
+                out.push(self.respond(bye, 200, None, &[]));
+                self.cancelled(now, out);
+            }
+            Phase::Confirmed => {
+                if let Some(pending) = self.reoffered.take() {
+                    out.push(self.respond(&pending, 487, None, &[]));
+                }
+                out.push(self.respond(bye, 200, None, &[]));
+                self.finish(EndedBy::Peer, out);
+            }
+            // BYE crossed BYE: both are answered.
+            Phase::Closing | Phase::Ended => out.push(self.respond(bye, 200, None, &[])),
+            Phase::Calling(_) => out.push(self.respond(bye, 481, None, &[])),
+        }
+    }
+
+    pub(super) fn reoffer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
+        let free = self.reoffering.is_none() && self.reoffered.is_none() && self.unacknowledged.is_none();
+        if !self.is_established() || !free {
+            out.push(Output::Up(LegEvent::ReofferRefused { status: 491 }));
+            return;
+        }
+        let cseq = self.in_dialog_request(Method::Invite, Some(sdp), &[], out);
+        self.reoffering = Some(cseq);
+    }
+
+    pub(super) fn reoffer_response(&mut self, response: &Message, out: &mut Vec<Output>) {
+        match response.status() {
+            ..=199 => {}
+            200..=299 => {
+                self.reoffering = None;
+                self.refresh_target(response);
+                self.acknowledge(response.cseq(), out);
+                match sdp_of(response) {
+                    Some(sdp) => out.push(Output::Up(LegEvent::ReofferAnswered { sdp })),
+                    None => out.push(Output::Up(LegEvent::ReofferRefused { status: 502 })),
+                }
+            }
+            status @ (408 | 481) => {
+                // §12.2.1.2: the peer has lost the dialog.
+                self.reoffering = None;
+                out.push(Output::Up(LegEvent::ReofferRefused { status }));
+                self.finish(EndedBy::Lost, out);
+            }
+            status => {
+                self.reoffering = None;
+                out.push(Output::Up(LegEvent::ReofferRefused { status }));
+            }
+        }
+    }
+
+    pub(super) fn answer_reoffer(&mut self, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        if let Some(pending) = self.reoffered.take()
+            && let Output::Respond { message, .. } = self.respond(&pending, 200, Some(sdp), &[])
+        {
+            self.answer_until_acknowledged(&pending, message, now, out);
+        }
+    }
+
+    pub(super) fn refuse_reoffer(&mut self, status: u16, out: &mut Vec<Output>) {
+        if let Some(pending) = self.reoffered.take() {
+            out.push(self.respond(&pending, status, None, &[]));
+        }
+    }
+
+    /// Ends the leg by what its phase has.
+    pub(super) fn end(&mut self, status: u16, reason: Option<&str>, now: Now, out: &mut Vec<Output>) {
+        match &self.phase {
+            Phase::Incoming(_) | Phase::AnswerHeld(..) => self.refuse_caller(status, reason, out),
+            Phase::Calling(_) => self.cancel(reason, now, out),
+            Phase::Confirmed => self.bye(reason, out),
+            Phase::Closing | Phase::Ended => {}
+        }
+    }
+
+    pub(super) fn bye(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
+        if !self.is_established() {
+            return;
+        }
+        if let Some(pending) = self.reoffered.take() {
+            out.push(self.respond(&pending, 487, None, &[]));
+        }
+        self.unacknowledged = None;
+        self.phase = Phase::Closing;
+        let reason: Vec<(Header, &str)> = reason.map(|r| (Header::Reason, r)).into_iter().collect();
+        self.in_dialog_request(Method::Bye, None, &reason, out);
+    }
+
+    /// The ACK of a 2xx to the INVITE numbered `cseq`, kept for its repetitions.
+    pub(super) fn acknowledge(&mut self, cseq: u32, out: &mut Vec<Output>) {
+        let branch = self.next_branch();
+        let (uri, routes) = self.request_line();
+        let mut message = Builder::request("ACK", &uri);
+        self.request_head(&mut message, "ACK", cseq, &branch, 70);
+        for route in &routes {
+            message.header(Header::Route, route);
+        }
+        let message = message.finish(None);
+        self.acked = Some((cseq, message.clone()));
+        out.push(Output::Ack { message, to: self.next_hop() });
+    }
+}

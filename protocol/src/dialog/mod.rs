@@ -1,0 +1,472 @@
+//! One SIP dialog (RFC 3261 §12) and the INVITE that makes it, from either side.
+//!
+//! Verbs: [`Dialog::incoming`] and [`Dialog::calling`] begin one; [`Dialog::handle`] takes what came from the peer, what the call
+//! commands and the passing of time, and pushes [`Output`]s; [`Dialog::deadline`] says when it wants to be told the time;
+//! [`Dialog::checkpoint`] and [`Dialog::restore`] carry an established dialog over a panic or a restart.
+//!
+//! A 2xx is retransmitted here until its ACK comes (§13.3.1.4), and acknowledged here each time it comes (§13.2.2.4): the
+//! transactions of RFC 6026 leave both to their user.
+
+mod callee;
+mod caller;
+mod established;
+mod request;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::flow::Flow;
+use crate::message::{Message, Method};
+use crate::time::{Instant, Now};
+use crate::transaction::Timers;
+
+pub use caller::{Credentials, InviteSpec};
+
+/// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
+const RESTORED_CSEQ_GAP: u32 = 100;
+
+/// Names a server transaction of the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ServerTransactionId(pub u64);
+
+/// How our side appears in messages of one listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalSide {
+    /// `SIP/2.0/UDP host:port`, the fixed part of our Via.
+    pub via: String,
+    /// `<sip:host:port>`, our Contact.
+    pub contact: String,
+    /// The listener's T1 and T2.
+    pub timers: Timers,
+}
+
+/// Where requests within a dialog go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Routing {
+    /// To the address the peer's signalling comes from, whatever its Contact says: the peer may be behind NAT.
+    Flow,
+    /// To the first Route or the remote target (§12.2.1.1); to the flow when that names no address.
+    Target,
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoAnswer {
+    /// Timer B or F ran out.
+    Timeout,
+    /// It could not be sent.
+    Transport,
+}
+
+/// What happens to a dialog.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A request of the peer within the dialog.
+    Request {
+        /// The transaction to answer in; `None` for an ACK.
+        transaction: Option<ServerTransactionId>,
+        /// The request.
+        request: Message,
+        /// Where it came from.
+        source: Flow,
+    },
+    /// A response to a request of ours.
+    Response(Message),
+    /// A request of ours got no answer.
+    Unanswered {
+        /// Which method.
+        method: Method,
+        /// Its CSeq number.
+        cseq: u32,
+        /// Why.
+        why: NoAnswer,
+    },
+    /// A CANCEL matched the INVITE that began this dialog.
+    Cancelled,
+    /// The call wants something.
+    Command(Command),
+    /// [`Dialog::deadline`] has passed.
+    Timeout,
+}
+
+/// What the call can ask of a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Tell the caller of progress: 180 or 183, with a session description for early media.
+    Progress {
+        /// 101 to 199.
+        status: u16,
+        /// Early media.
+        sdp: Option<Bytes>,
+    },
+    /// Make the 200 ready, but hold it until [`Command::SendAnswer`]: the checkpoint that includes it comes first.
+    PrepareAnswer {
+        /// The answer to the INVITE's offer.
+        sdp: Bytes,
+    },
+    /// Let the prepared 200 go.
+    SendAnswer,
+    /// Offer the peer a new session (re-INVITE).
+    Reoffer {
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// Answer the peer's re-INVITE.
+    AnswerReoffer {
+        /// The answer.
+        sdp: Bytes,
+    },
+    /// Refuse the peer's re-INVITE; the session stays as it was.
+    RefuseReoffer {
+        /// The status to answer.
+        status: u16,
+    },
+    /// End the leg by whatever its phase has: a final response, a CANCEL, or a BYE.
+    End {
+        /// The final response, if the leg is an unanswered caller.
+        status: u16,
+        /// A Reason header's value (RFC 3326), or the text after `Warning: 399`.
+        reason: Option<String>,
+    },
+}
+
+/// What a leg tells its call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LegEvent {
+    /// The callee is alerting, or sends early media.
+    Progress {
+        /// 101 to 199.
+        status: u16,
+        /// Early media.
+        sdp: Option<Bytes>,
+    },
+    /// The callee answered; the ACK has been sent.
+    Answered {
+        /// The answer to our offer.
+        sdp: Bytes,
+    },
+    /// The INVITE came to nothing.
+    Failed {
+        /// The final status; 408 for silence, 503 for a transport that failed.
+        status: u16,
+        /// The reason phrase, or what went wrong.
+        reason: String,
+        /// Seconds of Retry-After, if the peer sent one.
+        retry_after: Option<u32>,
+    },
+    /// The 200 is ready and held.
+    AnswerReady,
+    /// The caller gave up before the answer.
+    Cancelled,
+    /// The peer offers a new session.
+    Reoffer {
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// The peer answered our new offer.
+    ReofferAnswered {
+        /// The answer.
+        sdp: Bytes,
+    },
+    /// The peer refused our new offer; the session stays as it was.
+    ReofferRefused {
+        /// Its status.
+        status: u16,
+    },
+    /// The dialog is over.
+    Ended {
+        /// Who ended it and how.
+        by: EndedBy,
+    },
+}
+
+/// How a dialog came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndedBy {
+    /// The peer's BYE.
+    Peer,
+    /// We were told to end it.
+    Us,
+    /// Our 200 was never acknowledged.
+    NoAck,
+    /// The peer does not know the dialog any more (481 or 408 to a request within it, §12.2.1.2).
+    Lost,
+    /// Its state could not be kept.
+    Fault,
+}
+
+/// What a dialog asks of the endpoint and of its call.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a request in a new client transaction.
+    Request {
+        /// The whole message.
+        message: Bytes,
+        /// Its method.
+        method: Method,
+        /// The branch of its Via.
+        branch: String,
+        /// Its CSeq number.
+        cseq: u32,
+        /// Where to.
+        to: Flow,
+        /// The transaction's timers.
+        timers: Timers,
+    },
+    /// Send an ACK for a 2xx: outside every transaction.
+    Ack {
+        /// The whole message.
+        message: Bytes,
+        /// Where to.
+        to: Flow,
+    },
+    /// Respond in a server transaction; if it is gone, send the bytes to `to`.
+    Respond {
+        /// The transaction.
+        transaction: ServerTransactionId,
+        /// The response's status.
+        status: u16,
+        /// The whole message.
+        message: Bytes,
+        /// Where the request came from.
+        to: Flow,
+    },
+    /// Tell the call.
+    Up(LegEvent),
+    /// Nothing more will come of this dialog.
+    Finished,
+}
+
+/// A server transaction that waits for our answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Pending {
+    transaction: ServerTransactionId,
+    request: Message,
+    source: Flow,
+}
+
+/// A 2xx that is repeated until its ACK comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Unacknowledged {
+    transaction: ServerTransactionId,
+    message: Bytes,
+    to: Flow,
+    cseq: u32,
+    interval: std::time::Duration,
+    next: Instant,
+    give_up: Instant,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Phase {
+    /// An INVITE of the peer waits for our final response.
+    Incoming(Pending),
+    /// The 200 is written and held.
+    AnswerHeld(Pending, Bytes),
+    /// Our INVITE waits for its final response.
+    Calling(caller::Calling),
+    /// Both sides have agreed.
+    Confirmed,
+    /// Our BYE waits for its answer.
+    Closing,
+    /// Over.
+    Ended,
+}
+
+/// One SIP dialog.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dialog {
+    phase: Phase,
+    local: Arc<LocalSide>,
+    routing: Routing,
+    flow: Flow,
+    call_id: String,
+    local_tag: String,
+    /// Our From (or To) value with its tag.
+    local_party: String,
+    /// The peer's To (or From) value, with its tag once known.
+    remote_party: String,
+    remote_tag: Option<String>,
+    remote_target: String,
+    route_set: Vec<String>,
+    local_cseq: u32,
+    remote_cseq: Option<u32>,
+    /// True if the peer's INVITE made this dialog.
+    invited: bool,
+    /// Requests sent so far: makes branches unique within the dialog.
+    sent: u32,
+    unacknowledged: Option<Unacknowledged>,
+    /// The peer's re-INVITE that waits for the call's answer.
+    reoffered: Option<Pending>,
+    /// The CSeq of our re-INVITE that waits for the peer.
+    reoffering: Option<u32>,
+    /// The last ACK for a 2xx, with its INVITE's CSeq: sent again when the 2xx comes again.
+    acked: Option<(u32, Bytes)>,
+}
+
+impl Dialog {
+    /// The tag that names this dialog on our side.
+    pub fn local_tag(&self) -> &str {
+        &self.local_tag
+    }
+
+    /// The Call-ID.
+    pub fn call_id(&self) -> &str {
+        &self.call_id
+    }
+
+    /// Where the peer's signalling comes from.
+    pub fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    /// The From tag and CSeq of the peer's INVITE that made this dialog, if it was the peer's.
+    pub fn peers_invite(&self) -> Option<(Option<&str>, u32)> {
+        let callee = self.invited;
+        self.remote_cseq.filter(|_| callee).map(|cseq| (self.remote_tag.as_deref(), cseq))
+    }
+
+    /// True once both sides have agreed, until a BYE.
+    pub fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Confirmed)
+    }
+
+    /// True once nothing more will happen.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// Handles one input at `now`, pushing what is to be done to `out`.
+    pub fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        match input {
+            Input::Request { transaction, request, source } => match transaction {
+                Some(id) => {
+                    let pending = Pending { transaction: *id, request: request.clone(), source: *source };
+                    self.request(pending, now, out);
+                }
+                None => self.ack(request),
+            },
+            Input::Response(response) => self.response(response, now, out),
+            Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
+            Input::Cancelled => self.cancelled(now, out),
+            Input::Command(command) => self.command(command, now, out),
+            Input::Timeout => self.timeout(now, out),
+        }
+    }
+
+    fn command(&mut self, command: &Command, now: Now, out: &mut Vec<Output>) {
+        match command {
+            Command::Progress { status, sdp } => self.progress(*status, sdp.as_ref(), out),
+            Command::PrepareAnswer { sdp } => self.prepare_answer(sdp, out),
+            Command::SendAnswer => self.send_answer(now, out),
+            Command::Reoffer { sdp } => self.reoffer(sdp, out),
+            Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
+            Command::RefuseReoffer { status } => self.refuse_reoffer(*status, out),
+            Command::End { status, reason } => self.end(*status, reason.as_deref(), now, out),
+        }
+    }
+
+    fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        match response.method() {
+            Method::Invite => match self.phase {
+                Phase::Calling(_) => self.invite_response(response, now, out),
+                Phase::Confirmed | Phase::Closing | Phase::Ended => {
+                    self.late_invite_response(response, out);
+                }
+                Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
+            },
+            Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            _ => {}
+        }
+    }
+
+    /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours.
+    fn bye_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
+        if matches!(self.phase, Phase::Closing) && cseq == self.local_cseq {
+            self.finish(EndedBy::Us, out);
+        }
+    }
+
+    fn unanswered(&mut self, method: Method, cseq: u32, why: NoAnswer, out: &mut Vec<Output>) {
+        match method {
+            Method::Invite if matches!(self.phase, Phase::Calling(_)) => self.invite_unanswered(why, out),
+            Method::Invite if self.reoffering == Some(cseq) => {
+                // RFC 3261 §12.2.1.2: a request within a dialog that times out ends the dialog.
+                self.reoffering = None;
+                out.push(Output::Up(LegEvent::ReofferRefused { status: 408 }));
+                self.bye(Some("SIP;cause=408;text=\"re-INVITE unanswered\""), out);
+            }
+            Method::Bye => self.bye_answered(cseq, out),
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, by: EndedBy, out: &mut Vec<Output>) {
+        if !self.is_over() {
+            self.phase = Phase::Ended;
+            self.unacknowledged = None;
+            self.reoffered = None;
+            out.push(Output::Up(LegEvent::Ended { by }));
+            out.push(Output::Finished);
+        }
+    }
+
+    /// When the dialog wants to be told the time.
+    pub fn deadline(&self) -> Option<Instant> {
+        let repeat = self.unacknowledged.as_ref().map(|u| u.next.min(u.give_up));
+        match &self.phase {
+            Phase::Calling(calling) => calling.deadline(),
+            Phase::Confirmed => repeat,
+            Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Closing | Phase::Ended => None,
+        }
+    }
+
+    fn timeout(&mut self, now: Now, out: &mut Vec<Output>) {
+        if let Phase::Calling(calling) = &self.phase {
+            if calling.deadline().is_some_and(|at| at <= now.mono) {
+                self.invite_unanswered(NoAnswer::Timeout, out);
+            }
+            return;
+        }
+        self.repeat_answer(now, out);
+    }
+
+    /// The dialog as it must be found after a fault: established, with the 200 that is about to leave counted as sent.
+    /// `None` while there is nothing worth keeping.
+    pub fn checkpoint(&self) -> Option<Dialog> {
+        let mut kept = self.clone();
+        match &self.phase {
+            Phase::Confirmed => {}
+            Phase::AnswerHeld(pending, message) => {
+                kept.unacknowledged = Some(Unacknowledged {
+                    transaction: pending.transaction,
+                    message: message.clone(),
+                    to: pending.source,
+                    cseq: pending.request.cseq(),
+                    interval: self.local.timers.t1,
+                    next: Instant::default(),
+                    give_up: Instant::default(),
+                });
+            }
+            Phase::Incoming(_) | Phase::Calling(_) | Phase::Closing | Phase::Ended => return None,
+        }
+        kept.phase = Phase::Confirmed;
+        kept.reoffered = None;
+        kept.reoffering = None;
+        Some(kept)
+    }
+
+    /// An established dialog from its checkpoint. Its clock starts anew: a 200 not yet acknowledged is repeated at once.
+    pub fn restore(mut checkpoint: Dialog, now: Now) -> Dialog {
+        checkpoint.local_cseq += RESTORED_CSEQ_GAP;
+        checkpoint.sent += RESTORED_CSEQ_GAP;
+        if let Some(answer) = &mut checkpoint.unacknowledged {
+            answer.interval = checkpoint.local.timers.t1;
+            answer.next = now.mono;
+            answer.give_up = now.mono + checkpoint.local.timers.t1 * 64;
+        }
+        checkpoint
+    }
+}

@@ -1,0 +1,106 @@
+//! Requests within a dialog: who, where and how (RFC 3261 §12.2.1.1).
+
+use bytes::Bytes;
+
+use super::{Dialog, Output, Routing};
+use crate::flow::Flow;
+use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr, Uri};
+
+impl Dialog {
+    pub(super) fn next_branch(&mut self) -> String {
+        self.sent += 1;
+        format!("z9hG4bK{}.{:x}", self.local_tag, self.sent)
+    }
+
+    /// The headers every request of ours begins with.
+    pub(super) fn request_head(
+        &self,
+        message: &mut Builder,
+        method: &str,
+        cseq: u32,
+        branch: &str,
+        max_forwards: u8,
+    ) {
+        message.header(Header::Via, format_args!("{};branch={branch};rport", self.local.via));
+        message.header(Header::MaxForwards, max_forwards);
+        message.header(Header::From, &self.local_party);
+        message.header(Header::To, &self.remote_party);
+        message.header(Header::CallId, &self.call_id);
+        message.header(Header::CSeq, format_args!("{cseq} {method}"));
+    }
+
+    /// The Request-URI and Route headers: loose routing, or strict if the first route has no `lr`.
+    pub(super) fn request_line(&self) -> (String, Vec<String>) {
+        let Some(first) = self.route_set.first() else { return (self.remote_target.clone(), Vec::new()) };
+        let first_uri = NameAddr::parse(first).map_or(first.as_str(), |name| name.uri);
+        let loose = Uri::parse(first_uri).is_ok_and(|uri| uri.param("lr").is_some());
+        if loose {
+            (self.remote_target.clone(), self.route_set.clone())
+        } else {
+            let mut routes = self.route_set[1..].to_vec();
+            routes.push(format!("<{}>", self.remote_target));
+            (first_uri.to_owned(), routes)
+        }
+    }
+
+    /// Where a request within the dialog is sent.
+    pub(super) fn next_hop(&self) -> Flow {
+        if self.routing == Routing::Flow {
+            return self.flow;
+        }
+        let named = match self.route_set.first() {
+            Some(route) => {
+                NameAddr::parse(route).ok().and_then(|name| Uri::parse(name.uri).ok()?.socket_addr())
+            }
+            None => Uri::parse(&self.remote_target).ok().and_then(|uri| uri.socket_addr()),
+        };
+        match named {
+            Some(remote) => Flow { remote, ..self.flow },
+            None => self.flow,
+        }
+    }
+
+    /// §12.2.1.2: a Contact in a target refresh request, or in its 2xx, replaces the remote target.
+    pub(super) fn refresh_target(&mut self, message: &Message) {
+        if let Ok(Contacts::List(contacts)) = message.contacts()
+            && let Some(contact) = contacts.first()
+        {
+            self.remote_target = contact.uri.to_owned();
+        }
+    }
+
+    /// Sends a request within the dialog and returns its CSeq number.
+    pub(super) fn in_dialog_request(
+        &mut self,
+        method: Method,
+        sdp: Option<&Bytes>,
+        extra: &[(Header, &str)],
+        out: &mut Vec<Output>,
+    ) -> u32 {
+        self.local_cseq += 1;
+        let cseq = self.local_cseq;
+        let branch = self.next_branch();
+        let (uri, routes) = self.request_line();
+        let mut message = Builder::request(method.as_str(), &uri);
+        self.request_head(&mut message, method.as_str(), cseq, &branch, 70);
+        for route in &routes {
+            message.header(Header::Route, route);
+        }
+        if method == Method::Invite {
+            message.header(Header::Contact, &self.local.contact);
+            message.header(Header::Allow, super::callee::ALLOW);
+        }
+        for (header, value) in extra {
+            message.header(*header, value);
+        }
+        out.push(Output::Request {
+            message: message.finish(sdp.map(|sdp| ("application/sdp", sdp.as_ref()))),
+            method,
+            branch,
+            cseq,
+            to: self.next_hop(),
+            timers: self.local.timers,
+        });
+        cseq
+    }
+}

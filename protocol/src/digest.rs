@@ -1,0 +1,188 @@
+//! Digest authentication: RFC 7616 and RFC 2617 as SIP uses them (RFC 3261 §22, RFC 8760).
+//!
+//! # The server's rule
+//!
+//! [`authenticate`] holds it in one place. Credentials are judged first, their nonce second:
+//!
+//! | credentials | nonce | verdict |
+//! | --- | --- | --- |
+//! | wrong | any | plain challenge: the user may have to type again |
+//! | right | expired, or signed by someone else | challenge with `stale=true`: the client tries again by itself |
+//! | right | fresh, count used before | challenge with `stale=true`: a replay gains nothing, a client loses little |
+//! | right | fresh, count new | accepted |
+//!
+//! So only a client that knows the password ever occupies a slot of the replay table, and a challenge costs no
+//! state at all: see [`NonceSigner`] and [`NonceWindows`].
+
+mod client;
+mod credentials;
+mod nonce;
+mod params;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use md5::Md5;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::time::UnixMillis;
+
+pub use client::{Challenge, answer};
+pub use credentials::{Credentials, Qop, Secret};
+pub use nonce::{Accept, NonceCheck, NonceSigner, NonceWindows};
+
+/// The hash of a challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// `MD5`, which is what a challenge without `algorithm` means.
+    Md5,
+    /// `SHA-256` (RFC 8760).
+    Sha256,
+}
+
+impl Algorithm {
+    /// The token on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Sha256 => "SHA-256",
+        }
+    }
+
+    /// Reads the token; `None` for the `-sess` forms and `SHA-512-256`, which nobody here ever challenges with.
+    pub fn from_token(token: &str) -> Option<Self> {
+        [Self::Md5, Self::Sha256].into_iter().find(|a| token.eq_ignore_ascii_case(a.as_str()))
+    }
+
+    /// The hash of the parts joined by colons, in lower-case hexadecimal.
+    fn hash(self, parts: &[&[u8]]) -> String {
+        match self {
+            Self::Md5 => hash_with(Md5::new(), parts),
+            Self::Sha256 => hash_with(Sha256::new(), parts),
+        }
+    }
+
+    /// `H(user:realm:password)`, the form in which a password may be stored.
+    pub fn ha1(self, user: &str, realm: &str, password: &str) -> String {
+        self.hash(&[user.as_bytes(), realm.as_bytes(), password.as_bytes()])
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn hash_with<D: Digest>(mut digest: D, parts: &[&[u8]]) -> String {
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            digest.update(b":");
+        }
+        digest.update(part);
+    }
+    hex(&digest.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|b| [b >> 4, b & 15])
+        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
+        .collect()
+}
+
+/// Why a header of digest authentication cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    /// The scheme is not `Digest`.
+    #[error("the authentication scheme is not Digest")]
+    OtherScheme,
+    /// A parameter list that cannot be read, or is longer than the limits.
+    #[error("malformed parameters")]
+    Malformed,
+    /// A parameter appears twice.
+    #[error("parameter {0} appears twice")]
+    Duplicate(String),
+    /// A parameter without which nothing can be verified is missing.
+    #[error("parameter {0} is missing")]
+    Missing(&'static str),
+    /// The algorithm is not one of [`Algorithm`].
+    #[error("algorithm {0} is not supported")]
+    UnsupportedAlgorithm(String),
+    /// The quality of protection is neither absent nor `auth` (nor, from a client, `auth-int`).
+    #[error("qop {0} is not supported")]
+    UnsupportedQop(String),
+    /// The user name is sent hashed (`userhash=true`), which we never ask for.
+    #[error("hashed user names are not supported")]
+    HashedUser,
+}
+
+/// The value of a `WWW-Authenticate` or `Proxy-Authenticate` header.
+///
+/// A server that takes more than one algorithm sends one header for each, the strongest first (RFC 8760 §2.4).
+pub fn www_authenticate(realm: &str, nonce: &str, algorithm: Algorithm, stale: bool) -> String {
+    let realm = params::quote(realm);
+    let stale = if stale { ", stale=true" } else { "" };
+    format!("Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}")
+}
+
+/// What to do with a request that carries credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The user is who he says.
+    Accepted,
+    /// Challenge (401 or 407), `stale` as given. `wrong` tells a failed attempt, which is to be counted and
+    /// logged, from one that has only to be repeated.
+    Challenge {
+        /// Whether the challenge says `stale=true`.
+        stale: bool,
+        /// Whether the credentials were wrong.
+        wrong: bool,
+    },
+    /// The replay table is full: answer 503, because nothing can be accepted safely.
+    Overloaded,
+}
+
+/// What a server judges credentials with.
+#[derive(Clone, Copy, Debug)]
+pub struct Server<'a> {
+    /// The realm we challenge with.
+    pub realm: &'a str,
+    /// Signs and knows our nonces.
+    pub signer: &'a NonceSigner,
+    /// The replay table.
+    pub windows: &'a NonceWindows,
+}
+
+/// Judges a request's credentials by the rule at the top of this module.
+///
+/// `secret` is `None` for an unknown user, which takes the same path and time as a wrong password. The caller
+/// compares `credentials.uri` with the Request-URI if its policy asks for that (RFC 7616 §3.4.6): a request that
+/// crossed a proxy has often another one.
+pub fn authenticate(
+    server: Server<'_>,
+    now: UnixMillis,
+    credentials: &Credentials,
+    method: &str,
+    body: &[u8],
+    secret: Option<&Secret>,
+) -> Verdict {
+    let unknown = Secret::Password(String::new());
+    let right = credentials.verify(method, Some(body), secret.unwrap_or(&unknown));
+    if !right || secret.is_none() || credentials.realm != server.realm {
+        return Verdict::Challenge { stale: false, wrong: true };
+    }
+    let stale = Verdict::Challenge { stale: true, wrong: false };
+    match server.signer.check(&credentials.nonce, now, server.windows.max_age()) {
+        NonceCheck::Expired | NonceCheck::Foreign => stale,
+        NonceCheck::Fresh { id } => match server.windows.accept(id, credentials.nonce_count(), now) {
+            Accept::Ok => Verdict::Accepted,
+            Accept::Replay => stale,
+            Accept::TableFull => Verdict::Overloaded,
+        },
+    }
+}

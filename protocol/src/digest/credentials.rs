@@ -1,0 +1,199 @@
+//! `Authorization` and `Proxy-Authorization`: reading and verifying.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use super::{Algorithm, DigestError, params};
+
+/// The quality of protection of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Qop {
+    /// Method and URI are protected.
+    Auth,
+    /// The body is too.
+    AuthInt,
+}
+
+impl Qop {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::AuthInt => "auth-int",
+        }
+    }
+}
+
+/// What a server knows of a user's password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Secret {
+    /// The password itself: every algorithm works.
+    Password(String),
+    /// `MD5(user:realm:password)` in hexadecimal: only MD5 works.
+    Ha1Md5(String),
+    /// `SHA-256(user:realm:password)` in hexadecimal: only SHA-256 works.
+    Ha1Sha256(String),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "Password(..)",
+            Self::Ha1Md5(_) => "Ha1Md5(..)",
+            Self::Ha1Sha256(_) => "Ha1Sha256(..)",
+        })
+    }
+}
+
+impl Secret {
+    /// The algorithms this secret can verify, the strongest first: those to challenge with.
+    pub fn algorithms(&self) -> &'static [Algorithm] {
+        match self {
+            Self::Password(_) => &[Algorithm::Sha256, Algorithm::Md5],
+            Self::Ha1Md5(_) => &[Algorithm::Md5],
+            Self::Ha1Sha256(_) => &[Algorithm::Sha256],
+        }
+    }
+
+    fn ha1(&self, algorithm: Algorithm, user: &str, realm: &str) -> Option<String> {
+        match (self, algorithm) {
+            (Self::Password(password), _) => Some(algorithm.ha1(user, realm, password)),
+            (Self::Ha1Md5(ha1), Algorithm::Md5) | (Self::Ha1Sha256(ha1), Algorithm::Sha256) => {
+                Some(ha1.to_ascii_lowercase())
+            }
+            (Self::Ha1Md5(_), Algorithm::Sha256) | (Self::Ha1Sha256(_), Algorithm::Md5) => None,
+        }
+    }
+}
+
+/// The credentials of a request (RFC 7616 §3.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The user.
+    pub username: String,
+    /// The realm the client answers to.
+    pub realm: String,
+    /// The nonce it answers to.
+    pub nonce: String,
+    /// The URI it protected, normally the Request-URI.
+    pub uri: String,
+    /// The digest.
+    pub response: String,
+    /// The hash used.
+    pub algorithm: Algorithm,
+    /// `None` for the form of RFC 2069.
+    pub qop: Option<Qop>,
+    /// The client's own nonce; present when `qop` is.
+    pub cnonce: Option<String>,
+    /// The nonce count as written; present when `qop` is.
+    nc: Option<String>,
+}
+
+impl Credentials {
+    /// Reads the value of an `Authorization` or `Proxy-Authorization` header.
+    ///
+    /// Parameters may come in any order and quoting; unknown ones are ignored.
+    ///
+    /// # Errors
+    /// [`DigestError`]; a server answers any of them as if no credentials were given, or with 400.
+    pub fn parse(value: &str) -> Result<Self, DigestError> {
+        let schemes = params::schemes(value)?;
+        let scheme = match schemes.as_slice() {
+            [one] if one.is_digest() => one,
+            [] | [_] => return Err(DigestError::OtherScheme),
+            _ => return Err(DigestError::Malformed),
+        };
+        let algorithm = match scheme.get("algorithm") {
+            None => Algorithm::Md5,
+            Some(token) => Algorithm::from_token(token)
+                .ok_or_else(|| DigestError::UnsupportedAlgorithm(token.to_owned()))?,
+        };
+        if scheme.get("userhash").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
+            return Err(DigestError::HashedUser);
+        }
+        let qop = match scheme.get("qop") {
+            None => None,
+            Some(word) if word.eq_ignore_ascii_case("auth") => Some(Qop::Auth),
+            Some(word) if word.eq_ignore_ascii_case("auth-int") => Some(Qop::AuthInt),
+            Some(word) => return Err(DigestError::UnsupportedQop(word.to_owned())),
+        };
+        let (cnonce, nc) = match qop {
+            None => (None, None),
+            Some(_) => {
+                let nc = scheme.need("nc")?;
+                parse_nc(nc)?;
+                (Some(scheme.need("cnonce")?.to_owned()), Some(nc.to_owned()))
+            }
+        };
+        Ok(Self {
+            username: scheme.need("username")?.to_owned(),
+            realm: scheme.need("realm")?.to_owned(),
+            nonce: scheme.need("nonce")?.to_owned(),
+            uri: scheme.need("uri")?.to_owned(),
+            response: scheme.need("response")?.to_owned(),
+            algorithm,
+            qop,
+            cnonce,
+            nc,
+        })
+    }
+
+    /// The nonce count. The form of RFC 2069 has none and counts as 1, so that it can use a nonce only once.
+    pub fn nonce_count(&self) -> u32 {
+        self.nc.as_deref().and_then(|nc| parse_nc(nc).ok()).unwrap_or(1)
+    }
+
+    /// Whether the digest is that of `secret` for this request. Compared in constant time.
+    ///
+    /// `body` is needed for `qop=auth-int` only; without it such credentials are wrong. Nothing is said of the
+    /// nonce: see [`authenticate`](super::authenticate).
+    pub fn verify(&self, method: &str, body: Option<&[u8]>, secret: &Secret) -> bool {
+        let Some(ha1) = secret.ha1(self.algorithm, &self.username, &self.realm) else { return false };
+        let Some(expected) = self.expected(method, body, &ha1) else { return false };
+        expected.as_bytes().ct_eq(self.response.to_ascii_lowercase().as_bytes()).into()
+    }
+
+    fn expected(&self, method: &str, body: Option<&[u8]>, ha1: &str) -> Option<String> {
+        let (method, uri) = (method.as_bytes(), self.uri.as_bytes());
+        // RFC 7616 §3.4.3
+        let ha2 = match self.qop {
+            None | Some(Qop::Auth) => self.algorithm.hash(&[method, uri]),
+            Some(Qop::AuthInt) => {
+                let body_hash = self.algorithm.hash(&[body?]);
+                self.algorithm.hash(&[method, uri, body_hash.as_bytes()])
+            }
+        };
+        let counted = match (self.qop, &self.nc, &self.cnonce) {
+            (None, ..) => None,
+            (Some(qop), Some(nc), Some(cnonce)) => Some((nc.as_str(), cnonce.as_str(), qop)),
+            (Some(_), ..) => return None,
+        };
+        Some(response(self.algorithm, ha1, &self.nonce, counted, &ha2))
+    }
+}
+
+/// RFC 7616 §3.4.1, and RFC 2069 without `counted` (nonce count, cnonce, qop).
+pub(super) fn response(
+    algorithm: Algorithm,
+    ha1: &str,
+    nonce: &str,
+    counted: Option<(&str, &str, Qop)>,
+    ha2: &str,
+) -> String {
+    let (ha1, nonce, ha2) = (ha1.as_bytes(), nonce.as_bytes(), ha2.as_bytes());
+    match counted {
+        None => algorithm.hash(&[ha1, nonce, ha2]),
+        Some((nc, cnonce, qop)) => {
+            algorithm.hash(&[ha1, nonce, nc.as_bytes(), cnonce.as_bytes(), qop.as_str().as_bytes(), ha2])
+        }
+    }
+}
+
+fn parse_nc(text: &str) -> Result<u32, DigestError> {
+    let hexadecimal = !text.is_empty() && text.len() <= 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if !hexadecimal {
+        return Err(DigestError::Malformed);
+    }
+    u32::from_str_radix(text, 16).map_err(|_| DigestError::Malformed)
+}

@@ -1,0 +1,114 @@
+//! The parameter lists of challenges and credentials (RFC 7235 §2.1).
+
+use super::DigestError;
+
+/// The longest header value that is read, in bytes.
+const MAX_BYTES: usize = 8_192;
+/// The most parameters that one challenge may have.
+const MAX_PARAMS: usize = 32;
+
+/// One scheme with its parameters, names in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scheme {
+    pub(super) name: String,
+    params: Vec<(String, String)>,
+}
+
+impl Scheme {
+    pub(super) fn is_digest(&self) -> bool {
+        self.name.eq_ignore_ascii_case("digest")
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn need(&self, name: &'static str) -> Result<&str, DigestError> {
+        self.get(name).ok_or(DigestError::Missing(name))
+    }
+
+    fn push(&mut self, name: &str, value: String) -> Result<(), DigestError> {
+        let name = name.to_ascii_lowercase();
+        if self.get(&name).is_some() {
+            return Err(DigestError::Duplicate(name));
+        }
+        if self.params.len() == MAX_PARAMS {
+            return Err(DigestError::Malformed);
+        }
+        self.params.push((name, value));
+        Ok(())
+    }
+}
+
+/// `text` as a quoted string.
+pub(super) fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars().filter(|c| !matches!(c, '\r' | '\n')) {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Reads every scheme of a header value: `Digest a=b, c="d", Basic realm="x"`.
+pub(super) fn schemes(value: &str) -> Result<Vec<Scheme>, DigestError> {
+    if value.len() > MAX_BYTES {
+        return Err(DigestError::Malformed);
+    }
+    let mut found: Vec<Scheme> = Vec::new();
+    let mut rest = value.trim_start_matches(is_separator);
+    while !rest.is_empty() {
+        let (word, after) = token(rest)?;
+        let tail = after.trim_start_matches(is_space);
+        if let Some(value) = tail.strip_prefix('=') {
+            let (value, after) = parameter_value(value.trim_start_matches(is_space))?;
+            found.last_mut().ok_or(DigestError::OtherScheme)?.push(word, value)?;
+            rest = after.trim_start_matches(is_space);
+            if !rest.is_empty() && !rest.starts_with(',') {
+                return Err(DigestError::Malformed);
+            }
+        } else if found.len() < MAX_PARAMS {
+            found.push(Scheme { name: word.to_owned(), params: Vec::new() });
+            rest = tail;
+        } else {
+            return Err(DigestError::Malformed);
+        }
+        rest = rest.trim_start_matches(is_separator);
+    }
+    Ok(found)
+}
+
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n')
+}
+
+fn is_separator(c: char) -> bool {
+    is_space(c) || c == ','
+}
+
+fn token(text: &str) -> Result<(&str, &str), DigestError> {
+    let end = text.find(|c: char| is_separator(c) || matches!(c, '=' | '"')).unwrap_or(text.len());
+    if end == 0 { Err(DigestError::Malformed) } else { Ok(text.split_at(end)) }
+}
+
+fn parameter_value(text: &str) -> Result<(String, &str), DigestError> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        // Some clients send an empty value; an unquoted one may hold '=' (a base64 nonce).
+        let end = text.find(|c: char| is_separator(c) || c == '"').unwrap_or(text.len());
+        return Ok((text[..end].to_owned(), &text[end..]));
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((index, c)) = chars.next() {
+        match c {
+            '"' => return Ok((value, &quoted[index + 1..])),
+            '\\' => value.push(chars.next().ok_or(DigestError::Malformed)?.1),
+            _ => value.push(c),
+        }
+    }
+    Err(DigestError::Malformed)
+}

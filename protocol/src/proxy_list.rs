@@ -1,0 +1,232 @@
+//! The walk over a trunk's proxies for one call.
+//!
+//! Each proxy is tried once, in the trunk's order, until one answers for good. A proxy that is believed down is
+//! tried last and never skipped: the belief may be old, and a call with nothing left to try is lost anyway.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Instant;
+
+/// In which order proxies are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Selection {
+    /// As configured.
+    Priority,
+    /// Beginning with a different one for each call; `offset` counts the trunk's calls.
+    RoundRobin {
+        /// Which one to begin with, modulo the number of proxies.
+        offset: usize,
+    },
+}
+
+/// A proxy as the trunk sees it when the call begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyHealth {
+    /// Its address.
+    pub proxy: SocketAddr,
+    /// Whether the trunk believes that it answers.
+    pub up: bool,
+}
+
+/// The final statuses after which the next proxy is tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryableCodes {
+    ranges: Vec<(u16, u16)>,
+}
+
+/// A code or range that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a status from 300 to 699 nor a range of them such as \"500-599\"")]
+pub struct BadRetryableCode(pub String);
+
+impl Default for RetryableCodes {
+    /// 480 and 500 to 599.
+    fn default() -> Self {
+        Self { ranges: vec![(480, 480), (500, 599)] }
+    }
+}
+
+impl RetryableCodes {
+    /// Reads `["480", "500-599"]`.
+    ///
+    /// # Errors
+    /// [`BadRetryableCode`] names the first that cannot be read.
+    pub fn parse<S: AsRef<str>>(codes: &[S]) -> Result<Self, BadRetryableCode> {
+        let read = |text: &str| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let code = |t: &str| t.trim().parse().ok().filter(|c| (300..700).contains(c));
+            code(first).zip(code(last)).filter(|(first, last)| first <= last)
+        };
+        let ranges = codes.iter().map(|c| read(c.as_ref()).ok_or(BadRetryableCode(c.as_ref().to_owned())));
+        Ok(Self { ranges: ranges.collect::<Result<_, _>>()? })
+    }
+
+    /// Whether the next proxy is tried after this final status.
+    pub fn contains(&self, status: u16) -> bool {
+        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&status))
+    }
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// A response with this status.
+    Status(u16),
+    /// No response in time.
+    Timeout,
+    /// It could not be sent.
+    TransportError,
+    /// The caller gave up.
+    Cancelled,
+}
+
+/// Why the walk ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailCause {
+    /// A proxy answered with a status that is not retryable.
+    Refused,
+    /// Every proxy failed.
+    Exhausted,
+    /// The trunk has no proxy.
+    NoProxy,
+    /// The caller gave up.
+    Cancelled,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Next {
+    /// Send the INVITE there.
+    Try(SocketAddr),
+    /// The response was provisional: go on waiting.
+    Wait,
+    /// The call is answered.
+    Answered,
+    /// Give the caller this status.
+    Fail {
+        /// The status.
+        status: u16,
+        /// Why.
+        cause: FailCause,
+    },
+}
+
+/// An attempt as the CDR tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Where it went.
+    pub proxy: SocketAddr,
+    /// What became of it.
+    pub cause: Outcome,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+}
+
+/// One attempt under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Trial {
+    proxy: SocketAddr,
+    since: Instant,
+}
+
+/// The walk of one call over one trunk's proxies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyWalk {
+    /// What is left to try, the next one last.
+    left: Vec<SocketAddr>,
+    current: Option<Trial>,
+    retryable: RetryableCodes,
+    attempts: Vec<Attempt>,
+}
+
+impl ProxyWalk {
+    /// A walk over `proxies`, given in the order of the configuration.
+    pub fn new(proxies: &[ProxyHealth], selection: Selection, retryable: RetryableCodes) -> Self {
+        let mut order: Vec<ProxyHealth> = Vec::with_capacity(proxies.len());
+        for proxy in proxies {
+            if !order.iter().any(|seen| seen.proxy == proxy.proxy) {
+                order.push(*proxy);
+            }
+        }
+        // Rest first, then rotate: else the one after a proxy that is down would get the calls of both.
+        order.sort_by_key(|p| !p.up);
+        let healthy = order.partition_point(|p| p.up);
+        let (up, down) = order.split_at_mut(healthy);
+        if let Selection::RoundRobin { offset } = selection {
+            for part in [up, down] {
+                let by = offset.checked_rem(part.len()).unwrap_or(0);
+                part.rotate_left(by);
+            }
+        }
+        let left = order.iter().rev().map(|p| p.proxy).collect();
+        Self { left, current: None, retryable, attempts: Vec::new() }
+    }
+
+    /// Begins with the first proxy. Once; later proxies come from [`on_outcome`](Self::on_outcome).
+    pub fn next(&mut self, now: Instant) -> Next {
+        if self.current.is_some() { Next::Wait } else { self.advance(now) }
+    }
+
+    /// Where the attempt under way went.
+    pub fn current(&self) -> Option<SocketAddr> {
+        self.current.map(|trial| trial.proxy)
+    }
+
+    /// The attempts that ended, in order.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// Takes the outcome of the attempt under way. Without one nothing is recorded and only
+    /// [`Outcome::Cancelled`] has an effect: it ends the walk.
+    pub fn on_outcome(&mut self, now: Instant, outcome: Outcome) -> Next {
+        if matches!(outcome, Outcome::Status(0..200)) {
+            return Next::Wait;
+        }
+        if let Some(Trial { proxy, since }) = self.current.take() {
+            let ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+            self.attempts.push(Attempt { proxy, cause: outcome, ms });
+        } else if outcome != Outcome::Cancelled {
+            return Next::Wait;
+        }
+        match outcome {
+            Outcome::Status(200..300) => self.end(Next::Answered),
+            Outcome::Status(status) if !self.retryable.contains(status) => {
+                self.end(Next::Fail { status, cause: FailCause::Refused })
+            }
+            Outcome::Cancelled => self.end(Next::Fail { status: 487, cause: FailCause::Cancelled }),
+            Outcome::Status(_) | Outcome::Timeout | Outcome::TransportError => self.advance(now),
+        }
+    }
+
+    fn end(&mut self, next: Next) -> Next {
+        self.left.clear();
+        next
+    }
+
+    fn advance(&mut self, now: Instant) -> Next {
+        match self.left.pop() {
+            Some(proxy) => {
+                self.current = Some(Trial { proxy, since: now });
+                Next::Try(proxy)
+            }
+            None if self.attempts.is_empty() => Next::Fail { status: 503, cause: FailCause::NoProxy },
+            None => Next::Fail { status: self.final_status(), cause: FailCause::Exhausted },
+        }
+    }
+
+    /// The last status a proxy gave says most; without any, 504 if one was reached but silent, else 503.
+    fn final_status(&self) -> u16 {
+        let given = self.attempts.iter().rev().find_map(|attempt| match attempt.cause {
+            Outcome::Status(status) => Some(status),
+            Outcome::Timeout | Outcome::TransportError | Outcome::Cancelled => None,
+        });
+        let silent = self.attempts.iter().any(|attempt| attempt.cause == Outcome::Timeout);
+        given.unwrap_or(if silent { 504 } else { 503 })
+    }
+}

@@ -1,0 +1,267 @@
+//! The command line of `tandem`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{LoadError, Settings};
+
+/// The status of a command that was understood but is not built, and of wrong usage.
+const EXIT_USAGE: u8 = 2;
+
+/// An actor-model SIP engine: B2BUA, registrar, trunk gateway and media server in one daemon.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tandem", version, about)]
+pub struct Cli {
+    /// The settings file; without it the built-in defaults and the environment apply.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do; `run` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `tandem` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the daemon (also without any command)
+    Run,
+    /// Place a real call between two built-in phones through an engine on loopback
+    Demo(Demo),
+    /// Check the settings; prints every error with its file, key and what is allowed
+    Check,
+    /// Explain where dialled digits would lead, without placing a call
+    Route(Route),
+    /// List the calls of a running daemon
+    Calls(Client),
+    /// Show one call of a running daemon, or end it
+    Call(Call),
+    /// List the stations of a running daemon and where they are registered
+    Stations(Client),
+    /// List the trunks of a running daemon and the health of their proxies
+    Trunks(Client),
+    /// Draw the actors of a running daemon
+    Tree(Client),
+    /// Tell why a call went as it did
+    Why(Why),
+    /// Let a running daemon finish its calls, take no new ones, and end
+    Drain(Client),
+    /// Make a running daemon read its settings again
+    Reload(Reload),
+    /// Put the stations of a JSON-lines file into the store of a running daemon
+    Import(Import),
+}
+
+/// How a running daemon is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Client {
+    /// Where its HTTP is; without it http.address of the settings
+    #[arg(long, env = "TANDEM_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// Its HTTP token; without it the first of http.tokens, or the one in data_dir
+    #[arg(long, env = "TANDEM_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// `tandem demo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Demo {
+    /// End after the call, with status 0 only if both phones heard each other
+    #[arg(long)]
+    pub exit: bool,
+}
+
+/// `tandem route`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Route {
+    /// Who dials: the name or extension of a station, or the name of a trunk
+    #[arg(long, value_name = "A")]
+    pub from: String,
+    /// What is dialled
+    pub digits: String,
+}
+
+/// `tandem call`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Call {
+    /// The id of the call, as `calls` lists it
+    pub id: String,
+    /// End the call
+    #[arg(long)]
+    pub hangup: bool,
+    /// The daemon
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `tandem why`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Why {
+    /// The id of the call, as logs, CDRs and `calls` show it
+    pub id: String,
+    /// Show the SIP messages too
+    #[arg(long)]
+    pub sip: bool,
+    /// The daemon
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `tandem reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Reload {
+    /// Tell what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The daemon
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `tandem import`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Import {
+    /// One station a line, with the keys of a station in the settings
+    pub file: PathBuf,
+    /// The daemon
+    #[command(flatten)]
+    pub client: Client,
+}
+
+impl Command {
+    /// The name it is called by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Demo(_) => "demo",
+            Self::Check => "check",
+            Self::Route(_) => "route",
+            Self::Calls(_) => "calls",
+            Self::Call(_) => "call",
+            Self::Stations(_) => "stations",
+            Self::Trunks(_) => "trunks",
+            Self::Tree(_) => "tree",
+            Self::Why(_) => "why",
+            Self::Drain(_) => "drain",
+            Self::Reload(_) => "reload",
+            Self::Import(_) => "import",
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] LoadError),
+    /// The answer could not be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+    /// The command exists only by name.
+    #[error("`tandem {0}` is not built yet")]
+    NotBuilt(&'static str),
+}
+
+impl CommandError {
+    /// The status the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Settings(_) | Self::Output(_) => 1,
+            Self::NotBuilt(_) => EXIT_USAGE,
+        }
+    }
+}
+
+/// Runs the command and writes its answer to `out` and its complaints to `err`.
+pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let command = cli.command.as_ref().unwrap_or(&Command::Run);
+    let done = match command {
+        Command::Check => check(cli.config.as_deref(), out),
+        Command::Run
+        | Command::Demo(_)
+        | Command::Route(_)
+        | Command::Calls(_)
+        | Command::Call(_)
+        | Command::Stations(_)
+        | Command::Trunks(_)
+        | Command::Tree(_)
+        | Command::Why(_)
+        | Command::Drain(_)
+        | Command::Reload(_)
+        | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell it to if this fails too.
+            let _ = writeln!(err, "{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError> {
+    let loaded = Settings::load(config)?;
+    for warning in &loaded.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    writeln!(out, "ok: {}", loaded.settings)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        Cli::try_parse_from(line.split_whitespace()).unwrap()
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_command_is_understood() {
+        for (line, name) in [
+            ("tandem run", "run"),
+            ("tandem demo --exit", "demo"),
+            ("tandem check --config a.toml", "check"),
+            ("tandem route --from 1001 9555123", "route"),
+            ("tandem calls --url http://127.0.0.1:8080 --token abc", "calls"),
+            ("tandem call 7 --hangup", "call"),
+            ("tandem stations", "stations"),
+            ("tandem trunks", "trunks"),
+            ("tandem tree", "tree"),
+            ("tandem why 7 --sip", "why"),
+            ("tandem drain", "drain"),
+            ("tandem reload --dry-run", "reload"),
+            ("tandem import stations.jsonl", "import"),
+        ] {
+            assert_eq!(parse(line).command.unwrap().name(), name);
+        }
+        assert_eq!(parse("tandem").command, None);
+    }
+
+    #[test]
+    fn the_settings_file_may_be_named_before_or_after_the_command() {
+        for line in ["tandem --config a.toml check", "tandem check --config a.toml"] {
+            assert_eq!(parse(line).config, Some(PathBuf::from("a.toml")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_not_built_says_so() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(&parse("tandem tree"), &mut out, &mut err);
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(EXIT_USAGE)));
+        assert_eq!(String::from_utf8(err).unwrap(), "`tandem tree` is not built yet\n");
+        assert!(out.is_empty());
+    }
+}

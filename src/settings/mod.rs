@@ -1,0 +1,131 @@
+//! The settings: typed, merged from four layers, and checked as a whole.
+//!
+//! Later layers win, key by key; a list is replaced whole:
+//!
+//! 1. the defaults of the types,
+//! 2. `config/default.toml`, compiled in and proved by a test to say the same,
+//! 3. the settings file,
+//! 4. the environment, `TANDEM__SECTION__KEY`.
+//!
+//! [`Settings::load`] finds every error before it gives up, each with its file and line or its
+//! variable, the full path of the key, what was found and what is allowed. `config/default.toml`
+//! is the reference of every key.
+
+mod decode;
+mod layer;
+mod load;
+mod problem;
+pub mod token;
+mod types;
+mod unbuilt;
+mod validate;
+mod values;
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub use load::Loaded;
+pub use problem::{KeyPath, LoadError, Place, Problem, Step};
+pub use types::{
+    CallingSearchSpace, Credential, DialPlan, Http, INTERNAL_PARTITION, Listen, Location, Media, MediaPath,
+    MediaPool, MediaTiming, Node, Partition, Pattern, Registration, RegistrationGroup, RouteGroup, RouteList,
+    Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers, User,
+};
+pub use values::{
+    BindAddress, CodeRange, Codec, HostPort, InvalidValue, Ip, PortRange, Secret, Source, Target,
+};
+
+/// The defaults with their documentation, as they were when the program was built.
+pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
+
+/// Everything a settings file can say. Fields are named as its sections are.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The process as a whole.
+    pub node: Node,
+    /// The addresses SIP is heard on; never empty after loading.
+    pub listen: Vec<Listen>,
+    /// The HTTP surface.
+    pub http: Http,
+    /// Audio.
+    pub media: Media,
+    /// Addresses of RTP by name.
+    pub media_pool: Vec<MediaPool>,
+    /// Sites.
+    pub location: Vec<Location>,
+    /// Devices.
+    pub station: Vec<Station>,
+    /// People.
+    pub user: Vec<User>,
+    /// Lines to other SIP servers.
+    pub trunk: Vec<Trunk>,
+    /// Registrations at other servers.
+    pub registration_group: Vec<RegistrationGroup>,
+    /// What the engine itself answers; after loading with the built-in ones.
+    pub service: Vec<Service>,
+    /// Which number leads where.
+    pub dial_plan: DialPlan,
+}
+
+impl Settings {
+    /// The realm of digest challenges: as set, else the first of `node.domains`, else the node's name.
+    pub fn realm(&self) -> &str {
+        let domain = self.node.domains.first().unwrap_or(&self.node.name);
+        self.node.realm.as_ref().unwrap_or(domain)
+    }
+
+    /// The hosts that are ours in a request: `node.domains`, then every listen and external address,
+    /// each once. An unspecified address (`0.0.0.0`) is left out: it stands for every address of
+    /// the machine, which only the machine knows.
+    pub fn domains(&self) -> Vec<String> {
+        let mut hosts = self.node.domains.clone();
+        for listen in &self.listen {
+            let ip = listen.address.0.ip();
+            hosts.extend((!ip.is_unspecified()).then(|| ip.to_string()));
+            hosts.extend(listen.external_address.as_ref().map(|address| address.host.clone()));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        hosts.retain(|host| seen.insert(host.to_lowercase()));
+        hosts
+    }
+
+    /// Where recordings go: as set, else `recordings` in the data directory.
+    pub fn recording_dir(&self) -> PathBuf {
+        self.media.recording_dir.clone().unwrap_or_else(|| self.node.data_dir.join("recordings"))
+    }
+
+    /// The listener that `trunk` is bound to: the one it names, else the first of its transport,
+    /// else (no transport named) the first. `None` only for a transport that is not listened on.
+    pub fn listener_of(&self, trunk: &Trunk) -> Option<&Listen> {
+        self.listen.iter().find(|listen| match (&trunk.listen, trunk.transport) {
+            (Some(name), _) => listen.name == *name,
+            (None, Some(transport)) => listen.transport == transport,
+            (None, None) => true,
+        })
+    }
+}
+
+impl std::fmt::Display for Settings {
+    /// What there is of each, in one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = [
+            (self.listen.len(), "listener"),
+            (self.station.len(), "station"),
+            (self.user.len(), "user"),
+            (self.trunk.len(), "trunk"),
+            (self.service.len(), "service"),
+            (self.dial_plan.pattern.len(), "pattern"),
+        ];
+        for (n, (count, what)) in counts.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            let plural = if *count == 1 { "" } else { "s" };
+            write!(f, "{comma}{count} {what}{plural}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

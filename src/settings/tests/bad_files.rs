@@ -1,0 +1,399 @@
+//! Bad files, one fault each: the complaint names the file and line, the key and what is allowed.
+
+use super::*;
+
+/// What the file says, the place and key that must be named, and what is told to be allowed.
+type Case = (&'static str, &'static str, &'static str);
+
+const STATION: &str = "[[station]]\nname = \"1001\"\nextension = \"1001\"\npassword = \"pw\"\n";
+const TRUNK: &str = "[[trunk]]\nname = \"carrier\"\nproxies = [\"192.0.2.1\"]\n";
+
+fn check_all(before: &str, cases: &[Case]) {
+    for (text, place, allowed) in cases {
+        let all = problems(load(&format!("{before}{text}")));
+        let told = all.join("\n");
+        assert_eq!(all.len(), 1, "{text}\nis one fault, but was told as\n{told}");
+        assert!(told.starts_with(&format!("office.toml:{place}: ")), "{text}\nexpected {place}, got\n{told}");
+        assert!(told.contains(allowed), "{text}\nexpected {allowed}, got\n{told}");
+    }
+}
+
+#[test]
+fn faults_of_the_node_and_its_addresses() {
+    check_all(
+        "",
+        &[
+            ("[node]\nnmae = \"a\"", "2: node.nmae", "did you mean `name`? allowed here: name, data_dir"),
+            ("[nodes]\n", "1: nodes", "did you mean `node`?"),
+            ("[node]\nname = 5", "2: node.name", "found 5; allowed: a text in quotes"),
+            ("[node]\nname = \"a b\"", "2: node.name", "found \"a b\"; allowed: 1 to 64 bytes"),
+            ("[node]\nsip_trace_mb = 5000", "2: node.sip_trace_mb", "found 5000; allowed: 0 to 4096"),
+            ("[node]\nsip_trace_mb = -1", "2: node.sip_trace_mb", "found -1; allowed: a whole number from 0"),
+            ("[node]\nsip_trace_mb = 1.5", "2: node.sip_trace_mb", "found 1.5; allowed: a whole number"),
+            (
+                "[node]\nsip_trace_mb = 99999999999999999999",
+                "2: node.sip_trace_mb",
+                "allowed: a whole number",
+            ),
+            ("[node]\ndomains = \"a\"", "2: node.domains", "found \"a\"; allowed: a list"),
+            ("[node]\ndomains = [\"a\", \"b c\"]", "2: node.domains[1]", "allowed: a host name"),
+            ("[node]\nrealm = \"\"", "2: node.realm", "allowed: a text without quotes"),
+            ("node = 1", "1: node", "found 1; allowed: a table"),
+            ("[http]\naddress = \"127.0.0.1\"", "2: http.address", "allowed: an IP address and port"),
+            ("[http]\ntokens = [\"a b\"]", "2: http.tokens[0]", "not shown; allowed: letters"),
+            ("[[listen]]\ntransport = \"tcp\"", "2: listen[0].transport", "not built yet; allowed: \"udp\""),
+            ("[[listen]]\ntransport = \"sctp\"", "2: listen[0].transport", "allowed: \"udp\" or \"tcp\""),
+            (
+                "[[listen]]\naddress = \"0.0.0.0:70000\"",
+                "2: listen[0].address",
+                "allowed: an IP address and port",
+            ),
+            ("[[listen]]\nexternal_address = \"a:b\"", "2: listen[0].external_address", "allowed: a host"),
+            ("[[listen]]\nt1_ms = 500\nt2_ms = 100", "3: listen[0].t2_ms", "allowed: 500 to 60000"),
+            (
+                "[[listen]]\nrequire_client_certificate = true",
+                "1: listen[0].client_ca",
+                "`require_client_certificate` needs it",
+            ),
+            (
+                "[[listen]]\nname = \"a\"\n[[listen]]\nname = \"b\"\naddress = \"127.0.0.1:5060\"",
+                "5: listen[1].address",
+                "free; listen[0].address has 0.0.0.0:5060",
+            ),
+            (
+                "[[listen]]\n[[listen]]\naddress = \"127.0.0.1:5070\"",
+                "2: listen[1].name",
+                "found \"udp\"; allowed: a name of its own; listen[0].name has this one",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn faults_of_media() {
+    check_all(
+        "",
+        &[
+            ("[media]\nports = [20001, 20101]", "2: media.ports", "the first even"),
+            ("[media]\nports = [20000, 20002]", "2: media.ports", "room for at least 4 ports"),
+            ("[media]\nports = [30000, 20000]", "2: media.ports", "[first, last]"),
+            ("[media]\nports = [80, 20000]", "2: media.ports", "from 1024 to 65535"),
+            ("[media]\nports = [20000]", "2: media.ports", "found [20000]; allowed: two ports"),
+            (
+                "[media]\nports = [20000, 70000]",
+                "2: media.ports[1]",
+                "allowed: a whole number from 0 to 65535",
+            ),
+            ("[media]\naddresses = [\"10.0.0.1:5\"]", "2: media.addresses[0]", "without a port"),
+            ("[media]\nexternal_address = \"host\"", "2: media.external_address", "allowed: an IP address"),
+            ("[media]\nrtp_timeout_s = 90000", "2: media.rtp_timeout_s", "allowed: 0 to 86400 (seconds"),
+            ("[[media_pool]]\nname = \"a\"", "1: media_pool[0].addresses", "is missing"),
+            ("[[media_pool]]\nname = \"a\"\naddresses = []", "3: media_pool[0].addresses", "at least one"),
+            (
+                "[[location]]\nname = \"a\"\ncodecs = [\"PCMU\", \"MP3\"]",
+                "3: location[0].codecs[1]",
+                "found \"MP3\"; allowed: \"PCMU\"",
+            ),
+            (
+                "[[location]]\nname = \"a\"\ncodecs = [\"PCMU\", \"pcmu\"]",
+                "3: location[0].codecs[1]",
+                "allowed: each codec once",
+            ),
+            (
+                "[[location]]\nname = \"a\"\nmedia_pool = \"b\"",
+                "3: location[0].media_pool",
+                "found \"b\"; allowed: the name of a media pool, but there is none",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn faults_of_stations_users_and_services() {
+    check_all(
+        STATION,
+        &[
+            (
+                "media = \"both\"",
+                "5: station[0].media",
+                "found \"both\"; allowed: \"anchored\" or \"bypass\"",
+            ),
+            ("record = \"yes\"", "5: station[0].record", "found \"yes\"; allowed: true or false"),
+            ("ring_timeout = 5", "5: station[0].ring_timeout", "did you mean `ring_timeout_s`?"),
+            ("ring_timeout_s = 0", "5: station[0].ring_timeout_s", "found 0; allowed: 1 to 3600 (seconds)"),
+            ("max_contacts = 0", "5: station[0].max_contacts", "allowed: 1 to 100"),
+            ("partition = \"attic\"", "5: station[0].partition", "the name of a partition: \"internal\""),
+            ("calling_search_space = \"x\"", "5: station[0].calling_search_space", "a calling search space"),
+            ("location = \"x\"", "5: station[0].location", "the name of a location"),
+            ("connection_address = \"a b\"", "5: station[0].connection_address", "allowed: \"user\""),
+            (
+                "ha1_md5 = \"00112233445566778899aabbccddeeff\"",
+                "1: station[0]",
+                "found password and ha1_md5; allowed: exactly one of",
+            ),
+            (
+                "[[station]]\nname = \"1002\"\nextension = \"1002\"\nha1_sha256 = \"00\"",
+                "8: station[1].ha1_sha256",
+                "not shown; allowed: 64 hexadecimal digits",
+            ),
+            (
+                "[[station]]\nname = \"1002\"\nextension = \"1002\"\npassword = 12345",
+                "8: station[1].password",
+                "found a value that is not shown; allowed: a text in quotes",
+            ),
+            ("[[station]]\nname = \"b\"\n", "5: station[1].extension", "is missing"),
+            (
+                "[[station]]\nname = \"1001\"\nextension = \"7\"\npassword = \"pw\"",
+                "6: station[1].name",
+                "a name of its own; station[0].name has this one",
+            ),
+            (
+                "[[station]]\nname = \"b\"\nextension = \"1001\"\npassword = \"pw\"",
+                "7: station[1].extension",
+                "a number of its own in partition \"internal\"; station[0].extension has this one",
+            ),
+            (
+                "[[station]]\nname = \"b\"\nextension = \"desk\"\npassword = \"pw\"",
+                "7: station[1].extension",
+                "found \"desk\"; allowed: digits",
+            ),
+            (
+                "[[user]]\nname = \"u\"\nextension = \"1001\"",
+                "7: user[0].extension",
+                "station[0].extension has",
+            ),
+            (
+                "[[user]]\nname = \"u\"\nextension = \"2\"\ndefault_station = \"x\"",
+                "8: user[0].default_station",
+                "the name of a station: \"1001\"",
+            ),
+            (
+                "[[user]]\nname = \"u\"\nextension = \"2\"\noutbound_ani = \"me\"",
+                "8: user[0].outbound_ani",
+                "allowed: digits",
+            ),
+            (
+                "[[service]]\nname = \"s\"\nkind = \"sauna\"\nextension = \"3\"",
+                "7: service[0].kind",
+                "found \"sauna\"; allowed: \"echo\" or \"tone\"",
+            ),
+            (
+                "[[service]]\nname = \"s\"\nkind = \"echo\"\nextension = \"1001\"",
+                "8: service[0].extension",
+                "station[0].extension has this one",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn faults_of_trunks_and_registrations() {
+    check_all(
+        TRUNK,
+        &[
+            ("[[trunk]]\nname = \"b\"", "4: trunk[1]", "found neither proxies nor domain"),
+            ("domain = \"example.net\"", "1: trunk[0]", "found proxies and domain; allowed: one of them"),
+            (
+                "listen = \"wan\"",
+                "4: trunk[0].listen",
+                "found \"wan\"; allowed: the name of a listener: \"udp\"",
+            ),
+            (
+                "transport = \"tls\"\nlisten = \"udp\"",
+                "4: trunk[0].transport",
+                "allowed: \"udp\", as its listener",
+            ),
+            ("accept_from = [\"10.0.0.0/8\", \"10.0.0.0/40\"]", "4: trunk[0].accept_from[1]", "or network"),
+            ("accept_from = [\"10.0.0.1:0\"]", "4: trunk[0].accept_from[0]", "found \"10.0.0.1:0\""),
+            (
+                "retryable_codes = [\"480\", \"5xx\"]",
+                "4: trunk[0].retryable_codes[1]",
+                "as \"480\" or \"500-599\"",
+            ),
+            ("retryable_codes = [\"599-500\"]", "4: trunk[0].retryable_codes[0]", "found \"599-500\""),
+            ("retryable_codes = [\"200\"]", "4: trunk[0].retryable_codes[0]", "from 300 to 699"),
+            (
+                "retryable_codes = [480]",
+                "4: trunk[0].retryable_codes[0]",
+                "found 480; allowed: a text in quotes",
+            ),
+            ("selection = \"random\"", "4: trunk[0].selection", "allowed: \"priority\" or \"round_robin\""),
+            ("media_timing = \"late\"", "4: trunk[0].media_timing", "allowed: \"normal\" or \"delayed\""),
+            ("srtp = \"on\"", "4: trunk[0].srtp", "allowed: \"off\" or \"offered\" or \"required\""),
+            ("dscp = 64", "4: trunk[0].dscp", "found 64; allowed: 0 to 63"),
+            ("t1_ms = 1", "4: trunk[0].t1_ms", "allowed: 10 to 10000 (milliseconds)"),
+            ("connect_timeout_ms = 99", "4: trunk[0].connect_timeout_ms", "allowed: 100 to 60000"),
+            ("username = \"me\"", "1: trunk[0].password", "is missing; `username` needs it"),
+            ("password = \"pw\"", "1: trunk[0].username", "is missing; `password` needs it"),
+            (
+                "[[registration_group]]\nname = \"g\"\nregistrations = []",
+                "6: registration_group[0].registrations",
+                "at least one",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"x\" }]",
+                "6: registration_group[0].registrations[0].trunk",
+                "the name of a trunk: \"carrier\"",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"carrier\", proxy = \"a\" }]",
+                "6: registration_group[0].registrations[0]",
+                "found trunk and proxy; allowed: exactly one of",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ domain = \"a.b\", expires_s = 1 }]",
+                "6: registration_group[0].registrations[0].expires_s",
+                "allowed: 60 to 604800",
+            ),
+        ],
+    );
+    check_all(
+        "",
+        &[
+            (
+                "[[trunk]]\nname = \"a\"\nproxies = [\"10.0.0.1:99999\"]",
+                "3: trunk[0].proxies[0]",
+                "from 1 to 65535",
+            ),
+            (
+                "[[trunk]]\nname = \"a\"\nproxies = [\"10.0.0.300\"]",
+                "3: trunk[0].proxies[0]",
+                "a host name or IP",
+            ),
+            (
+                "[[trunk]]\nname = \"a\"\nproxies = [\"h\", \"h\"]",
+                "3: trunk[0].proxies[1]",
+                "each proxy once",
+            ),
+            ("[[trunk]]\nname = \"a\"\ndomain = \"a b\"", "3: trunk[0].domain", "allowed: a host name"),
+        ],
+    );
+}
+
+#[test]
+fn faults_of_the_dial_plan() {
+    let pattern = "[[dial_plan.pattern]]\n";
+    let cases: &[Case] = &[
+        ("pattern = \"9..X\"\ntarget = \"reject:404\"", "2: dial_plan.pattern[0].pattern", "at most one dot"),
+        ("pattern = \"9\"\ntarget = \"gateway:x\"", "3: dial_plan.pattern[0].target", "\"trunk:NAME\""),
+        ("pattern = \"9\"\ntarget = \"trunk:x\"", "3: dial_plan.pattern[0].target", "the name of a trunk"),
+        (
+            "pattern = \"9\"\ntarget = \"station:x\"",
+            "3: dial_plan.pattern[0].target",
+            "the name of a station",
+        ),
+        ("pattern = \"9\"\ntarget = \"user:x\"", "3: dial_plan.pattern[0].target", "the name of a user"),
+        ("pattern = \"9\"\ntarget = \"route_list:x\"", "3: dial_plan.pattern[0].target", "a route list"),
+        ("pattern = \"9\"\ntarget = \"route_group:x\"", "3: dial_plan.pattern[0].target", "a route group"),
+        (
+            "pattern = \"9\"\ntarget = \"service:x\"",
+            "3: dial_plan.pattern[0].target",
+            "a service: \"echo\", \"tone\"",
+        ),
+        ("pattern = \"9\"\ntarget = \"reject:200\"", "3: dial_plan.pattern[0].target", "from 400 to 699"),
+        ("pattern = \"9\"", "1: dial_plan.pattern[0].target", "is missing"),
+        (
+            "pattern = \"9\"\ntarget = \"reject:404\"\npartition = \"x\"",
+            "4: dial_plan.pattern[0].partition",
+            "the name of a partition: \"internal\"",
+        ),
+        (
+            "pattern = \"9\"\ntarget = \"reject:404\"\nstrip = 33",
+            "4: dial_plan.pattern[0].strip",
+            "allowed: 0 to 32",
+        ),
+        (
+            "pattern = \"9\"\ntarget = \"reject:404\"\nprefix = \"a\"",
+            "4: dial_plan.pattern[0].prefix",
+            "allowed: digits",
+        ),
+        (
+            "pattern = \"9.x\"\ntarget = \"reject:404\"\n[[dial_plan.pattern]]\npattern = \"9X\"\ntarget = \"reject:404\"",
+            "5: dial_plan.pattern[1].pattern",
+            "dial_plan.pattern[0].pattern has this one",
+        ),
+    ];
+    check_all(pattern, cases);
+    check_all(
+        "",
+        &[
+            (
+                "[[dial_plan.calling_search_space]]\nname = \"a\"\npartitions = [\"internal\", \"x\"]",
+                "3: dial_plan.calling_search_space[0].partitions[1]",
+                "the name of a partition: \"internal\"",
+            ),
+            (
+                "[[dial_plan.calling_search_space]]\nname = \"a\"\npartitions = []",
+                "3: dial_plan.calling_search_space[0].partitions",
+                "at least one partition",
+            ),
+            (
+                "[[dial_plan.route_list]]\nname = \"a\"\ngroups = [\"x\"]",
+                "3: dial_plan.route_list[0].groups[0]",
+                "the name of a route group",
+            ),
+            (
+                "[[dial_plan.route_group]]\nname = \"a\"\ntrunks = [\"x\"]",
+                "3: dial_plan.route_group[0].trunks[0]",
+                "the name of a trunk",
+            ),
+            ("[[dial_plan.patterns]]\npattern = \"1\"", "1: dial_plan.patterns", "did you mean `pattern`?"),
+        ],
+    );
+}
+
+#[test]
+fn text_that_is_no_toml_is_told_with_its_line() {
+    check_all("", &[("[node]\nname = \"a\nsip_trace_mb = 8", "2", "not valid TOML")]);
+    check_all("", &[("[node]\nname = \"a\"\nname = \"b\"", "3", "not valid TOML: duplicate key")]);
+}
+
+#[test]
+fn all_faults_are_told_at_once_and_in_order() {
+    let all = problems(load(
+        "[node]\nnmae = 1\nsip_trace_mb = 5000\n[[station]]\nmedia = \"both\"\n\
+         [[station]]\nname = \"b\"\nextension = \"1\"\npartition = \"x\"\nmax_contacts = 0\n\
+         [media]\nports = [1, 2]",
+    ));
+    let keys: Vec<&str> = all.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    assert_eq!(
+        keys,
+        [
+            "node.nmae",
+            "node.sip_trace_mb",
+            "station[0].extension",
+            "station[0].name",
+            "station[0].media",
+            "station[1].partition",
+            "station[1].max_contacts",
+            "media.ports",
+        ]
+    );
+}
+
+#[test]
+fn an_item_that_cannot_be_read_does_not_shift_the_numbers_of_the_rest() {
+    let all = problems(load(&format!(
+        "[[dial_plan.pattern]]\npattern = \"1\"\n[[dial_plan.pattern]]\npattern = \"2\"\n\
+         target = \"trunk:nope\"\n{TRUNK}"
+    )));
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all[0].starts_with("office.toml:1: dial_plan.pattern[0].target: is missing"), "{all:?}");
+    assert!(all[1].starts_with("office.toml:5: dial_plan.pattern[1].target: found \"nope\""), "{all:?}");
+}
+
+#[test]
+fn a_reference_to_a_name_that_could_not_be_read_is_no_second_fault() {
+    let all = problems(load(
+        "[[trunk]]\nname = 5\nproxies = [\"h\"]\n[[dial_plan.pattern]]\npattern = \"9\"\ntarget = \"trunk:5\"",
+    ));
+    assert_eq!(all, ["office.toml:2: trunk[0].name: found 5; allowed: a text in quotes"]);
+}
+
+#[test]
+fn the_errors_of_a_hopeless_file_end_somewhere() {
+    let station = "[[station]]\nname = \"a\"\nextension = \"1\"\nmedia = \"both\"\n";
+    let all = problems(load(&station.repeat(1000)));
+    assert_eq!(all.len(), 201);
+    assert_eq!(all[0], "office.toml: there are further errors, which are not shown");
+}

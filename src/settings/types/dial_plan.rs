@@ -1,0 +1,85 @@
+//! `[dial_plan]`.
+
+use serde::Deserialize;
+
+use super::{Selection, internal};
+use crate::settings::values::Target;
+
+/// Which number leads where, for whom.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DialPlan {
+    /// The partitions besides `internal`.
+    pub partition: Vec<Partition>,
+    /// What callers may dial.
+    pub calling_search_space: Vec<CallingSearchSpace>,
+    /// Numbers that lead somewhere, besides the extensions.
+    pub pattern: Vec<Pattern>,
+    /// Route groups in the order they are tried.
+    pub route_list: Vec<RouteList>,
+    /// Trunks that stand for each other.
+    pub route_group: Vec<RouteGroup>,
+}
+
+/// A set of patterns that a caller sees or does not see.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partition {
+    /// Its name.
+    pub name: String,
+}
+
+/// The partitions a caller sees.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallingSearchSpace {
+    /// Its name.
+    pub name: String,
+    /// The partitions; between equally good matches the earlier one wins.
+    pub partitions: Vec<String>,
+}
+
+/// A pattern of numbers and where they lead.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pattern {
+    /// The numbers that match.
+    pub pattern: String,
+    /// The partition it is in.
+    #[serde(default = "internal")]
+    pub partition: String,
+    /// Where a match leads.
+    pub target: Target,
+    /// How many leading characters are removed; `None`: those before the dot of the pattern.
+    #[serde(default)]
+    pub strip: Option<u32>,
+    /// What is put before what is left.
+    #[serde(default)]
+    pub prefix: String,
+    /// Whether these are emergency calls.
+    #[serde(default)]
+    pub emergency: bool,
+}
+
+/// Route groups in the order they are tried.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteList {
+    /// Its name.
+    pub name: String,
+    /// The groups in order.
+    pub groups: Vec<String>,
+}
+
+/// Trunks that stand for each other.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteGroup {
+    /// Its name.
+    pub name: String,
+    /// The trunks in order.
+    pub trunks: Vec<String>,
+    /// How a trunk is chosen.
+    #[serde(default)]
+    pub selection: Selection,
+}

@@ -1,0 +1,110 @@
+//! `[[listen]]`.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::settings::values::{BindAddress, HostPort};
+
+/// How SIP is carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// UDP (RFC 3261 §18).
+    #[default]
+    Udp,
+    /// TCP (RFC 3261 §18).
+    Tcp,
+    /// TLS over TCP (RFC 3261 §26).
+    Tls,
+    /// WebSocket (RFC 7118).
+    Ws,
+    /// WebSocket over TLS (RFC 7118).
+    Wss,
+}
+
+impl Transport {
+    /// The name in settings, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Whether the peer shows a certificate.
+    pub fn is_secure(self) -> bool {
+        match self {
+            Self::Tls | Self::Wss => true,
+            Self::Udp | Self::Tcp | Self::Ws => false,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One address that SIP is heard on.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// What trunks and logs call it; never empty after loading: the transport's name stands in.
+    pub name: String,
+    /// How SIP is carried on it.
+    pub transport: Transport,
+    /// Where it listens.
+    pub address: BindAddress,
+    /// What peers are told instead of `address` in Via and Contact, if there is a NAT between.
+    pub external_address: Option<HostPort>,
+    /// RFC 3261 T1, in milliseconds; see [`t1`](Self::t1).
+    pub t1_ms: u32,
+    /// RFC 3261 T2, in milliseconds; see [`t2`](Self::t2).
+    pub t2_ms: Option<u32>,
+    /// The certificate chain, in PEM.
+    pub certificate: Option<PathBuf>,
+    /// The key of the certificate, in PEM.
+    pub private_key: Option<PathBuf>,
+    /// The authorities whose client certificates are trusted, in PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is refused.
+    pub require_client_certificate: bool,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            transport: Transport::Udp,
+            address: BindAddress(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060))),
+            external_address: None,
+            t1_ms: 500,
+            t2_ms: None,
+            certificate: None,
+            private_key: None,
+            client_ca: None,
+            require_client_certificate: false,
+        }
+    }
+}
+
+impl Listen {
+    /// The estimate of a round trip that the timers of RFC 3261 §17 are built on.
+    pub fn t1(&self) -> Duration {
+        Duration::from_millis(self.t1_ms.into())
+    }
+
+    /// The longest interval between retransmissions (RFC 3261 §17.1.2.2): 4 s, over TLS 1 s.
+    pub fn t2(&self) -> Duration {
+        let usual = if self.transport.is_secure() { 1000 } else { 4000 };
+        Duration::from_millis(self.t2_ms.unwrap_or(usual).into())
+    }
+}

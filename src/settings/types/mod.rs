@@ -1,0 +1,22 @@
+//! The sections of a settings file, one file for each part of the engine.
+
+mod dial_plan;
+mod listen;
+mod media;
+mod node;
+mod station;
+mod trunk;
+
+pub use dial_plan::{CallingSearchSpace, DialPlan, Partition, Pattern, RouteGroup, RouteList};
+pub use listen::{Listen, Transport};
+pub use media::{Location, Media, MediaPath, MediaPool};
+pub use node::{Http, Node};
+pub use station::{Credential, Service, ServiceKind, Station, User};
+pub use trunk::{MediaTiming, Registration, RegistrationGroup, Selection, Srtp, Trunk, TrunkTimers};
+
+/// The partition that always exists, and that an entry without one is in.
+pub const INTERNAL_PARTITION: &str = "internal";
+
+fn internal() -> String {
+    INTERNAL_PARTITION.to_owned()
+}

@@ -1,0 +1,242 @@
+//! `[[trunk]]` and `[[registration_group]]`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Listen, MediaPath, Transport};
+use crate::settings::values::{CodeRange, Codec, HostPort, Secret, Source};
+
+/// How the next of several is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// The first that is up, in the order of the list.
+    #[default]
+    Priority,
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// Whether an outbound INVITE carries an offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MediaTiming {
+    /// The offer is in the INVITE (early offer).
+    #[default]
+    Normal,
+    /// The offer is in the answer to the INVITE (delayed offer, RFC 3261 §13.2.1).
+    Delayed,
+}
+
+/// Whether media is encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Srtp {
+    /// RTP only.
+    #[default]
+    Off,
+    /// SRTP is offered, RTP is accepted.
+    Offered,
+    /// SRTP only.
+    Required,
+}
+
+/// A line to another SIP server.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// What the dial plan, logs and metrics call it.
+    pub name: String,
+    /// The listener it is bound to; `None`: the first of its transport.
+    #[serde(default)]
+    pub listen: Option<String>,
+    /// How SIP is carried; `None`: as its listener does.
+    #[serde(default)]
+    pub transport: Option<Transport>,
+    /// Where its calls are sent.
+    #[serde(default)]
+    pub proxies: Vec<HostPort>,
+    /// Where its calls are sent, by DNS (RFC 3263), instead of `proxies`.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// Where its calls come from, besides its proxies.
+    #[serde(default)]
+    pub accept_from: Vec<Source>,
+    /// What its callers may dial; `None`: the partition `internal` only.
+    #[serde(default)]
+    pub calling_search_space: Option<String>,
+    /// The site it belongs to.
+    #[serde(default)]
+    pub location: Option<String>,
+    /// How a proxy is chosen.
+    #[serde(default)]
+    pub selection: Selection,
+    /// RFC 3261 T1 in milliseconds; `None`: its listener's.
+    #[serde(default)]
+    pub t1_ms: Option<u32>,
+    /// RFC 3261 T2 in milliseconds; `None`: its listener's.
+    #[serde(default)]
+    pub t2_ms: Option<u32>,
+    /// How long a proxy may be silent, in milliseconds; see [`timers`](Self::timers).
+    #[serde(default)]
+    pub connect_timeout_ms: Option<u32>,
+    /// How long a proxy may send nothing after 100, in milliseconds; see [`timers`](Self::timers).
+    #[serde(default = "ten_thousand")]
+    pub progress_timeout_ms: u32,
+    /// The most retransmissions of a request that is no INVITE; see [`timers`](Self::timers).
+    #[serde(default)]
+    pub max_packet_retries: Option<u32>,
+    /// The most retransmissions of an INVITE; see [`timers`](Self::timers).
+    #[serde(default)]
+    pub max_invite_retries: Option<u32>,
+    /// The wait before a re-INVITE that crossed another is sent again, in milliseconds.
+    #[serde(default = "seven_hundred_fifty")]
+    pub reinvite_delay_ms: u32,
+    /// The answers after which the next proxy is tried.
+    #[serde(default = "retryable")]
+    pub retryable_codes: Vec<CodeRange>,
+    /// The interval of OPTIONS to its proxies, in seconds; see [`qualify_interval`](Self::qualify_interval).
+    #[serde(default)]
+    pub qualify_interval_s: u32,
+    /// The most calls at once; 0 is no limit.
+    #[serde(default)]
+    pub max_calls: u32,
+    /// The codecs offered, best first; empty: those of its location.
+    #[serde(default)]
+    pub codecs: Vec<Codec>,
+    /// Whether its audio crosses the engine.
+    #[serde(default)]
+    pub media: MediaPath,
+    /// Whether an outbound INVITE carries an offer.
+    #[serde(default)]
+    pub media_timing: MediaTiming,
+    /// Whether media is encrypted.
+    #[serde(default)]
+    pub srtp: Srtp,
+    /// The DSCP of its SIP packets (RFC 2474), from 0 to 63; `None`: as the system does.
+    #[serde(default)]
+    pub dscp: Option<u8>,
+    /// The user that answers its digest challenges.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password that answers its digest challenges.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// Whether its calls are recorded.
+    #[serde(default)]
+    pub record: bool,
+}
+
+/// The timers of a trunk as they apply, its listener and transport taken into account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrunkTimers {
+    /// RFC 3261 T1.
+    pub t1: Duration,
+    /// RFC 3261 T2.
+    pub t2: Duration,
+    /// How long a proxy may send nothing at all before the next is tried: 3.5 s, over TLS 2 s.
+    pub connect_timeout: Duration,
+    /// How long a proxy may send nothing further after 100 before the next is tried.
+    pub progress_timeout: Duration,
+    /// The most retransmissions of a request that is no INVITE: 10, over TLS 4.
+    pub max_packet_retries: u32,
+    /// The most retransmissions of an INVITE: 6, over TLS 3.
+    pub max_invite_retries: u32,
+    /// The wait before a re-INVITE that crossed another is sent again.
+    pub reinvite_delay: Duration,
+}
+
+impl Trunk {
+    /// The timers, with `listen` the listener it is bound to.
+    pub fn timers(&self, listen: &Listen) -> TrunkTimers {
+        let milliseconds = |value: u32| Duration::from_millis(value.into());
+        let secure = self.transport.unwrap_or(listen.transport).is_secure();
+        let (connect, packets, invites) = if secure { (2000, 4, 3) } else { (3500, 10, 6) };
+        TrunkTimers {
+            t1: self.t1_ms.map_or_else(|| listen.t1(), milliseconds),
+            t2: self.t2_ms.map_or_else(|| listen.t2(), milliseconds),
+            connect_timeout: milliseconds(self.connect_timeout_ms.unwrap_or(connect)),
+            progress_timeout: milliseconds(self.progress_timeout_ms),
+            max_packet_retries: self.max_packet_retries.unwrap_or(packets),
+            max_invite_retries: self.max_invite_retries.unwrap_or(invites),
+            reinvite_delay: milliseconds(self.reinvite_delay_ms),
+        }
+    }
+
+    /// Whether an answer with `code` makes a call try the next proxy.
+    pub fn is_retryable(&self, code: u16) -> bool {
+        self.retryable_codes.iter().any(|range| range.contains(code))
+    }
+
+    /// The interval of OPTIONS to its proxies; `None`: none are sent.
+    pub fn qualify_interval(&self) -> Option<Duration> {
+        (self.qualify_interval_s > 0).then(|| Duration::from_secs(self.qualify_interval_s.into()))
+    }
+}
+
+fn ten_thousand() -> u32 {
+    10_000
+}
+
+fn seven_hundred_fifty() -> u32 {
+    750
+}
+
+fn retryable() -> Vec<CodeRange> {
+    vec![CodeRange { first: 480, last: 480 }, CodeRange { first: 500, last: 599 }]
+}
+
+/// Registrations of ours at other servers, in order: the next is used when one fails.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrationGroup {
+    /// Its name.
+    pub name: String,
+    /// The registrations in order.
+    pub registrations: Vec<Registration>,
+}
+
+/// One registration: at exactly one of a trunk, an address, a proxy or a domain.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// A trunk, whose proxies, transport and credentials are used.
+    #[serde(default)]
+    pub trunk: Option<String>,
+    /// A registrar.
+    #[serde(default)]
+    pub address: Option<HostPort>,
+    /// A proxy that a REGISTER is sent through.
+    #[serde(default)]
+    pub proxy: Option<HostPort>,
+    /// A domain whose registrar DNS tells (RFC 3263).
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// How SIP is carried; not with `trunk`, which says it. `None`: UDP.
+    #[serde(default)]
+    pub transport: Option<Transport>,
+    /// Another address of `proxy`, for a site that cannot reach the first.
+    #[serde(default)]
+    pub alternate_address: Option<HostPort>,
+    /// The user that is registered; `None`: the trunk's.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password that answers challenges; `None`: the trunk's.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// How long a registration is asked to hold, in seconds; see [`expires`](Self::expires).
+    #[serde(default = "an_hour")]
+    pub expires_s: u32,
+}
+
+impl Registration {
+    /// How long a registration is asked to hold.
+    pub fn expires(&self) -> Duration {
+        Duration::from_secs(self.expires_s.into())
+    }
+}
+
+fn an_hour() -> u32 {
+    3600
+}

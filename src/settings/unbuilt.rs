@@ -1,0 +1,89 @@
+//! What settings may say already though nothing heeds it yet.
+//!
+//! A part that gets built removes its line here; nothing else in the settings changes.
+
+use config::{Value, ValueKind};
+
+use super::decode::lookup;
+use super::types::Transport;
+use super::validate::Findings;
+use super::values::Codec;
+
+/// The transports that can be listened on. A listener of another is refused.
+pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp];
+
+/// The codecs that can be negotiated. Another is passed over.
+pub(super) const CODECS: &[Codec] = &[Codec::Pcmu, Codec::Pcma, Codec::G722];
+
+/// Keys and sections without effect. With a value, only that value is.
+const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
+    ("listen.certificate", None),
+    ("listen.private_key", None),
+    ("listen.client_ca", None),
+    ("listen.require_client_certificate", None),
+    ("media_pool", None),
+    ("location.media_pool", None),
+    ("user", None),
+    ("registration_group", None),
+    ("station.media", Some("bypass")),
+    ("station.auto_answer", None),
+    ("station.record", None),
+    ("trunk.domain", None),
+    ("trunk.transport", Some("tcp")),
+    ("trunk.transport", Some("tls")),
+    ("trunk.transport", Some("ws")),
+    ("trunk.transport", Some("wss")),
+    ("trunk.media", Some("bypass")),
+    ("trunk.media_timing", Some("delayed")),
+    ("trunk.srtp", Some("offered")),
+    ("trunk.srtp", Some("required")),
+    ("trunk.dscp", None),
+    ("trunk.record", None),
+    ("dial_plan.pattern.emergency", None),
+];
+
+/// Every key of the table above, for the test that proves each to exist.
+#[cfg(test)]
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    WITHOUT_EFFECT.iter().map(|(key, _)| *key)
+}
+
+/// Warns of every key that was set by a file or a variable and has no effect.
+pub(super) fn warn(merged: &Value, findings: &mut Findings<'_>) {
+    let mut warnings = Vec::new();
+    for (path, _) in findings.places.chosen().filter(|(path, _)| path.last_key().is_some()) {
+        let pattern = path.pattern();
+        let Some(value) = lookup(merged, path) else { continue };
+        for (key, only) in WITHOUT_EFFECT.iter().filter(|(key, _)| *key == pattern) {
+            match (only, &value.kind) {
+                (Some(only), ValueKind::String(value)) if value == only => {
+                    warnings.push((path.clone(), format!("{only:?} is accepted but has no effect yet")));
+                }
+                (None, kind) if is_set(kind) => {
+                    let text = format!("`{key}` is accepted but has no effect yet");
+                    warnings.push((path.clone(), text));
+                }
+                (Some(_) | None, _) => {}
+            }
+        }
+    }
+    for (path, text) in warnings {
+        findings.warn_at(path, text);
+    }
+}
+
+/// Whether a value asks for something, rather than saying that nothing is wanted.
+fn is_set(kind: &ValueKind) -> bool {
+    match kind {
+        ValueKind::Nil | ValueKind::Boolean(false) | ValueKind::I64(0) => false,
+        ValueKind::String(text) => !text.is_empty(),
+        ValueKind::Array(items) => !items.is_empty(),
+        ValueKind::Boolean(true)
+        | ValueKind::I64(_)
+        | ValueKind::I128(_)
+        | ValueKind::U64(_)
+        | ValueKind::U128(_)
+        | ValueKind::Float(_)
+        | ValueKind::Table(_) => true,
+    }
+}

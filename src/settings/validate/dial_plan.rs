@@ -1,0 +1,109 @@
+//! `[dial_plan]`, and every number that can be dialled.
+
+use std::collections::BTreeMap;
+
+use super::pattern::{check_pattern, comparable};
+use super::station::is_number;
+use super::{Findings, Known, Names, item};
+use crate::settings::problem::KeyPath;
+use crate::settings::types::Pattern;
+use crate::settings::values::Target;
+use crate::settings::{INTERNAL_PARTITION, Settings};
+
+pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<'_>) {
+    let path = KeyPath::root().key("dial_plan");
+    let plan = &settings.dial_plan;
+    check_numbers(settings, findings);
+    for (index, entry) in plan.pattern.iter().enumerate() {
+        check_entry(&path.key("pattern").index(index), entry, names, findings);
+    }
+    for (index, space) in plan.calling_search_space.iter().enumerate() {
+        let path = path.key("calling_search_space").index(index).key("partitions");
+        check_list(&path, &space.partitions, &names.partition, findings);
+    }
+    for (index, list) in plan.route_list.iter().enumerate() {
+        let path = path.key("route_list").index(index).key("groups");
+        check_list(&path, &list.groups, &names.route_group, findings);
+    }
+    for (index, group) in plan.route_group.iter().enumerate() {
+        let path = path.key("route_group").index(index).key("trunks");
+        check_list(&path, &group.trunks, &names.trunk, findings);
+    }
+    for (index, partition) in plan.partition.iter().enumerate() {
+        let seen = plan.calling_search_space.iter().any(|space| space.partitions.contains(&partition.name));
+        if !seen && partition.name != INTERNAL_PARTITION {
+            let text = "is in no calling search space, so nobody can dial what is in it";
+            findings.warn(&path.key("partition").index(index), text);
+        }
+    }
+}
+
+/// The names of a list must exist, each once, and there must be one.
+fn check_list(path: &KeyPath, names: &[String], known: &Known, findings: &mut Findings<'_>) {
+    let what = known.what;
+    if names.is_empty() {
+        findings.error(path, format!("found []; allowed: the name of at least one {what}"));
+    }
+    for (index, name) in names.iter().enumerate() {
+        let path = path.index(index);
+        findings.refers(&path, name, known);
+        if names[..index].contains(name) {
+            findings.unfit(&path, name, format!("each {what} once"));
+        }
+    }
+}
+
+/// Every extension and pattern must be one, and lead to one place in its partition.
+fn check_numbers(settings: &Settings, findings: &mut Findings<'_>) {
+    let mut numbers: Vec<(KeyPath, &str, &str)> = Vec::new();
+    for (index, station) in settings.station.iter().enumerate() {
+        numbers.push((item("station", index).key("extension"), &station.partition, &station.extension));
+    }
+    for (index, user) in settings.user.iter().enumerate() {
+        numbers.push((item("user", index).key("extension"), INTERNAL_PARTITION, &user.extension));
+    }
+    for (index, service) in settings.service.iter().enumerate() {
+        numbers.push((item("service", index).key("extension"), INTERNAL_PARTITION, &service.extension));
+    }
+    for (index, entry) in settings.dial_plan.pattern.iter().enumerate() {
+        let path = KeyPath::root().key("dial_plan.pattern").index(index).key("pattern");
+        numbers.push((path, &entry.partition, &entry.pattern));
+    }
+    let mut first: BTreeMap<(&str, String), KeyPath> = BTreeMap::new();
+    for (path, partition, number) in numbers {
+        if let Err(invalid) = check_pattern(number) {
+            findings.unfit(&path, number, invalid.allowed);
+            continue;
+        }
+        match first.get(&(partition, comparable(number))) {
+            Some(other) => {
+                let other = findings.repairs.written(other);
+                let allowed = format!("a number of its own in partition {partition:?}; {other} has this one");
+                findings.unfit(&path, number, allowed);
+            }
+            None => {
+                first.insert((partition, comparable(number)), path);
+            }
+        }
+    }
+}
+
+fn check_entry(path: &KeyPath, entry: &Pattern, names: &Names, findings: &mut Findings<'_>) {
+    findings.refers(&path.key("partition"), &entry.partition, &names.partition);
+    let target = path.key("target");
+    match &entry.target {
+        Target::Station(name) => findings.refers(&target, name, &names.station),
+        Target::User(name) => findings.refers(&target, name, &names.user),
+        Target::Trunk(name) => findings.refers(&target, name, &names.trunk),
+        Target::RouteGroup(name) => findings.refers(&target, name, &names.route_group),
+        Target::RouteList(name) => findings.refers(&target, name, &names.route_list),
+        Target::Service(name) => findings.refers(&target, name, &names.service),
+        Target::Reject(_) => {}
+    }
+    if let Some(strip) = entry.strip {
+        findings.within(&path.key("strip"), strip, 0..=32, "characters");
+    }
+    if !entry.prefix.is_empty() && !is_number(&entry.prefix) && entry.prefix != "+" {
+        findings.unfit(&path.key("prefix"), &entry.prefix, "digits, * and #, with or without + before them");
+    }
+}

@@ -1,0 +1,109 @@
+//! `[[station]]`, `[[user]]` and `[[service]]`.
+
+use super::{Findings, Names, item};
+use crate::settings::Settings;
+use crate::settings::problem::KeyPath;
+use crate::settings::types::Station;
+use crate::settings::values::{HostPort, Secret};
+
+pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<'_>) {
+    for (index, station) in settings.station.iter().enumerate() {
+        let path = item("station", index);
+        check_references(&path, station, names, findings);
+        check_credential(&path, station, findings);
+        check_bounds(&path, station, findings);
+    }
+    for (index, user) in settings.user.iter().enumerate() {
+        let path = item("user", index);
+        let station = user.default_station.as_ref();
+        findings.refers_if_set(&path.key("default_station"), station, &names.station);
+        findings.within(&path.key("alert_timeout_s"), user.alert_timeout_s, 1..=3600, "seconds");
+        if let Some(ani) = &user.outbound_ani
+            && !is_number(ani)
+        {
+            findings.unfit(&path.key("outbound_ani"), ani, "digits, * and #, with or without + before them");
+        }
+    }
+}
+
+/// Whether `text` can be sent as a number.
+pub(super) fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    let dialable = |byte: u8| byte.is_ascii_digit() || byte == b'*' || byte == b'#';
+    !digits.is_empty() && digits.bytes().all(dialable)
+}
+
+fn check_references(path: &KeyPath, station: &Station, names: &Names, findings: &mut Findings<'_>) {
+    let search_space = station.calling_search_space.as_ref();
+    findings.refers(&path.key("partition"), &station.partition, &names.partition);
+    findings.refers_if_set(&path.key("calling_search_space"), search_space, &names.search_space);
+    findings.refers_if_set(&path.key("location"), station.location.as_ref(), &names.location);
+}
+
+fn check_credential(path: &KeyPath, station: &Station, findings: &mut Findings<'_>) {
+    let given: Vec<(&str, &Secret)> = [
+        ("password", station.password.as_ref()),
+        ("ha1_md5", station.ha1_md5.as_ref()),
+        ("ha1_sha256", station.ha1_sha256.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(key, secret)| secret.map(|secret| (key, secret)))
+    .collect();
+    let keys: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
+    match given[..] {
+        [] if station.connection_address.is_none() => {
+            let text = "has no password, ha1_md5, ha1_sha256 or connection_address: \
+                        it can neither register nor be reached";
+            findings.warn(path, text);
+        }
+        [] | [_] => {}
+        [_, ..] => {
+            let text = format!(
+                "found {}; allowed: exactly one of password, ha1_md5 and ha1_sha256",
+                keys.join(" and ")
+            );
+            findings.error(path, text);
+        }
+    }
+    for (key, secret) in given {
+        let (fits, allowed) = match key {
+            "ha1_md5" => (is_hex(secret.reveal(), 32), "32 hexadecimal digits"),
+            "ha1_sha256" => (is_hex(secret.reveal(), 64), "64 hexadecimal digits"),
+            _ => (!secret.reveal().is_empty(), "a password that is not empty"),
+        };
+        if !fits {
+            findings.error(&path.key(key), format!("found a value that is not shown; allowed: {allowed}"));
+        }
+    }
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn check_bounds(path: &KeyPath, station: &Station, findings: &mut Findings<'_>) {
+    findings.within(&path.key("max_contacts"), station.max_contacts, 1..=100, "contacts");
+    findings.within(&path.key("ring_timeout_s"), station.ring_timeout_s, 1..=3600, "seconds");
+    let interval = station.qualify_interval_s;
+    findings.within(&path.key("qualify_interval_s"), interval, 0..=86_400, "seconds, 0 is off");
+    if let Some(address) = &station.connection_address
+        && !is_connection_address(address)
+    {
+        let allowed =
+            "\"user\", \"user@host\", \"host:port\" or \"user@host:port\", as \"1001@192.0.2.10:5060\"";
+        findings.unfit(&path.key("connection_address"), address, allowed);
+    }
+}
+
+fn is_connection_address(text: &str) -> bool {
+    let text = text.strip_prefix("sip:").unwrap_or(text);
+    let is_user = |user: &str| {
+        let bad = |c: char| c.is_whitespace() || c.is_control() || "<>\"@:;,?".contains(c);
+        !user.is_empty() && !user.contains(bad)
+    };
+    let is_host_port = |host: &str| host.parse::<HostPort>().is_ok();
+    match text.split_once('@') {
+        Some((user, host)) => is_user(user) && is_host_port(host),
+        None => is_user(text) || is_host_port(text),
+    }
+}

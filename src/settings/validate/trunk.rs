@@ -1,0 +1,161 @@
+//! `[[trunk]]` and `[[registration_group]]`.
+
+use std::collections::BTreeMap;
+
+use super::network::{check_codecs, check_timers};
+use super::{Findings, Names, item};
+use crate::settings::problem::KeyPath;
+use crate::settings::types::{Registration, Trunk};
+use crate::settings::values::is_host;
+use crate::settings::{Settings, unbuilt};
+
+pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<'_>) {
+    for (index, trunk) in settings.trunk.iter().enumerate() {
+        let path = item("trunk", index);
+        check_references(&path, trunk, names, findings);
+        check_listener(&path, trunk, settings, findings);
+        check_destination(&path, trunk, findings);
+        check_bounds(&path, trunk, findings);
+        check_credential(&path, trunk.username.as_ref(), trunk.password.is_some(), findings);
+        check_codecs(&path.key("codecs"), &trunk.codecs, findings);
+    }
+    check_origins(settings, findings);
+    for (index, group) in settings.registration_group.iter().enumerate() {
+        let path = item("registration_group", index).key("registrations");
+        if group.registrations.is_empty() {
+            findings.error(&path, "found []; allowed: at least one registration");
+        }
+        for (index, registration) in group.registrations.iter().enumerate() {
+            check_registration(&path.index(index), registration, names, findings);
+        }
+    }
+}
+
+fn check_references(path: &KeyPath, trunk: &Trunk, names: &Names, findings: &mut Findings<'_>) {
+    let search_space = trunk.calling_search_space.as_ref();
+    findings.refers_if_set(&path.key("calling_search_space"), search_space, &names.search_space);
+    findings.refers_if_set(&path.key("location"), trunk.location.as_ref(), &names.location);
+    findings.refers_if_set(&path.key("listen"), trunk.listen.as_ref(), &names.listen);
+}
+
+fn check_listener(path: &KeyPath, trunk: &Trunk, settings: &Settings, findings: &mut Findings<'_>) {
+    let Some(transport) = trunk.transport else { return };
+    match (&trunk.listen, settings.listener_of(trunk)) {
+        (Some(_), Some(listen)) if listen.transport != transport => {
+            let allowed = format!("{:?}, as its listener {:?}", listen.transport.name(), listen.name);
+            findings.unfit(&path.key("transport"), transport.name(), allowed);
+        }
+        // One that is not built cannot be listened on; that it has no effect is said elsewhere.
+        (None, None) if unbuilt::TRANSPORTS.contains(&transport) => {
+            findings.unfit(&path.key("transport"), transport.name(), "a transport that a listener carries");
+        }
+        (Some(_) | None, Some(_) | None) => {}
+    }
+}
+
+fn check_destination(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
+    match (&trunk.domain, trunk.proxies.is_empty()) {
+        (None, true) => findings.error(path, "found neither proxies nor domain; allowed: one of them"),
+        (Some(_), false) => findings.error(path, "found proxies and domain; allowed: one of them"),
+        (Some(domain), true) if !is_host(domain) => {
+            findings.unfit(&path.key("domain"), domain, "a host name without a port");
+        }
+        (Some(_), true) | (None, false) => {}
+    }
+    for (index, proxy) in trunk.proxies.iter().enumerate() {
+        if trunk.proxies[..index].contains(proxy) {
+            findings.unfit(&path.key("proxies").index(index), proxy.to_string(), "each proxy once");
+        }
+    }
+}
+
+fn check_bounds(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
+    check_timers(path, trunk.t1_ms, trunk.t2_ms, findings);
+    let mut within = |key: &str, value: Option<u32>, allowed, unit| {
+        if let Some(value) = value {
+            findings.within(&path.key(key), value, allowed, unit);
+        }
+    };
+    within("connect_timeout_ms", trunk.connect_timeout_ms, 100..=60_000, "milliseconds");
+    within("progress_timeout_ms", Some(trunk.progress_timeout_ms), 100..=300_000, "milliseconds");
+    within("max_packet_retries", trunk.max_packet_retries, 0..=32, "retransmissions");
+    within("max_invite_retries", trunk.max_invite_retries, 0..=32, "retransmissions");
+    within("reinvite_delay_ms", Some(trunk.reinvite_delay_ms), 0..=60_000, "milliseconds");
+    within("qualify_interval_s", Some(trunk.qualify_interval_s), 0..=86_400, "seconds, 0 is off");
+    within("dscp", trunk.dscp.map(u32::from), 0..=63, "RFC 2474");
+}
+
+fn check_credential(
+    path: &KeyPath,
+    username: Option<&String>,
+    has_password: bool,
+    findings: &mut Findings<'_>,
+) {
+    match (username, has_password) {
+        (Some(_), false) => findings.error(&path.key("password"), "is missing; `username` needs it"),
+        (None, true) => findings.error(&path.key("username"), "is missing; `password` needs it"),
+        (Some(username), true) if username.is_empty() => {
+            findings.unfit(&path.key("username"), username, "a name that is not empty");
+        }
+        (Some(_), true) | (None, false) => {}
+    }
+}
+
+/// Two trunks with the same source cannot be told apart.
+fn check_origins(settings: &Settings, findings: &mut Findings<'_>) {
+    let mut known: BTreeMap<String, (usize, &str)> = BTreeMap::new();
+    for (trunk_index, trunk) in settings.trunk.iter().enumerate() {
+        let path = item("trunk", trunk_index);
+        let proxies = trunk.proxies.iter().map(ToString::to_string).map(|text| ("proxies", text));
+        let sources = trunk.accept_from.iter().map(|source| {
+            let port = source.port.map(|port| format!(":{port}")).unwrap_or_default();
+            ("accept_from", format!("{}{port}", source.network))
+        });
+        let proxies = proxies.enumerate().collect::<Vec<_>>();
+        for (index, (key, origin)) in proxies.into_iter().chain(sources.enumerate()) {
+            match known.get(&origin) {
+                Some((other, name)) if *other != trunk_index => {
+                    let text =
+                        format!("trunk {name:?} names {origin} too, and takes the requests from there");
+                    findings.warn(&path.key(key).index(index), text);
+                }
+                Some(_) => {}
+                None => {
+                    known.insert(origin, (trunk_index, &trunk.name));
+                }
+            }
+        }
+    }
+}
+
+fn check_registration(path: &KeyPath, entry: &Registration, names: &Names, findings: &mut Findings<'_>) {
+    let given: Vec<&str> = [
+        ("trunk", entry.trunk.is_some()),
+        ("address", entry.address.is_some()),
+        ("proxy", entry.proxy.is_some()),
+        ("domain", entry.domain.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(key, is_given)| is_given.then_some(key))
+    .collect();
+    if given.len() != 1 {
+        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
+        findings
+            .error(path, format!("found {found}; allowed: exactly one of trunk, address, proxy and domain"));
+    }
+    findings.refers_if_set(&path.key("trunk"), entry.trunk.as_ref(), &names.trunk);
+    if let Some(domain) = &entry.domain
+        && !is_host(domain)
+    {
+        findings.unfit(&path.key("domain"), domain, "a host name without a port");
+    }
+    if entry.trunk.is_some() && entry.transport.is_some() {
+        findings
+            .error(&path.key("transport"), "found with `trunk`; allowed: only without, the trunk says it");
+    }
+    if entry.alternate_address.is_some() && entry.proxy.is_none() {
+        findings.error(&path.key("alternate_address"), "found without `proxy`; allowed: only with it");
+    }
+    check_credential(path, entry.username.as_ref(), entry.password.is_some(), findings);
+    findings.within(&path.key("expires_s"), entry.expires_s, 60..=604_800, "seconds");
+}
