@@ -115,7 +115,6 @@ pub struct CallActor {
     timer: Option<TimerId>,
     /// The verdict, once every leg has ended and only media reports are waited for.
     ended: Option<(b2bua::Ended, Instant)>,
-    recorded: bool,
     _guard: Guard,
 }
 
@@ -143,7 +142,6 @@ impl CallActor {
             scratch: Vec::new(),
             timer: None,
             ended: None,
-            recorded: false,
             _guard: guard,
         };
         actor.start()
@@ -166,10 +164,7 @@ impl CallActor {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
-                let mut call = Call::after_fault(&legs, now, &mut out);
-                if self.info.answered_at.is_some() {
-                    call.handle(&Input::Timeout, now, &mut out);
-                }
+                let call = Call::after_fault(&legs, now, &mut out);
                 self.shell.replace(call);
             }
         }
@@ -265,7 +260,6 @@ impl CallActor {
             .collect();
         let record = CallRecord { info: self.info.clone(), call, legs, media: self.media.saved() };
         batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
-        self.recorded = true;
     }
 
     fn write(&self, value: Option<Bytes>) -> Write {
@@ -321,7 +315,6 @@ impl CallActor {
                         leg.frozen = Some(frozen);
                     }
                 }
-                self.recorded = true;
                 self.media.reopen(&self.env, self.key);
                 self.media.record(&self.env, self.key, &self.id);
                 self.rearm();

@@ -115,7 +115,8 @@ impl CallActor {
             end: ended.at,
             duration_s: answer.map_or(0.0, |at| ended.at.0.saturating_sub(at.0) as f64 / 1000.0),
             cause: ended.cause.as_str().to_owned(),
-            sip_status: ended.status,
+            // A caller who was answered has his 200, whatever came later.
+            sip_status: if answer.is_some() { 200 } else { ended.status },
             ended_by: ended.by.as_str().to_owned(),
             attempts: attempts
                 .iter()
