@@ -24,7 +24,7 @@ use crate::store::Disk;
 use crate::world::{Event, World};
 
 /// After the last call began: every call is over, and every transaction, timer and port has rested.
-const SETTLE_US: u64 = 700_000_000;
+const SETTLE_US: u64 = 300_000_000;
 
 /// What a run came to.
 pub(crate) struct Outcome {
@@ -165,7 +165,7 @@ impl Sim {
         }
         self.world.advance(end);
         crate::checks::hang_up_orphans(self, &life).await;
-        while let Some(at) = self.world.next_at().filter(|at| *at <= end + SETTLE_US) {
+        while let Some(at) = self.world.next_at().filter(|at| *at <= end + SETTLE_US / 2) {
             self.world.advance(at);
             self.happen(&mut life);
             self.drain().await;
