@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod daemon;
+pub mod ladder;
 pub mod settings;
 pub mod store;
 pub mod wiring;
