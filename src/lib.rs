@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod daemon;
+pub mod http;
 pub mod ladder;
 pub mod settings;
 pub mod store;
