@@ -183,7 +183,7 @@ impl CommandError {
     /// The status the process ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Start(_) | Self::Output(_) => 1,
+            Self::Settings(_) | Self::Start(_) | Self::Output(_) | Self::Client(_) | Self::Wiring(_) => 1,
             Self::NotBuilt(_) => EXIT_USAGE,
         }
     }
@@ -193,22 +193,24 @@ impl CommandError {
 pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let command = cli.command.as_ref().unwrap_or(&Command::Run);
     let done = match command {
-        Command::Check => check(cli.config.as_deref(), out),
-        Command::Run => run_daemon(cli.config.as_deref()),
-        Command::Demo(_)
-        | Command::Route(_)
-        | Command::Calls(_)
+        Command::Check => check(cli.config.as_deref(), out).map(|()| ExitCode::SUCCESS),
+        Command::Run => run_daemon(cli.config.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Route(asked) => route(cli.config.as_deref(), asked, out),
+        Command::Calls(_)
         | Command::Call(_)
         | Command::Stations(_)
         | Command::Trunks(_)
         | Command::Tree(_)
         | Command::Why(_)
-        | Command::Drain(_)
-        | Command::Reload(_)
-        | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
+        | Command::Drain(_) => client::run(command, cli.config.as_deref(), out)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(CommandError::from),
+        Command::Demo(_) | Command::Reload(_) | Command::Import(_) => {
+            Err(CommandError::NotBuilt(command.name()))
+        }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Nothing is left to tell it to if this fails too.
             let _ = writeln!(err, "{error}");
