@@ -157,6 +157,9 @@ pub enum CommandError {
     /// The settings cannot be used.
     #[error(transparent)]
     Settings(#[from] LoadError),
+    /// The daemon does not start.
+    #[error(transparent)]
+    Start(#[from] crate::daemon::StartError),
     /// The answer could not be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -169,7 +172,7 @@ impl CommandError {
     /// The status the process ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Output(_) => 1,
+            Self::Settings(_) | Self::Start(_) | Self::Output(_) => 1,
             Self::NotBuilt(_) => EXIT_USAGE,
         }
     }
@@ -180,8 +183,8 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let command = cli.command.as_ref().unwrap_or(&Command::Run);
     let done = match command {
         Command::Check => check(cli.config.as_deref(), out),
-        Command::Run
-        | Command::Demo(_)
+        Command::Run => run_daemon(cli.config.as_deref()),
+        Command::Demo(_)
         | Command::Route(_)
         | Command::Calls(_)
         | Command::Call(_)
@@ -201,6 +204,15 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
+    let loaded = Settings::load(config)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    crate::daemon::run(&loaded.settings)?;
+    Ok(())
 }
 
 fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError> {

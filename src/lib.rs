@@ -1,6 +1,8 @@
-//! The daemon `tandem`: command line, settings and wiring. Telephony lives in the crates below.
-
+//! The daemon `tandem`: command line, settings, store and wiring. Telephony lives in the crates below.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cli;
+pub mod daemon;
 pub mod settings;
+pub mod store;
+pub mod wiring;

@@ -32,6 +32,7 @@ pub mod media_pool;
 pub mod metrics;
 pub mod registrar;
 pub mod registration_group;
+pub mod runtime;
 pub mod shard;
 pub mod shell;
 pub mod sip;

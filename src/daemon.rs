@@ -1,0 +1,307 @@
+//! One running engine: bound, restored, started, and stopped in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+use tandem_actors::directory::Directory;
+use tandem_actors::engine::Engine;
+use tandem_actors::env::Shared;
+use tandem_actors::ids::Names;
+use tandem_actors::metrics::{Describe, Metrics, Registry};
+use tandem_actors::runtime::{self, Clock};
+use tandem_actors::shard::{Restored, read_records};
+use tandem_actors::station::read_bindings;
+use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
+use tandem_protocol::digest::{NonceSigner, NonceWindows};
+
+use crate::settings::Settings;
+use crate::store::{Dropped, Embedded, Meter, OpenError, Options};
+use crate::wiring::{self, WiringError};
+
+/// A nonce is good for this long.
+const NONCE_AGE: Duration = Duration::from_secs(300);
+/// How many nonces can be in use at once.
+const NONCE_SLOTS: usize = 65_536;
+/// The key under which the placement key is kept.
+const PLACEMENT_KEY: &str = "placement_key";
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address cannot be bound.
+    #[error("listen {name:?}: cannot bind udp {address}: {source}")]
+    Listen {
+        /// The listener's name.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The settings fit no engine.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A thread or a socket was refused by the operating system.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// An engine that runs.
+pub struct Running {
+    /// For those who ask.
+    pub engine: Engine,
+    /// Where each listener listens, in the order of the settings.
+    pub sip_addresses: Vec<SocketAddr>,
+    /// What was found in the store.
+    pub restored: Restored,
+    /// True once calls are taken.
+    pub ready: Arc<AtomicBool>,
+    /// Where its data is.
+    pub data_dir: PathBuf,
+}
+
+impl Running {
+    /// Refuses new calls from now on.
+    pub fn drain(&self) {
+        self.engine.shared().directory.set_draining(true);
+    }
+
+    /// Commits what is queued. Established calls stay in the store for the next start.
+    pub fn stop(&self) {
+        self.ready.store(false, Ordering::Relaxed);
+        self.drain();
+        self.engine.shared().store.flush();
+    }
+}
+
+/// Starts an engine on the current actor system.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(settings: &Settings, registry: Registry, chaos: bool) -> Result<Running, StartError> {
+    let clock = Clock::default();
+    let shards = wiring::shards(settings);
+    let (bound, sockets) = bind(settings, shards)?;
+    let config = wiring::engine_config(settings, &bound, chaos)?;
+    let metrics = Metrics::new(registry);
+    let shed = metrics.registry().counter("tandem_link_shed_total", &[]);
+    metrics.registry().describe(
+        Describe::Counter,
+        "tandem_link_shed_total",
+        None,
+        "Messages a full shard refused",
+    );
+    let (links, inlets) = runtime::links(shards, move |count| shed.increment(count));
+    let meter = Box::new(StoreMeter::new(metrics.registry()));
+    let data_dir = settings.node.data_dir.clone();
+    let store = Arc::new(Embedded::open(&data_dir, Options::default(), Arc::new(links.clone()), meter)?);
+    let nonces = NonceSigner::new(random_key()?, clock.now().wall);
+    let windows = NonceWindows::new(NONCE_SLOTS, NONCE_AGE);
+    let directory = Directory::new(&config, &metrics, nonces, windows);
+    let shared = Arc::new(Shared {
+        names: Names::new(&config.node),
+        placement_key: placement_key(store.as_ref())?,
+        config,
+        directory,
+        store,
+        metrics,
+        census: tandem_actors::supervisor::Census::default(),
+    });
+    restore_bindings(&shared, clock.now().wall.0);
+    let (restore, ports, restored) = read_records(&shared, clock.now()).unwrap_or_else(|why| {
+        tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
+        (Vec::new(), Vec::new(), Restored::default())
+    });
+    let media = media_route(&shared, &links, ports)?;
+    let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
+    let engine = runtime::start(start).await?;
+    let ready = Arc::new(AtomicBool::new(true));
+    tracing::info!(
+        shards,
+        calls = restored.calls,
+        attempts = restored.attempts,
+        listen = ?bound,
+        "ready: established calls restored, attempts closed"
+    );
+    Ok(Running { engine, sip_addresses: bound, restored, ready, data_dir })
+}
+
+/// Runs an engine until it is told to end: SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn run(settings: &Settings) -> Result<(), StartError> {
+    let chaos = std::env::var("TANDEM_CHAOS").is_ok_and(|v| v == "1");
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let registry = Registry::new(Arc::new(recorder));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    actix::System::new().block_on(async {
+        let running = start(settings, registry, chaos).await?;
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            done = tokio::signal::ctrl_c() => done?,
+        }
+        running.stop();
+        Ok(())
+    })
+}
+
+type Bound = (Vec<SocketAddr>, Vec<Vec<std::net::UdpSocket>>);
+
+fn bind(settings: &Settings, shards: u16) -> Result<Bound, StartError> {
+    let bind = |listen: &crate::settings::Listen| {
+        let address = listen.address.0;
+        runtime::bind(address, shards).map_err(|source| StartError::Listen {
+            name: listen.name.clone(),
+            address,
+            source,
+        })
+    };
+    Ok(settings.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
+}
+
+fn media_route(
+    shared: &Arc<Shared>,
+    links: &runtime::Links,
+    reserved: Vec<u16>,
+) -> std::io::Result<runtime::MediaRoute> {
+    let _ = (shared, links, reserved);
+    Ok(Arc::new(|_, _| {}))
+}
+
+fn random_key() -> std::io::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|why| std::io::Error::other(why.to_string()))?;
+    Ok(key)
+}
+
+/// The key that places inbound calls: kept, so that a restart places them alike.
+fn placement_key(store: &dyn Store) -> std::io::Result<u64> {
+    let kept =
+        store.scan(Bucket::Meta).unwrap_or_default().into_iter().find(|entry| entry.key == PLACEMENT_KEY);
+    if let Some(bytes) = kept.and_then(|entry| <[u8; 8]>::try_from(entry.value.as_ref()).ok()) {
+        return Ok(u64::from_le_bytes(bytes));
+    }
+    let [a, b, c, d, e, f, g, h, ..] = random_key()?;
+    let key = [a, b, c, d, e, f, g, h];
+    let mut batch = Batch::new(Urgency::Urgent);
+    batch.writes.push(Write {
+        bucket: Bucket::Meta,
+        key: PLACEMENT_KEY.to_owned(),
+        value: Some(bytes::Bytes::copy_from_slice(&key)),
+        expect: None,
+    });
+    store.submit(batch);
+    Ok(u64::from_le_bytes(key))
+}
+
+fn restore_bindings(shared: &Shared, now: u64) {
+    let entries = shared.store.scan(Bucket::Bindings).unwrap_or_else(|why: StoreFault| {
+        tracing::error!(%why, "the bindings cannot be read; stations must register again");
+        Vec::new()
+    });
+    let mut restored = 0;
+    for entry in entries {
+        let Some(station) = shared.directory.station(&entry.key) else { continue };
+        let Some(mut bindings) = read_bindings(&entry.value) else { continue };
+        bindings.retain(|binding| binding.expires_at.0 > now);
+        restored += bindings.len();
+        station.publish(bindings);
+    }
+    shared.metrics.registrations_active.set(restored as f64);
+}
+
+/// The store's figures.
+struct StoreMeter {
+    commit: Histogram,
+    failed: Counter,
+    dropped: [Counter; 6],
+    waiting_batches: Gauge,
+    waiting_bytes: Gauge,
+}
+
+impl StoreMeter {
+    fn new(registry: &Registry) -> StoreMeter {
+        registry.describe(
+            Describe::Histogram,
+            "tandem_store_commit_seconds",
+            Some(metrics::Unit::Seconds),
+            "How long a group commit took",
+        );
+        registry.describe(
+            Describe::Counter,
+            "tandem_store_failed_total",
+            None,
+            "Groups that were not committed",
+        );
+        registry.describe(
+            Describe::Counter,
+            "tandem_store_dropped_total",
+            None,
+            "What the store dropped, by kind",
+        );
+        registry.describe(
+            Describe::Gauge,
+            "tandem_store_waiting_batches",
+            None,
+            "Batches that wait for a commit",
+        );
+        registry.describe(
+            Describe::Gauge,
+            "tandem_store_waiting_bytes",
+            Some(metrics::Unit::Bytes),
+            "Bytes that wait for a commit",
+        );
+        let dropped =
+            |kind: &str| registry.counter("tandem_store_dropped_total", &[("kind", kind.to_owned())]);
+        StoreMeter {
+            commit: registry.histogram("tandem_store_commit_seconds", &[]),
+            failed: registry.counter("tandem_store_failed_total", &[]),
+            dropped: [
+                dropped("urgent"),
+                dropped("lazy"),
+                dropped("conflict"),
+                dropped("backend"),
+                dropped("repeated_cdr"),
+                dropped("cdr_line"),
+            ],
+            waiting_batches: registry.gauge("tandem_store_waiting_batches", &[]),
+            waiting_bytes: registry.gauge("tandem_store_waiting_bytes", &[]),
+        }
+    }
+}
+
+impl Meter for StoreMeter {
+    fn committed(&self, took: Duration, _batches: usize) {
+        self.commit.record(took.as_secs_f64());
+    }
+
+    fn failed(&self) {
+        self.failed.increment(1);
+    }
+
+    fn dropped(&self, what: Dropped, count: u64) {
+        let counter = match what {
+            Dropped::OverflowUrgent => &self.dropped[0],
+            Dropped::OverflowLazy => &self.dropped[1],
+            Dropped::Conflict => &self.dropped[2],
+            Dropped::Backend => &self.dropped[3],
+            Dropped::RepeatedCdr => &self.dropped[4],
+            Dropped::CdrLine => &self.dropped[5],
+        };
+        counter.increment(count);
+    }
+
+    fn waiting(&self, batches: usize, bytes: usize) {
+        self.waiting_batches.set(batches as f64);
+        self.waiting_bytes.set(bytes as f64);
+    }
+}

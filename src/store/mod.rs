@@ -1,0 +1,53 @@
+//! Store backends. Embedded: SQLite in the data directory, with group commit on a thread of its own.
+//!
+//! ```text
+//! submit ──▶ queue (bounded in bytes) ──▶ writer ──▶ group (last write of a key) ──▶ disk: one transaction
+//!                                           │                                         entries, event log, CDRs
+//!                                           ├──▶ completions (tickets)
+//!                                           └──▶ cdr.jsonl (one write a group)
+//! scan, events, cdr ──▶ reader: a second connection
+//! ```
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `tandem.db`, `-wal`, `-shm` | bindings, stations and meta by key; calls as a log of changes; events, a row for each group; CDRs |
+//! | `cdr.jsonl`, `cdr.jsonl.1` ... | the CDRs as lines, rotated by size; after a crash completed from the database |
+//! | `tandem.lock` | held while an engine uses the directory |
+//!
+//! # What is promised
+//!
+//! A ticket's `Ok` means: the group is in SQLite's write-ahead log, in the page cache of the kernel. It survives the death of the
+//! process. After a power failure the database is sound, but the newest groups may be gone (`synchronous = NORMAL`).
+//!
+//! # Faults
+//!
+//! An engine that does not start takes no emergency call, so only a misconfiguration (no such directory can be made, another
+//! engine uses it) refuses to open. With a full, read-only or vanished disk the store opens *failing*: every ticket is told
+//! [`StoreFault::Backend`](tandem_actors::store::StoreFault::Backend) at once, and its batch is kept within the bound of the queue
+//! and written when the disk works again, so that events, CDRs and deletes are late, not lost. A batch with an expected version
+//! is not kept: its owner was told that it failed and will decide anew.
+//!
+//! A database that is corrupt, or of a newer format, is set aside as `tandem.db.corrupt-<ms>` or `tandem.db.format<N>-<ms>`, what can
+//! still be read of its entries is carried over to a fresh one, and event numbers go on at the microseconds since 1970,
+//! so that none is given twice.
+
+mod calls;
+mod cdr_file;
+mod cdrs;
+mod checkpoint;
+mod disk;
+mod embedded;
+mod group;
+mod log;
+mod queue;
+mod reader;
+mod render;
+mod salvage;
+mod schema;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use embedded::{Embedded, OpenError, Options};
+pub use writer::{Dropped, Meter};

@@ -1,0 +1,320 @@
+//! From settings to what an engine is told: names become places, defaults become values.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_actors::config::{self, EngineConfig};
+use tandem_protocol::dial_plan::{self, DialPlan, DialPlanError, DialPlanSpec, SearchSpace};
+use tandem_protocol::dialog::Credentials;
+use tandem_protocol::digest;
+use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::transaction::Timers;
+
+use crate::settings::{
+    self, Credential, HostPort, MediaPath, Registration, RegistrationGroup, ServiceKind, Settings, Station,
+    Trunk,
+};
+
+/// Stations get a CRLF this often.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+/// Expiry bounds of bindings.
+const MIN_EXPIRES: Duration = Duration::from_secs(60);
+const MAX_EXPIRES: Duration = Duration::from_secs(86_400);
+const DEFAULT_EXPIRES: Duration = Duration::from_secs(3600);
+
+/// Settings that are each right and together cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    /// The dial plan.
+    #[error("dial_plan: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    DialPlan(Vec<DialPlanError>),
+}
+
+/// The configuration of an engine whose listeners are bound to `bound`, in the order of the settings.
+///
+/// # Errors
+/// The dial plan cannot be built.
+pub fn engine_config(
+    settings: &Settings,
+    bound: &[SocketAddr],
+    chaos: bool,
+) -> Result<EngineConfig, WiringError> {
+    let listeners: Vec<config::Listener> =
+        settings.listen.iter().zip(bound).map(|(listen, address)| listener(listen, *address)).collect();
+    let (media, media_external) = media_addresses(settings, &listeners);
+    Ok(EngineConfig {
+        node: settings.node.name.clone(),
+        domains: settings.domains(),
+        realm: settings.realm().to_owned(),
+        shards: shards(settings),
+        sip_trace_bytes: settings.node.sip_trace_bytes(),
+        stations: settings.station.iter().map(station).collect(),
+        trunks: settings.trunk.iter().map(|t| trunk(settings, t)).collect(),
+        registration_groups: settings
+            .registration_group
+            .iter()
+            .filter_map(|group| registration_group(settings, group))
+            .collect(),
+        services: settings.service.iter().map(service).collect(),
+        dial_plan: dial_plan(settings)?,
+        media: config::Media {
+            address: media,
+            external: media_external,
+            ports: (settings.media.ports.first, settings.media.ports.last),
+            workers: one_per_core(settings.media.workers),
+            rtp_timeout: settings.media.rtp_timeout().unwrap_or_default(),
+            recording_dir: settings.recording_dir(),
+        },
+        registrar: config::Registrar {
+            min_expires: MIN_EXPIRES,
+            max_expires: MAX_EXPIRES,
+            default_expires: DEFAULT_EXPIRES,
+        },
+        keepalive: KEEPALIVE,
+        listeners,
+        chaos,
+    })
+}
+
+/// How many shards the settings ask for.
+pub fn shards(settings: &Settings) -> u16 {
+    one_per_core(settings.node.shards)
+}
+
+/// A number of threads; 0 is one for each core.
+fn one_per_core(threads: u32) -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    if threads == 0 { cores } else { threads }.min(250) as u16
+}
+
+fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener {
+    let external = match &listen.external_address {
+        Some(external) => SocketAddr::new(
+            external.ip().unwrap_or_else(|| address.ip()),
+            external.port.unwrap_or(address.port()),
+        ),
+        None => SocketAddr::new(reachable(address.ip()), address.port()),
+    };
+    config::Listener {
+        name: listen.name.clone(),
+        address,
+        external,
+        timers: Timers::new(listen.t1(), listen.t2()),
+    }
+}
+
+/// An address that peers can use: this one, or for "every address" the one the default route leaves by.
+fn reachable(address: IpAddr) -> IpAddr {
+    if !address.is_unspecified() {
+        return address;
+    }
+    // Connecting a UDP socket sends nothing; it only asks the routing table.
+    let by_route = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr())
+    });
+    by_route.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |local| local.ip())
+}
+
+/// Where media sockets are bound, and what peers are told.
+fn media_addresses(settings: &Settings, listeners: &[config::Listener]) -> (IpAddr, IpAddr) {
+    let first = listeners.first();
+    let bound = settings
+        .media
+        .addresses
+        .first()
+        .map(|ip| ip.0)
+        .or_else(|| first.map(|l| l.address.ip()))
+        .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let told = settings.media.external_address.as_ref().map(|ip| ip.0);
+    let external = told.unwrap_or_else(|| {
+        if bound.is_unspecified() {
+            first.map_or_else(|| reachable(bound), |l| l.external.ip())
+        } else {
+            bound
+        }
+    });
+    (bound, external)
+}
+
+fn path(media: MediaPath) -> config::MediaPath {
+    match media {
+        MediaPath::Anchored => config::MediaPath::Anchored,
+        MediaPath::Bypass => config::MediaPath::Bypass,
+    }
+}
+
+fn station(station: &Station) -> config::Station {
+    let secret = station.credential().map(|credential| match credential {
+        Credential::Password(secret) => digest::Secret::Password(secret.reveal().to_owned()),
+        Credential::Ha1Md5(secret) => digest::Secret::Ha1Md5(secret.reveal().to_owned()),
+        Credential::Ha1Sha256(secret) => digest::Secret::Ha1Sha256(secret.reveal().to_owned()),
+    });
+    config::Station {
+        name: Arc::from(station.name.as_str()),
+        extension: station.extension.clone(),
+        secret,
+        calling_search_space: station.calling_search_space.clone(),
+        media: path(station.media),
+        record: station.record,
+        ring_timeout: station.ring_timeout(),
+        max_contacts: station.max_contacts as usize,
+        max_calls: station.max_calls,
+    }
+}
+
+fn address_of(proxy: &HostPort) -> Option<SocketAddr> {
+    proxy.ip().map(|ip| SocketAddr::new(ip, proxy.port.unwrap_or(5060)))
+}
+
+fn place_of(settings: &Settings, trunk: &Trunk) -> u16 {
+    let listen = settings.listener_of(trunk);
+    let place = listen.and_then(|listen| settings.listen.iter().position(|l| l.name == listen.name));
+    place.unwrap_or(0) as u16
+}
+
+fn credentials(username: Option<&String>, password: Option<&settings::Secret>) -> Option<Credentials> {
+    username.zip(password).map(|(username, password)| Credentials {
+        username: username.clone(),
+        password: password.reveal().to_owned(),
+    })
+}
+
+fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
+    let listen = settings.listener_of(trunk).cloned().unwrap_or_default();
+    let values = trunk.timers(&listen);
+    let mut timers = Timers::new(values.t1, values.t2);
+    timers.give_up = values.t1 * 2u32.saturating_pow(values.max_invite_retries.min(16));
+    let codes: Vec<String> =
+        trunk.retryable_codes.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
+    config::Trunk {
+        name: Arc::from(trunk.name.as_str()),
+        listener: place_of(settings, trunk),
+        proxies: trunk.proxies.iter().filter_map(address_of).collect(),
+        accept_from: trunk
+            .accept_from
+            .iter()
+            .map(|source| config::Source {
+                network: source.network.network(),
+                prefix: source.network.prefix_len(),
+                port: source.port,
+            })
+            .collect(),
+        calling_search_space: trunk.calling_search_space.clone(),
+        selection: match trunk.selection {
+            settings::Selection::Priority => Selection::Priority,
+            settings::Selection::RoundRobin => Selection::RoundRobin { offset: 0 },
+        },
+        timers,
+        // The settings have been checked; what cannot be read here cannot come from them.
+        retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
+        max_calls: trunk.max_calls,
+        media: path(trunk.media),
+        record: trunk.record,
+        credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
+    }
+}
+
+/// The first registration of a group that can be used: at a trunk's first proxy, or at an address.
+fn registration_group(settings: &Settings, group: &RegistrationGroup) -> Option<config::RegistrationGroup> {
+    group.registrations.iter().find_map(|registration| one_registration(settings, group, registration))
+}
+
+fn one_registration(
+    settings: &Settings,
+    group: &RegistrationGroup,
+    registration: &Registration,
+) -> Option<config::RegistrationGroup> {
+    let trunk = registration.trunk.as_ref().and_then(|name| settings.trunk.iter().find(|t| t.name == *name));
+    let target = trunk.and_then(|t| t.proxies.first()).or(registration.address.as_ref());
+    let target = target.or(registration.proxy.as_ref())?;
+    let username = registration.username.as_ref().or_else(|| trunk?.username.as_ref());
+    let password = registration.password.as_ref().or_else(|| trunk?.password.as_ref());
+    Some(config::RegistrationGroup {
+        name: Arc::from(group.name.as_str()),
+        listener: trunk.map_or(0, |t| place_of(settings, t)),
+        registrar: address_of(target)?,
+        domain: registration.domain.clone().unwrap_or_else(|| target.host.clone()),
+        credentials: credentials(username, password)?,
+        expires: registration.expires(),
+    })
+}
+
+fn service(service: &settings::Service) -> config::Service {
+    config::Service {
+        name: service.name.clone(),
+        kind: match service.kind {
+            ServiceKind::Echo => config::ServiceKind::Echo,
+            ServiceKind::Tone => config::ServiceKind::Tone,
+        },
+    }
+}
+
+fn target(target: &settings::Target) -> dial_plan::Target {
+    match target {
+        settings::Target::Station(name) => dial_plan::Target::Station(name.clone()),
+        settings::Target::User(name) => dial_plan::Target::User(name.clone()),
+        settings::Target::Trunk(name) => dial_plan::Target::Trunk(name.clone()),
+        settings::Target::RouteGroup(name) => dial_plan::Target::RouteGroup(name.clone()),
+        settings::Target::RouteList(name) => dial_plan::Target::RouteList(name.clone()),
+        settings::Target::Service(name) => dial_plan::Target::Service(name.clone()),
+        settings::Target::Reject(status) => dial_plan::Target::Reject(*status),
+    }
+}
+
+/// An extension is dialled as it is written: what would be a wildcard in a pattern stands for itself.
+fn literal(extension: &str) -> String {
+    let mut text = String::with_capacity(extension.len());
+    for c in extension.chars() {
+        if matches!(c, '.' | '!' | '[' | ']' | 'X' | 'Z' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// The dial plan: its own patterns, and one for each extension.
+///
+/// # Errors
+/// Every fault of it.
+pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
+    let plan = &settings.dial_plan;
+    let mut patterns: Vec<dial_plan::Pattern> = plan
+        .pattern
+        .iter()
+        .map(|p| {
+            let mut pattern =
+                dial_plan::Pattern::new(p.pattern.clone(), target(&p.target)).in_partition(&p.partition);
+            pattern.strip = p.strip.map(|strip| strip as usize);
+            pattern.prefix.clone_from(&p.prefix);
+            pattern.emergency = p.emergency;
+            pattern
+        })
+        .collect();
+    let extension = |number: &str, target, partition: &str| {
+        dial_plan::Pattern::new(literal(number), target).in_partition(partition)
+    };
+    patterns.extend(
+        settings
+            .station
+            .iter()
+            .map(|s| extension(&s.extension, dial_plan::Target::Station(s.name.clone()), &s.partition)),
+    );
+    patterns.extend(settings.service.iter().map(|s| {
+        extension(&s.extension, dial_plan::Target::Service(s.name.clone()), settings::INTERNAL_PARTITION)
+    }));
+    patterns.extend(settings.user.iter().map(|u| {
+        extension(&u.extension, dial_plan::Target::User(u.name.clone()), settings::INTERNAL_PARTITION)
+    }));
+    let spec = DialPlanSpec {
+        partitions: plan.partition.iter().map(|p| p.name.clone()).collect(),
+        search_spaces: plan
+            .calling_search_space
+            .iter()
+            .map(|c| SearchSpace { name: c.name.clone(), partitions: c.partitions.clone() })
+            .collect(),
+        patterns,
+    };
+    DialPlan::new(spec).map_err(WiringError::DialPlan)
+}
