@@ -160,6 +160,9 @@ pub enum CommandError {
     /// The daemon does not start.
     #[error(transparent)]
     Start(#[from] crate::daemon::StartError),
+    /// The demonstration failed.
+    #[error(transparent)]
+    Demo(#[from] crate::demo::DemoError),
     /// The answer could not be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -172,7 +175,7 @@ impl CommandError {
     /// The status the process ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Start(_) | Self::Output(_) => 1,
+            Self::Settings(_) | Self::Start(_) | Self::Demo(_) | Self::Output(_) => 1,
             Self::NotBuilt(_) => EXIT_USAGE,
         }
     }
@@ -184,8 +187,8 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let done = match command {
         Command::Check => check(cli.config.as_deref(), out),
         Command::Run => run_daemon(cli.config.as_deref()),
-        Command::Demo(_)
-        | Command::Route(_)
+        Command::Demo(demo) => crate::demo::run(demo.exit, out).map_err(CommandError::from),
+        Command::Route(_)
         | Command::Calls(_)
         | Command::Call(_)
         | Command::Stations(_)

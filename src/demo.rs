@@ -5,8 +5,10 @@ mod report;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tandem_actors::metrics::Registry;
 use tandem_phone::driver::{DriverError, SoftPhone};
 use tandem_phone::media::Heard;
 use tandem_phone::{CallHandle, Command, Event};
@@ -74,9 +76,10 @@ pub fn run(exit: bool, out: &mut dyn Write) -> Result<(), DemoError> {
 }
 
 async fn play(settings: Settings, dir: PathBuf, exit: bool, out: &mut dyn Write) -> Result<(), DemoError> {
-    let running = daemon::start(settings, daemon::Options::default())?;
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let running = daemon::start(&settings, Registry::new(Arc::new(recorder)), false).await?;
     let played = stage(&running, dir, exit, out).await;
-    running.stop().await;
+    running.stop();
     played
 }
 
@@ -92,7 +95,7 @@ async fn stage(running: &Running, dir: PathBuf, exit: bool, out: &mut dyn Write)
     let verdict = stage.draw_while(&mut messages, call(&mut alice, &mut bob)).await??;
     report::heard(stage.out, &verdict)?;
     let cdr = report::cdr(&dir, PATIENCE).await;
-    report::places(stage.out, &dir, cdr.as_deref(), running.http_address)?;
+    report::places(stage.out, &dir, cdr.as_deref(), ([127, 0, 0, 1], 0).into())?;
     if exit {
         return verdict.judge();
     }
@@ -115,15 +118,14 @@ async fn call(alice: &mut Part, bob: &mut Part) -> Result<Verdict, DemoError> {
     alice.phone.command(Command::Hangup(call)).await.map_err(ALICE.failed())?;
     alice.wait(|event| matches!(event, Event::Ended { .. })).await?;
     bob.wait(|event| matches!(event, Event::Ended { .. })).await?;
-    Ok(Verdict {
-        alice: by_alice.map_err(ALICE.failed())?,
-        bob: by_bob.map_err(BOB.failed())?,
-    })
+    Ok(Verdict { alice: by_alice.map_err(ALICE.failed())?, bob: by_bob.map_err(BOB.failed())? })
 }
 
 fn is_answer(event: &Event, this: CallHandle) -> bool {
     match event {
-        Event::Answered { call, .. } | Event::Failed { call, .. } | Event::Ended { call, .. } => *call == this,
+        Event::Answered { call, .. } | Event::Failed { call, .. } | Event::Ended { call, .. } => {
+            *call == this
+        }
         _ => false,
     }
 }
@@ -138,8 +140,7 @@ async fn listen(phone: &SoftPhone) -> Result<Heard, DriverError> {
 
 /// Lets both phones answer whoever calls, until the process is told to end.
 async fn until_stopped(alice: &mut Part, bob: &mut Part) -> Result<(), DemoError> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok(()),

@@ -3,6 +3,8 @@
 
 pub mod cli;
 pub mod daemon;
+pub mod demo;
+pub mod ladder;
 pub mod settings;
 pub mod store;
 pub mod wiring;

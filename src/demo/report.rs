@@ -89,19 +89,18 @@ pub(super) async fn cdr(dir: &Path, patience: Duration) -> Option<String> {
 }
 
 /// Where everything is.
-pub(super) fn places(
-    out: &mut dyn Write,
-    dir: &Path,
-    cdr: Option<&str>,
-    http: SocketAddr,
-) -> io::Result<()> {
+pub(super) fn places(out: &mut dyn Write, dir: &Path, cdr: Option<&str>, http: SocketAddr) -> io::Result<()> {
     let record: Option<Value> = cdr.and_then(|line| serde_json::from_str(line).ok());
     let recording = record.as_ref().and_then(|record| record["recording"].as_str());
     writeln!(out, "\nWhere it is:")?;
     writeln!(out, "  recording  {}", recording.unwrap_or("none was made"))?;
     writeln!(out, "  CDR        {}", dir.join("cdr.jsonl").display())?;
     writeln!(out, "  metrics    http://{http}/metrics")?;
-    writeln!(out, "  API        http://{http}/api/v1/calls  (token in {})", dir.join(token::FILE_NAME).display())?;
+    writeln!(
+        out,
+        "  API        http://{http}/api/v1/calls  (token in {})",
+        dir.join(token::FILE_NAME).display()
+    )?;
     writeln!(out, "\nThe CDR:")?;
     match record {
         Some(record) => writeln!(out, "{record:#}"),
