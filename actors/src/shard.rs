@@ -37,7 +37,7 @@ use crate::trunk::TrunkActor;
 pub use ask::{Ask, Asked, parse_call_id};
 pub(crate) use invite::merge_key;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest};
-pub use restore::{Restore, Restored, read_records};
+pub use restore::{Found, Restore, Restored, read_records};
 
 /// What crosses from one shard, from the store or from media to a shard.
 pub enum LinkMessage {
