@@ -171,7 +171,17 @@ impl CallActor {
             self.act(output, now, ctx);
         }
         self.scratch = out;
+        self.flush_events();
         self.rearm();
+    }
+
+    /// Hands the store what has happened, if no batch has taken it along.
+    fn flush_events(&mut self) {
+        if !self.events.is_empty() {
+            let mut batch = Batch::new(Urgency::Lazy);
+            batch.events = std::mem::take(&mut self.events);
+            self.env.submit(batch);
+        }
     }
 
     fn rearm(&self) {
@@ -257,7 +267,9 @@ impl CallActor {
             .iter()
             .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
             .collect();
-        let record = CallRecord { info: self.info.clone(), call, legs, media: self.media.saved() };
+        // What a restart finds is a call that was answered, whether or not this process has got to say so.
+        let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
+        let record = CallRecord { info, call, legs, media: self.media.saved() };
         batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
     }
 
@@ -298,9 +310,7 @@ impl CallActor {
         tracing::error!(call = %self.id, actor = kind.as_str(), panic, outcome, "an actor of a call panicked");
         let event = Event::new(now.wall, EventKind::ActorRestarted, outcome).of(&self.id);
         self.events.push(event.with("actor", kind.as_str()).with("panic", panic.to_owned()));
-        let mut batch = Batch::new(Urgency::Lazy);
-        batch.events = std::mem::take(&mut self.events);
-        self.env.submit(batch);
+        self.flush_events();
     }
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
@@ -432,6 +442,7 @@ impl Handler<Told<MediaEvent>> for CallActor {
                 tracing::error!(call = %self.id, why, "the recording died; the call goes on");
                 let event = Event::new(now.wall, EventKind::Recording, "the recording died").of(&self.id);
                 self.events.push(event.with("why", why));
+                self.flush_events();
             }
             MediaEvent::Granted { .. } | MediaEvent::Returned(_) => {}
         }

@@ -302,8 +302,6 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
-    /// The last ACK for a 2xx, with its INVITE's CSeq: sent again when the 2xx comes again.
-    acked: Option<(u32, Bytes)>,
 }
 
 impl Dialog {
