@@ -165,6 +165,9 @@ pub enum CommandError {
     /// The daemon does not start.
     #[error(transparent)]
     Start(#[from] crate::daemon::StartError),
+    /// The demonstration failed.
+    #[error(transparent)]
+    Demo(#[from] crate::demo::DemoError),
     /// The answer could not be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -191,6 +194,7 @@ impl CommandError {
             | Self::Output(_)
             | Self::Client(_)
             | Self::Wiring(_)
+            | Self::Demo(_)
             | Self::Telemetry(_) => 1,
             Self::NotBuilt(_) => EXIT_USAGE,
         }
@@ -213,9 +217,10 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         | Command::Drain(_) => client::run(command, cli.config.as_deref(), out)
             .map(|()| ExitCode::SUCCESS)
             .map_err(CommandError::from),
-        Command::Demo(_) | Command::Reload(_) | Command::Import(_) => {
-            Err(CommandError::NotBuilt(command.name()))
+        Command::Demo(demo) => {
+            crate::demo::run(demo.exit, out).map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
         }
+        Command::Reload(_) | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
     };
     match done {
         Ok(code) => code,
