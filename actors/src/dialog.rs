@@ -38,11 +38,11 @@ impl Machine for Dialog {
     }
 
     fn freeze(&self) -> Option<Bytes> {
-        crate::checkpoint::freeze(FORMAT, &self.checkpoint()?)
+        if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
-    fn thaw(frozen: &Bytes, now: Now) -> Option<Dialog> {
-        crate::checkpoint::thaw(FORMAT, frozen).map(|dialog| Dialog::restore(dialog, now))
+    fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
+        crate::checkpoint::thaw(FORMAT, frozen)
     }
 }
 
@@ -71,7 +71,7 @@ impl Origin {
                 Some(Dialog::incoming(transaction, invite, source, tag, local, routing))
             }
             Origin::Calling { spec, local } => Some(Dialog::calling(*spec, local, out)),
-            Origin::Restored(frozen) => Dialog::thaw(&frozen, now),
+            Origin::Restored(frozen) => Dialog::thaw(&frozen, now).map(|dialog| Dialog::restore(dialog, now)),
         }
     }
 
@@ -80,12 +80,17 @@ impl Origin {
         if let Origin::Calling { spec, local } = self {
             return Some(Dialog::calling_after_fault((**spec).clone(), local.clone(), now, out));
         }
-        let mut dialog = self.build(now, out)?;
-        let end =
-            Command::End { status: 500, reason: Some("SIP;cause=500;text=\"internal fault\"".to_owned()) };
-        dialog.handle(&Input::Command(end), now, out);
-        Some(dialog)
+        Some(ended_after_fault(self.build(now, out)?, now, out))
     }
+}
+
+fn ended_after_fault(mut dialog: Dialog, now: Now, out: &mut Vec<Output>) -> Dialog {
+    if dialog.is_over() {
+        out.push(Output::Finished);
+    }
+    let end = Command::End { status: 500, reason: Some("SIP;cause=500;text=\"internal fault\"".to_owned()) };
+    dialog.handle(&Input::Command(end), now, out);
+    dialog
 }
 
 /// What a dialog tells its call.
@@ -182,10 +187,14 @@ impl DialogActor {
         self.scratch = out;
     }
 
-    /// Ends in good order a dialog whose state is lost: BYE from its checkpoint, else 500 or CANCEL from its origin.
+    /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
     fn end_after_fault(&mut self, now: Now, out: &mut Vec<Output>) {
-        let origin = self.shell.frozen().cloned().map_or_else(|| self.origin.clone(), Origin::Restored);
-        match origin.build_to_end(now, out) {
+        let kept = self.shell.frozen().and_then(|frozen| Dialog::thaw(frozen, now));
+        let ended = match kept {
+            Some(dialog) => Some(ended_after_fault(dialog, now, out)),
+            None => self.origin.build_to_end(now, out),
+        };
+        match ended {
             Some(dialog) => self.shell.replace(dialog),
             None => out.push(Output::Finished),
         }
@@ -232,6 +241,11 @@ impl Actor for DialogActor {
         self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.downgrade(), merge_key, restored });
         if let Origin::Incoming { transaction, .. } = &self.origin {
             self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
+        }
+        if restored {
+            // What it will send from now on is numbered above what an earlier process may have sent: the store must know.
+            let frozen = self.shell.frozen().cloned();
+            self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
         }
         let mut out = std::mem::take(&mut self.first);
         self.release(&mut out, ctx);

@@ -46,7 +46,7 @@ impl Machine for Call {
     }
 
     fn freeze(&self) -> Option<Bytes> {
-        crate::checkpoint::freeze(FORMAT, &self.checkpoint()?)
+        if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
@@ -267,10 +267,13 @@ impl CallActor {
 
     fn put_record(&mut self, batch: &mut Batch, _now: Now) {
         // The machine as it is after this input: the shell freezes it before its outputs are released.
-        let call = self.shell.frozen().cloned();
+        let machine = self.shell.machine();
+        let call = self.shell.frozen().filter(|_| machine.is_answered()).cloned();
+        let callee = machine.callee();
         let legs = self
             .legs
             .iter()
+            .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
             .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
@@ -382,6 +385,9 @@ impl Handler<Told<FromLeg>> for CallActor {
         let FromLeg { leg, events, frozen } = told.0;
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
             known.frozen = frozen;
+        }
+        if events.is_empty() {
+            self.refresh(self.env.now());
         }
         for event in events {
             self.feed(&Input::Leg(leg, event), ctx);
