@@ -1,5 +1,7 @@
 //! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -108,7 +110,7 @@ pub(crate) struct LegFault {
     pub(crate) lost: bool,
 }
 
-/// A dialog's actor has ended.
+/// A dialog is over.
 pub(crate) struct LegDown(pub(crate) LegId);
 
 /// What a dialog asks of the endpoint.
@@ -130,6 +132,8 @@ pub struct DialogActor {
     scratch: Vec<Output>,
     timer: Option<TimerId>,
     tag: String,
+    /// Shard and call have been told of its end.
+    parted: Rc<Cell<bool>>,
     _guard: Guard,
 }
 
@@ -145,11 +149,14 @@ impl DialogActor {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
         let tag = dialog.local_tag().to_owned();
+        let parted = Rc::new(Cell::new(false));
         let guard = {
-            let (shard, call, tag) = (shard.clone(), call.clone(), tag.clone());
+            let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
             Guard::new(env, ActorKind::Dialog, move |_| {
-                shard.tell(DialogDown(tag));
-                call.tell(LegDown(leg));
+                if !parted.get() {
+                    shard.tell(DialogDown(tag));
+                    call.tell(LegDown(leg));
+                }
             })
         };
         let actor = DialogActor {
@@ -163,6 +170,7 @@ impl DialogActor {
             scratch: Vec::new(),
             timer: None,
             tag,
+            parted,
             _guard: guard,
         };
         Some(actor.start())
@@ -220,9 +228,19 @@ impl DialogActor {
             self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
         }
         if finished {
-            ctx.stop();
-        } else if let Some(timer) = self.timer {
+            self.part();
+        }
+        if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
+        }
+    }
+
+    /// Says that it is over. It stays until shard and call have dropped its address, so that a request which is in its
+    /// mailbox already, or on the way there, still gets its answer.
+    fn part(&self) {
+        if !self.parted.replace(true) {
+            self.shard.tell(DialogDown(self.tag.clone()));
+            self.call.tell(LegDown(self.leg));
         }
     }
 }
@@ -238,7 +256,7 @@ impl Actor for DialogActor {
         let merge_key =
             invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
         let restored = matches!(self.origin, Origin::Restored(_));
-        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.downgrade(), merge_key, restored });
+        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.clone(), merge_key, restored });
         if let Origin::Incoming { transaction, .. } = &self.origin {
             self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
         }
@@ -261,7 +279,7 @@ impl Actor for DialogActor {
 /// A dialog has an address: requests with its tag go there.
 pub(crate) struct DialogUp {
     pub(crate) tag: String,
-    pub(crate) dialog: actix::WeakAddr<DialogActor>,
+    pub(crate) dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's.
     pub(crate) merge_key: Option<String>,
     pub(crate) restored: bool,
@@ -273,7 +291,7 @@ pub(crate) struct Own {
     pub(crate) owner: Owner,
 }
 
-/// A dialog's actor has ended: its tag means nothing any more.
+/// A dialog is over: its tag means nothing any more.
 pub(crate) struct DialogDown(pub(crate) String);
 
 impl Handler<Told<Input>> for DialogActor {

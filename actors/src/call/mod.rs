@@ -57,7 +57,8 @@ impl Machine for Call {
 /// One leg as the actor knows it.
 struct Leg {
     id: LegId,
-    dialog: Addr<DialogActor>,
+    /// `None` once it is over.
+    dialog: Option<Addr<DialogActor>>,
     call_id: String,
     frozen: Option<Bytes>,
 }
@@ -238,14 +239,18 @@ impl CallActor {
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
         match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
-            Some(dialog) => self.legs.push(Leg { id: leg, dialog, call_id, frozen: None }),
+            Some(dialog) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen: None }),
             None => ctx.address().tell(LegDown(leg)),
         }
     }
 
+    fn dialog(&self, leg: LegId) -> Option<&Addr<DialogActor>> {
+        self.legs.iter().find(|l| l.id == leg)?.dialog.as_ref()
+    }
+
     fn tell_leg(&self, leg: LegId, command: Command) {
-        if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
-            leg.dialog.tell(dialog::Input::Command(command));
+        if let Some(dialog) = self.dialog(leg) {
+            dialog.tell(dialog::Input::Command(command));
         }
     }
 
@@ -330,8 +335,8 @@ impl CallActor {
             Some(Caller::Restored(legs)) => {
                 for (leg, frozen, call_id) in legs {
                     self.start_leg(leg, Origin::Restored(frozen.clone()), call_id, ctx);
-                    if let Some(leg) = self.legs.last_mut() {
-                        leg.frozen = Some(frozen);
+                    if let Some(known) = self.legs.iter_mut().find(|known| known.id == leg) {
+                        known.frozen = Some(frozen);
                     }
                 }
                 self.recorded = true;
@@ -410,6 +415,9 @@ impl Handler<Told<LegDown>> for CallActor {
     type Result = ();
     fn handle(&mut self, told: Told<LegDown>, ctx: &mut Context<Self>) {
         let leg = told.0.0;
+        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
+            known.dialog = None;
+        }
         self.feed(&Input::LegGone(leg), ctx);
     }
 }
@@ -503,8 +511,8 @@ impl Handler<Told<AskCall>> for CallActor {
                 self.feed(&Input::Timeout, ctx);
             }
             AskCall::Inject(Some(leg), injection) => {
-                if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
-                    leg.dialog.tell(injection);
+                if let Some(dialog) = self.dialog(leg) {
+                    dialog.tell(injection);
                 }
             }
             AskCall::InjectSession(side, injection) => {
