@@ -5,10 +5,8 @@ mod report;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tandem_actors::metrics::Registry;
 use tandem_phone::driver::{DriverError, SoftPhone};
 use tandem_phone::media::Heard;
 use tandem_phone::{CallHandle, Command, Event};
@@ -76,8 +74,7 @@ pub fn run(exit: bool, out: &mut dyn Write) -> Result<(), DemoError> {
 }
 
 async fn play(settings: Settings, dir: PathBuf, exit: bool, out: &mut dyn Write) -> Result<(), DemoError> {
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let running = daemon::start(&settings, Registry::new(Arc::new(recorder)), false).await?;
+    let running = daemon::start(&settings, false).await?;
     let played = stage(&running, dir, exit, out).await;
     running.stop();
     played
@@ -95,7 +92,7 @@ async fn stage(running: &Running, dir: PathBuf, exit: bool, out: &mut dyn Write)
     let verdict = stage.draw_while(&mut messages, call(&mut alice, &mut bob)).await??;
     report::heard(stage.out, &verdict)?;
     let cdr = report::cdr(&dir, PATIENCE).await;
-    report::places(stage.out, &dir, cdr.as_deref(), ([127, 0, 0, 1], 0).into())?;
+    report::places(stage.out, &dir, cdr.as_deref(), running.http_address)?;
     if exit {
         return verdict.judge();
     }
