@@ -191,6 +191,7 @@ impl CommandError {
         match self {
             Self::Settings(_)
             | Self::Start(_)
+            | Self::Demo(_)
             | Self::Output(_)
             | Self::Client(_)
             | Self::Wiring(_)

@@ -44,20 +44,32 @@ fn malformed_requests_are_answered_400() {
     let engine = Engine::start(&stations(&["1001"]));
     let ua = Ua::new(&engine, "ping");
     for (what, replaced) in [
-        ("no Call-ID", vec![("Call-ID:", "")]),
-        ("no From", vec![("From:", "")]),
-        ("no To", vec![("To:", "")]),
-        ("no CSeq", vec![("CSeq:", "")]),
-        ("a CSeq of another method", vec![("CSeq:", "CSeq: 1 INVITE\r\n")]),
-        ("a CSeq that is no number", vec![("CSeq:", "CSeq: one OPTIONS\r\n")]),
-        ("two Call-IDs", vec![("Call-ID:", "Call-ID: a\r\nCall-ID: b\r\n")]),
-        ("a body longer than the datagram", vec![("Content-Length:", "Content-Length: 999\r\n")]),
-        ("a length that is no number", vec![("Content-Length:", "Content-Length: -1\r\n")]),
+        ("a CSeq of another method", ("CSeq:", "CSeq: 1 INVITE\r\n")),
+        ("a CSeq that is no number", ("CSeq:", "CSeq: one OPTIONS\r\n")),
+        ("a second Call-ID", ("Max-Forwards:", "Call-ID: b\r\n")),
+        ("a body longer than the datagram", ("Content-Length:", "Content-Length: 999\r\n")),
+        ("a length that is no number", ("Content-Length:", "Content-Length: -1\r\n")),
+        ("a line that is no header", ("Max-Forwards:", "no header at all\r\n")),
     ] {
-        ua.send(with(&ua, &replaced));
+        ua.send(with(&ua, &[replaced]));
         let answer = ua.receive(common::SOON).unwrap_or_else(|| panic!("no answer: {what}"));
         assert_eq!(answer.status(), Some(400), "{what}: {answer:?}");
     }
+    lives(&engine);
+}
+
+#[test]
+fn requests_that_no_answer_could_name_are_dropped_and_counted() {
+    let engine = Engine::start(&stations(&["1001"]));
+    let ua = Ua::new(&engine, "ping");
+    let missing = ["Call-ID:", "From:", "To:", "CSeq:", "Via:"];
+    for name in missing {
+        ua.send(with(&ua, &[(name, "")]));
+    }
+    engine.reaches("tandem_sip_dropped_total", &[], missing.len() as f64);
+    // Nothing came for them: the first answer is that to the OPTIONS after them.
+    ua.send(with(&ua, &[]));
+    assert_eq!(ua.receive(common::SOON).and_then(|answer| answer.status()), Some(200));
     lives(&engine);
 }
 
