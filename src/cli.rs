@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::{self, ClientError};
 use crate::settings::{LoadError, Settings};
+use crate::wiring::{self, WiringError};
 
 /// The status of a command that was understood but is not built, and of wrong usage.
 const EXIT_USAGE: u8 = 2;
@@ -63,6 +65,9 @@ pub struct Client {
     /// Its HTTP token; without it the first of http.tokens, or the one in data_dir
     #[arg(long, env = "TANDEM_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// Print the JSON of the API instead of what people read
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tandem demo`.
@@ -163,6 +168,12 @@ pub enum CommandError {
     /// The answer could not be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
+    /// A running daemon did not answer as asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The settings fit no engine.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
     /// The command exists only by name.
     #[error("`tandem {0}` is not built yet")]
     NotBuilt(&'static str),
@@ -213,6 +224,14 @@ fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
     }
     crate::daemon::run(&loaded.settings)?;
     Ok(())
+}
+
+/// Status 1: the call would be refused.
+fn route(config: Option<&Path>, asked: &Route, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
+    let settings = Settings::load(config)?.settings;
+    let plan = wiring::dial_plan(&settings)?;
+    let routed = client::route(&settings, &plan, &asked.from, &asked.digits, out)?;
+    Ok(if routed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError> {
@@ -271,9 +290,9 @@ mod tests {
     #[test]
     fn a_command_that_is_not_built_says_so() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(&parse("tandem tree"), &mut out, &mut err);
+        let code = run(&parse("tandem reload"), &mut out, &mut err);
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(EXIT_USAGE)));
-        assert_eq!(String::from_utf8(err).unwrap(), "`tandem tree` is not built yet\n");
+        assert_eq!(String::from_utf8(err).unwrap(), "`tandem reload` is not built yet\n");
         assert!(out.is_empty());
     }
 }

@@ -13,7 +13,7 @@ use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
 use tandem_actors::metrics::{Describe, Metrics, Registry};
 use tandem_actors::runtime::{self, Clock};
-use tandem_actors::shard::{Restored, read_records};
+use tandem_actors::shard::{Found, Restored, read_records};
 use tandem_actors::station::read_bindings;
 use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
@@ -115,10 +115,11 @@ pub async fn start(settings: &Settings, registry: Registry, chaos: bool) -> Resu
         census: tandem_actors::supervisor::Census::default(),
     });
     restore_bindings(&shared, clock.now().wall.0);
-    let (restore, ports, restored) = read_records(&shared, clock.now()).unwrap_or_else(|why| {
-        tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
-        (Vec::new(), Vec::new(), Restored::default())
-    });
+    let Found { shards: restore, ports, restored } =
+        read_records(&shared, clock.now()).unwrap_or_else(|why| {
+            tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
+            Found::default()
+        });
     let media = media_route(&shared, &links, ports)?;
     let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
     let engine = runtime::start(start).await?;

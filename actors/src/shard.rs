@@ -37,7 +37,7 @@ use crate::trunk::TrunkActor;
 pub use ask::{Ask, Asked, parse_call_id};
 pub(crate) use invite::merge_key;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest};
-pub use restore::{Restore, Restored, read_records};
+pub use restore::{Found, Restore, Restored, read_records};
 
 /// What crosses from one shard, from the store or from media to a shard.
 pub enum LinkMessage {
@@ -223,18 +223,17 @@ impl Shard {
         match crate::calls::identify(&self.env, request, flow) {
             Ok(_) => match request.method() {
                 Method::Subscribe | Method::Notify | Method::Publish => {
-                    self.endpoint.reply(request, flow, 489, &[])
+                    self.endpoint.reply_once(request, flow, 489, &[])
                 }
-                Method::Refer => self.endpoint.reply(request, flow, 603, &[]),
-                _ => self.endpoint.reply(request, flow, 405, &[(Header::Allow, ALLOW)]),
+                Method::Refer => self.endpoint.reply_once(request, flow, 603, &[]),
+                _ => self.endpoint.reply_once(request, flow, 405, &[(Header::Allow, ALLOW)]),
             },
             Err(refused) => self.refuse(request, flow, &refused),
         }
     }
 
     fn refuse(&mut self, request: &Message, flow: Flow, refused: &crate::calls::Refused) {
-        let headers: Vec<(Header, &str)> = refused.headers.iter().map(|(h, v)| (*h, v.as_str())).collect();
-        self.endpoint.reply(request, flow, refused.status, &headers);
+        self.endpoint.reply(request, flow, refused.status, &refused.headers());
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {

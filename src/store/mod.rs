@@ -55,4 +55,5 @@ mod writer;
 mod tests;
 
 pub use embedded::{Embedded, OpenError, Options};
+pub(crate) use render::Rfc3339;
 pub use writer::{Dropped, Meter};

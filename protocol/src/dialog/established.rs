@@ -155,7 +155,7 @@ impl Dialog {
         self.in_dialog_request(Method::Bye, None, &reason, out);
     }
 
-    /// The ACK of a 2xx to the INVITE numbered `cseq`, kept for its repetitions.
+    /// The ACK of a 2xx to the INVITE numbered `cseq`.
     pub(super) fn acknowledge(&mut self, cseq: u32, out: &mut Vec<Output>) {
         let branch = self.next_branch();
         let (uri, routes) = self.request_line();
@@ -164,8 +164,6 @@ impl Dialog {
         for route in &routes {
             message.header(Header::Route, route);
         }
-        let message = message.finish(None);
-        self.acked = Some((cseq, message.clone()));
-        out.push(Output::Ack { message, to: self.next_hop() });
+        out.push(Output::Ack { message: message.finish(None), to: self.next_hop() });
     }
 }

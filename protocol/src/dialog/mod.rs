@@ -266,7 +266,7 @@ enum Phase {
     /// The 200 is written and held.
     AnswerHeld(Pending, Bytes),
     /// Our INVITE waits for its final response.
-    Calling(caller::Calling),
+    Calling(Box<caller::Calling>),
     /// Both sides have agreed.
     Confirmed,
     /// Our BYE waits for its answer.
@@ -302,8 +302,6 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
-    /// The last ACK for a 2xx, with its INVITE's CSeq: sent again when the 2xx comes again.
-    acked: Option<(u32, Bytes)>,
 }
 
 impl Dialog {
