@@ -12,6 +12,7 @@ use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
 use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
+use tandem_actors::media_pool::{self, threads::Link};
 use tandem_actors::metrics::{Describe, Metrics, Registry};
 use tandem_actors::runtime::{self, Clock};
 use tandem_actors::shard::{Found, Restored, read_records};
@@ -149,7 +150,7 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
             tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
             Found::default()
         });
-    let media = media_route(&shared, &links, ports)?;
+    let media = media_route(&shared, clock, &links, ports)?;
     let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
     let engine = runtime::start(start).await?;
     let ready = Arc::new(AtomicBool::new(true));
@@ -233,11 +234,13 @@ fn bind(settings: &Settings, shards: u16) -> Result<Bound, StartError> {
 
 fn media_route(
     shared: &Arc<Shared>,
+    clock: Clock,
     links: &runtime::Links,
     reserved: Vec<u16>,
 ) -> std::io::Result<runtime::MediaRoute> {
-    let _ = (shared, links, reserved);
-    Ok(Arc::new(|_, _| {}))
+    let links = links.clone();
+    let link: Link = Arc::new(move |to, message| links.send(to, message));
+    Ok(media_pool::route(media_pool::spawn_workers(shared, clock, &link, reserved)?))
 }
 
 fn random_key() -> std::io::Result<[u8; 32]> {

@@ -4,16 +4,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use serde_json::{Value, json};
 use tandem::cli::Cli;
-use tandem::settings::{Secret, Settings};
-use tandem::{client, daemon, http, telemetry};
+use tandem::settings::Settings;
+use tandem::{client, daemon};
 use tandem_actors::engine::Engine;
-use tandem_protocol::time::UnixMillis;
 
 const TOKEN: &str = "a-token-of-the-tests";
 /// Far more than anything here takes.
@@ -31,36 +29,19 @@ fn with_daemon(settings: &str, chaos: bool, test: impl FnOnce(&Daemon) + Send + 
     let dir = tempfile::tempdir().unwrap();
     let text = format!(
         "[node]\ndata_dir = {:?}\nshards = 2\n[media]\nworkers = 1\naddresses = [\"127.0.0.1\"]\n\
-         [[listen]]\nname = \"lan\"\naddress = \"127.0.0.1:0\"\n{settings}",
+         [[listen]]\nname = \"lan\"\naddress = \"127.0.0.1:0\"\n[http]\naddress = \"127.0.0.1:0\"\ntokens = [{TOKEN:?}]\n{settings}",
         dir.path()
     );
     let settings = Settings::load_from(Some(("test.toml", &text)), []).unwrap().settings;
-    let (registry, prometheus) = telemetry::prometheus().unwrap();
     let system = actix::System::new();
     system.block_on(async move {
-        let running = daemon::start(&settings, registry, chaos).await.unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let running = daemon::start(&settings, chaos).await.unwrap();
         let daemon = Daemon {
-            http: listener.local_addr().unwrap(),
+            http: running.http_address,
             sip: running.sip_addresses[0],
             engine: running.engine.clone(),
         };
-        let state = http::State {
-            engine: running.engine.clone(),
-            tokens: vec![Secret::from(TOKEN.to_owned())],
-            prometheus,
-            ready: Arc::clone(&running.ready),
-            chaos,
-            started_at: UnixMillis(0),
-        };
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(http::serve(listener, state, async {
-            // Either way it is the end.
-            let _ = stopped.await;
-        }));
         let tested = tokio::task::spawn_blocking(move || test(&daemon)).await;
-        drop(stop);
-        served.await.unwrap();
         running.stop();
         if let Err(failed) = tested {
             std::panic::resume_unwind(failed.into_panic());
