@@ -1,6 +1,6 @@
 //! The HTTP surface and the commands that use it, against an engine that runs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -219,16 +219,6 @@ fn garbage_on_the_port_harms_nobody() {
             assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{piece:?}: {text}");
         }
         assert_eq!(daemon.send("GET", "/healthz", None, None).status, 200);
-    });
-}
-
-#[test]
-fn a_silent_client_does_not_hold_up_the_end() {
-    with_daemon("", false, |daemon| {
-        let mut silent = TcpStream::connect(daemon.http).unwrap();
-        silent.write_all(b"GET /metr").unwrap();
-        // Kept open past the end of the test: serve must end all the same.
-        std::mem::forget(silent);
     });
 }
 

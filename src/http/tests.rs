@@ -1,4 +1,5 @@
 //! What the surface answers when shards or the store do not: with actors that never run, and a clock that tests move.
+#![allow(clippy::disallowed_methods)]
 
 use actix::{Addr, AsyncContext, Context};
 use axum::body::Body;
@@ -150,4 +151,31 @@ async fn a_store_that_cannot_be_read_is_a_problem_that_says_so() {
 async fn without_a_token_in_the_settings_nobody_gets_in() {
     let (state, _contexts) = stuck(&[]);
     assert_eq!(ask(&state, Method::GET, "/api/v1/stations", "").await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_does_not_hold_up_the_end() {
+    let (state, _contexts) = stuck(&["t"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(serve(listener, state, async {
+        // Either way it is the end.
+        let _ = stopped.await;
+    }));
+    let silent = TcpStream::connect(address).await.unwrap();
+    silent.writable().await.unwrap();
+    silent.try_write(b"GET /metr").unwrap();
+    // Connections are accepted in order: once this one is answered, the silent one is held.
+    let other = TcpStream::connect(address).await.unwrap();
+    other.writable().await.unwrap();
+    other.try_write(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = [0; 512];
+    other.readable().await.unwrap();
+    let length = other.try_read(&mut answer).unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    drop(stop);
+    let begun = tokio::time::Instant::now();
+    served.await.unwrap();
+    assert!(begun.elapsed() <= GRACE + Duration::from_millis(1), "{:?}", begun.elapsed());
 }
