@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, RegistrationGroup, Registrar, Service, ServiceKind, Station,
+    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, Service, ServiceKind, Station,
     Trunk,
 };
 use tandem_actors::directory::Directory;

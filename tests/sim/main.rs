@@ -83,7 +83,8 @@ fn check(seed: u64, calls: usize, verbose: bool) -> bool {
     let twin = elsewhere(seed, calls);
     let outcome = run::run(&plan, verbose);
     let twin = twin.and_then(std::process::Child::wait_with_output);
-    let theirs = twin.map_or_else(|why| why.to_string(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    let theirs =
+        twin.map_or_else(|why| why.to_string(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     let Outcome { hash, entries, virtual_s, violations, summary } = outcome;
     println!(
         "seed {seed}: {calls} calls in {virtual_s} virtual and {:.1} real seconds, log {hash:016x} of {entries} entries; {summary}",

@@ -94,7 +94,13 @@ impl SimMedia {
             MediaOrder::Grow { shard, pairs } => self.grow(world, worker, shard, pairs),
             MediaOrder::Open { session, lease, config, shard, peer: _ } => {
                 let watched = config.rtp_timeout.is_some();
-                self.begin(world, worker, session, lease, Session { worker, port: lease.rtp.port(), shard, watched });
+                self.begin(
+                    world,
+                    worker,
+                    session,
+                    lease,
+                    Session { worker, port: lease.rtp.port(), shard, watched },
+                );
             }
             MediaOrder::Configure { session, config } => match self.sessions.get_mut(&session) {
                 Some(known) => known.watched = config.rtp_timeout.is_some(),
