@@ -165,6 +165,9 @@ pub enum CommandError {
     /// The daemon does not start.
     #[error(transparent)]
     Start(#[from] crate::daemon::StartError),
+    /// The demonstration failed.
+    #[error(transparent)]
+    Demo(#[from] crate::demo::DemoError),
     /// The answer could not be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -174,6 +177,9 @@ pub enum CommandError {
     /// The settings fit no engine.
     #[error(transparent)]
     Wiring(#[from] WiringError),
+    /// The log cannot be written as the environment asks.
+    #[error(transparent)]
+    Telemetry(#[from] crate::telemetry::TelemetryError),
     /// The command exists only by name.
     #[error("`tandem {0}` is not built yet")]
     NotBuilt(&'static str),
@@ -183,7 +189,14 @@ impl CommandError {
     /// The status the process ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Start(_) | Self::Output(_) => 1,
+            Self::Settings(_)
+            | Self::Start(_)
+            | Self::Demo(_)
+            | Self::Output(_)
+            | Self::Client(_)
+            | Self::Wiring(_)
+            | Self::Demo(_)
+            | Self::Telemetry(_) => 1,
             Self::NotBuilt(_) => EXIT_USAGE,
         }
     }
@@ -193,22 +206,25 @@ impl CommandError {
 pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let command = cli.command.as_ref().unwrap_or(&Command::Run);
     let done = match command {
-        Command::Check => check(cli.config.as_deref(), out),
-        Command::Run => run_daemon(cli.config.as_deref()),
-        Command::Demo(_)
-        | Command::Route(_)
-        | Command::Calls(_)
+        Command::Check => check(cli.config.as_deref(), out).map(|()| ExitCode::SUCCESS),
+        Command::Run => run_daemon(cli.config.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Route(asked) => route(cli.config.as_deref(), asked, out),
+        Command::Calls(_)
         | Command::Call(_)
         | Command::Stations(_)
         | Command::Trunks(_)
         | Command::Tree(_)
         | Command::Why(_)
-        | Command::Drain(_)
-        | Command::Reload(_)
-        | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
+        | Command::Drain(_) => client::run(command, cli.config.as_deref(), out)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(CommandError::from),
+        Command::Demo(demo) => {
+            crate::demo::run(demo.exit, out).map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
+        }
+        Command::Reload(_) | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Nothing is left to tell it to if this fails too.
             let _ = writeln!(err, "{error}");
@@ -219,6 +235,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
 
 fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
     let loaded = Settings::load(config)?;
+    crate::telemetry::init()?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

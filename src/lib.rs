@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod demo;
 pub mod http;
 pub mod ladder;
 pub mod settings;

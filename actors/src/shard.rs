@@ -98,7 +98,8 @@ fn place_call_id(shared: &Shared, call_id: &[u8]) -> ShardId {
 }
 
 struct KnownDialog {
-    dialog: actix::WeakAddr<DialogActor>,
+    /// Held until it says that it is over: it may outlive its call, to end what it began.
+    dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
     merge_key: Option<String>,
     restored: bool,
@@ -177,7 +178,7 @@ impl Shard {
     }
 
     fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
-        self.dialogs.get(request.to_tag()?)?.dialog.upgrade()
+        Some(self.dialogs.get(request.to_tag()?)?.dialog.clone())
     }
 
     /// A request that belongs to no transaction yet.

@@ -1,7 +1,7 @@
 //! `/api/v1`: what runs, and a few commands.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tandem_actors::directory::{StationEntry, TrunkEntry};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
+use tandem_actors::runtime::Clock;
 use tandem_actors::shard::{Ask, parse_call_id};
 use tandem_actors::shell::Injection;
 use tandem_actors::store::{Store, StoreFault};
@@ -123,8 +124,7 @@ fn raw(text: String) -> Response {
 }
 
 fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Clock::default().now().wall
 }
 
 pub(super) async fn stations(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
@@ -287,7 +287,7 @@ pub(super) async fn chaos(
     let shard = actor.strip_prefix("shard:").map(|n| n.parse().ok().filter(|n| *n < shards).map(ShardId));
     let injection = match (fault, shard) {
         (_, Some(None)) => return Err(no_actor(&actor)),
-        (Fault::Stall, Some(Some(shard))) => return Ok(stall(&state, shard, &actor)),
+        (Fault::Stall, Some(Some(shard))) => return Ok(stall(&state, shard, &actor).await),
         (Fault::Stall, None) => return Err(Problem::unprocessable("only a shard can be stalled")),
         (Fault::Panic | Fault::PanicAlways, Some(Some(_))) => {
             return Err(Problem::unprocessable("a shard can be stalled, not made to panic"));
@@ -314,9 +314,8 @@ fn accepted(actor: &str) -> Response {
 }
 
 /// The answer does not wait for the end of the stall, so that its effect can be watched.
-fn stall(state: &State, shard: ShardId, actor: &str) -> Response {
+async fn stall(state: &State, shard: ShardId, actor: &str) -> Response {
     tracing::warn!(actor, stall_ms = STALL_MS, "chaos");
-    let engine = state.engine.clone();
-    tokio::spawn(async move { engine.ask(shard, Ask::Stall(STALL_MS)).await });
+    ask::one(&state.engine, shard, Ask::Stall(STALL_MS), Duration::ZERO).await;
     accepted(actor)
 }

@@ -105,7 +105,9 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: impl Future<Ou
                 }
                 Err(why) => {
                     tracing::warn!(%why, "an HTTP connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
+                    if tokio::time::timeout(ACCEPT_REST, &mut shutdown).await.is_ok() {
+                        break;
+                    }
                 }
             },
         }
@@ -129,14 +131,15 @@ async fn connection(
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         biased;
-        done = connection.as_mut() => {
-            if let Err(why) = done {
+        done = tokio::time::timeout(CONNECTION_LIFE, connection.as_mut()) => match done {
+            Ok(Ok(())) => return,
+            Ok(Err(why)) => {
                 tracing::debug!(%why, "an HTTP connection ended badly");
+                return;
             }
-            return;
-        }
+            Err(_) => {}
+        },
         _ = stopping.changed() => {}
-        () = tokio::time::sleep(CONNECTION_LIFE) => {}
     }
     connection.as_mut().graceful_shutdown();
     if tokio::time::timeout(GRACE, connection).await.is_err() {

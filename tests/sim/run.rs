@@ -124,9 +124,19 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
     }
     SIMULATING.set(false);
     let (hash, entries) = sim.world.digest();
+    let mut ends: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    for dial in sim.script.dials.iter().flatten() {
+        let end = match dial.ends.first() {
+            Some((_, crate::script::End::Failed(status))) => status.to_string(),
+            Some(_) if dial.answered.is_some() => "answered".to_owned(),
+            Some(_) => "abandoned".to_owned(),
+            None => "none".to_owned(),
+        };
+        *ends.entry(end).or_default() += 1;
+    }
     let disk = sim.disk.lock().expect("the disk is whole");
     let summary = format!(
-        "{} CDRs, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics",
+        "{ends:?}, {} CDRs, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics",
         disk.cdrs.len(),
         disk.events.len(),
         sim.outages.len(),

@@ -45,7 +45,7 @@ impl Machine for Call {
     }
 
     fn freeze(&self) -> Option<Bytes> {
-        crate::checkpoint::freeze(FORMAT, &self.checkpoint()?)
+        if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
@@ -56,7 +56,8 @@ impl Machine for Call {
 /// One leg as the actor knows it.
 struct Leg {
     id: LegId,
-    dialog: Addr<DialogActor>,
+    /// `None` once it is over.
+    dialog: Option<Addr<DialogActor>>,
     call_id: String,
     frozen: Option<Bytes>,
 }
@@ -232,14 +233,18 @@ impl CallActor {
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
         match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
-            Some(dialog) => self.legs.push(Leg { id: leg, dialog, call_id, frozen: None }),
+            Some(dialog) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen: None }),
             None => ctx.address().tell(LegDown(leg)),
         }
     }
 
+    fn dialog(&self, leg: LegId) -> Option<&Addr<DialogActor>> {
+        self.legs.iter().find(|l| l.id == leg)?.dialog.as_ref()
+    }
+
     fn tell_leg(&self, leg: LegId, command: Command) {
-        if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
-            leg.dialog.tell(dialog::Input::Command(command));
+        if let Some(dialog) = self.dialog(leg) {
+            dialog.tell(dialog::Input::Command(command));
         }
     }
 
@@ -261,10 +266,13 @@ impl CallActor {
 
     fn put_record(&mut self, batch: &mut Batch, _now: Now) {
         // The machine as it is after this input: the shell freezes it before its outputs are released.
-        let call = self.shell.frozen().cloned();
+        let machine = self.shell.machine();
+        let call = self.shell.frozen().filter(|_| machine.is_answered()).cloned();
+        let callee = machine.callee();
         let legs = self
             .legs
             .iter()
+            .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
             .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
@@ -324,8 +332,8 @@ impl CallActor {
             Some(Caller::Restored(legs)) => {
                 for (leg, frozen, call_id) in legs {
                     self.start_leg(leg, Origin::Restored(frozen.clone()), call_id, ctx);
-                    if let Some(leg) = self.legs.last_mut() {
-                        leg.frozen = Some(frozen);
+                    if let Some(known) = self.legs.iter_mut().find(|known| known.id == leg) {
+                        known.frozen = Some(frozen);
                     }
                 }
                 self.media.reopen(&self.env, self.key);
@@ -360,6 +368,9 @@ impl Handler<Told<FromLeg>> for CallActor {
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
             known.frozen = frozen;
         }
+        if events.is_empty() {
+            self.refresh(self.env.now());
+        }
         for event in events {
             self.feed(&Input::Leg(leg, event), ctx);
         }
@@ -381,6 +392,9 @@ impl Handler<Told<LegDown>> for CallActor {
     type Result = ();
     fn handle(&mut self, told: Told<LegDown>, ctx: &mut Context<Self>) {
         let leg = told.0.0;
+        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
+            known.dialog = None;
+        }
         self.feed(&Input::LegGone(leg), ctx);
     }
 }
@@ -474,8 +488,8 @@ impl Handler<Told<AskCall>> for CallActor {
                 self.feed(&Input::Timeout, ctx);
             }
             AskCall::Inject(Some(leg), injection) => {
-                if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
-                    leg.dialog.tell(injection);
+                if let Some(dialog) = self.dialog(leg) {
+                    dialog.tell(injection);
                 }
             }
             AskCall::InjectSession(side, injection) => {

@@ -94,7 +94,8 @@ fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMil
 impl Shard {
     fn restore(&mut self, record: CallRecord, ctx: &Context<Self>) {
         let now = self.env.now();
-        let Some(machine) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
+        let Some(stored) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
+        let machine = Call::restore(stored);
         let key = record.info.key;
         let outbound = Outbound {
             from: String::new(),

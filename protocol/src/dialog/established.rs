@@ -16,6 +16,10 @@ impl Dialog {
             out.push(self.respond(&pending, 481, None, &[]));
             return;
         }
+        if self.is_over() && request.method() != Method::Bye {
+            out.push(self.respond(&pending, 481, None, &[]));
+            return;
+        }
         let in_order = self.remote_cseq.is_none_or(|last| request.cseq() > last);
         if !in_order {
             // §12.2.2: out of order.
