@@ -195,7 +195,6 @@ impl CommandError {
             | Self::Output(_)
             | Self::Client(_)
             | Self::Wiring(_)
-            | Self::Demo(_)
             | Self::Telemetry(_) => 1,
             Self::NotBuilt(_) => EXIT_USAGE,
         }

@@ -1,4 +1,6 @@
 //! One running engine: bound, restored, started, and stopped in order.
+// The seam of the process: its surfaces run beside the engine.
+#![allow(clippy::disallowed_methods)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

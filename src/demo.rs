@@ -1,4 +1,6 @@
 //! `tandem demo`: an engine on loopback, two built-in phones, and a real call between them.
+// The demonstration is a program beside the engine, with a clock of its own.
+#![allow(clippy::disallowed_methods)]
 
 mod cast;
 mod report;

@@ -1,4 +1,6 @@
 //! What is told after the call.
+// The demonstration is a program beside the engine, with a clock of its own.
+#![allow(clippy::disallowed_methods)]
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

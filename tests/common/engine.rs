@@ -1,4 +1,6 @@
 //! The engine as a process of its own.
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
 
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};

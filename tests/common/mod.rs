@@ -2,7 +2,8 @@
 //!
 //! Every test has an [`engine::Engine`] of its own: a process, a directory, and a handful of loopback
 //! addresses that no other test uses. So all of them run at once.
-
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
 // Each test binary uses another part of this.
 #![allow(dead_code, unused_imports)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]

@@ -1,4 +1,6 @@
 //! RTP by hand.
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ impl RtpEnd {
         for _ in 0..100 {
             let rtp = UdpSocket::bind((ip, 0)).expect("a port");
             let port = rtp.local_addr().expect("an address").port();
-            if port % 2 == 0
+            if port.is_multiple_of(2)
                 && let Ok(rtcp) = UdpSocket::bind((ip, port + 1))
             {
                 return RtpEnd { rtp, rtcp, sequence: 1.into(), ssrc: u32::from(port) << 8 };

@@ -1,4 +1,6 @@
 //! A user agent on a plain socket: it says exactly what the test tells it to.
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

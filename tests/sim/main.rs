@@ -12,6 +12,8 @@
 //! | `script`, `phones`, `provider` | what people and peers do, and their account of it |
 //! | `checks` | what must hold |
 //! | `ladder` | how a call that went wrong is shown |
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod checks;

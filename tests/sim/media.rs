@@ -1,6 +1,7 @@
 //! Media workers that carry no packet: they keep the account of ports and sessions and find every order that does not fit it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 
 use tandem_actors::calls::CallKey;
@@ -122,8 +123,8 @@ impl SimMedia {
         while granted.len() < usize::from(pairs) && *next < base(worker) + 2 * self.limit {
             let port = *next;
             *next += 2;
-            if !self.ports.contains_key(&(worker, port)) {
-                self.ports.insert((worker, port), Port::Leased);
+            if let Entry::Vacant(free) = self.ports.entry((worker, port)) {
+                free.insert(Port::Leased);
                 granted.push(Lease { worker, rtp: SocketAddr::from((MEDIA_IP, port)) });
             }
         }

@@ -23,7 +23,7 @@ impl CallActor {
     pub(super) fn describe(&self) -> serde_json::Value {
         let call = self.shell.machine();
         let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
-        let living = self.legs.iter().filter(|leg| leg.dialog.connected());
+        let living = self.legs.iter().filter(|leg| leg.dialog.as_ref().is_some_and(Addr::connected));
         let dialogs: Vec<String> = living.map(|leg| format!("dialog:{}/{}", self.id, leg.id.0)).collect();
         let session = |(side, worker): (usize, u16)| json!({"id": format!("media_session:{}/{side}", self.id), "worker": worker});
         json!({

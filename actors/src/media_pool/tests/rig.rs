@@ -39,6 +39,9 @@ pub(super) struct Sent {
     pub(super) bytes: Vec<u8>,
 }
 
+/// What has come for each port, oldest first.
+type Inbox = BTreeMap<u16, VecDeque<(SocketAddr, Vec<u8>)>>;
+
 /// The world of one worker.
 #[derive(Default)]
 pub(super) struct World {
@@ -47,7 +50,7 @@ pub(super) struct World {
     pub(super) events: RefCell<Vec<MediaEvent>>,
     /// Ports that others have bound.
     pub(super) foreign: RefCell<BTreeSet<u16>>,
-    inbox: RefCell<BTreeMap<u16, VecDeque<(SocketAddr, Vec<u8>)>>>,
+    inbox: RefCell<Inbox>,
     pub(super) sent: RefCell<Vec<Sent>>,
     pub(super) panics: RefCell<BTreeMap<ActorKind, u32>>,
     pub(super) escalated: Cell<bool>,
