@@ -16,6 +16,9 @@
 //! out; [`supervisor`] says what happens when one fails.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[cfg(test)]
+extern crate self as tandem_actors;
+
 pub mod call;
 pub mod calls;
 pub mod cdr;
