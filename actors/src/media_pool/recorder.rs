@@ -6,7 +6,7 @@
 
 mod writer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -200,8 +200,7 @@ impl Recorder {
             _ => Some(Job::Write(batch)),
         };
         if let Some(Job::Write(batch)) = refused {
-            let mut late: Vec<u64> = batch.packets.iter().map(|packet| packet.recording).collect();
-            late.dedup();
+            let late: BTreeSet<u64> = batch.packets.iter().map(|packet| packet.recording).collect();
             for recording in late {
                 self.fail(hub, recording, "the disk is too slow");
                 self.waiting.push_back(Job::End { recording, at });

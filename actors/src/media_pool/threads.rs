@@ -1,22 +1,24 @@
 //! Media workers on threads and sockets.
 //!
-//! Each worker has an arbiter thread and on it one task that paces it: while sessions are open a step each [`PERIOD`], since a wake-up costs
+//! Each worker has an arbiter thread and a pacer: while sessions are open a step each [`PERIOD`], since a wake-up costs
 //! more than the packet it finds; while something only rests, a sleep until then; else nothing at all.
 #![allow(clippy::disallowed_methods)]
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
+use actix::dev::Stream;
 use actix::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tandem_protocol::time::Now;
-use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
 use super::io::{MediaSeams, Wants};
 use super::order::MediaOrder;
@@ -76,15 +78,15 @@ pub fn spawn_paced(
         let instance = UdpPairs::instance()?;
         let (shared, link, ports) = (shared.clone(), link.clone(), ports.clone());
         let worker = MediaWorker::start_in_arbiter(&Arbiter::new().handle(), move |ctx| {
-            let desk = Rc::new(Desk::default());
+            let wants = Rc::new(Cell::default());
             let seams = Threads {
                 number,
                 clock,
                 link,
                 random: RefCell::new(StdRng::from_os_rng()),
-                desk: desk.clone(),
+                wants: wants.clone(),
             };
-            actix::spawn(pace(desk, clock, period, ctx.address()));
+            MediaWorker::add_stream(Pacer::new(wants, clock, period), ctx);
             MediaWorker::new(number, shared, Box::new(seams), Box::new(UdpPairs::new(instance)), ports)
         });
         Ok(worker)
@@ -125,37 +127,38 @@ fn log_capacity(ports: (u16, u16), descriptors: u64) {
     tracing::info!(calls, by_ports, by_descriptors, descriptors, "calls that media ports suffice for");
 }
 
-/// What a worker last wanted.
-#[derive(Default)]
-struct Desk {
-    wants: Cell<Wants>,
-    changed: Notify,
+/// Steps a worker when it wants it: a stream that the worker's own context polls, after its mailbox and after each step. That way the timer wakes
+/// the actor and nothing else; a task beside it that sends messages costs two more system calls a step.
+struct Pacer {
+    wants: Rc<Cell<Wants>>,
+    clock: Clock,
+    ticks: Interval,
+    rest: Pin<Box<Sleep>>,
 }
 
-/// Steps a worker when it wants it.
-async fn pace(desk: Rc<Desk>, clock: Clock, period: Duration, worker: Addr<MediaWorker>) {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let wants = desk.wants.get();
+impl Pacer {
+    fn new(wants: Rc<Cell<Wants>>, clock: Clock, period: Duration) -> Pacer {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Pacer { wants, clock, ticks, rest: Box::pin(tokio::time::sleep(Duration::ZERO)) }
+    }
+}
+
+impl Stream for Pacer {
+    type Item = Step;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Step>> {
+        let wants = self.wants.get();
         if wants.at_once {
-            // Orders had their turn.
-        } else if wants.packets {
-            ticks.tick().await;
-        } else if let Some(at) = wants.deadline {
-            let rest = at.since(clock.now().mono);
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(rest) => {}
-                () = desk.changed.notified() => continue,
-            }
-        } else {
-            desk.changed.notified().await;
-            continue;
+            return Poll::Ready(Some(Step));
         }
-        worker.tell(Step);
-        // The worker, woken first, runs before this goes on.
-        tokio::task::yield_now().await;
+        if wants.packets {
+            return self.ticks.poll_tick(cx).map(|_| Some(Step));
+        }
+        let Some(at) = wants.deadline else { return Poll::Pending };
+        let rest = at.since(self.clock.now().mono);
+        self.rest.as_mut().reset(tokio::time::Instant::now() + rest);
+        self.rest.as_mut().poll(cx).map(|()| Some(Step))
     }
 }
 
@@ -165,7 +168,7 @@ struct Threads {
     clock: Clock,
     link: Link,
     random: RefCell<StdRng>,
-    desk: Rc<Desk>,
+    wants: Rc<Cell<Wants>>,
 }
 
 impl MediaSeams for Threads {
@@ -186,11 +189,8 @@ impl MediaSeams for Threads {
     }
 
     fn want(&self, wants: Wants) {
-        let before = self.desk.wants.replace(wants);
-        // While packets may come, the next tick sees the change anyway.
-        if before != wants && !before.packets {
-            self.desk.changed.notify_one();
-        }
+        // Said in the actor's own handlers, after which its context polls the pacer.
+        self.wants.set(wants);
     }
 
     fn sink(&self) -> io::Result<Box<dyn Sink>> {

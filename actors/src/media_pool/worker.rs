@@ -187,6 +187,13 @@ impl MediaWorker {
         }
     }
 
+    fn step(&mut self, ctx: &mut Context<Self>) {
+        let now = self.hub.seams.now();
+        self.shielded(ctx, |worker| worker.core.step(now));
+        self.report_lost();
+        self.announce();
+    }
+
     fn announce(&self) {
         self.hub.seams.want(self.core.wants(self.hub.seams.now()));
     }
@@ -228,10 +235,13 @@ impl Handler<Told<MediaOrder>> for MediaWorker {
 impl Handler<Told<Step>> for MediaWorker {
     type Result = ();
     fn handle(&mut self, _: Told<Step>, ctx: &mut Context<Self>) {
-        let now = self.hub.seams.now();
-        self.shielded(ctx, |worker| worker.core.step(now));
-        self.report_lost();
-        self.announce();
+        self.step(ctx);
+    }
+}
+
+impl StreamHandler<Step> for MediaWorker {
+    fn handle(&mut self, _: Step, ctx: &mut Context<Self>) {
+        self.step(ctx);
     }
 }
 

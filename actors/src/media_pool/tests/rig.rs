@@ -32,15 +32,14 @@ pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+type Queue = VecDeque<(SocketAddr, Vec<u8>)>;
+
 #[derive(Debug, PartialEq)]
 pub(super) struct Sent {
     pub(super) from: u16,
     pub(super) to: SocketAddr,
     pub(super) bytes: Vec<u8>,
 }
-
-/// What has come for each port, oldest first.
-type Inbox = BTreeMap<u16, VecDeque<(SocketAddr, Vec<u8>)>>;
 
 /// The world of one worker.
 #[derive(Default)]
@@ -50,7 +49,7 @@ pub(super) struct World {
     pub(super) events: RefCell<Vec<MediaEvent>>,
     /// Ports that others have bound.
     pub(super) foreign: RefCell<BTreeSet<u16>>,
-    inbox: RefCell<Inbox>,
+    inbox: RefCell<BTreeMap<u16, Queue>>,
     pub(super) sent: RefCell<Vec<Sent>>,
     pub(super) panics: RefCell<BTreeMap<ActorKind, u32>>,
     pub(super) escalated: Cell<bool>,
