@@ -81,8 +81,12 @@ impl Dialog {
                 out.push(self.respond(bye, 200, None, &[]));
                 self.finish(EndedBy::Peer, out);
             }
-            // BYE crossed BYE: both are answered.
-            Phase::Closing | Phase::Ended => out.push(self.respond(bye, 200, None, &[])),
+            // BYE crossed BYE: the peer has ended it too, whether or not he answers ours.
+            Phase::Closing => {
+                out.push(self.respond(bye, 200, None, &[]));
+                self.finish(EndedBy::Us, out);
+            }
+            Phase::Ended => out.push(self.respond(bye, 200, None, &[])),
             Phase::Calling(_) => out.push(self.respond(bye, 481, None, &[])),
         }
     }

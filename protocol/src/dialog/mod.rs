@@ -27,7 +27,7 @@ pub use caller::{Credentials, InviteSpec};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;
-/// A restored dialog is left alone for so long, then asked for within [`PROBE_SPREAD`].
+/// A restored dialog is left alone for so long, then asked for within half a minute.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// The time over which restored dialogs are asked for.
 const PROBE_SPREAD: Duration = Duration::from_secs(15);
@@ -465,7 +465,7 @@ impl Dialog {
 
     /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
     /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once. The peer may have ended the dialog just
-    /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within [`PROBE_SPREAD`].
+    /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within half a minute.
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, message) = &stored.phase {
