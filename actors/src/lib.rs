@@ -12,9 +12,12 @@
 //!     └── media_session:ID/0 .. 1  one a leg whose media we carry
 //! ```
 //!
-//! Each is a thin shell ([`shell`]) around a state machine of `tandem-protocol` or `tandem-media`; [`env`] is their only way
+//! Each is a thin shell ([`shell`]) around a state machine of `tandem-protocol` or `tandem-media`; [`mod@env`] is their only way
 //! out; [`supervisor`] says what happens when one fails.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+#[cfg(test)]
+extern crate self as tandem_actors;
 
 pub mod call;
 pub mod calls;

@@ -242,6 +242,13 @@ pub struct Metrics {
     pub rtp_jitter: Histogram,
     /// Media packets refused.
     pub rtp_refused: Counter,
+    /// RTP packets that were taken and could not go on: no address, a peer on hold, no room in the socket.
+    pub rtp_unsent: Counter,
+    media_dropped: Vec<Counter>,
+    /// Wake-ups of a packet loop that left packets for the next one.
+    pub media_bound_hits: Counter,
+    /// Media ports that somebody else had bound.
+    pub media_ports_skipped: Counter,
     /// Free media ports (pairs) that are bound and ready.
     pub media_ports_free: Gauge,
     /// Recordings now.
@@ -254,6 +261,9 @@ pub struct Metrics {
 
 /// Results of calls, as `tandem_calls_total` names them.
 pub const CALL_RESULTS: [&str; 6] = ["answered", "busy", "no_answer", "abandoned", "rejected", "failed"];
+
+/// Kinds of datagram on media ports that are dropped, as `tandem_media_dropped_total` names them.
+pub const MEDIA_DROPS: [&str; 6] = ["stun", "dtls", "zrtp", "turn_channel", "unknown", "stray"];
 
 impl Metrics {
     /// Makes every handle; every counter known now starts at 0.
@@ -307,6 +317,13 @@ impl Metrics {
             rtp_lost: registry.counter("tandem_rtp_lost_total", &[]),
             rtp_jitter: registry.histogram("tandem_rtp_jitter_seconds", &[]),
             rtp_refused: registry.counter("tandem_rtp_refused_total", &[]),
+            rtp_unsent: registry.counter("tandem_rtp_unsent_total", &[]),
+            media_dropped: MEDIA_DROPS
+                .iter()
+                .map(|kind| registry.counter("tandem_media_dropped_total", &[("kind", (*kind).to_owned())]))
+                .collect(),
+            media_bound_hits: registry.counter("tandem_media_bound_hits_total", &[]),
+            media_ports_skipped: registry.counter("tandem_media_ports_skipped_total", &[]),
             media_ports_free: registry.gauge("tandem_media_ports_free", &[]),
             recordings_active: registry.gauge("tandem_recordings_active", &[]),
             recordings_failed: registry.counter("tandem_recordings_failed_total", &[]),
@@ -379,6 +396,13 @@ impl Metrics {
         self.restarts[kind as usize].increment(1);
     }
 
+    /// Counts dropped datagrams of the kind at this place of [`MEDIA_DROPS`].
+    pub fn media_dropped(&self, kind: usize, count: u64) {
+        if let Some(counter) = self.media_dropped.get(kind) {
+            counter.increment(count);
+        }
+    }
+
     /// Counts messages that a bound refused.
     pub fn shed(&self, kind: ActorKind, count: u64) {
         self.shed[kind as usize].increment(count);
@@ -439,6 +463,20 @@ fn describe(registry: &Registry) {
         None,
         "Media packets refused: foreign source, not RTP",
     );
+    registry.describe(Counter, "tandem_rtp_unsent_total", None, "RTP packets taken that could not go on");
+    registry.describe(
+        Counter,
+        "tandem_media_dropped_total",
+        None,
+        "Datagrams on media ports that are neither RTP nor RTCP, or came while no call had the port",
+    );
+    registry.describe(
+        Counter,
+        "tandem_media_bound_hits_total",
+        None,
+        "Wake-ups of a packet loop that left packets for the next",
+    );
+    registry.describe(Counter, "tandem_media_ports_skipped_total", None, "Media ports in use by others");
     registry.describe(Gauge, "tandem_media_ports_free", None, "Bound port pairs that no call uses");
     registry.describe(Gauge, "tandem_recordings_active", None, "Recordings now");
     registry.describe(Counter, "tandem_recordings_failed_total", None, "Recordings that died");

@@ -231,13 +231,17 @@ fn complaints(sim: &Sim, dial: &Dial) {
 /// An established call is known to the engine until a phone ends it: whoever hangs up gets 200, not 481, kill or no kill.
 fn nobody_was_forgotten(sim: &Sim, dial: &Dial) {
     let caller = dial.ends.first().map(|end| (dial.hung_up, end.clone(), dial.answered));
-    let legs = dial.legs.iter().filter_map(|leg| Some((leg.hung_up, leg.ends.first()?.clone(), leg.answered)));
+    let legs =
+        dial.legs.iter().filter_map(|leg| Some((leg.hung_up, leg.ends.first()?.clone(), leg.answered)));
     let sides: Vec<_> = caller.into_iter().chain(legs).collect();
     for (place, (hung_up, (at, end), answered)) in sides.iter().enumerate() {
         let End::Ended { by_us: true, status: Some(status) } = end else { continue };
         let established = answered.is_some() && hung_up.is_some();
         // The other side, or another fork, ended it at the same time.
-        let crossed = sides.iter().enumerate().any(|(other, (_, (theirs, _), _))| other != place && *theirs < *at + 40_000_000);
+        let crossed = sides
+            .iter()
+            .enumerate()
+            .any(|(other, (_, (theirs, _), _))| other != place && *theirs < *at + 40_000_000);
         let alone = sides.len() < 2 || !crossed;
         if established && *status != 200 && alone {
             violation(sim, dial, &format!("a BYE of an established call got {status}"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, RegistrationGroup, Registrar, Service, ServiceKind, Station,
+    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, Service, ServiceKind, Station,
     Trunk,
 };
 use tandem_actors::directory::Directory;
@@ -16,9 +16,9 @@ use tandem_actors::engine::Engine;
 use tandem_actors::env::{Env, Shared, Tell};
 use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::metrics::{Metrics, Registry};
-use tandem_actors::shard::{Restored, Shard, read_records};
+use tandem_actors::shard::{Found, Restored, Shard, read_records};
 use tandem_actors::station::read_bindings;
-use tandem_actors::store::{Bucket, Store};
+use tandem_actors::store::Bucket;
 use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::Credentials;
@@ -201,7 +201,8 @@ impl Life {
             census: Census::default(),
         });
         restore_bindings(&shared, now.wall);
-        let (records, ports, restored) = read_records(&shared, now).expect("the disk can be read");
+        let Found { shards: records, ports, restored } =
+            read_records(&shared, now).expect("the disk can be read");
         let media = Rc::new(RefCell::new(SimMedia::new(world, &ports)));
         let mut shards = Vec::new();
         let wakes: Vec<Rc<Cell<Option<u64>>>> = (0..world.plan().shards).map(|_| Rc::default()).collect();

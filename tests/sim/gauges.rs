@@ -14,7 +14,8 @@ pub(crate) struct Gauges {
 }
 
 fn handle(map: &Mutex<BTreeMap<String, Arc<AtomicU64>>>, key: &Key) -> Arc<AtomicU64> {
-    let labels: Vec<String> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+    let labels: Vec<String> =
+        key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
     let name = format!("{}{{{}}}", key.name(), labels.join(","));
     map.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
 }

@@ -12,6 +12,8 @@
 //! | `script`, `phones`, `provider` | what people and peers do, and their account of it |
 //! | `checks` | what must hold |
 //! | `ladder` | how a call that went wrong is shown |
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod checks;
@@ -83,7 +85,8 @@ fn check(seed: u64, calls: usize, verbose: bool) -> bool {
     let twin = elsewhere(seed, calls);
     let outcome = run::run(&plan, verbose);
     let twin = twin.and_then(std::process::Child::wait_with_output);
-    let theirs = twin.map_or_else(|why| why.to_string(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    let theirs =
+        twin.map_or_else(|why| why.to_string(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     let Outcome { hash, entries, virtual_s, violations, summary } = outcome;
     println!(
         "seed {seed}: {calls} calls in {virtual_s} virtual and {:.1} real seconds, log {hash:016x} of {entries} entries; {summary}",

@@ -1,6 +1,7 @@
 //! Media workers that carry no packet: they keep the account of ports and sessions and find every order that does not fit it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 
 use tandem_actors::calls::CallKey;
@@ -94,7 +95,13 @@ impl SimMedia {
             MediaOrder::Grow { shard, pairs } => self.grow(world, worker, shard, pairs),
             MediaOrder::Open { session, lease, config, shard, peer: _ } => {
                 let watched = config.rtp_timeout.is_some();
-                self.begin(world, worker, session, lease, Session { worker, port: lease.rtp.port(), shard, watched });
+                self.begin(
+                    world,
+                    worker,
+                    session,
+                    lease,
+                    Session { worker, port: lease.rtp.port(), shard, watched },
+                );
             }
             MediaOrder::Configure { session, config } => match self.sessions.get_mut(&session) {
                 Some(known) => known.watched = config.rtp_timeout.is_some(),
@@ -116,8 +123,8 @@ impl SimMedia {
         while granted.len() < usize::from(pairs) && *next < base(worker) + 2 * self.limit {
             let port = *next;
             *next += 2;
-            if !self.ports.contains_key(&(worker, port)) {
-                self.ports.insert((worker, port), Port::Leased);
+            if let Entry::Vacant(free) = self.ports.entry((worker, port)) {
+                free.insert(Port::Leased);
                 granted.push(Lease { worker, rtp: SocketAddr::from((MEDIA_IP, port)) });
             }
         }

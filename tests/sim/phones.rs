@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_protocol::message::framing::peek_call_id;
 use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig};
+use tandem_protocol::message::framing::peek_call_id;
 
 use crate::engine::{DOMAIN, LISTENER, PASSWORD, STATIONS, proxies, station};
 use crate::world::{self, World};

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tandem_actors::env::{Datagram, Tell, in_flight};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
-use tandem_actors::shard::{Datagrams, Linked, LinkMessage, Tick, place};
+use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Tick, place};
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
 
@@ -259,7 +259,11 @@ impl Sim {
     /// The socket a datagram comes to: any, or that of its call's shard.
     fn socket_of(&mut self, life: &Life, bytes: &[u8]) -> usize {
         let any = self.rng.below(life.shards.len() as u64) as usize;
-        if self.rng.permille(300) { any } else { place(&life.shared, bytes).map_or(any, |s| usize::from(s.0)) }
+        if self.rng.permille(300) {
+            any
+        } else {
+            place(&life.shared, bytes).map_or(any, |s| usize::from(s.0))
+        }
     }
 
     fn commit(&mut self, life: &mut Life) {
@@ -306,7 +310,13 @@ impl Sim {
         self.script.act(&self.world, &mut self.phones, action, told);
     }
 
-    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: &Bytes, told: &mut Vec<(usize, phone::Event)>) {
+    fn deliver(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &Bytes,
+        told: &mut Vec<(usize, phone::Event)>,
+    ) {
         if to == PROVIDER {
             if let Some(answer) = provider::answer(bytes) {
                 self.world.send(PROVIDER, from, answer);

@@ -139,7 +139,13 @@ impl Script {
     }
 
     /// Does one action.
-    pub(crate) fn act(&mut self, world: &World, phones: &mut Phones, action: Action, told: &mut Vec<(usize, Event)>) {
+    pub(crate) fn act(
+        &mut self,
+        world: &World,
+        phones: &mut Phones,
+        action: Action,
+        told: &mut Vec<(usize, Event)>,
+    ) {
         match action {
             Action::Dial(n) => self.dial(world, phones, n, told),
             Action::Phone(phone, command) => {
@@ -150,7 +156,8 @@ impl Script {
             }
             Action::Callee(n, what) => {
                 let Some(dial) = &self.dials[n] else { return };
-                let Some(leg) = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty()) else {
+                let Some(leg) = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty())
+                else {
                     return;
                 };
                 let (phone, handle) = (leg.phone, leg.handle);
@@ -200,7 +207,9 @@ impl Script {
             world.push(world.now() + 10_000, world::Event::Do(Action::Dial(n)));
             return;
         }
-        let Some(handle) = phones.command(world, caller, Command::Dial { number: to.clone() }, told) else { return };
+        let Some(handle) = phones.command(world, caller, Command::Dial { number: to.clone() }, told) else {
+            return;
+        };
         self.pairs.insert(pair, n);
         self.handles.insert((caller, handle), (n, None));
         self.dials[n] = Some(Dial {
@@ -298,7 +307,14 @@ impl Script {
         let leg = dial.legs.len();
         dial.call_ids.extend(call_id);
         self.handles.insert((phone, call), (n, Some(leg)));
-        dial.legs.push(Leg { phone, handle: call, answered: None, refused: None, hung_up: None, ends: Vec::new() });
+        dial.legs.push(Leg {
+            phone,
+            handle: call,
+            answered: None,
+            refused: None,
+            hung_up: None,
+            ends: Vec::new(),
+        });
         let when = world.now() + self.rng.delay(LONG_US);
         match self.rng.below(100) {
             0..15 => {
@@ -370,7 +386,8 @@ impl Script {
         let began = now.saturating_sub(32_000_000);
         let distance = |dial: &Dial| {
             let legs = dial.legs.iter().filter(|leg| leg.phone == phone);
-            let theirs = legs.flat_map(|leg| [leg.answered, leg.ends.first().map(|(at, _)| *at), leg.hung_up]);
+            let theirs =
+                legs.flat_map(|leg| [leg.answered, leg.ends.first().map(|(at, _)| *at), leg.hung_up]);
             let ours = [dial.answered, dial.ends.first().map(|(at, _)| *at), dial.hung_up];
             let ours = ours.into_iter().filter(|_| dial.caller == phone);
             theirs.chain(ours).flatten().map(|at| at.abs_diff(began)).min()
@@ -378,7 +395,9 @@ impl Script {
         let dials = self.dials.iter_mut().flatten();
         let dial = match heard {
             Some(id) => dials.rev().find(|dial| dial.call_ids.contains(id)),
-            None => dials.filter_map(|dial| Some((distance(dial)?, dial))).min_by_key(|(d, _)| *d).map(|(_, d)| d),
+            None => {
+                dials.filter_map(|dial| Some((distance(dial)?, dial))).min_by_key(|(d, _)| *d).map(|(_, d)| d)
+            }
         };
         match dial {
             Some(dial) => dial.complaints.push((now, what)),

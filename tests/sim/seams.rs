@@ -39,10 +39,7 @@ impl SimSeams {
 
 impl Seams for SimSeams {
     fn now(&self) -> Now {
-        Now {
-            mono: Instant(self.world.now() - self.began),
-            wall: UnixMillis(self.world.wall_ms()),
-        }
+        Now { mono: Instant(self.world.now() - self.began), wall: UnixMillis(self.world.wall_ms()) }
     }
 
     fn random(&self) -> u64 {

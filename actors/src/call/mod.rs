@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use serde_json::json;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
 use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
 use tandem_protocol::time::{Instant, Now};
@@ -116,7 +115,6 @@ pub struct CallActor {
     timer: Option<TimerId>,
     /// The verdict, once every leg has ended and only media reports are waited for.
     ended: Option<(b2bua::Ended, Instant)>,
-    recorded: bool,
     _guard: Guard,
 }
 
@@ -144,7 +142,6 @@ impl CallActor {
             scratch: Vec::new(),
             timer: None,
             ended: None,
-            recorded: false,
             _guard: guard,
         };
         actor.start()
@@ -167,10 +164,7 @@ impl CallActor {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
-                let mut call = Call::after_fault(&legs, now, &mut out);
-                if self.info.answered_at.is_some() {
-                    call.handle(&Input::Timeout, now, &mut out);
-                }
+                let call = Call::after_fault(&legs, now, &mut out);
                 self.shell.replace(call);
             }
         }
@@ -285,7 +279,6 @@ impl CallActor {
         let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
         let record = CallRecord { info, call, legs, media: self.media.saved() };
         batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
-        self.recorded = true;
     }
 
     fn write(&self, value: Option<Bytes>) -> Write {
@@ -300,7 +293,11 @@ impl CallActor {
             self.env.metrics().unprotected_answers.increment(1);
             tracing::warn!(call = %self.id, "answered before the checkpoint was committed: a restart would lose this call");
         }
-        self.event(now, EventKind::CallAnswered, "both sides are connected");
+        tracing::debug!(call = %self.id, event = EventKind::CallAnswered.as_str());
+        let event = Event::new(now.wall, EventKind::CallAnswered, "both sides are connected").of(&self.id);
+        let callee = self.shell.machine().callee();
+        let leg = self.legs.iter().find(|leg| Some(leg.id) == callee);
+        self.events.push(self.with_sip_call_id(event, leg));
         self.media.record(&self.env, self.key, &self.id);
         if let Some(path) = self.media.recording() {
             let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);
@@ -314,9 +311,14 @@ impl CallActor {
     }
 
     fn note_restart(&mut self, kind: ActorKind, panic: &str, lost: bool) {
-        let now = self.env.now();
         self.env.metrics().restarted(kind);
         self.env.shared().census.restarted(kind);
+        self.tell_restart(kind, panic, lost);
+    }
+
+    /// Logs a restart that its own supervisor has counted.
+    fn tell_restart(&mut self, kind: ActorKind, panic: &str, lost: bool) {
+        let now = self.env.now();
         let outcome = if lost { "ended: no state to rebuild it from" } else { "rebuilt from its checkpoint" };
         tracing::error!(call = %self.id, actor = kind.as_str(), panic, outcome, "an actor of a call panicked");
         let event = Event::new(now.wall, EventKind::ActorRestarted, outcome).of(&self.id);
@@ -339,32 +341,12 @@ impl CallActor {
                         known.frozen = Some(frozen);
                     }
                 }
-                self.recorded = true;
                 self.media.reopen(&self.env, self.key);
                 self.media.record(&self.env, self.key, &self.id);
                 self.rearm();
             }
             None => {}
         }
-    }
-
-    fn describe(&self) -> serde_json::Value {
-        let call = self.shell.machine();
-        let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
-        json!({
-            "call_id": &*self.id,
-            "state": call.state(),
-            "from": self.info.from,
-            "to": self.info.to,
-            "trunk": self.info.trunk,
-            "start": self.info.started_at.0,
-            "answer": self.info.answered_at.map(|at| at.0),
-            "media": self.media.kind(),
-            "recording": self.media.recording(),
-            "legs": self.legs.len(),
-            "sip_call_ids": call_ids,
-            "shard": self.env.shard().0,
-        })
     }
 }
 
@@ -464,7 +446,7 @@ impl Handler<Told<MediaEvent>> for CallActor {
             }
             MediaEvent::Restarted { session, panic } => {
                 tracing::warn!(call = %self.id, side = session.side, "a media session was re-made");
-                self.note_restart(ActorKind::MediaSession, &panic, false);
+                self.tell_restart(ActorKind::MediaSession, &panic, false);
             }
             MediaEvent::Refused { session, why } => {
                 tracing::error!(call = %self.id, side = session.side, why, "a media session could not begin");

@@ -147,14 +147,14 @@ impl Dialog {
             to: spec.flow,
             timers: spec.timers,
         });
-        self.phase = Phase::Calling(Calling {
+        self.phase = Phase::Calling(Box::new(Calling {
             spec,
             branch,
             provisional: false,
             authorized,
             cancel: None,
             cancelled_until: None,
-        });
+        }));
     }
 
     pub(super) fn invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {

@@ -271,7 +271,7 @@ enum Phase {
     /// The 200 is written and held.
     AnswerHeld(Pending, Bytes),
     /// Our INVITE waits for its final response.
-    Calling(caller::Calling),
+    Calling(Box<caller::Calling>),
     /// Both sides have agreed.
     Confirmed,
     /// Our BYE waits for its answer.

@@ -1,0 +1,9 @@
+//! Workers and sessions as shards and phones see them, in virtual time.
+
+mod faults;
+mod fixture;
+mod lives;
+mod packets;
+mod real;
+mod recordings;
+mod rig;
