@@ -47,7 +47,13 @@ impl Dialog {
     }
 
     fn peer_reoffers(&mut self, pending: Pending, out: &mut Vec<Output>) {
-        if !matches!(self.phase, Phase::Confirmed) || self.reoffered.is_some() {
+        if self.hanging_up.is_some() {
+            // Whoever sends it has our 200, acknowledged or not: now he can be told.
+            out.push(self.respond(&pending, 487, None, &[]));
+            self.unacknowledged = None;
+            let reason = self.hanging_up.take().flatten();
+            self.bye(reason.as_deref(), out);
+        } else if !matches!(self.phase, Phase::Confirmed) || self.reoffered.is_some() {
             // §14.2: an earlier INVITE has not been answered yet.
             out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, "3")]));
         } else if self.reoffering.is_some() {
@@ -145,6 +151,10 @@ impl Dialog {
         match &self.phase {
             Phase::Incoming(_) | Phase::AnswerHeld(..) => self.refuse_caller(status, reason, out),
             Phase::Calling(_) => self.cancel(reason, now, out),
+            // §15: no BYE before the ACK of our 200, or its end; a caller that has lost the 200 would not know what it ends.
+            Phase::Confirmed if self.unacknowledged.is_some() => {
+                self.hanging_up.get_or_insert(reason.map(str::to_owned));
+            }
             Phase::Confirmed => self.bye(reason, out),
             Phase::Closing | Phase::Ended => {}
         }

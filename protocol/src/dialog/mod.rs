@@ -307,6 +307,8 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
+    /// We hang up, for this reason, as soon as our 200 is acknowledged (§15).
+    hanging_up: Option<Option<String>>,
     /// When a restored dialog asks its peer whether he still knows it.
     probe_at: Option<Instant>,
 }
@@ -351,7 +353,7 @@ impl Dialog {
                     let pending = Pending { transaction: *id, request: request.clone(), source: *source };
                     self.request(pending, now, out);
                 }
-                None => self.ack(request),
+                None => self.ack(request, out),
             },
             Input::Response(response) => self.response(response, now, out),
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
