@@ -2,6 +2,7 @@
 //! 1.2 KB, a delete, 6 events and a CDR.
 //!
 //! `cargo bench --bench store -- [calls_per_s=2000] [seconds=20] [hold_ms=3000] [urgent_ms=2] [dir=/some/disk]`
+#![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::{self, ClientError};
 use crate::settings::{LoadError, Settings};
+use crate::wiring::{self, WiringError};
 
 /// The status of a command that was understood but is not built, and of wrong usage.
 const EXIT_USAGE: u8 = 2;
@@ -63,6 +65,9 @@ pub struct Client {
     /// Its HTTP token; without it the first of http.tokens, or the one in data_dir
     #[arg(long, env = "TANDEM_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// Print the JSON of the API instead of what people read
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tandem demo`.
@@ -160,9 +165,21 @@ pub enum CommandError {
     /// The daemon does not start.
     #[error(transparent)]
     Start(#[from] crate::daemon::StartError),
+    /// The demonstration failed.
+    #[error(transparent)]
+    Demo(#[from] crate::demo::DemoError),
     /// The answer could not be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
+    /// A running daemon did not answer as asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The settings fit no engine.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// The log cannot be written as the environment asks.
+    #[error(transparent)]
+    Telemetry(#[from] crate::telemetry::TelemetryError),
     /// The command exists only by name.
     #[error("`tandem {0}` is not built yet")]
     NotBuilt(&'static str),
@@ -172,7 +189,13 @@ impl CommandError {
     /// The status the process ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Start(_) | Self::Output(_) => 1,
+            Self::Settings(_)
+            | Self::Start(_)
+            | Self::Demo(_)
+            | Self::Output(_)
+            | Self::Client(_)
+            | Self::Wiring(_)
+            | Self::Telemetry(_) => 1,
             Self::NotBuilt(_) => EXIT_USAGE,
         }
     }
@@ -182,22 +205,25 @@ impl CommandError {
 pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let command = cli.command.as_ref().unwrap_or(&Command::Run);
     let done = match command {
-        Command::Check => check(cli.config.as_deref(), out),
-        Command::Run => run_daemon(cli.config.as_deref()),
-        Command::Demo(_)
-        | Command::Route(_)
-        | Command::Calls(_)
+        Command::Check => check(cli.config.as_deref(), out).map(|()| ExitCode::SUCCESS),
+        Command::Run => run_daemon(cli.config.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Route(asked) => route(cli.config.as_deref(), asked, out),
+        Command::Calls(_)
         | Command::Call(_)
         | Command::Stations(_)
         | Command::Trunks(_)
         | Command::Tree(_)
         | Command::Why(_)
-        | Command::Drain(_)
-        | Command::Reload(_)
-        | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
+        | Command::Drain(_) => client::run(command, cli.config.as_deref(), out)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(CommandError::from),
+        Command::Demo(demo) => {
+            crate::demo::run(demo.exit, out).map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
+        }
+        Command::Reload(_) | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Nothing is left to tell it to if this fails too.
             let _ = writeln!(err, "{error}");
@@ -208,11 +234,20 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
 
 fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
     let loaded = Settings::load(config)?;
+    crate::telemetry::init()?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     crate::daemon::run(&loaded.settings)?;
     Ok(())
+}
+
+/// Status 1: the call would be refused.
+fn route(config: Option<&Path>, asked: &Route, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
+    let settings = Settings::load(config)?.settings;
+    let plan = wiring::dial_plan(&settings)?;
+    let routed = client::route(&settings, &plan, &asked.from, &asked.digits, out)?;
+    Ok(if routed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError> {
@@ -271,9 +306,9 @@ mod tests {
     #[test]
     fn a_command_that_is_not_built_says_so() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(&parse("tandem tree"), &mut out, &mut err);
+        let code = run(&parse("tandem reload"), &mut out, &mut err);
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(EXIT_USAGE)));
-        assert_eq!(String::from_utf8(err).unwrap(), "`tandem tree` is not built yet\n");
+        assert_eq!(String::from_utf8(err).unwrap(), "`tandem reload` is not built yet\n");
         assert!(out.is_empty());
     }
 }

@@ -1,29 +1,39 @@
 //! One running engine: bound, restored, started, and stopped in order.
+// The seam of the process: its surfaces run beside the engine.
+#![allow(clippy::disallowed_methods)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
 use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
+use tandem_actors::media_pool::{self, threads::Link};
 use tandem_actors::metrics::{Describe, Metrics, Registry};
 use tandem_actors::runtime::{self, Clock};
-use tandem_actors::shard::{Restored, read_records};
+use tandem_actors::shard::{Found, Restored, read_records};
 use tandem_actors::station::read_bindings;
 use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
+use tokio::net::TcpListener;
 
-use crate::settings::Settings;
+use crate::http;
+use crate::settings::token::{self, TokenError};
+use crate::settings::{Secret, Settings};
 use crate::store::{Dropped, Embedded, Meter, OpenError, Options};
+use crate::telemetry::{self, TelemetryError};
 use crate::wiring::{self, WiringError};
 
 /// A nonce is good for this long.
 const NONCE_AGE: Duration = Duration::from_secs(300);
+/// How often the histograms' buffers are emptied.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// How many nonces can be in use at once.
 const NONCE_SLOTS: usize = 65_536;
 /// The key under which the placement key is kept.
@@ -48,6 +58,20 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The HTTP address cannot be bound.
+    #[error("http.address: cannot bind tcp {address}: {source}")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The token of the API can be neither read nor made.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The metrics cannot be recorded.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// A thread or a socket was refused by the operating system.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -65,6 +89,10 @@ pub struct Running {
     pub ready: Arc<AtomicBool>,
     /// Where its data is.
     pub data_dir: PathBuf,
+    /// Where HTTP is served.
+    pub http_address: SocketAddr,
+    /// Ends the HTTP surface when dropped or told.
+    stop_http: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Running {
@@ -74,10 +102,12 @@ impl Running {
     }
 
     /// Commits what is queued. Established calls stay in the store for the next start.
-    pub fn stop(&self) {
+    pub fn stop(self) {
         self.ready.store(false, Ordering::Relaxed);
         self.drain();
         self.engine.shared().store.flush();
+        // Nobody listens if the surface has ended by itself.
+        let _ = self.stop_http.send(());
     }
 }
 
@@ -85,8 +115,10 @@ impl Running {
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn start(settings: &Settings, registry: Registry, chaos: bool) -> Result<Running, StartError> {
+pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartError> {
     let clock = Clock::default();
+    let (registry, prometheus) = telemetry::prometheus()?;
+    let http = bind_http(settings.http.address.0).await?;
     let shards = wiring::shards(settings);
     let (bound, sockets) = bind(settings, shards)?;
     let config = wiring::engine_config(settings, &bound, chaos)?;
@@ -115,11 +147,12 @@ pub async fn start(settings: &Settings, registry: Registry, chaos: bool) -> Resu
         census: tandem_actors::supervisor::Census::default(),
     });
     restore_bindings(&shared, clock.now().wall.0);
-    let (restore, ports, restored) = read_records(&shared, clock.now()).unwrap_or_else(|why| {
-        tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
-        (Vec::new(), Vec::new(), Restored::default())
-    });
-    let media = media_route(&shared, &links, ports)?;
+    let Found { shards: restore, ports, restored } =
+        read_records(&shared, clock.now()).unwrap_or_else(|why| {
+            tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
+            Found::default()
+        });
+    let media = media_route(&shared, clock, &links, ports)?;
     let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
     let engine = runtime::start(start).await?;
     let ready = Arc::new(AtomicBool::new(true));
@@ -130,7 +163,43 @@ pub async fn start(settings: &Settings, registry: Registry, chaos: bool) -> Resu
         listen = ?bound,
         "ready: established calls restored, attempts closed"
     );
-    Ok(Running { engine, sip_addresses: bound, restored, ready, data_dir })
+    let state = http::State {
+        engine: engine.clone(),
+        tokens: tokens(settings)?,
+        prometheus: prometheus.clone(),
+        ready: ready.clone(),
+        chaos,
+        started_at: clock.now().wall,
+    };
+    let http_address = http.local_addr()?;
+    let (stop_http, stopped) = tokio::sync::oneshot::channel();
+    actix::spawn(http::serve(http, state, async {
+        // An engine that was dropped is one that has stopped.
+        let _ = stopped.await;
+    }));
+    actix::spawn(upkeep(prometheus, Arc::downgrade(&ready)));
+    Ok(Running { engine, sip_addresses: bound, restored, ready, data_dir, http_address, stop_http })
+}
+
+async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Http { address, source })
+}
+
+/// The tokens of the settings, else the one in the data directory.
+fn tokens(settings: &Settings) -> Result<Vec<Secret>, StartError> {
+    if !settings.http.tokens.is_empty() {
+        return Ok(settings.http.tokens.clone());
+    }
+    Ok(vec![token::load_or_create(&settings.node.data_dir)?])
+}
+
+/// Empties the histograms' buffers while the engine lives.
+async fn upkeep(prometheus: PrometheusHandle, alive: Weak<AtomicBool>) {
+    let mut every = tokio::time::interval(UPKEEP);
+    while alive.strong_count() > 0 {
+        every.tick().await;
+        prometheus.run_upkeep();
+    }
 }
 
 /// Runs an engine until it is told to end: SIGTERM or SIGINT.
@@ -139,11 +208,8 @@ pub async fn start(settings: &Settings, registry: Registry, chaos: bool) -> Resu
 /// See [`StartError`].
 pub fn run(settings: &Settings) -> Result<(), StartError> {
     let chaos = std::env::var("TANDEM_CHAOS").is_ok_and(|v| v == "1");
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let registry = Registry::new(Arc::new(recorder));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     actix::System::new().block_on(async {
-        let running = start(settings, registry, chaos).await?;
+        let running = start(settings, chaos).await?;
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {
             _ = terminate.recv() => {}
@@ -170,11 +236,13 @@ fn bind(settings: &Settings, shards: u16) -> Result<Bound, StartError> {
 
 fn media_route(
     shared: &Arc<Shared>,
+    clock: Clock,
     links: &runtime::Links,
     reserved: Vec<u16>,
 ) -> std::io::Result<runtime::MediaRoute> {
-    let _ = (shared, links, reserved);
-    Ok(Arc::new(|_, _| {}))
+    let links = links.clone();
+    let link: Link = Arc::new(move |to, message| links.send(to, message));
+    Ok(media_pool::route(media_pool::spawn_workers(shared, clock, &link, reserved)?))
 }
 
 fn random_key() -> std::io::Result<[u8; 32]> {

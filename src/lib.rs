@@ -2,7 +2,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cli;
+pub mod client;
 pub mod daemon;
+pub mod demo;
+pub mod http;
+pub mod ladder;
 pub mod settings;
 pub mod store;
+pub mod telemetry;
 pub mod wiring;

@@ -88,7 +88,7 @@ fn a_variable_overrides_the_file() {
 
 #[test]
 fn a_command_that_is_not_built_ends_with_status_2() {
-    let output = tandem(&["tree"], None, &[]);
+    let output = tandem(&["reload"], None, &[]);
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(text(&output.stderr), "`tandem tree` is not built yet\n");
+    assert_eq!(text(&output.stderr), "`tandem reload` is not built yet\n");
 }

@@ -65,6 +65,10 @@ impl Refused {
         Refused { status, headers: Vec::new(), why }
     }
 
+    pub(crate) fn headers(&self) -> Vec<(Header, &str)> {
+        self.headers.iter().map(|(header, value)| (*header, value.as_str())).collect()
+    }
+
     fn with(mut self, header: Header, value: impl Into<String>) -> Refused {
         self.headers.push((header, value.into()));
         self

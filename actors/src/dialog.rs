@@ -1,5 +1,7 @@
 //! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -38,11 +40,11 @@ impl Machine for Dialog {
     }
 
     fn freeze(&self) -> Option<Bytes> {
-        crate::checkpoint::freeze(FORMAT, &self.checkpoint()?)
+        if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
-    fn thaw(frozen: &Bytes, now: Now) -> Option<Dialog> {
-        crate::checkpoint::thaw(FORMAT, frozen).map(|dialog| Dialog::restore(dialog, now))
+    fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
+        crate::checkpoint::thaw(FORMAT, frozen)
     }
 }
 
@@ -71,7 +73,7 @@ impl Origin {
                 Some(Dialog::incoming(transaction, invite, source, tag, local, routing))
             }
             Origin::Calling { spec, local } => Some(Dialog::calling(*spec, local, out)),
-            Origin::Restored(frozen) => Dialog::thaw(&frozen, now),
+            Origin::Restored(frozen) => Dialog::thaw(&frozen, now).map(|dialog| Dialog::restore(dialog, now)),
         }
     }
 
@@ -80,12 +82,17 @@ impl Origin {
         if let Origin::Calling { spec, local } = self {
             return Some(Dialog::calling_after_fault((**spec).clone(), local.clone(), now, out));
         }
-        let mut dialog = self.build(now, out)?;
-        let end =
-            Command::End { status: 500, reason: Some("SIP;cause=500;text=\"internal fault\"".to_owned()) };
-        dialog.handle(&Input::Command(end), now, out);
-        Some(dialog)
+        Some(ended_after_fault(self.build(now, out)?, now, out))
     }
+}
+
+fn ended_after_fault(mut dialog: Dialog, now: Now, out: &mut Vec<Output>) -> Dialog {
+    if dialog.is_over() {
+        out.push(Output::Finished);
+    }
+    let end = Command::End { status: 500, reason: Some("SIP;cause=500;text=\"internal fault\"".to_owned()) };
+    dialog.handle(&Input::Command(end), now, out);
+    dialog
 }
 
 /// What a dialog tells its call.
@@ -103,7 +110,7 @@ pub(crate) struct LegFault {
     pub(crate) lost: bool,
 }
 
-/// A dialog's actor has ended.
+/// A dialog is over.
 pub(crate) struct LegDown(pub(crate) LegId);
 
 /// What a dialog asks of the endpoint.
@@ -125,6 +132,8 @@ pub struct DialogActor {
     scratch: Vec<Output>,
     timer: Option<TimerId>,
     tag: String,
+    /// Shard and call have been told of its end.
+    parted: Rc<Cell<bool>>,
     _guard: Guard,
 }
 
@@ -140,11 +149,14 @@ impl DialogActor {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
         let tag = dialog.local_tag().to_owned();
+        let parted = Rc::new(Cell::new(false));
         let guard = {
-            let (shard, call, tag) = (shard.clone(), call.clone(), tag.clone());
+            let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
             Guard::new(env, ActorKind::Dialog, move |_| {
-                shard.tell(DialogDown(tag));
-                call.tell(LegDown(leg));
+                if !parted.get() {
+                    shard.tell(DialogDown(tag));
+                    call.tell(LegDown(leg));
+                }
             })
         };
         let actor = DialogActor {
@@ -158,6 +170,7 @@ impl DialogActor {
             scratch: Vec::new(),
             timer: None,
             tag,
+            parted,
             _guard: guard,
         };
         Some(actor.start())
@@ -182,10 +195,14 @@ impl DialogActor {
         self.scratch = out;
     }
 
-    /// Ends in good order a dialog whose state is lost: BYE from its checkpoint, else 500 or CANCEL from its origin.
+    /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
     fn end_after_fault(&mut self, now: Now, out: &mut Vec<Output>) {
-        let origin = self.shell.frozen().cloned().map_or_else(|| self.origin.clone(), Origin::Restored);
-        match origin.build_to_end(now, out) {
+        let kept = self.shell.frozen().and_then(|frozen| Dialog::thaw(frozen, now));
+        let ended = match kept {
+            Some(dialog) => Some(ended_after_fault(dialog, now, out)),
+            None => self.origin.build_to_end(now, out),
+        };
+        match ended {
             Some(dialog) => self.shell.replace(dialog),
             None => out.push(Output::Finished),
         }
@@ -211,9 +228,19 @@ impl DialogActor {
             self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
         }
         if finished {
-            ctx.stop();
-        } else if let Some(timer) = self.timer {
+            self.part();
+        }
+        if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
+        }
+    }
+
+    /// Says that it is over. It stays until shard and call have dropped its address, so that a request which is in its
+    /// mailbox already, or on the way there, still gets its answer.
+    fn part(&self) {
+        if !self.parted.replace(true) {
+            self.shard.tell(DialogDown(self.tag.clone()));
+            self.call.tell(LegDown(self.leg));
         }
     }
 }
@@ -229,9 +256,14 @@ impl Actor for DialogActor {
         let merge_key =
             invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
         let restored = matches!(self.origin, Origin::Restored(_));
-        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.downgrade(), merge_key, restored });
+        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.clone(), merge_key, restored });
         if let Origin::Incoming { transaction, .. } = &self.origin {
             self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
+        }
+        if restored {
+            // What it will send from now on is numbered above what an earlier process may have sent: the store must know.
+            let frozen = self.shell.frozen().cloned();
+            self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
         }
         let mut out = std::mem::take(&mut self.first);
         self.release(&mut out, ctx);
@@ -247,7 +279,7 @@ impl Actor for DialogActor {
 /// A dialog has an address: requests with its tag go there.
 pub(crate) struct DialogUp {
     pub(crate) tag: String,
-    pub(crate) dialog: actix::WeakAddr<DialogActor>,
+    pub(crate) dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's.
     pub(crate) merge_key: Option<String>,
     pub(crate) restored: bool,
@@ -259,7 +291,7 @@ pub(crate) struct Own {
     pub(crate) owner: Owner,
 }
 
-/// A dialog's actor has ended: its tag means nothing any more.
+/// A dialog is over: its tag means nothing any more.
 pub(crate) struct DialogDown(pub(crate) String);
 
 impl Handler<Told<Input>> for DialogActor {

@@ -264,12 +264,14 @@ where
     A::Context: ToEnvelope<A, Told<T>>,
     T: Send + 'static,
 {
+    #[allow(clippy::disallowed_methods)]
     fn tell(&self, message: T) {
         self.do_send(Told(message, Token::new()));
     }
 }
 
 impl<T: Send + 'static> Tell<T> for Recipient<Told<T>> {
+    #[allow(clippy::disallowed_methods)]
     fn tell(&self, message: T) {
         self.do_send(Told(message, Token::new()));
     }

@@ -12,7 +12,7 @@
 //!     └── media_session:ID/0 .. 1  one a leg whose media we carry
 //! ```
 //!
-//! Each is a thin shell ([`shell`]) around a state machine of `tandem-protocol` or `tandem-media`; [`env`] is their only way
+//! Each is a thin shell ([`shell`]) around a state machine of `tandem-protocol` or `tandem-media`; [`mod@env`] is their only way
 //! out; [`supervisor`] says what happens when one fails.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

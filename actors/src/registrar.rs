@@ -45,9 +45,10 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     let user = to.as_ref().and_then(|uri| uri.user_unescaped());
     let ours = to.as_ref().is_some_and(|uri| env.directory().is_ours(uri.host));
     let station = user.filter(|_| ours).and_then(|user| env.directory().station_of_user(&user));
+    // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
+    let contacts = contacts(request)?;
     verify(env, request, flow, station)?;
     let Some(station) = station else { return Err(refused(404)) };
-    let contacts = contacts(request)?;
     let registrar = env.config().registrar;
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     let limits = Limits {

@@ -37,7 +37,7 @@ use crate::trunk::TrunkActor;
 pub use ask::{Ask, Asked, parse_call_id};
 pub(crate) use invite::merge_key;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest};
-pub use restore::{Restore, Restored, read_records};
+pub use restore::{Found, Restore, Restored, read_records};
 
 /// What crosses from one shard, from the store or from media to a shard.
 pub enum LinkMessage {
@@ -98,7 +98,8 @@ fn place_call_id(shared: &Shared, call_id: &[u8]) -> ShardId {
 }
 
 struct KnownDialog {
-    dialog: actix::WeakAddr<DialogActor>,
+    /// Held until it says that it is over: it may outlive its call, to end what it began.
+    dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
     merge_key: Option<String>,
     restored: bool,
@@ -177,7 +178,7 @@ impl Shard {
     }
 
     fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
-        self.dialogs.get(request.to_tag()?)?.dialog.upgrade()
+        Some(self.dialogs.get(request.to_tag()?)?.dialog.clone())
     }
 
     /// A request that belongs to no transaction yet.
@@ -223,18 +224,17 @@ impl Shard {
         match crate::calls::identify(&self.env, request, flow) {
             Ok(_) => match request.method() {
                 Method::Subscribe | Method::Notify | Method::Publish => {
-                    self.endpoint.reply(request, flow, 489, &[])
+                    self.endpoint.reply_once(request, flow, 489, &[])
                 }
-                Method::Refer => self.endpoint.reply(request, flow, 603, &[]),
-                _ => self.endpoint.reply(request, flow, 405, &[(Header::Allow, ALLOW)]),
+                Method::Refer => self.endpoint.reply_once(request, flow, 603, &[]),
+                _ => self.endpoint.reply_once(request, flow, 405, &[(Header::Allow, ALLOW)]),
             },
             Err(refused) => self.refuse(request, flow, &refused),
         }
     }
 
     fn refuse(&mut self, request: &Message, flow: Flow, refused: &crate::calls::Refused) {
-        let headers: Vec<(Header, &str)> = refused.headers.iter().map(|(h, v)| (*h, v.as_str())).collect();
-        self.endpoint.reply(request, flow, refused.status, &headers);
+        self.endpoint.reply(request, flow, refused.status, &refused.headers());
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {

@@ -1,4 +1,5 @@
 //! What the packet rules of a leg cost per packet: `cargo bench -p tandem-media`.
+#![allow(clippy::disallowed_methods)]
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};

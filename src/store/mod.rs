@@ -30,6 +30,11 @@
 //! A database that is corrupt, or of a newer format, is set aside as `tandem.db.corrupt-<ms>` or `tandem.db.format<N>-<ms>`, what can
 //! still be read of its entries is carried over to a fresh one, and event numbers go on at the microseconds since 1970,
 //! so that none is given twice.
+//!
+//! # Clocks
+//!
+//! The writer is a thread in front of the seams: it reads the operating system's clocks for its own deadlines.
+#![allow(clippy::disallowed_methods)]
 
 mod calls;
 mod cdr_file;
@@ -50,4 +55,5 @@ mod writer;
 mod tests;
 
 pub use embedded::{Embedded, OpenError, Options};
+pub(crate) use render::Rfc3339;
 pub use writer::{Dropped, Meter};

@@ -12,7 +12,7 @@ use tandem_protocol::time::UnixMillis;
 const LAST: u64 = 253_402_300_799_999;
 
 /// A point in time that prints as RFC 3339 (`2026-07-01T12:00:00.000Z`).
-struct Rfc3339(UnixMillis);
+pub(crate) struct Rfc3339(pub(crate) UnixMillis);
 
 impl std::fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -92,6 +92,12 @@ impl Media {
         }
     }
 
+    /// The sides that have a session now, each with its worker.
+    pub(crate) fn open_sides(&self) -> impl Iterator<Item = (usize, u16)> {
+        let open = self.sides.iter().enumerate().filter(|(_, side)| side.open && side.report.is_none());
+        open.map(|(place, side)| (place, side.lease.worker))
+    }
+
     pub(crate) fn recording(&self) -> Option<&str> {
         self.recording.as_deref()
     }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use serde_json::json;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
 use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
 use tandem_protocol::time::{Instant, Now};
@@ -46,7 +45,7 @@ impl Machine for Call {
     }
 
     fn freeze(&self) -> Option<Bytes> {
-        crate::checkpoint::freeze(FORMAT, &self.checkpoint()?)
+        if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
@@ -57,7 +56,8 @@ impl Machine for Call {
 /// One leg as the actor knows it.
 struct Leg {
     id: LegId,
-    dialog: Addr<DialogActor>,
+    /// `None` once it is over.
+    dialog: Option<Addr<DialogActor>>,
     call_id: String,
     frozen: Option<Bytes>,
 }
@@ -115,7 +115,6 @@ pub struct CallActor {
     timer: Option<TimerId>,
     /// The verdict, once every leg has ended and only media reports are waited for.
     ended: Option<(b2bua::Ended, Instant)>,
-    recorded: bool,
     _guard: Guard,
 }
 
@@ -143,7 +142,6 @@ impl CallActor {
             scratch: Vec::new(),
             timer: None,
             ended: None,
-            recorded: false,
             _guard: guard,
         };
         actor.start()
@@ -166,10 +164,7 @@ impl CallActor {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
-                let mut call = Call::after_fault(&legs, now, &mut out);
-                if self.info.answered_at.is_some() {
-                    call.handle(&Input::Timeout, now, &mut out);
-                }
+                let call = Call::after_fault(&legs, now, &mut out);
                 self.shell.replace(call);
             }
         }
@@ -177,7 +172,17 @@ impl CallActor {
             self.act(output, now, ctx);
         }
         self.scratch = out;
+        self.flush_events();
         self.rearm();
+    }
+
+    /// Hands the store what has happened, if no batch has taken it along.
+    fn flush_events(&mut self) {
+        if !self.events.is_empty() {
+            let mut batch = Batch::new(Urgency::Lazy);
+            batch.events = std::mem::take(&mut self.events);
+            self.env.submit(batch);
+        }
     }
 
     fn rearm(&self) {
@@ -228,14 +233,18 @@ impl CallActor {
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
         match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
-            Some(dialog) => self.legs.push(Leg { id: leg, dialog, call_id, frozen: None }),
+            Some(dialog) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen: None }),
             None => ctx.address().tell(LegDown(leg)),
         }
     }
 
+    fn dialog(&self, leg: LegId) -> Option<&Addr<DialogActor>> {
+        self.legs.iter().find(|l| l.id == leg)?.dialog.as_ref()
+    }
+
     fn tell_leg(&self, leg: LegId, command: Command) {
-        if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
-            leg.dialog.tell(dialog::Input::Command(command));
+        if let Some(dialog) = self.dialog(leg) {
+            dialog.tell(dialog::Input::Command(command));
         }
     }
 
@@ -257,15 +266,19 @@ impl CallActor {
 
     fn put_record(&mut self, batch: &mut Batch, _now: Now) {
         // The machine as it is after this input: the shell freezes it before its outputs are released.
-        let call = self.shell.frozen().cloned();
+        let machine = self.shell.machine();
+        let call = self.shell.frozen().filter(|_| machine.is_answered()).cloned();
+        let callee = machine.callee();
         let legs = self
             .legs
             .iter()
+            .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
             .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
             .collect();
-        let record = CallRecord { info: self.info.clone(), call, legs, media: self.media.saved() };
+        // What a restart finds is a call that was answered, whether or not this process has got to say so.
+        let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
+        let record = CallRecord { info, call, legs, media: self.media.saved() };
         batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
-        self.recorded = true;
     }
 
     fn write(&self, value: Option<Bytes>) -> Write {
@@ -280,7 +293,11 @@ impl CallActor {
             self.env.metrics().unprotected_answers.increment(1);
             tracing::warn!(call = %self.id, "answered before the checkpoint was committed: a restart would lose this call");
         }
-        self.event(now, EventKind::CallAnswered, "both sides are connected");
+        tracing::debug!(call = %self.id, event = EventKind::CallAnswered.as_str());
+        let event = Event::new(now.wall, EventKind::CallAnswered, "both sides are connected").of(&self.id);
+        let callee = self.shell.machine().callee();
+        let leg = self.legs.iter().find(|leg| Some(leg.id) == callee);
+        self.events.push(self.with_sip_call_id(event, leg));
         self.media.record(&self.env, self.key, &self.id);
         if let Some(path) = self.media.recording() {
             let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);
@@ -301,9 +318,7 @@ impl CallActor {
         tracing::error!(call = %self.id, actor = kind.as_str(), panic, outcome, "an actor of a call panicked");
         let event = Event::new(now.wall, EventKind::ActorRestarted, outcome).of(&self.id);
         self.events.push(event.with("actor", kind.as_str()).with("panic", panic.to_owned()));
-        let mut batch = Batch::new(Urgency::Lazy);
-        batch.events = std::mem::take(&mut self.events);
-        self.env.submit(batch);
+        self.flush_events();
     }
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
@@ -317,36 +332,16 @@ impl CallActor {
             Some(Caller::Restored(legs)) => {
                 for (leg, frozen, call_id) in legs {
                     self.start_leg(leg, Origin::Restored(frozen.clone()), call_id, ctx);
-                    if let Some(leg) = self.legs.last_mut() {
-                        leg.frozen = Some(frozen);
+                    if let Some(known) = self.legs.iter_mut().find(|known| known.id == leg) {
+                        known.frozen = Some(frozen);
                     }
                 }
-                self.recorded = true;
                 self.media.reopen(&self.env, self.key);
                 self.media.record(&self.env, self.key, &self.id);
                 self.rearm();
             }
             None => {}
         }
-    }
-
-    fn describe(&self) -> serde_json::Value {
-        let call = self.shell.machine();
-        let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
-        json!({
-            "call_id": &*self.id,
-            "state": call.state(),
-            "from": self.info.from,
-            "to": self.info.to,
-            "trunk": self.info.trunk,
-            "start": self.info.started_at.0,
-            "answer": self.info.answered_at.map(|at| at.0),
-            "media": self.media.kind(),
-            "recording": self.media.recording(),
-            "legs": self.legs.len(),
-            "sip_call_ids": call_ids,
-            "shard": self.env.shard().0,
-        })
     }
 }
 
@@ -373,6 +368,9 @@ impl Handler<Told<FromLeg>> for CallActor {
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
             known.frozen = frozen;
         }
+        if events.is_empty() {
+            self.refresh(self.env.now());
+        }
         for event in events {
             self.feed(&Input::Leg(leg, event), ctx);
         }
@@ -394,6 +392,9 @@ impl Handler<Told<LegDown>> for CallActor {
     type Result = ();
     fn handle(&mut self, told: Told<LegDown>, ctx: &mut Context<Self>) {
         let leg = told.0.0;
+        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
+            known.dialog = None;
+        }
         self.feed(&Input::LegGone(leg), ctx);
     }
 }
@@ -455,6 +456,7 @@ impl Handler<Told<MediaEvent>> for CallActor {
                 tracing::error!(call = %self.id, why, "the recording died; the call goes on");
                 let event = Event::new(now.wall, EventKind::Recording, "the recording died").of(&self.id);
                 self.events.push(event.with("why", why));
+                self.flush_events();
             }
             MediaEvent::Granted { .. } | MediaEvent::Returned(_) => {}
         }
@@ -486,8 +488,8 @@ impl Handler<Told<AskCall>> for CallActor {
                 self.feed(&Input::Timeout, ctx);
             }
             AskCall::Inject(Some(leg), injection) => {
-                if let Some(leg) = self.legs.iter().find(|l| l.id == leg) {
-                    leg.dialog.tell(injection);
+                if let Some(dialog) = self.dialog(leg) {
+                    dialog.tell(injection);
                 }
             }
             AskCall::InjectSession(side, injection) => {

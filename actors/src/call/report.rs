@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use actix::prelude::*;
+use serde_json::json;
 use tandem_protocol::b2bua;
 use tandem_protocol::proxy_list::{self, Outcome};
 use tandem_protocol::time::Now;
 
-use super::CallActor;
+use super::{CallActor, Leg};
 use crate::cdr::{Attempt, Cdr};
 use crate::env::Tell;
 use crate::events::{Event, EventKind};
@@ -18,17 +19,51 @@ use crate::store::{Batch, Urgency};
 const REPORT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl CallActor {
+    /// Its state as the API shows it.
+    pub(super) fn describe(&self) -> serde_json::Value {
+        let call = self.shell.machine();
+        let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
+        let living = self.legs.iter().filter(|leg| leg.dialog.as_ref().is_some_and(Addr::connected));
+        let dialogs: Vec<String> = living.map(|leg| format!("dialog:{}/{}", self.id, leg.id.0)).collect();
+        let session = |(side, worker): (usize, u16)| json!({"id": format!("media_session:{}/{side}", self.id), "worker": worker});
+        json!({
+            "call_id": &*self.id,
+            "state": call.state(),
+            "from": self.info.from,
+            "to": self.info.to,
+            "trunk": self.info.trunk,
+            "start": self.info.started_at.0,
+            "answer": self.info.answered_at.map(|at| at.0),
+            "media": self.media.kind(),
+            "recording": self.media.recording(),
+            "legs": self.legs.len(),
+            "dialogs": dialogs,
+            "media_sessions": self.media.open_sides().map(session).collect::<Vec<_>>(),
+            "sip_call_ids": call_ids,
+            "shard": self.env.shard().0,
+        })
+    }
+
     /// The first events of a call, and its record as an attempt in progress.
     pub(super) fn started_events(&mut self, now: Now) {
         tracing::info!(call = %self.id, from = self.info.from, to = self.info.to, route = self.info.route, "call started");
         let started = Event::new(now.wall, EventKind::CallStarted, "an INVITE was admitted").of(&self.id);
-        self.events.push(started.with("from", self.info.from.clone()).with("to", self.info.to.clone()));
+        let started = started.with("from", self.info.from.clone()).with("to", self.info.to.clone());
+        self.events.push(self.with_sip_call_id(started, self.legs.first()));
         let decided = Event::new(now.wall, EventKind::RouteDecided, self.info.route.clone()).of(&self.id);
         self.events.push(decided.with("media", self.media.kind()));
         let mut batch = Batch::new(Urgency::Lazy);
         self.put_record(&mut batch, now);
         batch.events = std::mem::take(&mut self.events);
         self.env.submit(batch);
+    }
+
+    /// The event with the SIP Call-ID of a leg, by which `why` finds its messages once the call has ended.
+    pub(super) fn with_sip_call_id(&self, event: Event, leg: Option<&Leg>) -> Event {
+        match leg {
+            Some(leg) => event.with("sip_call_id", leg.call_id.clone()),
+            None => event,
+        }
     }
 
     /// A proxy did not take the call: the trunk learns it, the log tells it.
@@ -38,7 +73,7 @@ impl CallActor {
         tracing::info!(call = %self.id, trunk, proxy = %attempt.proxy, cause, ms = attempt.ms, "the proxy did not take the call");
         let event = Event::new(now.wall, EventKind::TrunkAttempt, cause.clone()).of(&self.id);
         let event = event.with("trunk", trunk.clone()).with("proxy", attempt.proxy.to_string());
-        self.events.push(event.with("ms", attempt.ms as i64));
+        self.events.push(self.with_sip_call_id(event.with("ms", attempt.ms as i64), self.legs.last()));
         if let Some(entry) = self.env.directory().trunk(&trunk) {
             match attempt.cause {
                 Outcome::Timeout => entry.metrics.failover_timeout.increment(1),
@@ -84,7 +119,10 @@ impl CallActor {
         let (cause, by) = (ended.cause.as_str(), ended.by.as_str());
         tracing::info!(call = %self.id, cause, ended_by = by, status = cdr.sip_status, duration_s = cdr.duration_s, "call ended");
         let event = Event::new(now.wall, EventKind::CallEnded, cause).of(&self.id);
-        self.events.push(event.with("ended_by", by).with("sip_status", i64::from(cdr.sip_status)));
+        let event = event.with("ended_by", by).with("sip_status", i64::from(cdr.sip_status));
+        // All of them, so that the messages of an ended call are found by its last event alone.
+        let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
+        self.events.push(event.with("sip_call_ids", call_ids.join(" ")));
         let mut batch = Batch::new(Urgency::Lazy);
         batch.writes.push(self.write(None));
         batch.events = std::mem::take(&mut self.events);
@@ -115,7 +153,8 @@ impl CallActor {
             end: ended.at,
             duration_s: answer.map_or(0.0, |at| ended.at.0.saturating_sub(at.0) as f64 / 1000.0),
             cause: ended.cause.as_str().to_owned(),
-            sip_status: ended.status,
+            // A caller who was answered has his 200, whatever came later.
+            sip_status: if answer.is_some() { 200 } else { ended.status },
             ended_by: ended.by.as_str().to_owned(),
             attempts: attempts
                 .iter()

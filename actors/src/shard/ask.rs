@@ -144,6 +144,7 @@ impl Handler<Told<Asked>> for Shard {
             Ask::Inject(id, injection) => Value::Bool(self.inject(&id, injection, ctx)),
             Ask::Stall(ms) => {
                 // Only an operator's chaos asks for this: it is the fault itself.
+                #[allow(clippy::disallowed_methods)]
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 Value::Bool(true)
             }

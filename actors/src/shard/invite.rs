@@ -20,16 +20,24 @@ impl Shard {
             }
             return;
         }
-        let admitted = check(invite)
-            .and_then(|()| identify(&self.env, invite, flow))
-            .and_then(|caller| admit(&self.env, &mut self.leases, invite, flow, &caller));
-        match admitted {
+        let caller = match check(invite).and_then(|()| identify(&self.env, invite, flow)) {
+            Ok(caller) => caller,
+            Err(refused) => {
+                self.note_refused(invite, flow, &refused);
+                self.refuse(invite, flow, &refused);
+                return;
+            }
+        };
+        match admit(&self.env, &mut self.leases, invite, flow, &caller) {
             Ok(admitted) => self.start_call(invite, flow, admitted, ctx),
-            Err(refused) => self.refuse_invite(invite, flow, &refused),
+            Err(refused) => {
+                self.note_refused(invite, flow, &refused);
+                self.endpoint.reply_once(invite, flow, refused.status, &refused.headers());
+            }
         }
     }
 
-    fn refuse_invite(&mut self, invite: &Message, flow: Flow, refused: &Refused) {
+    fn note_refused(&self, invite: &Message, flow: Flow, refused: &Refused) {
         self.env.metrics().refuse(refused.why);
         tracing::debug!(
             peer = %flow.remote,
@@ -38,7 +46,6 @@ impl Shard {
             reason = refused.why.as_str(),
             "INVITE refused"
         );
-        self.refuse(invite, flow, refused);
     }
 
     fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {

@@ -28,14 +28,22 @@ pub struct Restored {
     pub damaged: usize,
 }
 
+/// What the process before has left in the store.
+#[derive(Default)]
+pub struct Found {
+    /// Which shard takes which calls.
+    pub shards: Vec<(ShardId, Restore)>,
+    /// The RTP ports of those calls, which nobody else may get.
+    pub ports: Vec<u16>,
+    /// How much there was.
+    pub restored: Restored,
+}
+
 /// Reads the records of calls, closes the attempts, and says which shard takes which call.
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn read_records(
-    shared: &Shared,
-    now: Now,
-) -> Result<(Vec<(ShardId, Restore)>, Vec<u16>, Restored), StoreFault> {
+pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
     let mut per_shard: Vec<Vec<CallRecord>> = (0..shared.directory.shards()).map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     let mut found = Restored::default();
@@ -59,7 +67,7 @@ pub fn read_records(
         }
     }
     let shards = per_shard.into_iter().enumerate().map(|(n, records)| (ShardId(n as u16), Restore(records)));
-    Ok((shards.collect(), ports, found))
+    Ok(Found { shards: shards.collect(), ports, restored: found })
 }
 
 fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMillis) {
@@ -86,7 +94,8 @@ fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMil
 impl Shard {
     fn restore(&mut self, record: CallRecord, ctx: &Context<Self>) {
         let now = self.env.now();
-        let Some(machine) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
+        let Some(stored) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
+        let machine = Call::restore(stored);
         let key = record.info.key;
         let outbound = Outbound {
             from: String::new(),

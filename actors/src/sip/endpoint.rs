@@ -339,18 +339,21 @@ impl Endpoint {
 
     /// Answers a request without keeping anything: the same request gets the same answer again.
     pub(crate) fn reply(&mut self, request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) {
-        let mut response = response_to(
-            request,
-            Some(flow.remote),
-            status,
-            reason_phrase(status),
-            Some(&stateless_tag(request)),
-        );
-        for (header, value) in extra {
-            response.header(*header, value);
-        }
-        let response = response.finish(None);
+        let response = answer(request, flow, status, extra);
         self.post(flow, &response, request.method());
+    }
+
+    /// Answers a request in a transaction of its own. For one whose credentials were accepted: its nonce count is
+    /// used, so the same request that comes again must find its answer and not be judged anew.
+    pub(crate) fn reply_once(
+        &mut self,
+        request: &Message,
+        flow: Flow,
+        status: u16,
+        extra: &[(Header, &str)],
+    ) {
+        let transaction = self.accept(request, flow);
+        self.respond(transaction, status, answer(request, flow, status, extra), flow);
     }
 
     /// Sends a request in a new client transaction.
@@ -504,6 +507,15 @@ impl Endpoint {
             self.env.metrics().transactions_active.decrement(1.0);
         }
     }
+}
+
+fn answer(request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) -> Bytes {
+    let tag = stateless_tag(request);
+    let mut response = response_to(request, Some(flow.remote), status, reason_phrase(status), Some(&tag));
+    for (header, value) in extra {
+        response.header(*header, value);
+    }
+    response.finish(None)
 }
 
 /// RFC 3261 §17.2.3; without the magic cookie, RFC 2543's rule as far as it identifies a request.

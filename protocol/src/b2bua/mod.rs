@@ -328,18 +328,27 @@ impl Call {
         }
     }
 
-    /// The call as it must be found after a fault: connected, also when the answer is just about to leave. `None` before.
-    pub fn checkpoint(&self) -> Option<Call> {
+    /// True once the call is worth rebuilding after a fault: from the answer on. Before, it is ended with 500.
+    pub fn is_kept(&self) -> bool {
         match self.phase {
-            Phase::Committing | Phase::Up => {
-                let mut kept = self.clone();
-                kept.phase = Phase::Up;
-                kept.deadline = None;
-                kept.reoffer = None;
-                kept.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == self.callee);
-                Some(kept)
-            }
-            Phase::New | Phase::Hunting | Phase::Clearing | Phase::Over => None,
+            Phase::Committing | Phase::Up | Phase::Clearing | Phase::Over => true,
+            Phase::New | Phase::Hunting => false,
         }
+    }
+
+    /// True while both sides are, or are about to be, connected: what the store keeps over a restart.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.phase, Phase::Committing | Phase::Up)
+    }
+
+    /// The call as it goes on after a restart of the process: connected, also when the answer was just about to leave; what
+    /// was under way is not.
+    pub fn restore(mut stored: Call) -> Call {
+        stored.phase = Phase::Up;
+        stored.deadline = None;
+        stored.reoffer = None;
+        let callee = stored.callee;
+        stored.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == callee);
+        stored
     }
 }

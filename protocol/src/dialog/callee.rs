@@ -45,7 +45,6 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
-            acked: None,
             phase: Phase::Ended,
         };
         dialog.refresh_target(&invite);

@@ -98,7 +98,6 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
-            acked: None,
             phase: Phase::Ended,
         };
         dialog.invite(spec, None, out);
@@ -146,14 +145,14 @@ impl Dialog {
             to: spec.flow,
             timers: spec.timers,
         });
-        self.phase = Phase::Calling(Calling {
+        self.phase = Phase::Calling(Box::new(Calling {
             spec,
             branch,
             provisional: false,
             authorized,
             cancel: None,
             cancelled_until: None,
-        });
+        }));
     }
 
     pub(super) fn invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
@@ -288,11 +287,8 @@ impl Dialog {
             self.reoffer_response(response, out);
         } else if (200..300).contains(&status) {
             if response.to_tag() == self.remote_tag.as_deref() {
-                if let Some((cseq, ack)) = &self.acked
-                    && *cseq == response.cseq()
-                {
-                    out.push(Output::Ack { message: ack.clone(), to: self.next_hop() });
-                }
+                // Its ACK was lost. It may be an earlier INVITE's: a re-INVITE does not wait for the peer to have the ACK.
+                self.acknowledge(response.cseq(), out);
             } else {
                 self.end_other_branch(response, out);
             }

@@ -16,6 +16,10 @@ impl Dialog {
             out.push(self.respond(&pending, 481, None, &[]));
             return;
         }
+        if self.is_over() && request.method() != Method::Bye {
+            out.push(self.respond(&pending, 481, None, &[]));
+            return;
+        }
         let in_order = self.remote_cseq.is_none_or(|last| request.cseq() > last);
         if !in_order {
             // §12.2.2: out of order.
@@ -155,7 +159,7 @@ impl Dialog {
         self.in_dialog_request(Method::Bye, None, &reason, out);
     }
 
-    /// The ACK of a 2xx to the INVITE numbered `cseq`, kept for its repetitions.
+    /// The ACK of a 2xx to the INVITE numbered `cseq`.
     pub(super) fn acknowledge(&mut self, cseq: u32, out: &mut Vec<Output>) {
         let branch = self.next_branch();
         let (uri, routes) = self.request_line();
@@ -164,8 +168,6 @@ impl Dialog {
         for route in &routes {
             message.header(Header::Route, route);
         }
-        let message = message.finish(None);
-        self.acked = Some((cseq, message.clone()));
-        out.push(Output::Ack { message, to: self.next_hop() });
+        out.push(Output::Ack { message: message.finish(None), to: self.next_hop() });
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Verbs: [`Dialog::incoming`] and [`Dialog::calling`] begin one; [`Dialog::handle`] takes what came from the peer, what the call
 //! commands and the passing of time, and pushes [`Output`]s; [`Dialog::deadline`] says when it wants to be told the time;
-//! [`Dialog::checkpoint`] and [`Dialog::restore`] carry an established dialog over a panic or a restart.
+//! an established dialog is carried over a panic as it is, and over a restart by [`Dialog::restore`].
 //!
 //! A 2xx is retransmitted here until its ACK comes (§13.3.1.4), and acknowledged here each time it comes (§13.2.2.4): the
 //! transactions of RFC 6026 leave both to their user.
@@ -266,7 +266,7 @@ enum Phase {
     /// The 200 is written and held.
     AnswerHeld(Pending, Bytes),
     /// Our INVITE waits for its final response.
-    Calling(caller::Calling),
+    Calling(Box<caller::Calling>),
     /// Both sides have agreed.
     Confirmed,
     /// Our BYE waits for its answer.
@@ -302,8 +302,6 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
-    /// The last ACK for a 2xx, with its INVITE's CSeq: sent again when the 2xx comes again.
-    acked: Option<(u32, Bytes)>,
 }
 
 impl Dialog {
@@ -433,40 +431,39 @@ impl Dialog {
         self.repeat_answer(now, out);
     }
 
-    /// The dialog as it must be found after a fault: established, with the 200 that is about to leave counted as sent.
-    /// `None` while there is nothing worth keeping.
-    pub fn checkpoint(&self) -> Option<Dialog> {
-        let mut kept = self.clone();
+    /// True once the dialog is worth rebuilding after a fault: from our held 200, or the peer's, on. Before, it is ended.
+    pub fn is_kept(&self) -> bool {
         match &self.phase {
-            Phase::Confirmed => {}
-            Phase::AnswerHeld(pending, message) => {
-                kept.unacknowledged = Some(Unacknowledged {
-                    transaction: pending.transaction,
-                    message: message.clone(),
-                    to: pending.source,
-                    cseq: pending.request.cseq(),
-                    interval: self.local.timers.t1,
-                    next: Instant::default(),
-                    give_up: Instant::default(),
-                });
-            }
-            Phase::Incoming(_) | Phase::Calling(_) | Phase::Closing | Phase::Ended => return None,
+            Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing | Phase::Ended => true,
+            Phase::Incoming(_) | Phase::Calling(_) => false,
         }
-        kept.phase = Phase::Confirmed;
-        kept.reoffered = None;
-        kept.reoffering = None;
-        Some(kept)
     }
 
-    /// An established dialog from its checkpoint. Its clock starts anew: a 200 not yet acknowledged is repeated at once.
-    pub fn restore(mut checkpoint: Dialog, now: Now) -> Dialog {
-        checkpoint.local_cseq += RESTORED_CSEQ_GAP;
-        checkpoint.sent += RESTORED_CSEQ_GAP;
-        if let Some(answer) = &mut checkpoint.unacknowledged {
-            answer.interval = checkpoint.local.timers.t1;
-            answer.next = now.mono;
-            answer.give_up = now.mono + checkpoint.local.timers.t1 * 64;
+    /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
+    /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once.
+    pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
+        let t1 = stored.local.timers.t1;
+        if let Phase::AnswerHeld(pending, message) = &stored.phase {
+            stored.unacknowledged = Some(Unacknowledged {
+                transaction: pending.transaction,
+                message: message.clone(),
+                to: pending.source,
+                cseq: pending.request.cseq(),
+                interval: t1,
+                next: now.mono,
+                give_up: now.mono,
+            });
         }
-        checkpoint
+        stored.phase = Phase::Confirmed;
+        stored.reoffered = None;
+        stored.reoffering = None;
+        stored.local_cseq += RESTORED_CSEQ_GAP;
+        stored.sent += RESTORED_CSEQ_GAP;
+        if let Some(answer) = &mut stored.unacknowledged {
+            answer.interval = t1;
+            answer.next = now.mono;
+            answer.give_up = now.mono + t1 * 64;
+        }
+        stored
     }
 }

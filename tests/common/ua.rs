@@ -1,0 +1,344 @@
+//! A user agent on a plain socket: it says exactly what the test tells it to.
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::digest::Challenge;
+use super::{Engine, Msg, SOON};
+
+static UNIQUE: AtomicU64 = AtomicU64::new(1);
+
+/// A token that no other message of this process has.
+pub(crate) fn token() -> String {
+    format!("{:x}x{:x}", std::process::id(), UNIQUE.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A session description with one audio line.
+pub(crate) fn sdp(media: SocketAddr, formats: &str) -> String {
+    let ip = media.ip();
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP {formats}\r\n",
+        media.port()
+    )
+}
+
+/// One socket, one user.
+pub(crate) struct Ua {
+    socket: UdpSocket,
+    pub(crate) server: SocketAddr,
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+/// One dialog, or what is to become one, as this end sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Leg {
+    pub(crate) call_id: String,
+    /// Our From (To in what the peer sends), with tag.
+    pub(crate) local: String,
+    /// The peer's.
+    pub(crate) remote: String,
+    /// Where requests go: Request-URI.
+    pub(crate) target: String,
+    /// The CSeq of our last request.
+    pub(crate) cseq: u32,
+    /// The branch of our last INVITE.
+    pub(crate) branch: String,
+    /// The Request-URI of our last INVITE.
+    pub(crate) invite_uri: String,
+    /// Our last INVITE, to be sent again as it is.
+    pub(crate) invite: String,
+}
+
+impl Ua {
+    /// A phone of `engine`'s station `user`, whose password is `user` with "secret-" before it.
+    pub(crate) fn new(engine: &Engine, user: &str) -> Ua {
+        Ua::at(engine, user, engine.peer().into())
+    }
+
+    /// The same at another address.
+    pub(crate) fn at(engine: &Engine, user: &str, ip: IpAddr) -> Ua {
+        let socket = UdpSocket::bind((ip, 0)).expect("a port");
+        Ua { socket, server: engine.sip, user: user.to_owned(), password: format!("secret-{user}") }
+    }
+
+    /// A server or phone on a given port.
+    pub(crate) fn on(engine: &Engine, user: &str, address: SocketAddr) -> Ua {
+        let socket = UdpSocket::bind(address).expect("the port");
+        Ua { socket, server: engine.sip, user: user.to_owned(), password: format!("secret-{user}") }
+    }
+
+    /// Its address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.socket.local_addr().expect("an address")
+    }
+
+    /// Its SIP URI.
+    pub(crate) fn contact(&self) -> String {
+        format!("sip:{}@{}", self.user, self.local())
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) {
+        self.socket.send_to(bytes.as_ref(), self.server).expect("sent");
+    }
+
+    /// The next message that comes within `limit`; keep-alives are no messages.
+    pub(crate) fn receive(&self, limit: Duration) -> Option<Msg> {
+        let deadline = Instant::now() + limit;
+        let mut buffer = vec![0; 65_535];
+        loop {
+            let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+            self.socket.set_read_timeout(Some(left)).expect("a timeout");
+            let length = match self.socket.recv(&mut buffer) {
+                Ok(length) => length,
+                // ECONNREFUSED of an engine that was killed.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                Err(_) => return None,
+            };
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if !text.trim().is_empty() {
+                return Some(Msg { text });
+            }
+        }
+    }
+
+    /// Waits for a message that `pick` accepts; others are dropped.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {
+        let deadline = Instant::now() + SOON;
+        let mut seen = Vec::new();
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            match self.receive(left) {
+                Some(message) if pick(&message) => return message,
+                Some(message) => seen.push(message.first_line().to_owned()),
+                None => break,
+            }
+        }
+        panic!("{} got no {what}; meanwhile: {seen:?}", self.user);
+    }
+
+    /// Waits for a request of this method.
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str) -> Msg {
+        self.wait(method, |message| message.is(method))
+    }
+
+    /// Waits for a response of this status to this method.
+    #[track_caller]
+    pub(crate) fn response(&self, method: &str, status: u16) -> Msg {
+        self.wait(&format!("{status} to {method}"), |message| message.answers(method, status))
+    }
+
+    /// Waits for the final response to this method.
+    #[track_caller]
+    pub(crate) fn final_response(&self, method: &str) -> Msg {
+        self.wait(&format!("final response to {method}"), |message| {
+            message.status().is_some_and(|status| status >= 200) && message.method() == method
+        })
+    }
+
+    /// A request as text. `headers` are whole lines, each with its line end.
+    pub(crate) fn text(
+        &self,
+        leg: &Leg,
+        method: &str,
+        uri: &str,
+        branch: &str,
+        headers: &str,
+        body: &str,
+    ) -> String {
+        let (local, length) = (self.local(), body.len());
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch={branch};rport\r\nMax-Forwards: 70\r\n\
+             From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} {method}\r\nContact: <{}>\r\n{headers}{kind}\
+             Content-Length: {length}\r\n\r\n{body}",
+            leg.local,
+            leg.remote,
+            leg.call_id,
+            leg.cseq,
+            self.contact()
+        )
+    }
+
+    /// What a new call or registration begins with.
+    pub(crate) fn leg(&self, number: &str) -> Leg {
+        let domain = self.server.ip();
+        Leg {
+            call_id: format!("{}@test", token()),
+            local: format!("<sip:{}@{domain}>;tag={}", self.user, token()),
+            remote: format!("<sip:{number}@{domain}>"),
+            target: format!("sip:{number}@{domain}"),
+            cseq: 0,
+            branch: String::new(),
+            invite_uri: String::new(),
+            invite: String::new(),
+        }
+    }
+
+    /// Sends the next request of a dialog.
+    pub(crate) fn next(&self, leg: &mut Leg, method: &str, headers: &str, body: &str) {
+        leg.cseq += 1;
+        let branch = format!("z9hG4bK{}", token());
+        let text = self.text(leg, method, &leg.target, &branch, headers, body);
+        if method == "INVITE" {
+            leg.branch = branch;
+            leg.invite_uri = leg.target.clone();
+            leg.invite = text.clone();
+        }
+        self.send(text);
+    }
+
+    /// Calls, and answers the challenge. The next message is the first response to the INVITE with credentials.
+    #[track_caller]
+    pub(crate) fn call(&self, number: &str, sdp: &str) -> Leg {
+        self.call_with(number, "", sdp)
+    }
+
+    /// [`Ua::call`] with more headers.
+    #[track_caller]
+    pub(crate) fn call_with(&self, number: &str, headers: &str, sdp: &str) -> Leg {
+        let mut leg = self.leg(number);
+        self.next(&mut leg, "INVITE", headers, sdp);
+        let challenge = self.response("INVITE", 401);
+        self.ack(&leg, &challenge);
+        let challenge = Challenge::parse(challenge.header("WWW-Authenticate"));
+        let answer = challenge.answer(&self.user, &self.password, "INVITE", &leg.target, 1);
+        self.next(&mut leg, "INVITE", &format!("{headers}Authorization: {answer}\r\n"), sdp);
+        leg
+    }
+
+    /// Acknowledges a final response to our INVITE: within the transaction a refusal, on its own a 2xx.
+    pub(crate) fn ack(&self, leg: &Leg, response: &Msg) {
+        let mut ack = leg.clone();
+        ack.cseq = response.cseq();
+        ack.remote = response.header("To").to_owned();
+        let text = if response.status().is_some_and(|status| status < 300) {
+            self.text(&ack, "ACK", &response.contact(), &format!("z9hG4bK{}", token()), "", "")
+        } else {
+            self.text(&ack, "ACK", &leg.invite_uri, &leg.branch, "", "")
+        };
+        self.send(text);
+    }
+
+    /// Waits for the 200 to our INVITE, acknowledges it, and makes the leg a dialog.
+    #[track_caller]
+    pub(crate) fn established(&self, leg: &mut Leg) -> Msg {
+        let answer = self.response("INVITE", 200);
+        self.ack(leg, &answer);
+        leg.remote = answer.header("To").to_owned();
+        leg.target = answer.contact();
+        answer
+    }
+
+    /// Waits for the refusal of our INVITE and acknowledges it.
+    #[track_caller]
+    pub(crate) fn refused(&self, leg: &Leg) -> Msg {
+        let answer = self.final_response("INVITE");
+        assert!(answer.status().is_some_and(|status| status >= 300), "{answer:?}");
+        self.ack(leg, &answer);
+        answer
+    }
+
+    /// Cancels our last INVITE.
+    pub(crate) fn cancel(&self, leg: &Leg) {
+        self.send(self.text(leg, "CANCEL", &leg.invite_uri, &leg.branch, "", ""));
+    }
+
+    /// Ends the dialog and waits for the 200.
+    #[track_caller]
+    pub(crate) fn hang_up(&self, leg: &mut Leg) {
+        self.next(leg, "BYE", "", "");
+        self.response("BYE", 200);
+    }
+
+    /// Registers `contacts` (Contact values; none is our own) and gives the final response.
+    #[track_caller]
+    pub(crate) fn register(&self, contacts: &[&str], headers: &str) -> Msg {
+        let mut leg = self.registration();
+        let first = self.register_once(&mut leg, contacts, headers);
+        if first.status() != Some(401) {
+            return first;
+        }
+        let challenge = Challenge::parse(first.header("WWW-Authenticate"));
+        let answer = challenge.answer(&self.user, &self.password, "REGISTER", &leg.target, 1);
+        self.register_once(&mut leg, contacts, &format!("{headers}Authorization: {answer}\r\n"))
+    }
+
+    /// A registration that has not begun.
+    pub(crate) fn registration(&self) -> Leg {
+        let mut leg = self.leg(&self.user);
+        leg.target = format!("sip:{}", self.server.ip());
+        leg
+    }
+
+    /// Sends one REGISTER and gives its final response.
+    #[track_caller]
+    pub(crate) fn register_once(&self, leg: &mut Leg, contacts: &[&str], headers: &str) -> Msg {
+        leg.cseq += 1;
+        let branch = format!("z9hG4bK{}", token());
+        let text = self.text(leg, "REGISTER", &leg.target, &branch, headers, "");
+        // The request of everything else has its own Contact; this one has those that are asked for.
+        let own = format!("Contact: <{}>\r\n", self.contact());
+        let asked: String = contacts.iter().map(|contact| format!("Contact: {contact}\r\n")).collect();
+        self.send(if contacts.is_empty() { text } else { text.replacen(&own, &asked, 1) });
+        self.final_response("REGISTER")
+    }
+
+    /// Registers its own contact for ten minutes.
+    #[track_caller]
+    pub(crate) fn registered(self) -> Ua {
+        let answer = self.register(&[], "Expires: 600\r\n");
+        assert_eq!(answer.status(), Some(200), "{answer:?}");
+        self
+    }
+
+    /// Answers a request. `tag` is our To tag, if it is to have one.
+    pub(crate) fn respond(&self, request: &Msg, status: &str, tag: &str, headers: &str, body: &str) {
+        let mut text = format!("SIP/2.0 {status}\r\n");
+        for via in request.headers("Via") {
+            text += &format!("Via: {via}\r\n");
+        }
+        let to = request.header("To");
+        let to =
+            if tag.is_empty() || to.contains(";tag=") { to.to_owned() } else { format!("{to};tag={tag}") };
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        text += &format!(
+            "From: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: <{}>\r\n{headers}{kind}Content-Length: {}\r\n\r\n{body}",
+            request.header("From"),
+            request.header("Call-ID"),
+            request.header("CSeq"),
+            self.contact(),
+            body.len()
+        );
+        self.send(text);
+    }
+
+    /// The leg that an INVITE to us makes.
+    pub(crate) fn leg_of(&self, invite: &Msg, tag: &str) -> Leg {
+        Leg {
+            call_id: invite.header("Call-ID").to_owned(),
+            local: format!("{};tag={tag}", invite.header("To")),
+            remote: invite.header("From").to_owned(),
+            target: invite.contact(),
+            cseq: 100,
+            branch: String::new(),
+            invite_uri: String::new(),
+            invite: String::new(),
+        }
+    }
+
+    /// Answers an INVITE with 200 and waits for its ACK.
+    #[track_caller]
+    pub(crate) fn answer(&self, invite: &Msg, sdp: &str) -> Leg {
+        let tag = token();
+        self.respond(invite, "200 OK", &tag, "", sdp);
+        self.request("ACK");
+        self.leg_of(invite, &tag)
+    }
+}

@@ -1,0 +1,143 @@
+//! `kill -9` and a restart: what callers notice of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::engine::stations;
+use common::phone::{assert_heard, connect, pair};
+use common::{Engine, Sipp, Ua, sdp, so, within};
+use tandem_phone::{Command, Event};
+
+/// How many calls are up when the engine is killed.
+const CALLS: u32 = 50;
+/// Ready again within this.
+const READY: Duration = Duration::from_secs(2);
+
+/// Calls come from {peer}:5090 and {peer}:5091, and go to {peer}:5070 (7...) and {peer}:5071 (8...).
+const TRUNKS: &str = r#"
+[[trunk]]
+name = "in"
+proxies = ["{peer}:5090", "{peer}:5091"]
+[[trunk]]
+name = "seven"
+proxies = ["{peer}:5070"]
+[[trunk]]
+name = "eight"
+proxies = ["{peer}:5071"]
+[[dial_plan.pattern]]
+pattern = "7X!"
+target = "trunk:seven"
+[[dial_plan.pattern]]
+pattern = "8X!"
+target = "trunk:eight"
+"#;
+
+#[test]
+fn calls_survive_kill_9_and_either_side_can_end_them() {
+    let mut engine = Engine::start(TRUNKS);
+    let peer = engine.peer();
+    let half = (CALLS / 2).to_string();
+    let (talk, many) = (["-d", "8000"], ["-m", half.as_str(), "-r", "50"]);
+    let at = |port: u16| (peer, port).into();
+    let sevens = Sipp::start(&engine, "uas", at(5070), &["-m", &half]);
+    let eights = Sipp::start(&engine, "uas_hangs_up", at(5071), &[&["-m", &half], &talk[..]].concat());
+    let to_seven = Sipp::start(&engine, "uac", at(5090), &[&["-s", "7001"], &many[..], &talk[..]].concat());
+    let to_eight = Sipp::start(&engine, "uac_waits", at(5091), &[&["-s", "8001"], &many[..]].concat());
+    within(Duration::from_secs(6), "every call up", || {
+        let calls = engine.calls();
+        so(calls.len() == CALLS as usize && calls.iter().all(|call| call["state"] == "up"))
+    });
+    engine.kill9();
+    let took = engine.restart();
+    assert!(took < READY, "{took:?}");
+    assert_eq!(engine.metric("tandem_calls_active", &[]), f64::from(CALLS));
+    for sipp in [to_seven, to_eight, sevens, eights] {
+        sipp.passes();
+    }
+    engine.quiet();
+    let cdrs = engine.wait_cdrs(CALLS as usize);
+    let ended_by =
+        |side: &str| cdrs.iter().filter(|cdr| cdr["cause"] == "normal" && cdr["ended_by"] == side).count();
+    assert_eq!((ended_by("caller"), ended_by("callee")), (25, 25), "{cdrs:#?}");
+    for cdr in &cdrs {
+        let seconds = cdr["duration_s"].as_f64().unwrap();
+        assert!((7.0..16.0).contains(&seconds), "the time before the restart counts: {cdr:#}");
+        assert!(cdr["trunk"].is_string() && cdr["proxy"].is_string(), "{cdr:#}");
+    }
+}
+
+#[test]
+fn the_sound_goes_on_through_the_same_ports() {
+    let mut engine = Engine::start(&stations(&["1001", "1002"]));
+    let (mut a, mut b) = pair(&engine, "1001", "1002");
+    let call = a.dial("1002");
+    let (_, to_a) = a.answered();
+    let (other, to_b) = b.answered();
+    a.listen(50);
+    b.listen(50);
+    engine.kill9();
+    let took = engine.restart();
+    assert!(took < READY, "{took:?}");
+    let (by_a, by_b) = (a.heard().packets, b.heard().packets);
+    a.listen(by_a + 105);
+    b.listen(by_b + 105);
+    // A re-INVITE of either side works, and names the ports from before.
+    for (phone, call, media) in [(&mut a, call, to_a), (&mut b, other, to_b)] {
+        phone.command(Command::ReInvite(call));
+        let changed = phone.wait(|event| {
+            matches!(event, Event::MediaChanged { .. } | Event::ReInviteFailed { .. } | Event::Ended { .. })
+        });
+        assert!(
+            matches!(changed, Event::MediaChanged { remote_media, .. } if remote_media == media),
+            "{changed:?} instead of {media}"
+        );
+    }
+    b.command(Command::Hangup(other));
+    assert_eq!((a.ended(), b.ended()), ((false, None), (true, Some(200))));
+    let cdr = engine.cdr("normal", 200, "callee");
+    assert_eq!(cdr["legs"].as_array().map(Vec::len), Some(2), "{cdr:#}");
+    // What comes after the restart is the same voice.
+    assert!(a.heard().recognised > Some(0.4) && b.heard().recognised > Some(0.4));
+    engine.quiet();
+}
+
+#[test]
+fn an_attempt_in_progress_gets_a_record_with_cause_restart() {
+    let mut engine = Engine::start(&stations(&["1001", "1002"]));
+    let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
+    a.call("1002", &sdp(a.local(), "0"));
+    let invite = b.request("INVITE");
+    b.respond(&invite, "180 Ringing", "bob", "", "");
+    let id = engine.call_in("ringing");
+    // Its record is lazy: committed within 50 ms.
+    common::eventually("the attempt in the log of events", || {
+        let events = engine.api("GET", "/api/v1/events?from=0").to_string();
+        so(events.contains(&id) && events.contains("call.ringing"))
+    });
+    engine.kill9();
+    engine.restart();
+    let cdr = engine.wait_cdrs(1).remove(0);
+    assert_eq!((&cdr["call_id"], &cdr["cause"]), (&id.into(), &"restart".into()), "{cdr:#}");
+    assert!(cdr["answer"].is_null(), "{cdr:#}");
+    assert_eq!(engine.metric("tandem_calls_active", &[]), 0.0);
+}
+
+#[test]
+fn new_calls_work_after_a_restart_and_old_records_stay() {
+    let mut engine = Engine::start(&stations(&["1001", "1002"]));
+    let (mut a, mut b) = pair(&engine, "1001", "1002");
+    for round in 1..=3 {
+        let (call, _) = connect(&mut a, &mut b);
+        a.listen(105);
+        a.command(Command::Hangup(call));
+        assert_eq!((a.ended(), b.ended()), ((true, Some(200)), (false, None)));
+        assert_heard(&a.heard());
+        engine.wait_cdrs(round);
+        engine.kill9();
+        engine.restart();
+        assert_eq!(engine.cdrs().len(), round, "no record is lost or doubled");
+    }
+}

@@ -1,0 +1,241 @@
+//! The engine under test: its settings, and one life of it from start to kill.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use tandem_actors::config::{
+    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, Service, ServiceKind, Station,
+    Trunk,
+};
+use tandem_actors::directory::Directory;
+use tandem_actors::engine::Engine;
+use tandem_actors::env::{Env, Shared, Tell};
+use tandem_actors::ids::{Names, ShardId};
+use tandem_actors::metrics::{Metrics, Registry};
+use tandem_actors::shard::{Found, Restored, Shard, read_records};
+use tandem_actors::station::read_bindings;
+use tandem_actors::store::Bucket;
+use tandem_actors::supervisor::Census;
+use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
+use tandem_protocol::dialog::Credentials;
+use tandem_protocol::digest::{NonceSigner, NonceWindows, Secret};
+use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::time::{Instant, Now, UnixMillis};
+use tandem_protocol::transaction::Timers;
+
+use crate::gauges::Gauges;
+use crate::media::SimMedia;
+use crate::rng::Rng;
+use crate::seams::SimSeams;
+use crate::store::{Disk, SimStore};
+use crate::world::World;
+
+/// The engine's SIP address.
+pub(crate) const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 5060);
+/// The engine's media address.
+pub(crate) const MEDIA_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// No way leads there.
+pub(crate) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
+/// The provider with whom the engine registers.
+pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 3, 0, 1)), 5060);
+/// The domain of the stations.
+pub(crate) const DOMAIN: &str = "tandem.test";
+/// How many stations there are; the last one is never registered.
+pub(crate) const STATIONS: usize = 32;
+/// The password of every station.
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// The name and number of a station.
+pub(crate) fn station(index: usize) -> String {
+    format!("{}", 1000 + index)
+}
+
+/// The proxies of trunk `a`: all answer. Those of `b`: the first is switched off, the second cannot be reached.
+pub(crate) fn proxies(trunk: char) -> Vec<SocketAddr> {
+    match trunk {
+        'a' => (0..3).map(|n| SocketAddr::from(([10, 2, 0, 1 + n], 5060))).collect(),
+        _ => vec![
+            SocketAddr::from(([10, 2, 1, 1], 5060)),
+            SocketAddr::new(NOWHERE, 5060),
+            SocketAddr::from(([10, 2, 1, 2], 5060)),
+        ],
+    }
+}
+
+fn stations() -> Vec<Station> {
+    (0..STATIONS)
+        .map(|index| Station {
+            name: station(index).into(),
+            extension: station(index),
+            secret: Some(Secret::Password(PASSWORD.to_owned())),
+            calling_search_space: None,
+            media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
+            record: index % 8 == 0,
+            ring_timeout: Duration::from_secs(20),
+            max_contacts: 3,
+            max_calls: if index == 5 { 2 } else { 0 },
+        })
+        .collect()
+}
+
+fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
+    // Trunk b gives a silent proxy up after 4 s.
+    let mut timers = Timers::default();
+    if name == 'b' {
+        timers.give_up = Duration::from_secs(4);
+    }
+    Trunk {
+        name: name.to_string().into(),
+        listener: 0,
+        proxies: proxies(name),
+        accept_from: Vec::new(),
+        calling_search_space: None,
+        selection,
+        timers,
+        retryable: RetryableCodes::default(),
+        max_calls: 0,
+        media,
+        record: false,
+        credentials: None,
+    }
+}
+
+fn dial_plan() -> DialPlan {
+    let mut patterns: Vec<Pattern> =
+        (0..STATIONS).map(|n| Pattern::new(station(n), Target::Station(station(n)))).collect();
+    patterns.push(Pattern::new("*43", Target::Service("echo".into())));
+    patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
+    patterns.push(Pattern::new("97.!", Target::Trunk("b".into())));
+    patterns.push(Pattern::new("5550", Target::Reject(603)));
+    let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
+    DialPlan::new(spec).expect("the plan is sound")
+}
+
+fn config(world: &World) -> EngineConfig {
+    let plan = world.plan();
+    EngineConfig {
+        node: "sim".into(),
+        domains: vec![DOMAIN.into()],
+        realm: "tandem".into(),
+        shards: plan.shards,
+        sip_trace_bytes: 100_000,
+        listeners: vec![Listener {
+            name: "udp".into(),
+            address: LISTENER,
+            external: LISTENER,
+            timers: Timers::default(),
+        }],
+        stations: stations(),
+        trunks: vec![
+            trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
+            trunk('b', Selection::Priority, MediaPath::Anchored),
+        ],
+        registration_groups: vec![RegistrationGroup {
+            name: "provider".into(),
+            listener: 0,
+            registrar: PROVIDER,
+            domain: "provider.test".into(),
+            credentials: Credentials { username: "tandem".into(), password: "secret".into() },
+            expires: Duration::from_secs(120),
+        }],
+        services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
+        dial_plan: dial_plan(),
+        media: Media {
+            address: MEDIA_IP.into(),
+            external: MEDIA_IP.into(),
+            ports: (20_000, 39_999),
+            workers: plan.workers,
+            rtp_timeout: Duration::from_secs(60),
+            recording_dir: "/nowhere".into(),
+        },
+        registrar: Registrar {
+            min_expires: Duration::from_secs(30),
+            max_expires: Duration::from_secs(600),
+            default_expires: Duration::from_secs(60),
+        },
+        keepalive: if plan.keepalive { Duration::from_secs(25) } else { Duration::ZERO },
+        chaos: false,
+    }
+}
+
+/// One life of the engine.
+pub(crate) struct Life {
+    pub(crate) epoch: u32,
+    pub(crate) shards: Vec<Addr<Shard>>,
+    pub(crate) engine: Engine,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<SimStore>,
+    pub(crate) media: Rc<RefCell<SimMedia>>,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) restored: Restored,
+    /// When each shard wants to be woken.
+    pub(crate) wakes: Vec<Rc<Cell<Option<u64>>>>,
+    /// When the store commits next.
+    pub(crate) commit_at: Option<u64>,
+}
+
+impl Life {
+    /// Starts the engine from what is on the disk.
+    pub(crate) fn begin(world: &World, disk: &Arc<Mutex<Disk>>) -> Life {
+        let epoch = world.epoch() + 1;
+        world.set_epoch(epoch);
+        let seed = world.plan().seed ^ (u64::from(epoch) << 32);
+        let now = Now { mono: Instant(0), wall: UnixMillis(world.wall_ms()) };
+        let gauges = Arc::new(Gauges::default());
+        let metrics = Metrics::new(Registry::new(gauges.clone()));
+        let config = config(world);
+        let nonces = NonceSigner::new([epoch as u8; 32], now.wall);
+        let windows = NonceWindows::new(4096, Duration::from_secs(300));
+        let store = Arc::new(SimStore::new(disk.clone()));
+        let shared = Arc::new(Shared {
+            directory: Directory::new(&config, &metrics, nonces, windows),
+            names: Names::new(&config.node),
+            placement_key: world.plan().seed,
+            config,
+            store: store.clone(),
+            metrics,
+            census: Census::default(),
+        });
+        restore_bindings(&shared, now.wall);
+        let Found { shards: records, ports, restored } =
+            read_records(&shared, now).expect("the disk can be read");
+        let media = Rc::new(RefCell::new(SimMedia::new(world, &ports)));
+        let mut shards = Vec::new();
+        let wakes: Vec<Rc<Cell<Option<u64>>>> = (0..world.plan().shards).map(|_| Rc::default()).collect();
+        for shard in 0..world.plan().shards {
+            let seams = SimSeams {
+                world: world.clone(),
+                epoch,
+                shard,
+                began: world.now(),
+                rng: RefCell::new(Rng::new(seed, 10 + u64::from(shard))),
+                chance: RefCell::new(Rng::new(seed, 30 + u64::from(shard))),
+                media: media.clone(),
+                wake: wakes[usize::from(shard)].clone(),
+            };
+            let env = Env::new(ShardId(shard), shared.clone(), Box::new(seams));
+            shards.push(Shard::new(env).start());
+        }
+        for (shard, records) in records {
+            shards[usize::from(shard.0)].tell(records);
+        }
+        let engine = Engine::new(shards.clone(), shared.clone());
+        Life { epoch, shards, engine, shared, store, media, gauges, restored, wakes, commit_at: None }
+    }
+}
+
+fn restore_bindings(shared: &Shared, now: UnixMillis) {
+    let mut restored = 0;
+    for entry in shared.store.scan(Bucket::Bindings).expect("the disk can be read") {
+        let Some(station) = shared.directory.station(&entry.key) else { continue };
+        let mut bindings = read_bindings(&entry.value).expect("bindings can be read");
+        bindings.retain(|binding| binding.expires_at > now);
+        restored += bindings.len();
+        station.publish(bindings);
+    }
+    shared.metrics.registrations_active.set(restored as f64);
+}

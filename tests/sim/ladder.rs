@@ -1,0 +1,56 @@
+//! What a person needs to see of a call that went wrong.
+
+use std::fmt::Write as _;
+
+use tandem_protocol::message::framing::peek_call_id;
+
+use crate::world::{Fate, Line, World};
+
+/// A time, in seconds.
+pub(crate) fn time(us: u64) -> String {
+    format!("{:>4}.{:06}", us / 1_000_000, us % 1_000_000)
+}
+
+fn header<'a>(text: &'a str, names: [&str; 2]) -> &'a str {
+    text.lines()
+        .find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            names.iter().any(|n| n.eq_ignore_ascii_case(name.trim())).then(|| value.trim())
+        })
+        .unwrap_or("")
+}
+
+/// One line of a ladder.
+pub(crate) fn render(line: &Line) -> String {
+    let text = String::from_utf8_lossy(&line.bytes);
+    let fate = match line.fate {
+        Fate::Sent => "",
+        Fate::Lost => "  (lost)",
+        Fate::Doubled => "  (doubled)",
+    };
+    format!(
+        "{} {:>14} -> {:<14} {:<44} {:<12} {}{fate}",
+        time(line.at),
+        line.from.to_string(),
+        line.to.to_string(),
+        text.lines().next().unwrap_or_default(),
+        header(&text, ["CSeq", "CSeq"]),
+        header(&text, ["Call-ID", "i"]),
+    )
+}
+
+/// The last `count` messages of a call.
+pub(crate) fn of_call(world: &World, call_ids: &[String], count: usize) -> String {
+    let ours = |line: &&Line| {
+        peek_call_id(&line.bytes).is_some_and(|id| call_ids.iter().any(|wanted| wanted.as_bytes() == id))
+    };
+    world.with_lines(|lines| {
+        let found: Vec<&Line> = lines.iter().filter(ours).collect();
+        let skip = found.len().saturating_sub(count);
+        let mut out = String::new();
+        for line in &found[skip..] {
+            let _ = writeln!(out, "    {}", render(line));
+        }
+        out
+    })
+}

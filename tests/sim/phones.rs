@@ -1,0 +1,165 @@
+//! The phones of a run, each on an address of its own, and the wires between them and the network.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig};
+use tandem_protocol::message::framing::peek_call_id;
+
+use crate::engine::{DOMAIN, LISTENER, PASSWORD, STATIONS, proxies, station};
+use crate::world::{self, World};
+
+/// What a phone is in the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A station of the engine; registers.
+    Station,
+    /// A proxy of a trunk.
+    Proxy,
+    /// Has a station's name and a wrong password.
+    Impostor,
+    /// Has a name that nobody knows.
+    Stranger,
+}
+
+/// One phone.
+pub(crate) struct Handset {
+    pub(crate) phone: Phone,
+    pub(crate) kind: Kind,
+    pub(crate) user: String,
+    timer: Option<Duration>,
+}
+
+/// All phones.
+pub(crate) struct Phones {
+    pub(crate) handsets: Vec<Handset>,
+    by_address: BTreeMap<SocketAddr, usize>,
+    /// The Call-ID of what a phone is hearing, or has just said.
+    pub(crate) call_id: Option<String>,
+}
+
+fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind) -> PhoneConfig {
+    let media = SocketAddr::new(local.ip(), 40_000);
+    PhoneConfig {
+        user: user.to_owned(),
+        auth_user: None,
+        password: match kind {
+            Kind::Station => Some(PASSWORD.to_owned()),
+            Kind::Impostor | Kind::Stranger => Some("guessed".to_owned()),
+            Kind::Proxy => None,
+        },
+        domain: if kind == Kind::Proxy { "carrier.test".to_owned() } else { DOMAIN.to_owned() },
+        display: None,
+        local,
+        media,
+        server: LISTENER,
+        seed: world.plan().seed ^ (index as u64 + 1).wrapping_mul(0x9E37_79B9),
+        expires: 60,
+        auto: AutoAnswer::Manual,
+        t1: Duration::from_millis(500),
+        codecs: vec![0, 8],
+    }
+}
+
+impl Phones {
+    pub(crate) fn new(world: &World) -> Phones {
+        let at = |net: u8, host: usize| SocketAddr::from(([10, 0, net, host as u8 + 1], 5060));
+        let mut all: Vec<(String, SocketAddr, Kind)> =
+            (0..STATIONS - 2).map(|n| (station(n), at(1, n), Kind::Station)).collect();
+        // Two stations have a second phone: their calls fork.
+        all.extend([3, 6].map(|n| (station(n), at(4, n), Kind::Station)));
+        all.push((station(STATIONS - 2), at(1, STATIONS - 2), Kind::Impostor));
+        all.push(("9999".to_owned(), at(1, STATIONS), Kind::Stranger));
+        for (n, proxy) in proxies('a').into_iter().enumerate() {
+            all.push((format!("555{n:04}"), proxy, Kind::Proxy));
+        }
+        all.push(("5551000".to_owned(), proxies('b')[2], Kind::Proxy));
+        let by_address = all.iter().enumerate().map(|(index, (_, address, _))| (*address, index)).collect();
+        let handsets = all
+            .into_iter()
+            .enumerate()
+            .map(|(index, (user, local, kind))| {
+                let phone = Phone::new(config(world, index, &user, local, kind));
+                Handset { phone, kind, user, timer: None }
+            })
+            .collect();
+        Phones { handsets, by_address, call_id: None }
+    }
+
+    /// The phones of a kind.
+    pub(crate) fn of(&self, kind: Kind) -> Vec<usize> {
+        (0..self.handsets.len()).filter(|index| self.handsets[*index].kind == kind).collect()
+    }
+
+    pub(crate) fn at(&self, address: SocketAddr) -> Option<usize> {
+        self.by_address.get(&address).copied()
+    }
+
+    pub(crate) fn command(
+        &mut self,
+        world: &World,
+        phone: usize,
+        command: Command,
+        told: &mut Vec<(usize, Event)>,
+    ) -> Option<CallHandle> {
+        self.call_id = None;
+        let handle = self.handsets[phone].phone.command(now(world), command);
+        self.collect(world, phone, told);
+        handle
+    }
+
+    pub(crate) fn receive(
+        &mut self,
+        world: &World,
+        phone: usize,
+        from: SocketAddr,
+        datagram: &[u8],
+        told: &mut Vec<(usize, Event)>,
+    ) {
+        self.call_id = call_id(datagram);
+        self.handsets[phone].phone.receive(now(world), from, datagram);
+        self.collect(world, phone, told);
+    }
+
+    pub(crate) fn timer(&mut self, world: &World, phone: usize, told: &mut Vec<(usize, Event)>) {
+        let handset = &mut self.handsets[phone];
+        if handset.timer.is_some_and(|at| at <= now(world)) {
+            handset.timer = None;
+            self.call_id = None;
+            handset.phone.handle_timeout(now(world));
+            self.collect(world, phone, told);
+        }
+    }
+
+    /// Takes what a phone wants done: sends, tells, and sets its timer.
+    fn collect(&mut self, world: &World, phone: usize, told: &mut Vec<(usize, Event)>) {
+        let handset = &mut self.handsets[phone];
+        let local = handset.phone.config().local;
+        while let Some((to, bytes)) = handset.phone.poll_transmit() {
+            if self.call_id.is_none() {
+                self.call_id = call_id(&bytes);
+            }
+            world.send(local, to, Bytes::from(bytes));
+        }
+        while let Some(event) = handset.phone.poll_event() {
+            told.push((phone, event));
+        }
+        let next = handset.phone.poll_timeout();
+        if let Some(at) = next
+            && handset.timer.is_none_or(|set| at < set)
+        {
+            handset.timer = Some(at);
+            world.push(at.as_micros() as u64, world::Event::PhoneTimer { phone });
+        }
+    }
+}
+
+fn call_id(datagram: &[u8]) -> Option<String> {
+    peek_call_id(datagram).map(|id| String::from_utf8_lossy(id).into_owned())
+}
+
+fn now(world: &World) -> Duration {
+    Duration::from_micros(world.now())
+}

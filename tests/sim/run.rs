@@ -1,0 +1,374 @@
+//! The driver: moves the clock, hands out what happens, and lets every mailbox run dry before it moves on.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tandem_actors::env::{Datagram, Tell, in_flight};
+use tandem_actors::ids::ShardId;
+use tandem_actors::metrics::ActorKind;
+use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Tick, place};
+use tandem_actors::store::Urgency;
+use tandem_phone as phone;
+
+use crate::engine::{LISTENER, Life, PROVIDER};
+use crate::phones::Phones;
+use crate::plan::Plan;
+use crate::provider;
+use crate::rng::Rng;
+use crate::script::{Action, Script};
+use crate::store::Disk;
+use crate::world::{Event, World};
+
+/// After the last call began: every call is over, and every transaction, timer and port has rested.
+const SETTLE_US: u64 = 300_000_000;
+
+/// What a run came to.
+pub(crate) struct Outcome {
+    pub(crate) hash: u64,
+    pub(crate) entries: u64,
+    pub(crate) virtual_s: u64,
+    pub(crate) violations: Vec<String>,
+    pub(crate) summary: String,
+}
+
+/// Why an engine's life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    Killed,
+    Done,
+}
+
+/// Everything of a run but the engine.
+pub(crate) struct Sim {
+    pub(crate) world: World,
+    pub(crate) phones: Phones,
+    pub(crate) script: Script,
+    pub(crate) disk: Arc<Mutex<Disk>>,
+    rng: Rng,
+    told: Vec<(usize, phone::Event)>,
+    /// When the engine was killed, and when it was back.
+    pub(crate) outages: Vec<(u64, u64)>,
+    pub(crate) restored_calls: usize,
+    pub(crate) closed_attempts: usize,
+    pub(crate) restarts: u64,
+    next_sample: u64,
+}
+
+thread_local! {
+    /// Panics that nobody injected, as the hook saw them.
+    static UNEXPECTED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static SIMULATING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Notes each panic within a simulation that is not an injected one; leaves those elsewhere to the hook before.
+pub(crate) fn watch_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !SIMULATING.get() {
+            before(info);
+            return;
+        }
+        let text = info.to_string();
+        if !text.contains("injected by an operator") {
+            UNEXPECTED.with_borrow_mut(|list| list.push(text));
+        }
+    }));
+}
+
+/// Runs a plan to its end.
+pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
+    SIMULATING.set(true);
+    UNEXPECTED.take();
+    let world = World::new(Rc::new(plan.clone()), verbose);
+    let phones = Phones::new(&world);
+    let script = Script::new(&world, &phones);
+    let mut sim = Sim {
+        rng: Rng::new(plan.seed, 5),
+        world,
+        phones,
+        script,
+        disk: Arc::default(),
+        told: Vec::new(),
+        outages: Vec::new(),
+        restored_calls: 0,
+        closed_attempts: 0,
+        restarts: 0,
+        next_sample: 0,
+    };
+    loop {
+        let system = actix::System::with_tokio_rt(|| {
+            // Neither time nor I/O: an actor that reaches past its seams panics.
+            tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+        });
+        let (death, life) = system.block_on(sim.live());
+        if death == Death::Killed {
+            let down = 50_000 + sim.rng.below(2_000_000);
+            sim.bury(&life, down);
+        }
+        drop(life);
+        drop(system);
+        if in_flight() != 0 {
+            sim.world.violation(format!("{} messages outlived their engine", in_flight()));
+        }
+        if death == Death::Done {
+            break;
+        }
+        sim.wait_for_restart();
+    }
+    for panic in UNEXPECTED.take() {
+        sim.world.violation(format!("an actor panicked by itself: {panic}"));
+    }
+    SIMULATING.set(false);
+    let (hash, entries) = sim.world.digest();
+    let mut ends: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    for dial in sim.script.dials.iter().flatten() {
+        let end = match dial.ends.first() {
+            Some((_, crate::script::End::Failed(status))) => status.to_string(),
+            Some(_) if dial.answered.is_some() => "answered".to_owned(),
+            Some(_) => "abandoned".to_owned(),
+            None => "none".to_owned(),
+        };
+        *ends.entry(end).or_default() += 1;
+    }
+    let disk = sim.disk.lock().expect("the disk is whole");
+    let summary = format!(
+        "{ends:?}, {} CDRs, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics",
+        disk.cdrs.len(),
+        disk.events.len(),
+        sim.outages.len(),
+        sim.restored_calls,
+        sim.closed_attempts,
+        sim.restarts
+    );
+    Outcome {
+        hash,
+        entries,
+        virtual_s: sim.world.now() / 1_000_000,
+        violations: sim.world.violations(),
+        summary,
+    }
+}
+
+impl Sim {
+    /// One life of the engine.
+    async fn live(&mut self) -> (Death, Life) {
+        let mut life = Life::begin(&self.world, &self.disk);
+        self.restored_calls += life.restored.calls;
+        self.closed_attempts += life.restored.attempts;
+        if life.restored.damaged > 0 {
+            self.world.violation(format!("{} records could not be read", life.restored.damaged));
+        }
+        let end = self.end_of_script();
+        loop {
+            self.drain().await;
+            self.see_batches(&mut life);
+            self.sample(&life);
+            let Some(at) = self.world.next_at().filter(|at| *at <= end) else { break };
+            self.world.advance(at);
+            if self.happen(&mut life) {
+                return (Death::Killed, life);
+            }
+        }
+        self.world.advance(end);
+        crate::checks::hang_up_orphans(self, &life).await;
+        while let Some(at) = self.world.next_at().filter(|at| *at <= end + SETTLE_US / 2) {
+            self.world.advance(at);
+            self.happen(&mut life);
+            self.drain().await;
+            self.see_batches(&mut life);
+        }
+        crate::checks::at_rest(self, &life).await;
+        for kind in ActorKind::ALL {
+            self.restarts += life.shared.census.restarts(kind);
+        }
+        (Death::Done, life)
+    }
+
+    fn end_of_script(&self) -> u64 {
+        self.script.last_dial + 60_000_000 + SETTLE_US
+    }
+
+    /// Lets every mailbox run dry. An actor that was just started has no message yet, hence the further turns.
+    pub(crate) async fn drain(&self) {
+        let mut quiet = 0;
+        while quiet < 3 {
+            quiet = if in_flight() > 0 { 0 } else { quiet + 1 };
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The store will commit what is queued now.
+    pub(crate) fn see_batches(&mut self, life: &mut Life) {
+        let Some(urgency) = life.store.new_batches() else { return };
+        let mut wait = match urgency {
+            Urgency::Urgent => self.rng.below(2_000),
+            Urgency::Lazy => self.rng.below(50_000),
+        };
+        if self.rng.permille(self.world.plan().slow_disk) {
+            wait += 150_000;
+        }
+        let at = self.world.now() + wait;
+        if life.commit_at.is_none_or(|set| at < set) {
+            life.commit_at = Some(at);
+            self.world.push(at, Event::Commit { epoch: life.epoch });
+        }
+    }
+
+    /// Everything that happens at this moment; true if the engine is killed.
+    pub(crate) fn happen(&mut self, life: &mut Life) -> bool {
+        let mut arrived: Vec<SmallVec<[Datagram; 16]>> = Vec::new();
+        arrived.resize_with(life.shards.len(), SmallVec::new);
+        while let Some(event) = self.world.pop_due() {
+            match event {
+                Event::Datagram { from, to, bytes } if to == LISTENER => {
+                    let shard = self.socket_of(life, &bytes);
+                    arrived[shard].push(Datagram::new(0, from, bytes));
+                }
+                Event::Kill => return true,
+                Event::Link { epoch, shard, message } if epoch == life.epoch => {
+                    life.shards[usize::from(shard)].tell(Linked(vec![message]));
+                }
+                Event::Wake { epoch, shard } if epoch == life.epoch => {
+                    let wish = &life.wakes[usize::from(shard)];
+                    if wish.get() == Some(self.world.now()) {
+                        wish.set(None);
+                        life.shards[usize::from(shard)].tell(Tick);
+                    }
+                }
+                Event::Commit { epoch } if epoch == life.epoch => self.commit(life),
+                Event::Rested { epoch, worker, port, shard } if epoch == life.epoch => {
+                    life.media.borrow_mut().rested(&self.world, worker, port, shard);
+                }
+                Event::Silence { epoch, call, side } if epoch == life.epoch => {
+                    life.media.borrow_mut().silence(&self.world, call, side);
+                }
+                Event::Link { .. }
+                | Event::Wake { .. }
+                | Event::Commit { .. }
+                | Event::Rested { .. }
+                | Event::Silence { .. }
+                | Event::Restart => {}
+                Event::Datagram { .. } | Event::PhoneTimer { .. } | Event::Do(_) => self.outside(event),
+            }
+        }
+        for (shard, datagrams) in arrived.into_iter().enumerate() {
+            if !datagrams.is_empty() {
+                life.shards[shard].tell(Datagrams(datagrams));
+            }
+        }
+        false
+    }
+
+    /// The socket a datagram comes to: any, or that of its call's shard.
+    fn socket_of(&mut self, life: &Life, bytes: &[u8]) -> usize {
+        let any = self.rng.below(life.shards.len() as u64) as usize;
+        if self.rng.permille(300) {
+            any
+        } else {
+            place(&life.shared, bytes).map_or(any, |s| usize::from(s.0))
+        }
+    }
+
+    fn commit(&mut self, life: &mut Life) {
+        if life.commit_at != Some(self.world.now()) {
+            return;
+        }
+        life.commit_at = None;
+        let done = life.store.commit();
+        self.world.hash(done.record.as_bytes());
+        for ticket in done.tickets {
+            let message = LinkMessage::Committed(vec![(ticket.token, true)]);
+            self.world.link(life.epoch, 2000, ShardId(ticket.shard).0, message);
+        }
+    }
+
+    /// What happens outside the engine.
+    fn outside(&mut self, event: Event) {
+        let mut told = std::mem::take(&mut self.told);
+        match event {
+            Event::Datagram { from, to, bytes } => self.deliver(from, to, &bytes, &mut told),
+            Event::PhoneTimer { phone } => self.phones.timer(&self.world, phone, &mut told),
+            Event::Do(action) => self.act(action, &mut told),
+            Event::Link { .. }
+            | Event::Wake { .. }
+            | Event::Commit { .. }
+            | Event::Rested { .. }
+            | Event::Silence { .. }
+            | Event::Kill
+            | Event::Restart => {}
+        }
+        while !told.is_empty() {
+            for (phone, event) in std::mem::take(&mut told) {
+                if self.world.verbose() {
+                    let user = &self.phones.handsets[phone].user;
+                    eprintln!("{} {user}({phone}): {event:?}", crate::ladder::time(self.world.now()));
+                }
+                self.script.told(&self.world, &self.phones, phone, event);
+            }
+        }
+        self.told = told;
+    }
+
+    fn act(&mut self, action: Action, told: &mut Vec<(usize, phone::Event)>) {
+        self.script.act(&self.world, &mut self.phones, action, told);
+    }
+
+    fn deliver(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &Bytes,
+        told: &mut Vec<(usize, phone::Event)>,
+    ) {
+        if to == PROVIDER {
+            if let Some(answer) = provider::answer(bytes) {
+                self.world.send(PROVIDER, from, answer);
+            }
+        } else if let Some(phone) = self.phones.at(to) {
+            self.phones.receive(&self.world, phone, from, bytes, told);
+        }
+    }
+
+    /// The engine dies: nothing it had in memory, in mailboxes or in the store's queue is left.
+    fn bury(&mut self, life: &Life, down: u64) {
+        for kind in ActorKind::ALL {
+            self.restarts += life.shared.census.restarts(kind);
+        }
+        self.world.set_epoch(life.epoch + 1_000);
+        life.store.kill();
+        self.script.killed(&self.world);
+        let now = self.world.now();
+        self.outages.push((now, now + down));
+        self.world.push(now + down, Event::Restart);
+    }
+
+    /// Time passes without an engine.
+    fn wait_for_restart(&mut self) {
+        while let Some(at) = self.world.next_at() {
+            self.world.advance(at);
+            while let Some(event) = self.world.pop_due() {
+                match event {
+                    Event::Restart => {
+                        self.world.set_epoch(self.outages.len() as u32);
+                        return;
+                    }
+                    Event::Datagram { to, .. } if to == LISTENER => {}
+                    other => self.outside(other),
+                }
+            }
+        }
+    }
+
+    /// Now and then, what the gauges say is compared with what lives.
+    fn sample(&mut self, life: &Life) {
+        if self.world.now() < self.next_sample {
+            return;
+        }
+        self.next_sample = self.world.now() + 1_000_000;
+        crate::checks::gauges(&self.world, life);
+    }
+}

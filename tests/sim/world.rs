@@ -1,0 +1,273 @@
+//! The world of one run: its clock, everything that is still to happen, the network, and the log.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tandem_actors::shard::LinkMessage;
+
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::script::Action;
+
+/// The wall clock at the beginning of every run, in milliseconds.
+pub(crate) const WALL_START_MS: u64 = 1_790_000_000_000;
+
+/// Something that is going to happen.
+pub(crate) enum Event {
+    /// A datagram arrives.
+    Datagram { from: SocketAddr, to: SocketAddr, bytes: Bytes },
+    /// A message between shards, or from the store or the media to a shard, arrives.
+    Link { epoch: u32, shard: u16, message: LinkMessage },
+    /// A shard's timer is due.
+    Wake { epoch: u32, shard: u16 },
+    /// The store commits what is queued.
+    Commit { epoch: u32 },
+    /// The ports of a closed media session have rested.
+    Rested { epoch: u32, worker: u16, port: u16, shard: u16 },
+    /// A media session has been silent for too long.
+    Silence { epoch: u32, call: u64, side: u8 },
+    /// A phone's timer is due.
+    PhoneTimer { phone: usize },
+    /// Somebody does something.
+    Do(Action),
+    /// The engine is killed.
+    Kill,
+    /// It starts again.
+    Restart,
+}
+
+struct Entry {
+    at: u64,
+    tie: u64,
+    sequence: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        // Reversed: the heap's greatest is the earliest.
+        (other.at, other.tie, other.sequence).cmp(&(self.at, self.tie, self.sequence))
+    }
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Sent,
+    Lost,
+    Doubled,
+}
+
+/// One datagram, as it was sent.
+pub(crate) struct Line {
+    pub(crate) at: u64,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Bytes,
+    pub(crate) fate: Fate,
+}
+
+struct Inner {
+    heap: BinaryHeap<Entry>,
+    sequence: u64,
+    order: Rng,
+    network: Rng,
+    /// When the last message on each link between shards arrives: links are FIFO.
+    links: BTreeMap<(u32, u16, u16), u64>,
+    /// When the last datagram on each way arrives: only a late one is overtaken.
+    wires: BTreeMap<(SocketAddr, SocketAddr), u64>,
+    lines: Vec<Line>,
+    hash: u64,
+    hashed: u64,
+    violations: Vec<String>,
+    verbose: bool,
+}
+
+/// The world. Cheap to clone; one thread.
+#[derive(Clone)]
+pub(crate) struct World {
+    now: Rc<Cell<u64>>,
+    /// The living engine's number; what an earlier one set in motion inside itself is void.
+    epoch: Rc<Cell<u32>>,
+    plan: Rc<Plan>,
+    inner: Rc<RefCell<Inner>>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Rc<Plan>, verbose: bool) -> World {
+        let inner = Inner {
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            order: Rng::new(plan.seed, 1),
+            network: Rng::new(plan.seed, 2),
+            links: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            lines: Vec::new(),
+            hash: 0xcbf2_9ce4_8422_2325,
+            hashed: 0,
+            violations: Vec::new(),
+            verbose,
+        };
+        World {
+            now: Rc::new(Cell::new(0)),
+            epoch: Rc::new(Cell::new(0)),
+            plan,
+            inner: Rc::new(RefCell::new(inner)),
+        }
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Microseconds since the beginning.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    pub(crate) fn wall_ms(&self) -> u64 {
+        WALL_START_MS + self.now() / 1000
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.get()
+    }
+
+    pub(crate) fn set_epoch(&self, epoch: u32) {
+        self.epoch.set(epoch);
+    }
+
+    pub(crate) fn push(&self, at: u64, event: Event) {
+        let mut inner = self.inner.borrow_mut();
+        inner.sequence += 1;
+        let (sequence, tie) = (inner.sequence, inner.order.next());
+        let at = at.max(self.now());
+        inner.heap.push(Entry { at, tie, sequence, event });
+    }
+
+    /// When the next thing happens.
+    pub(crate) fn next_at(&self) -> Option<u64> {
+        self.inner.borrow().heap.peek().map(|entry| entry.at)
+    }
+
+    pub(crate) fn advance(&self, at: u64) {
+        self.now.set(at.max(self.now()));
+    }
+
+    /// What happens now, if there is more of it.
+    pub(crate) fn pop_due(&self) -> Option<Event> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.heap.peek().is_some_and(|entry| entry.at <= self.now.get()) {
+            inner.heap.pop().map(|entry| entry.event)
+        } else {
+            None
+        }
+    }
+
+    /// Sends a datagram through the network.
+    pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        self.hash(&bytes);
+        let faults = self.plan.faults;
+        let (fate, times) = {
+            let inner = &mut *self.inner.borrow_mut();
+            let rng = &mut inner.network;
+            let lost = rng.permille(faults.loss);
+            let doubled = rng.permille(faults.doubled);
+            let last = inner.wires.entry((from, to)).or_default();
+            let mut time = || {
+                if rng.permille(faults.late) {
+                    return self.now() + 300 + rng.below(400_000);
+                }
+                let at = self.now() + 300 + rng.below(faults.delay_us);
+                // Datagrams that arrive together are read together.
+                let at = if rng.permille(300) { at.next_multiple_of(2_000) } else { at };
+                *last = at.max(*last + 1);
+                *last
+            };
+            let times = [(!lost).then(&mut time), doubled.then(&mut time)];
+            let fate = match (lost, doubled) {
+                (true, false) => Fate::Lost,
+                (_, true) => Fate::Doubled,
+                (false, false) => Fate::Sent,
+            };
+            (fate, times)
+        };
+        for at in times.into_iter().flatten() {
+            self.push(at, Event::Datagram { from, to, bytes: bytes.clone() });
+        }
+        let line = Line { at: self.now(), from, to, bytes, fate };
+        let mut inner = self.inner.borrow_mut();
+        if inner.verbose && line.bytes.len() > 4 {
+            eprintln!("{}", crate::ladder::render(&line));
+        }
+        inner.lines.push(line);
+    }
+
+    /// Sends a message from one shard (or worker, or the store) to another, in order.
+    pub(crate) fn link(&self, epoch: u32, from: u16, to: u16, message: LinkMessage) {
+        let at = {
+            let mut inner = self.inner.borrow_mut();
+            let delay = inner.order.below(200);
+            let last = inner.links.entry((epoch, from, to)).or_default();
+            *last = (*last).max(self.now() + delay);
+            *last
+        };
+        self.push(at, Event::Link { epoch, shard: to, message });
+    }
+
+    /// Adds to the log's hash, with the time.
+    pub(crate) fn hash(&self, bytes: &[u8]) {
+        let now = self.now();
+        let mut inner = self.inner.borrow_mut();
+        let mut hash = inner.hash ^ now;
+        let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        let mut words = bytes.chunks_exact(8);
+        for word in &mut words {
+            mix(word.try_into().map_or(0, u64::from_le_bytes));
+        }
+        for byte in words.remainder() {
+            mix(u64::from(*byte));
+        }
+        inner.hash = hash;
+        inner.hashed += 1;
+    }
+
+    /// The hash of the log so far, and how many entries it has.
+    pub(crate) fn digest(&self) -> (u64, u64) {
+        let inner = self.inner.borrow();
+        (inner.hash, inner.hashed)
+    }
+
+    /// Something is wrong.
+    pub(crate) fn violation(&self, what: String) {
+        self.inner.borrow_mut().violations.push(format!("{} {what}", crate::ladder::time(self.now())));
+    }
+
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.inner.borrow().violations.clone()
+    }
+
+    /// Every datagram, in order.
+    pub(crate) fn with_lines<T>(&self, f: impl FnOnce(&[Line]) -> T) -> T {
+        f(&self.inner.borrow().lines)
+    }
+
+    pub(crate) fn verbose(&self) -> bool {
+        self.inner.borrow().verbose
+    }
+}
