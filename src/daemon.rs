@@ -17,7 +17,7 @@ use tandem_actors::ids::Names;
 use tandem_actors::media_pool::{self, threads::Link};
 use tandem_actors::metrics::{Describe, Metrics, Registry};
 use tandem_actors::runtime::{self, Clock};
-use tandem_actors::shard::{Found, Restored, read_records};
+use tandem_actors::shard::{Ask, Found, Restored, read_records};
 use tandem_actors::station::read_bindings;
 use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
@@ -30,6 +30,8 @@ use crate::store::{Dropped, Embedded, Meter, OpenError, Options};
 use crate::telemetry::{self, TelemetryError};
 use crate::wiring::{self, WiringError};
 
+/// Media workers say at once which ports they have; this long is waited for them before calls are taken.
+const PORTS_PATIENCE: Duration = Duration::from_secs(2);
 /// A nonce is good for this long.
 const NONCE_AGE: Duration = Duration::from_secs(300);
 /// How often the histograms' buffers are emptied.
@@ -155,6 +157,9 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
     let media = media_route(&shared, clock, &links, ports)?;
     let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
     let engine = runtime::start(start).await?;
+    if tokio::time::timeout(PORTS_PATIENCE, engine.ask_all(Ask::Ready)).await.is_err() {
+        tracing::error!("the media workers give no ports; calls through them must wait");
+    }
     let ready = Arc::new(AtomicBool::new(true));
     tracing::info!(
         shards,

@@ -5,7 +5,6 @@
 //! | `TANDEM_LOG`, else `RUST_LOG` | which lines: `info` (the default), `debug`, `tandem_actors=debug,info` ... |
 //! | `TANDEM_LOG_FORMAT` | `json`: one object a line; anything else: text, in colour on a terminal |
 
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
@@ -65,13 +64,12 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Teleme
     Ok(EnvFilter::new(DEFAULT_FILTER))
 }
 
-/// A panic as one line of the log, with what it said, where, on which thread, and with `RUST_BACKTRACE` by which way.
+/// A panic as one line of the log, with what it said, where and on which thread. No backtrace: to name its frames stalls the thread, and
+/// with it every call on it, for a tenth of a second.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    let backtrace = Backtrace::capture();
-    let way = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
-    tracing::error!(place, thread, panic = said(info), backtrace = way, "panic");
+    tracing::error!(place, thread, panic = said(info), "panic");
 }
 
 fn said<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {

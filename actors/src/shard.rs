@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::time::{Instant, UnixMillis};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
 use crate::calls::CallKey;
@@ -110,6 +112,8 @@ pub struct Shard {
     env: Env,
     endpoint: Endpoint,
     leases: Leases,
+    /// Who asked when calls can be taken, before that was so.
+    awaiting_ports: Vec<UnboundedSender<Value>>,
     calls: Map<CallKey, Addr<CallActor>>,
     dialogs: Map<String, KnownDialog>,
     merges: Map<String, String>,
@@ -138,6 +142,7 @@ impl Shard {
         Shard {
             endpoint: Endpoint::new(env.clone()),
             leases: Leases::new(workers),
+            awaiting_ports: Vec::new(),
             calls: crate::map::new(key),
             dialogs: crate::map::new(key ^ 1),
             merges: crate::map::new(key ^ 2),
@@ -268,7 +273,7 @@ impl Shard {
 
     fn media(&mut self, event: MediaEvent) {
         match event {
-            MediaEvent::Granted { worker, pairs } => self.leases.granted(&self.env, worker, pairs),
+            MediaEvent::Granted { worker, pairs } => self.granted(worker, pairs),
             MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
             MediaEvent::Silent(session)
             | MediaEvent::Closed { session, .. }
@@ -282,6 +287,16 @@ impl Shard {
                 if let Some(call) = self.calls.get(&call) {
                     call.tell(event);
                 }
+            }
+        }
+    }
+
+    fn granted(&mut self, worker: u16, pairs: Vec<Lease>) {
+        self.leases.granted(&self.env, worker, pairs);
+        if self.leases.primed() {
+            for reply in self.awaiting_ports.drain(..) {
+                // The asker may have gone.
+                let _ = reply.send(Value::Bool(true));
             }
         }
     }

@@ -190,13 +190,17 @@ impl Phone {
             self.ep.respond(now, tx, Reply::new(420, &tag).with(unsupported));
             return;
         }
-        if request.method == "OPTIONS" {
+        // RFC 3261 section 12.2.2: whatever is asked within a dialog that is not there is answered 481, below.
+        let within = request.head.to.tag.is_some();
+        let call = self.call_of(request).and_then(|handle| self.calls.get(&handle));
+        let known = call.is_some_and(|call| call.state != CallState::Ended);
+        if request.method == "OPTIONS" && (known || !within) {
             let reply = Reply::new(200, &tag).contact(&self.ep.contact());
             self.ep.respond(now, tx, reply.with(h::Accept::new("application/sdp")));
             return;
         }
-        if request.head.to.tag.is_some() {
-            match self.call_of(request) {
+        if within {
+            match self.call_of(request).filter(|_| request.method != "OPTIONS") {
                 Some(handle) => self.with(handle, |call, ep| call.on_request(ep, now, tx, request)),
                 None => {
                     self.ep.respond(now, tx, Reply::new(481, &tag));

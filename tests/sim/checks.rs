@@ -6,7 +6,7 @@ use serde_json::Value;
 use tandem_actors::cdr::Cdr;
 use tandem_actors::events::EventKind;
 use tandem_actors::metrics::ActorKind;
-use tandem_actors::shard::{Ask, parse_call_id};
+use tandem_actors::shard::Ask;
 
 use crate::engine::Life;
 use crate::ladder;
@@ -14,9 +14,6 @@ use crate::run::Sim;
 use crate::script::{Dial, End};
 use crate::store::Disk;
 use crate::world::{WALL_START_MS, World};
-
-/// A call that ended this shortly before a kill may be found again: its end was not committed yet.
-const UNCOMMITTED_US: u64 = 500_000;
 
 /// What the gauges say is what lives.
 pub(crate) fn gauges(world: &World, life: &Life) {
@@ -32,31 +29,20 @@ pub(crate) fn gauges(world: &World, life: &Life) {
     }
 }
 
-/// Calls that were found after a restart although both phones had hung up: nobody is there to end them, so an operator does.
-pub(crate) async fn hang_up_orphans(sim: &mut Sim, life: &Life) {
+/// Calls that go on although their phones have hung up.
+async fn no_call_is_left(sim: &Sim, life: &Life) {
     for call in life.engine.ask_all(Ask::Calls).await {
         let text = |name: &str| call[name].as_str().unwrap_or_default().to_owned();
         let started = call["start"].as_u64().unwrap_or_default();
         let known = dials_of(sim, &text("from"), &text("to")).into_iter().find(|dial| covers(dial, started));
-        let orphan = known.as_ref().is_some_and(|dial| {
-            let over = dial.over_at().unwrap_or(u64::MAX);
-            sim.outages
-                .iter()
-                .any(|(down, _)| over < *down + UNCOMMITTED_US && over + UNCOMMITTED_US * 80 > *down)
-        });
-        if !orphan {
-            let ladder = known.map_or_else(String::new, |dial| show(sim, &dial));
-            sim.world.violation(format!("a call is left: {call}\n{ladder}"));
-        }
-        if let Some((shard, key)) = parse_call_id(&text("call_id")) {
-            life.engine.ask(shard, Ask::HangUp(key)).await;
-        }
+        let ladder = known.map_or_else(String::new, |dial| show(sim, &dial));
+        sim.world.violation(format!("a call is left: {call}\n{ladder}"));
     }
-    sim.drain().await;
 }
 
 /// Everything that must hold once nothing happens any more.
 pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
+    no_call_is_left(sim, life).await;
     nothing_is_left(sim, life).await;
     gauges(&sim.world, life);
     phones_are_idle(sim);
@@ -261,6 +247,7 @@ fn nobody_was_forgotten(sim: &Sim, dial: &Dial) {
 
 /// The engine's record of a call agrees with what its phones saw.
 fn record_agrees(sim: &Sim, dial: &Dial, cdrs: &[Cdr]) {
+    let plan = sim.world.plan();
     let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
     let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
     if dial.killed.is_none() && records.len() > 1 {
@@ -273,7 +260,9 @@ fn record_agrees(sim: &Sim, dial: &Dial, cdrs: &[Cdr]) {
     let Some((_, End::Failed(status))) = dial.ends.first() else { return };
     // Refused before it was a call, or silence.
     let unadmitted = matches!(status, 401 | 403 | 408 | 482 | 488 | 503);
-    let told = records.iter().any(|cdr| cdr.sip_status == *status);
+    // A panic in the caller's leg before its answer ends it with 500, whatever was decided for the call.
+    let fault = *status == 500 && plan.panics.dialog > 0 && !records.is_empty();
+    let told = fault || records.iter().any(|cdr| cdr.sip_status == *status);
     if !unadmitted && !told && dial.killed.is_none() {
         violation(sim, dial, &format!("the caller got {status}, which no record says: {records:?}"));
     }

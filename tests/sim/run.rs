@@ -174,13 +174,6 @@ impl Sim {
             }
         }
         self.world.advance(end);
-        crate::checks::hang_up_orphans(self, &life).await;
-        while let Some(at) = self.world.next_at().filter(|at| *at <= end + SETTLE_US / 2) {
-            self.world.advance(at);
-            self.happen(&mut life);
-            self.drain().await;
-            self.see_batches(&mut life);
-        }
         crate::checks::at_rest(self, &life).await;
         for kind in ActorKind::ALL {
             self.restarts += life.shared.census.restarts(kind);

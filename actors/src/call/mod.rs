@@ -311,9 +311,14 @@ impl CallActor {
     }
 
     fn note_restart(&mut self, kind: ActorKind, panic: &str, lost: bool) {
-        let now = self.env.now();
         self.env.metrics().restarted(kind);
         self.env.shared().census.restarted(kind);
+        self.tell_restart(kind, panic, lost);
+    }
+
+    /// Logs a restart that its own supervisor has counted.
+    fn tell_restart(&mut self, kind: ActorKind, panic: &str, lost: bool) {
+        let now = self.env.now();
         let outcome = if lost { "ended: no state to rebuild it from" } else { "rebuilt from its checkpoint" };
         tracing::error!(call = %self.id, actor = kind.as_str(), panic, outcome, "an actor of a call panicked");
         let event = Event::new(now.wall, EventKind::ActorRestarted, outcome).of(&self.id);
@@ -441,7 +446,7 @@ impl Handler<Told<MediaEvent>> for CallActor {
             }
             MediaEvent::Restarted { session, panic } => {
                 tracing::warn!(call = %self.id, side = session.side, "a media session was re-made");
-                self.note_restart(ActorKind::MediaSession, &panic, false);
+                self.tell_restart(ActorKind::MediaSession, &panic, false);
             }
             MediaEvent::Refused { session, why } => {
                 tracing::error!(call = %self.id, side = session.side, why, "a media session could not begin");

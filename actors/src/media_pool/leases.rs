@@ -16,6 +16,8 @@ struct Free {
     asked: bool,
     /// The worker said that no port is left.
     dry: bool,
+    /// The worker has answered once.
+    answered: bool,
 }
 
 /// The free list, one queue a worker: both legs of a call live on one worker.
@@ -26,13 +28,18 @@ pub(crate) struct Leases {
 
 impl Leases {
     pub(crate) fn new(workers: u16) -> Leases {
-        let free = || Free { pairs: VecDeque::new(), asked: false, dry: false };
+        let free = || Free { pairs: VecDeque::new(), asked: false, dry: false, answered: false };
         Leases { workers: (0..workers.max(1)).map(|_| free()).collect(), turn: 0 }
     }
 
     /// Free pairs now.
     pub(crate) fn len(&self) -> usize {
         self.workers.iter().map(|w| w.pairs.len()).sum()
+    }
+
+    /// Whether every worker has said what ports it has: before, having none means nothing.
+    pub(crate) fn primed(&self) -> bool {
+        self.workers.iter().all(|worker| worker.answered)
     }
 
     /// Asks every worker for its first block.
@@ -87,6 +94,7 @@ impl Leases {
     pub(crate) fn granted(&mut self, env: &Env, worker: u16, pairs: Vec<Lease>) {
         if let Some(free) = self.workers.get_mut(usize::from(worker)) {
             free.asked = false;
+            free.answered = true;
             free.dry = pairs.is_empty();
         }
         env.metrics().media_ports_free.increment(pairs.len() as f64);

@@ -32,6 +32,8 @@ pub enum Ask {
     Inject(String, Injection),
     /// Make the shard's thread sleep this long, in milliseconds.
     Stall(u64),
+    /// Whether calls can be taken, media ports being there: `true`, as soon as it is so.
+    Ready,
     /// What is left: transactions, dialogs, calls, free ports, timers.
     Count,
 }
@@ -147,6 +149,11 @@ impl Handler<Told<Asked>> for Shard {
                 #[allow(clippy::disallowed_methods)]
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 Value::Bool(true)
+            }
+            Ask::Ready if self.leases.primed() => Value::Bool(true),
+            Ask::Ready => {
+                self.awaiting_ports.push(reply);
+                return;
             }
             Ask::Count => {
                 let (transactions, dialogs, calls, free) = self.count();

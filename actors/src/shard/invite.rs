@@ -11,6 +11,10 @@ use crate::dialog::Origin;
 
 impl Shard {
     pub(super) fn invite(&mut self, invite: &Message, flow: Flow, ctx: &mut Context<Self>) {
+        if !self.leases.primed() {
+            // A moment after the start nobody can say yet whether there is a port. The INVITE comes again (Timer A).
+            return;
+        }
         let merge_key = merge_key(invite.call_id(), invite.from_tag(), invite.cseq());
         if let Some(known) = self.merges.get(&merge_key).and_then(|tag| self.dialogs.get(tag)) {
             // The same INVITE by another way (§8.2.2.2); after a restart its dialog is there but its transaction is not,

@@ -174,8 +174,10 @@ impl Call {
     /// A leg's dialog is over.
     pub(super) fn leg_ended(&mut self, leg: LegId, by: EndedBy, now: Now, out: &mut Vec<Output>) {
         let concerns = leg == CALLER || Some(leg) == self.callee;
-        if let Some(leg) = self.leg_mut(leg) {
-            leg.gone = true;
+        match self.leg_mut(leg) {
+            Some(leg) if !leg.gone => leg.gone = true,
+            // It has said so before: that it failed, or why it would end.
+            Some(_) | None => return self.over_if_clear(now, out),
         }
         if self.verdict.is_none() && concerns {
             let (cause, side) = match by {

@@ -39,6 +39,8 @@ pub struct Sdp {
     caller: Option<SessionDescription>,
     to_caller: LegDescription,
     to_callee: LegDescription,
+    /// The first offer to the callee, until it is sent.
+    first_offer: Option<Bytes>,
     /// The direction each side last asked for.
     caller_direction: Direction,
     callee_direction: Direction,
@@ -48,7 +50,7 @@ impl Sdp {
     /// The descriptions of a call whose caller offers `offer`. `session_id` must be new for each call.
     ///
     /// # Errors
-    /// The offer cannot be read.
+    /// The offer cannot be read, or has nothing that the plan can use.
     pub fn new(offer: Bytes, plan: &MediaPlan, session_id: u64) -> Result<Sdp, NegotiationError> {
         let (caller_addr, callee_addr, parsed) = match plan {
             MediaPlan::Bypass => (None, None, None),
@@ -60,14 +62,21 @@ impl Sdp {
             }
         };
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        Ok(Sdp {
+        let mut sdp = Sdp {
             caller_offer: offer,
             caller: parsed,
             to_caller: LegDescription::new(session_id, caller_addr.unwrap_or(any)),
             to_callee: LegDescription::new(session_id ^ 1, callee_addr.unwrap_or(any)),
+            first_offer: None,
             caller_direction: Direction::SendRecv,
             callee_direction: Direction::SendRecv,
-        })
+        };
+        match plan {
+            MediaPlan::Bypass => {}
+            MediaPlan::Anchored { .. } => sdp.first_offer = Some(sdp.offer_to_callee(plan)?),
+            MediaPlan::Service { .. } => drop(sdp.clone().answer_as_service(plan)?),
+        }
+        Ok(sdp)
     }
 
     /// No descriptions: for a call that only ends.
@@ -78,6 +87,7 @@ impl Sdp {
             caller: None,
             to_caller: LegDescription::new(0, any),
             to_callee: LegDescription::new(1, any),
+            first_offer: None,
             caller_direction: Direction::SendRecv,
             callee_direction: Direction::SendRecv,
         }
@@ -99,6 +109,9 @@ impl Sdp {
 
     /// The caller's offer as the callee gets it.
     pub(super) fn offer_to_callee(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
+        if let Some(offer) = self.first_offer.take() {
+            return Ok(offer);
+        }
         match (plan, &self.caller) {
             (MediaPlan::Anchored { callee, .. }, Some(offer)) => {
                 let offer = relay_offer(offer, &mut self.to_callee, Some(*callee), None)?;

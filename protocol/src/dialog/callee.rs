@@ -45,6 +45,7 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
+            probe_at: None,
             phase: Phase::Ended,
         };
         dialog.refresh_target(&invite);

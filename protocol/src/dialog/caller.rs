@@ -98,6 +98,7 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
+            probe_at: None,
             phase: Phase::Ended,
         };
         dialog.invite(spec, None, out);

@@ -13,6 +13,7 @@ mod established;
 mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,10 @@ pub use caller::{Credentials, InviteSpec};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;
+/// A restored dialog is left alone for so long, then asked for within [`PROBE_SPREAD`].
+const PROBE_AFTER: Duration = Duration::from_secs(1);
+/// The time over which restored dialogs are asked for.
+const PROBE_SPREAD: Duration = Duration::from_secs(15);
 
 /// Names a server transaction of the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -254,7 +259,7 @@ struct Unacknowledged {
     message: Bytes,
     to: Flow,
     cseq: u32,
-    interval: std::time::Duration,
+    interval: Duration,
     next: Instant,
     give_up: Instant,
 }
@@ -302,6 +307,8 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
+    /// When a restored dialog asks its peer whether he still knows it.
+    probe_at: Option<Instant>,
 }
 
 impl Dialog {
@@ -376,6 +383,10 @@ impl Dialog {
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
             Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
+            Method::Options if self.is_established() && matches!(response.status(), 408 | 481) => {
+                self.finish(EndedBy::Lost, out);
+            }
             _ => {}
         }
     }
@@ -394,11 +405,20 @@ impl Dialog {
                 // RFC 3261 §12.2.1.2: a request within a dialog that times out ends the dialog.
                 self.reoffering = None;
                 out.push(Output::Up(LegEvent::ReofferRefused { status: 408 }));
-                self.bye(Some("SIP;cause=408;text=\"re-INVITE unanswered\""), out);
+                self.lose("SIP;cause=408;text=\"re-INVITE unanswered\"", out);
+            }
+            Method::Options if self.is_established() => {
+                self.lose("SIP;cause=408;text=\"OPTIONS unanswered\"", out);
             }
             Method::Bye => self.bye_answered(cseq, out),
             _ => {}
         }
+    }
+
+    /// The peer is silent: the call ends now, the dialog when its BYE is answered or given up.
+    fn lose(&mut self, reason: &str, out: &mut Vec<Output>) {
+        out.push(Output::Up(LegEvent::Ended { by: EndedBy::Lost }));
+        self.bye(Some(reason), out);
     }
 
     fn finish(&mut self, by: EndedBy, out: &mut Vec<Output>) {
@@ -416,7 +436,7 @@ impl Dialog {
         let repeat = self.unacknowledged.as_ref().map(|u| u.next.min(u.give_up));
         match &self.phase {
             Phase::Calling(calling) => calling.deadline(),
-            Phase::Confirmed => repeat,
+            Phase::Confirmed => repeat.into_iter().chain(self.probe_at).min(),
             Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Closing | Phase::Ended => None,
         }
     }
@@ -427,6 +447,10 @@ impl Dialog {
                 self.invite_unanswered(NoAnswer::Timeout, out);
             }
             return;
+        }
+        if self.is_established() && self.probe_at.is_some_and(|at| at <= now.mono) {
+            self.probe_at = None;
+            self.in_dialog_request(Method::Options, None, &[], out);
         }
         self.repeat_answer(now, out);
     }
@@ -440,7 +464,8 @@ impl Dialog {
     }
 
     /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
-    /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once.
+    /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once. The peer may have ended the dialog just
+    /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within [`PROBE_SPREAD`].
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, message) = &stored.phase {
@@ -459,6 +484,10 @@ impl Dialog {
         stored.reoffering = None;
         stored.local_cseq += RESTORED_CSEQ_GAP;
         stored.sent += RESTORED_CSEQ_GAP;
+        // Not all at once: a restart finds many dialogs.
+        let spread = stored.local_tag.bytes().fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let spread = Duration::from_micros(spread % PROBE_SPREAD.as_micros() as u64);
+        stored.probe_at = Some(now.mono + PROBE_AFTER + spread);
         if let Some(answer) = &mut stored.unacknowledged {
             answer.interval = t1;
             answer.next = now.mono;
