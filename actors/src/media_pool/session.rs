@@ -1,6 +1,6 @@
 //! A media session: the rules of one leg, their checkpoint, and the actor that takes orders for it.
 //!
-//! The worker's packet loop and the actor share the leg. Whatever panics in it is caught there: the session is put back to the state
+//! The worker's packet loop and the actor share the `Leg`. Whatever panics in it is caught there: the session is put back to the state
 //! after the last input that ended well, so one bad packet is lost and no other session notices.
 
 use std::cell::RefCell;

@@ -1,5 +1,7 @@
 //! What an engine of media workers alone needs: settings, figures that can be read, a store that keeps nothing. The bench uses it too.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+// Shared with the benchmark, where the same names are exported.
+#![allow(unreachable_pub)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

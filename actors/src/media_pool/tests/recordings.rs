@@ -100,3 +100,29 @@ fn a_recording_goes_on_after_panics() {
         assert_eq!(loud(&file(&rig).channels[0]), 100 * 160);
     });
 }
+
+#[test]
+fn a_disk_that_stands_still_costs_the_recording_and_no_packet() {
+    run((20000, 20003), &[], async |rig| {
+        rig.call().await;
+        record(&rig).await;
+        talk(&rig, 60).await;
+        rig.world.stalled.set(true);
+        talk(&rig, 60).await;
+        let events = rig.events();
+        let slow = |event: &MediaEvent| matches!(event, MediaEvent::RecordingFailed { why, .. } if why.contains("slow"));
+        assert_eq!((events.len(), events.iter().filter(|event| slow(event)).count()), (1, 1));
+        assert_eq!(rig.sent().len(), 120);
+        assert_eq!((rig.figures.counter(FAILED), rig.figures.gauge(ACTIVE)), (1, 0.0));
+        // What was written before stays, and the next recording is whole.
+        rig.world.stalled.set(false);
+        rig.pass(200).await;
+        assert!(loud(&file(&rig).channels[0]) >= 50 * 160);
+        record(&rig).await;
+        rig.close(0).await;
+        assert_eq!((rig.figures.counter(FAILED), rig.world.opened.borrow().len()), (1, 2));
+        rig.close(1).await;
+        rig.pass(3000).await;
+        assert_eq!(rig.world.wants.get(), super::super::io::Wants::default());
+    });
+}

@@ -16,7 +16,7 @@ use tandem_protocol::time::{Instant, Now};
 use super::super::io::{Channel, MediaSeams, PacketIo, PairId, Wants};
 use super::super::order::{Lease, MediaEvent, MediaOrder, SessionId};
 use super::super::ports::PortPool;
-use super::super::recorder::{InlineSink, RecordingFile, Sink};
+use super::super::recorder::{InlineSink, Job, Outcome, RecordingFile, Sink};
 use super::super::worker::{MediaWorker, Step};
 use super::fixture::{Figures, shared};
 use crate::calls::CallKey;
@@ -32,14 +32,15 @@ pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-type Queue = VecDeque<(SocketAddr, Vec<u8>)>;
-
 #[derive(Debug, PartialEq)]
 pub(super) struct Sent {
     pub(super) from: u16,
     pub(super) to: SocketAddr,
     pub(super) bytes: Vec<u8>,
 }
+
+/// What has come for each port, oldest first.
+type Inbox = BTreeMap<u16, VecDeque<(SocketAddr, Vec<u8>)>>;
 
 /// The world of one worker.
 #[derive(Default)]
@@ -49,11 +50,13 @@ pub(super) struct World {
     pub(super) events: RefCell<Vec<MediaEvent>>,
     /// Ports that others have bound.
     pub(super) foreign: RefCell<BTreeSet<u16>>,
-    inbox: RefCell<BTreeMap<u16, Queue>>,
+    inbox: RefCell<Inbox>,
     pub(super) sent: RefCell<Vec<Sent>>,
     pub(super) panics: RefCell<BTreeMap<ActorKind, u32>>,
     pub(super) escalated: Cell<bool>,
     pub(super) opened: RefCell<Vec<PathBuf>>,
+    /// The disk stands still: nothing more can be handed to the writer.
+    pub(super) stalled: Cell<bool>,
     /// What a recording's file may hold.
     pub(super) disk: Arc<Mutex<Disk>>,
 }
@@ -99,6 +102,18 @@ impl io::Seek for DiskFile {
             io::SeekFrom::End(by) => (self.0.lock().unwrap().bytes.len() as i64 + by) as usize,
         };
         Ok(self.1 as u64)
+    }
+}
+
+/// A sink that is full while the disk stands still.
+struct Stalling<S>(Rc<World>, S);
+
+impl<S: Sink> Sink for Stalling<S> {
+    fn submit(&mut self, job: Job) -> Result<(), Job> {
+        if self.0.stalled.get() { Err(job) } else { self.1.submit(job) }
+    }
+    fn outcome(&mut self) -> Option<Outcome> {
+        self.1.outcome()
     }
 }
 
@@ -168,10 +183,11 @@ impl MediaSeams for Seams {
     }
     fn sink(&self) -> io::Result<Box<dyn Sink>> {
         let world = self.0.clone();
-        Ok(Box::new(InlineSink::new(move |path| {
+        let sink = InlineSink::new(move |path| {
             world.opened.borrow_mut().push(path.to_owned());
             Ok(Box::new(DiskFile(world.disk.clone(), 0)) as Box<dyn RecordingFile>)
-        })))
+        });
+        Ok(Box::new(Stalling(self.0.clone(), sink)))
     }
     fn escalate(&self, _: &str) {
         self.0.escalated.set(true);
