@@ -215,9 +215,13 @@ fn complaints(sim: &Sim, dial: &Dial) {
             "the CANCEL of a pending INVITE got 481",
         ];
         let late = ["without transaction"];
+        // A retransmission comes after what was sent later; a proxy whose every answer was lost is given up.
+        let lost = ["CSeq backwards"];
+        let given_up = dial.answered.is_none() && dial.to.starts_with("97") && what.contains("ACK missing");
         let explained = after_kill
             || (!plan.is_orderly() && reordered.iter().chain(&late).any(|known| what.contains(known)))
-            || (plan.faults.loss > 0 && late.iter().any(|known| what.contains(known)));
+            || (plan.faults.loss > 0
+                && (given_up || late.iter().chain(&lost).any(|known| what.contains(known))));
         if !explained {
             violation(sim, dial, &format!("a phone complains at {}: {what}", ladder::time(*at)));
         }

@@ -156,7 +156,12 @@ impl Stream for Pacer {
             return self.ticks.poll_tick(cx).map(|_| Some(Step));
         }
         let Some(at) = wants.deadline else { return Poll::Pending };
-        let rest = at.since(self.clock.now().mono);
+        let now = self.clock.now().mono;
+        if at <= now {
+            // A sleep until a time that has come is always a tick away.
+            return Poll::Ready(Some(Step));
+        }
+        let rest = at.since(now);
         self.rest.as_mut().reset(tokio::time::Instant::now() + rest);
         self.rest.as_mut().poll(cx).map(|()| Some(Step))
     }

@@ -45,6 +45,7 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
+            hanging_up: None,
             probe_at: None,
             phase: Phase::Ended,
         };
@@ -138,6 +139,7 @@ impl Dialog {
         if answer.give_up <= now.mono {
             // §13.3.1.4: the session has not been agreed; end it.
             self.unacknowledged = None;
+            self.hanging_up = None;
             out.push(Output::Up(LegEvent::Ended { by: EndedBy::NoAck }));
             self.bye(Some("SIP;cause=408;text=\"ACK missing\""), out);
         } else if answer.next <= now.mono {
@@ -153,9 +155,12 @@ impl Dialog {
     }
 
     /// An ACK within the dialog.
-    pub(super) fn ack(&mut self, ack: &Message) {
+    pub(super) fn ack(&mut self, ack: &Message, out: &mut Vec<Output>) {
         if self.unacknowledged.as_ref().is_some_and(|u| u.cseq == ack.cseq()) {
             self.unacknowledged = None;
+            if let Some(reason) = self.hanging_up.take() {
+                self.bye(reason.as_deref(), out);
+            }
         }
     }
 

@@ -98,6 +98,7 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
+            hanging_up: None,
             probe_at: None,
             phase: Phase::Ended,
         };

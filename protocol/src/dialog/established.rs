@@ -47,7 +47,13 @@ impl Dialog {
     }
 
     fn peer_reoffers(&mut self, pending: Pending, out: &mut Vec<Output>) {
-        if !matches!(self.phase, Phase::Confirmed) || self.reoffered.is_some() {
+        if self.hanging_up.is_some() {
+            // Whoever sends it has our 200, acknowledged or not: now he can be told.
+            out.push(self.respond(&pending, 487, None, &[]));
+            self.unacknowledged = None;
+            let reason = self.hanging_up.take().flatten();
+            self.bye(reason.as_deref(), out);
+        } else if !matches!(self.phase, Phase::Confirmed) || self.reoffered.is_some() {
             // §14.2: an earlier INVITE has not been answered yet.
             out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, "3")]));
         } else if self.reoffering.is_some() {
@@ -81,8 +87,12 @@ impl Dialog {
                 out.push(self.respond(bye, 200, None, &[]));
                 self.finish(EndedBy::Peer, out);
             }
-            // BYE crossed BYE: both are answered.
-            Phase::Closing | Phase::Ended => out.push(self.respond(bye, 200, None, &[])),
+            // BYE crossed BYE: the peer has ended it too, whether or not he answers ours.
+            Phase::Closing => {
+                out.push(self.respond(bye, 200, None, &[]));
+                self.finish(EndedBy::Us, out);
+            }
+            Phase::Ended => out.push(self.respond(bye, 200, None, &[])),
             Phase::Calling(_) => out.push(self.respond(bye, 481, None, &[])),
         }
     }
@@ -141,6 +151,10 @@ impl Dialog {
         match &self.phase {
             Phase::Incoming(_) | Phase::AnswerHeld(..) => self.refuse_caller(status, reason, out),
             Phase::Calling(_) => self.cancel(reason, now, out),
+            // §15: no BYE before the ACK of our 200, or its end; a caller that has lost the 200 would not know what it ends.
+            Phase::Confirmed if self.unacknowledged.is_some() => {
+                self.hanging_up.get_or_insert(reason.map(str::to_owned));
+            }
             Phase::Confirmed => self.bye(reason, out),
             Phase::Closing | Phase::Ended => {}
         }

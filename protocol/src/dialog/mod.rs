@@ -27,7 +27,7 @@ pub use caller::{Credentials, InviteSpec};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;
-/// A restored dialog is left alone for so long, then asked for within [`PROBE_SPREAD`].
+/// A restored dialog is left alone for so long, then asked for within half a minute.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// The time over which restored dialogs are asked for.
 const PROBE_SPREAD: Duration = Duration::from_secs(15);
@@ -307,6 +307,8 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
+    /// We hang up, for this reason, as soon as our 200 is acknowledged (§15).
+    hanging_up: Option<Option<String>>,
     /// When a restored dialog asks its peer whether he still knows it.
     probe_at: Option<Instant>,
 }
@@ -351,7 +353,7 @@ impl Dialog {
                     let pending = Pending { transaction: *id, request: request.clone(), source: *source };
                     self.request(pending, now, out);
                 }
-                None => self.ack(request),
+                None => self.ack(request, out),
             },
             Input::Response(response) => self.response(response, now, out),
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
@@ -465,7 +467,7 @@ impl Dialog {
 
     /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
     /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once. The peer may have ended the dialog just
-    /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within [`PROBE_SPREAD`].
+    /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within half a minute.
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, message) = &stored.phase {
