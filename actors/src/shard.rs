@@ -31,14 +31,13 @@ use crate::metrics::ActorKind;
 use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New, Outgoing};
-use crate::station::StationActor;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
 pub use ask::{Ask, Asked, parse_call_id};
 pub(crate) use invite::merge_key;
-pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest};
+pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 
 /// What crosses from one shard, from the store or from media to a shard.
@@ -117,7 +116,7 @@ pub struct Shard {
     calls: Map<CallKey, Addr<CallActor>>,
     dialogs: Map<String, KnownDialog>,
     merges: Map<String, String>,
-    stations: BTreeMap<Arc<str>, Addr<StationActor>>,
+    stations: BTreeMap<Arc<str>, named::KnownStation>,
     station_tokens: Map<u64, Arc<str>>,
     trunks: BTreeMap<Arc<str>, Addr<TrunkActor>>,
     groups: BTreeMap<Arc<str>, Addr<GroupActor>>,
@@ -252,7 +251,7 @@ impl Shard {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
-                    self.committed(token, committed);
+                    self.committed(token, committed, ctx);
                 }
             }
             LinkMessage::Register(register) => self.register_here(*register, ctx),
@@ -262,12 +261,11 @@ impl Shard {
         }
     }
 
-    fn committed(&mut self, token: u64, committed: bool) {
+    fn committed(&mut self, token: u64, committed: bool, ctx: &Context<Self>) {
         if let Some(call) = self.calls.get(&CallKey(token)) {
             call.tell(Committed(committed));
-        } else if let Some(station) = self.station_tokens.get(&token).and_then(|name| self.stations.get(name))
-        {
-            station.tell(crate::station::Committed(committed));
+        } else if let Some(name) = self.station_tokens.get(&token).cloned() {
+            self.tell_station(&name, crate::station::Committed(committed), ctx);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::registrar::{Register, RegisterDone};
-use crate::shard::{Fault, LinkMessage, NamedDown, NextExpiry, Shard};
+use crate::shard::{Fault, LinkMessage, NamedDown, NextExpiry, Shard, StationIdle};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
@@ -104,6 +104,8 @@ pub struct StationActor {
     shell: Shell<Registered>,
     waiting: VecDeque<Waiting>,
     idle_at: Instant,
+    /// How many of the shard's messages it has handled.
+    handled: u64,
     timer: Option<TimerId>,
     fault: Fault,
     _guard: Guard,
@@ -119,6 +121,7 @@ impl StationActor {
             entry,
             waiting: VecDeque::new(),
             idle_at: env.now().mono + IDLE,
+            handled: 0,
             timer: None,
             fault,
             _guard: guard,
@@ -169,7 +172,6 @@ impl StationActor {
         let event = event.with("station", name.to_string()).with("bindings", after as i64);
         self.save(Urgency::Urgent, event);
         self.waiting.push_back(Waiting { register, result, until: now.mono + COMMIT_PATIENCE });
-        self.rearm();
     }
 
     fn publish(&self) {
@@ -232,13 +234,16 @@ impl Actor for StationActor {
 impl Handler<Told<Register>> for StationActor {
     type Result = ();
     fn handle(&mut self, told: Told<Register>, ctx: &mut Context<Self>) {
+        self.handled += 1;
         self.register(told.0, ctx);
+        self.rearm();
     }
 }
 
 impl Handler<Told<Committed>> for StationActor {
     type Result = ();
     fn handle(&mut self, told: Told<Committed>, _: &mut Context<Self>) {
+        self.handled += 1;
         if !told.0.0 {
             tracing::error!(station = %self.entry.config.name, "the binding could not be stored; it is kept in memory");
         }
@@ -252,6 +257,7 @@ impl Handler<Told<Committed>> for StationActor {
 impl Handler<Told<Expire>> for StationActor {
     type Result = ();
     fn handle(&mut self, _: Told<Expire>, ctx: &mut Context<Self>) {
+        self.handled += 1;
         let now = self.env.now();
         for outcome in self.feed(&Change::Expire, ctx) {
             if let Outcome::Expired(gone) = outcome {
@@ -271,7 +277,7 @@ impl Handler<Told<Expire>> for StationActor {
 
 impl Handler<Told<Fire>> for StationActor {
     type Result = ();
-    fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: Told<Fire>, _: &mut Context<Self>) {
         let now = self.env.now().mono;
         while self.waiting.front().is_some_and(|w| w.until <= now) {
             if let Some(waiting) = self.waiting.pop_front() {
@@ -280,7 +286,7 @@ impl Handler<Told<Fire>> for StationActor {
             }
         }
         if self.waiting.is_empty() && self.idle_at <= now {
-            ctx.stop();
+            self.shard.tell(StationIdle { station: self.entry.config.name.clone(), handled: self.handled });
         } else {
             let at = self.waiting.front().map_or(self.idle_at, |w| w.until);
             if let Some(timer) = self.timer {
@@ -293,7 +299,9 @@ impl Handler<Told<Fire>> for StationActor {
 impl Handler<Told<Injection>> for StationActor {
     type Result = ();
     fn handle(&mut self, told: Told<Injection>, ctx: &mut Context<Self>) {
+        self.handled += 1;
         self.shell.inject(told.0);
         self.feed(&Change::Nothing, ctx);
+        self.rearm();
     }
 }

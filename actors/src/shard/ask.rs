@@ -104,10 +104,7 @@ impl Shard {
             }
             "station" if self.env.directory().home(name) == self.env.shard() => {
                 let found = self.env.directory().station(name).map(|s| s.config.name.clone());
-                found
-                    .and_then(|name| self.station(&name, ctx))
-                    .map(|station| station.tell(injection))
-                    .is_some()
+                found.is_some_and(|name| self.tell_station(&name, injection, ctx))
             }
             "media_worker" if self.env.shard() == ShardId(0) => match name.parse::<u16>() {
                 Ok(worker) if worker < self.env.config().media.workers => {

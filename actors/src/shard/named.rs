@@ -63,6 +63,20 @@ impl NamedDown {
     }
 }
 
+/// A station's actor on this shard.
+pub(super) struct KnownStation {
+    pub(super) actor: Addr<StationActor>,
+    /// How many messages it was told.
+    told: u64,
+}
+
+/// A station has nothing to do. It goes once nobody has its address: a message on its way to it is not lost.
+pub(crate) struct StationIdle {
+    pub(crate) station: Arc<str>,
+    /// How many of the shard's messages it has handled.
+    pub(crate) handled: u64,
+}
+
 /// When the first binding of a station expires.
 pub(crate) struct NextExpiry {
     pub(crate) station: Arc<str>,
@@ -110,16 +124,24 @@ impl Shard {
         }
     }
 
-    /// The actor of a station, activated if it is passive.
-    pub(super) fn station(&mut self, name: &Arc<str>, ctx: &Context<Self>) -> Option<Addr<StationActor>> {
-        if let Some(station) = self.stations.get(name).filter(|station| station.connected()) {
-            return Some(station.clone());
+    /// Writes to the actor of a station, activated if it is passive; false if there is no such station.
+    pub(super) fn tell_station<T>(&mut self, name: &Arc<str>, message: T, ctx: &Context<Self>) -> bool
+    where
+        Addr<StationActor>: Tell<T>,
+    {
+        let mut known = self.stations.get_mut(name).filter(|station| station.actor.connected());
+        if known.is_none() {
+            let Some(entry) = self.env.directory().station(name).cloned() else { return false };
+            let actor = StationActor::launch(&self.env, &ctx.address(), entry);
+            self.station_tokens.insert(station::token(name), name.clone());
+            self.stations.insert(name.clone(), KnownStation { actor, told: 0 });
+            known = self.stations.get_mut(name);
         }
-        let entry = self.env.directory().station(name)?.clone();
-        let station = StationActor::launch(&self.env, &ctx.address(), entry);
-        self.station_tokens.insert(station::token(name), name.clone());
-        self.stations.insert(name.clone(), station.clone());
-        Some(station)
+        if let Some(station) = known {
+            station.told += 1;
+            station.actor.tell(message);
+        }
+        true
     }
 
     pub(super) fn register(&mut self, request: &Message, flow: Flow) {
@@ -142,9 +164,7 @@ impl Shard {
     }
 
     pub(super) fn register_here(&mut self, register: Register, ctx: &Context<Self>) {
-        if let Some(station) = self.station(&register.station.clone(), ctx) {
-            station.tell(register);
-        }
+        self.tell_station(&register.station.clone(), register, ctx);
     }
 
     fn expect_expiry(&mut self, station: &Arc<str>, at: Option<UnixMillis>) {
@@ -164,9 +184,7 @@ impl Shard {
                 break;
             }
             self.expect_expiry(&name, None);
-            if let Some(station) = self.station(&name, ctx) {
-                station.tell(station::Expire);
-            }
+            self.tell_station(&name, station::Expire, ctx);
         }
     }
 
@@ -219,7 +237,7 @@ impl Handler<Told<NamedDown>> for Shard {
         let NamedDown { kind, name, fault } = told.0;
         match kind {
             ActorKind::Station => {
-                if self.stations.get(&name).is_some_and(|station| !station.connected()) {
+                if self.stations.get(&name).is_some_and(|station| !station.actor.connected()) {
                     self.stations.remove(&name);
                     self.station_tokens.remove(&station::token(&name));
                 }
@@ -250,6 +268,17 @@ impl Handler<Told<NamedDown>> for Shard {
         if kind != ActorKind::Station {
             self.resting.insert((now.mono + rest, kind, name));
             self.rearm();
+        }
+    }
+}
+
+impl Handler<Told<StationIdle>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<StationIdle>, _: &mut Context<Self>) {
+        let StationIdle { station, handled } = told.0;
+        if self.stations.get(&station).is_some_and(|known| known.told == handled) {
+            self.station_tokens.remove(&station::token(&station));
+            self.stations.remove(&station);
         }
     }
 }
