@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use tandem::cli::{self, Cli};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::run(&Cli::parse(), &mut io::stdout(), &mut io::stderr())
 }

@@ -10,7 +10,7 @@ use common::engine::stations;
 use common::phone::{assert_heard, connect, pair};
 use common::{Engine, TestPhone, Ua, eventually, sdp};
 use serde_json::Value;
-use tandem_phone::{AutoAnswer, CallHandle, Command};
+use tandem_phone::{CallHandle, Command};
 
 /// Two phones in an established call that has been heard, and its id.
 fn talking(engine: &Engine) -> (TestPhone, TestPhone, CallHandle, String) {
@@ -241,5 +241,4 @@ fn faults_cannot_be_injected_without_the_variable() {
     let engine = Engine::start(&(stations(&["1001"]) + TRUNK));
     let answer = engine.ask("POST", "/api/v1/chaos", "{\"actor\": \"trunk:out\", \"do\": \"panic\"}");
     assert!(matches!(answer.status, 403 | 404), "{answer:?}");
-    let _ = AutoAnswer::Manual;
 }

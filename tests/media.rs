@@ -143,7 +143,7 @@ fn a_silent_call_is_ended_but_not_one_on_hold() {
     let (held, _) = connect(&mut a, &mut b);
     a.command(Command::Hold(held));
     a.wait(|event| matches!(event, Event::MediaChanged { .. }));
-    // Sixteen 20 ms packets in each second of the time that would end a call that is not held.
+    // Two seconds by the packets of another call: twice the time that ends one that is not held.
     let other = common::phone::voice("1001");
     let mut clock = common::TestPhone::with(
         engine.sip,

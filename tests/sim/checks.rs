@@ -220,6 +220,7 @@ fn complaints(sim: &Sim, dial: &Dial) {
         let given_up = dial.answered.is_none() && dial.to.starts_with("97") && what.contains("ACK missing");
         let explained = after_kill
             || (!plan.is_orderly() && reordered.iter().chain(&late).any(|known| what.contains(known)))
+            || (what.contains("no final response") && ladder::lost_a_final(&sim.world, &dial.call_ids))
             || (plan.faults.loss > 0
                 && (given_up || late.iter().chain(&lost).any(|known| what.contains(known))));
         if !explained {

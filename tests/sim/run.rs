@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_actors::env::{Datagram, Tell, in_flight};
+use tandem_actors::events::EventKind;
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
-use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Tick, place};
+use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Tick, parse_call_id, place};
+use tandem_actors::shell::Injection;
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
 
@@ -135,8 +137,12 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         *ends.entry(end).or_default() += 1;
     }
     let disk = sim.disk.lock().expect("the disk is whole");
+    let mut causes: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for cdr in &disk.cdrs {
+        *causes.entry(&cdr.cause).or_default() += 1;
+    }
     let summary = format!(
-        "{ends:?}, {} CDRs, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics",
+        "{ends:?}, {} CDRs {causes:?}, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics",
         disk.cdrs.len(),
         disk.events.len(),
         sim.outages.len(),
@@ -222,6 +228,8 @@ impl Sim {
                     arrived[shard].push(Datagram::new(0, from, bytes));
                 }
                 Event::Kill => return true,
+                Event::Operator => self.operate(life, false),
+                Event::Chaos => self.operate(life, true),
                 Event::Link { epoch, shard, message } if epoch == life.epoch => {
                     life.shards[usize::from(shard)].tell(Linked(vec![message]));
                 }
@@ -254,6 +262,27 @@ impl Sim {
             }
         }
         false
+    }
+
+    /// An operator does something to one of the calls that began last.
+    fn operate(&mut self, life: &Life, breaks: bool) {
+        let recent: Vec<String> = {
+            let disk = self.disk.lock().expect("the disk is whole");
+            let started = disk.events.iter().rev().filter(|(_, event)| event.kind == EventKind::CallStarted);
+            started.take(8).filter_map(|(_, event)| Some(event.call_id.as_ref()?.to_string())).collect()
+        };
+        let Some(id) = recent.get(self.rng.below(recent.len() as u64) as usize) else { return };
+        let Some((shard, key)) = parse_call_id(id) else { return };
+        let ask = if breaks {
+            let actor = self.rng.pick(&["call:ID", "dialog:ID/0", "dialog:ID/1"]).replace("ID", id);
+            Ask::Inject(actor, self.rng.pick(&[Injection::Once, Injection::Always]))
+        } else {
+            Ask::HangUp(key)
+        };
+        let (reply, _) = tokio::sync::mpsc::unbounded_channel();
+        if let Some(shard) = life.shards.get(usize::from(shard.0)) {
+            shard.tell(Asked(ask, reply));
+        }
     }
 
     /// The socket a datagram comes to: any, or that of its call's shard.
@@ -291,6 +320,8 @@ impl Sim {
             | Event::Commit { .. }
             | Event::Rested { .. }
             | Event::Silence { .. }
+            | Event::Operator
+            | Event::Chaos
             | Event::Kill
             | Event::Restart => {}
         }

@@ -124,6 +124,12 @@ impl Script {
                 world.push(rng.below(at), world::Event::Do(Action::Phone(index, Command::Options)));
             }
         }
+        for _ in 0..plan.calls / 40 {
+            world.push(8_000_000 + rng.below(at), world::Event::Operator);
+            if plan.panics.call > 0 {
+                world.push(8_000_000 + rng.below(at), world::Event::Chaos);
+            }
+        }
         for _ in 0..plan.kills {
             world.push(8_000_000 + rng.below(at), world::Event::Kill);
         }

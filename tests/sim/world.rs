@@ -34,6 +34,10 @@ pub(crate) enum Event {
     PhoneTimer { phone: usize },
     /// Somebody does something.
     Do(Action),
+    /// An operator ends a call.
+    Operator,
+    /// An operator breaks an actor of a call for good, or once.
+    Chaos,
     /// The engine is killed.
     Kill,
     /// It starts again.

@@ -46,7 +46,7 @@ impl CallActor {
 
     /// The first events of a call, and its record as an attempt in progress.
     pub(super) fn started_events(&mut self, now: Now) {
-        tracing::info!(call = %self.id, from = self.info.from, to = self.info.to, route = self.info.route, "call started");
+        tracing::debug!(call = %self.id, from = self.info.from, to = self.info.to, route = self.info.route, "call started");
         let started = Event::new(now.wall, EventKind::CallStarted, "an INVITE was admitted").of(&self.id);
         let started = started.with("from", self.info.from.clone()).with("to", self.info.to.clone());
         self.events.push(self.with_sip_call_id(started, self.legs.first()));

@@ -190,7 +190,7 @@ impl Call {
             let status = if by == EndedBy::Fault { 500 } else { 480 };
             self.clear(cause, side, status, now, out);
         } else if self.verdict.is_none() {
-            self.callee_failed(leg, 500, now, out);
+            self.callee_failed(leg, 500, None, now, out);
         }
         self.over_if_clear(now, out);
     }

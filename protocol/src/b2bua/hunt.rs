@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, Output, Phase, Side, Target};
-use crate::dialog::{Command, Routing};
+use crate::dialog::{Command, NoAnswer, Routing};
 use crate::flow::Flow;
 use crate::proxy_list::{Next, Outcome};
 use crate::time::Now;
@@ -94,7 +94,14 @@ impl Call {
     }
 
     /// A callee's INVITE came to nothing.
-    pub(super) fn callee_failed(&mut self, leg: LegId, status: u16, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn callee_failed(
+        &mut self,
+        leg: LegId,
+        status: u16,
+        unanswered: Option<NoAnswer>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
         let ending = self.leg(leg).is_none_or(|leg| leg.ending);
         if let Some(leg) = self.leg_mut(leg) {
             leg.gone = true;
@@ -104,9 +111,11 @@ impl Call {
             return;
         }
         if let Destination::Trunk { walk, .. } = &mut self.destination {
-            let outcome = match status {
-                408 => Outcome::Timeout,
-                status => Outcome::Status(status),
+            let outcome = match (unanswered, status) {
+                (Some(NoAnswer::Transport), _) => Outcome::TransportError,
+                // A server that says 408 has waited for somebody else in vain: so have we.
+                (Some(NoAnswer::Timeout), _) | (None, 408) => Outcome::Timeout,
+                (None, status) => Outcome::Status(status),
             };
             let next = walk.on_outcome(now.mono, outcome);
             out.extend(walk.attempts().last().cloned().map(Output::AttemptFailed));

@@ -22,6 +22,8 @@ mod clear;
 mod hunt;
 mod media;
 mod reoffer;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -246,7 +248,9 @@ impl Call {
         match event {
             LegEvent::Progress { status, sdp } => self.callee_progress(leg, *status, sdp.as_ref(), out),
             LegEvent::Answered { sdp } => self.callee_answered(leg, sdp, now, out),
-            LegEvent::Failed { status, .. } => self.callee_failed(leg, *status, now, out),
+            LegEvent::Failed { status, unanswered, .. } => {
+                self.callee_failed(leg, *status, *unanswered, now, out);
+            }
             LegEvent::AnswerReady => self.answer_ready(now, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
             LegEvent::Reoffer { sdp } => self.leg_reoffers(leg, sdp, out),

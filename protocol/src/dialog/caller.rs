@@ -179,7 +179,10 @@ impl Dialog {
             {
                 self.authorize(response, out);
             }
-            _ => self.invite_failed(status, response.reason().to_owned(), retry_after(response), out),
+            _ => {
+                let reason = response.reason().to_owned();
+                self.invite_failed(status, reason, retry_after(response), None, out);
+            }
         }
     }
 
@@ -198,7 +201,12 @@ impl Dialog {
             Some(sdp) => out.push(Output::Up(LegEvent::Answered { sdp })),
             None => {
                 let reason = "the callee's 200 has no session description".to_owned();
-                out.push(Output::Up(LegEvent::Failed { status: 502, reason, retry_after: None }));
+                out.push(Output::Up(LegEvent::Failed {
+                    status: 502,
+                    reason,
+                    retry_after: None,
+                    unanswered: None,
+                }));
                 self.bye(Some("SIP;cause=502;text=\"no answer in 200\""), out);
             }
         }
@@ -220,7 +228,9 @@ impl Dialog {
         });
         match value {
             Some(value) => self.invite(spec, Some((answer, value)), out),
-            None => self.invite_failed(response.status(), "challenge not understood".to_owned(), None, out),
+            None => {
+                self.invite_failed(response.status(), "challenge not understood".to_owned(), None, None, out);
+            }
         }
     }
 
@@ -229,10 +239,11 @@ impl Dialog {
         status: u16,
         reason: String,
         retry_after: Option<u32>,
+        unanswered: Option<NoAnswer>,
         out: &mut Vec<Output>,
     ) {
         self.phase = Phase::Ended;
-        out.push(Output::Up(LegEvent::Failed { status, reason, retry_after }));
+        out.push(Output::Up(LegEvent::Failed { status, reason, retry_after, unanswered }));
         out.push(Output::Finished);
     }
 
@@ -241,7 +252,7 @@ impl Dialog {
             NoAnswer::Timeout => (408, "no response"),
             NoAnswer::Transport => (503, "could not be sent"),
         };
-        self.invite_failed(status, reason.to_owned(), None, out);
+        self.invite_failed(status, reason.to_owned(), None, Some(why), out);
     }
 
     /// Cancels our INVITE: now, or as soon as a provisional shows that the peer has it.

@@ -11,6 +11,8 @@ mod callee;
 mod caller;
 mod established;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,6 +162,8 @@ pub enum LegEvent {
         reason: String,
         /// Seconds of Retry-After, if the peer sent one.
         retry_after: Option<u32>,
+        /// Why there was no response, if there was none.
+        unanswered: Option<NoAnswer>,
     },
     /// The 200 is ready and held.
     AnswerReady,
