@@ -132,7 +132,7 @@ pub struct RegistrationGroup {
 }
 
 /// What a built-in service does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ServiceKind {
     /// Sends back what it hears.
     Echo,

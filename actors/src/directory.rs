@@ -110,6 +110,12 @@ impl TrunkEntry {
         self.up.iter().map(|up| up.load(Ordering::Relaxed)).collect()
     }
 
+    /// Whether a proxy is up; one that is not ours counts as up.
+    pub fn is_up(&self, proxy: SocketAddr) -> bool {
+        let place = self.config.proxies.iter().position(|p| *p == proxy);
+        place.is_none_or(|place| self.up[place].load(Ordering::Relaxed))
+    }
+
     /// Notes a proxy's health; true if that changed it. Only the trunk's actor may.
     pub fn set_health(&self, proxy: SocketAddr, up: bool) -> bool {
         let Some(place) = self.config.proxies.iter().position(|p| *p == proxy) else { return false };

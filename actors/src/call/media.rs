@@ -71,6 +71,7 @@ impl Media {
             sides: saved.sides.into_iter().map(side).collect(),
             record: saved.record,
             segments: saved.segments,
+            service: saved.service,
             ..Media::none()
         }
     }
@@ -81,6 +82,7 @@ impl Media {
             sides: self.sides.iter().map(side).collect(),
             record: self.record,
             segments: self.segments,
+            service: self.service,
         }
     }
 

@@ -298,6 +298,7 @@ impl CallActor {
         let callee = self.shell.machine().callee();
         let leg = self.legs.iter().find(|leg| Some(leg.id) == callee);
         self.events.push(self.with_sip_call_id(event, leg));
+        self.note_answering_proxy();
         self.media.record(&self.env, self.key, &self.id);
         if let Some(path) = self.media.recording() {
             let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);

@@ -6,6 +6,7 @@ use tandem_media::session::SessionConfig;
 use tandem_protocol::b2bua::LegId;
 
 use crate::calls::Info;
+use crate::config::ServiceKind;
 use crate::media_pool::order::Lease;
 
 /// The number of the record's format.
@@ -24,6 +25,7 @@ pub(crate) struct SavedMedia {
     pub(crate) sides: Vec<SavedSide>,
     pub(crate) record: bool,
     pub(crate) segments: u32,
+    pub(crate) service: Option<ServiceKind>,
 }
 
 /// One record.

@@ -89,6 +89,18 @@ impl CallActor {
         }
     }
 
+    /// A proxy that was down and has taken a call is up again; one that is up is left in peace.
+    pub(super) fn note_answering_proxy(&self) {
+        let Some(entry) = self.info.trunk.as_ref().and_then(|name| self.env.directory().trunk(name)) else {
+            return;
+        };
+        if let Some(attempt) = self.shell.machine().attempts().last()
+            && !entry.is_up(attempt.proxy)
+        {
+            self.shard.tell(TrunkReport { trunk: entry.config.name.clone(), proxy: attempt.proxy, up: true });
+        }
+    }
+
     /// Every leg has ended: media ends too, and its counts are waited for.
     pub(super) fn over(&mut self, ended: b2bua::Ended, now: Now, ctx: &mut Context<Self>) {
         if self.media.close(&self.env, self.key) {
