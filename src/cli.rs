@@ -48,11 +48,11 @@ pub enum Command {
     Tree(Client),
     /// Tell why a call went as it did
     Why(Why),
-    /// Let a running daemon finish its calls, take no new ones, and end
+    /// Let a running daemon take no new calls; those that are up go on, and it stays
     Drain(Client),
-    /// Make a running daemon read its settings again
+    /// Make a running daemon read its settings again (not built yet)
     Reload(Reload),
-    /// Put the stations of a JSON-lines file into the store of a running daemon
+    /// Put the stations of a JSON-lines file into the store of a running daemon (not built yet)
     Import(Import),
 }
 

@@ -26,10 +26,12 @@ pub enum Refusal {
     Loop,
     /// The engine is draining.
     Draining,
+    /// The media workers have not said yet what ports they have; it is not answered and comes again.
+    Starting,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 9] = [
+    const ALL: [Refusal; 10] = [
         Refusal::Malformed,
         Refusal::Unauthorized,
         Refusal::NotFound,
@@ -39,6 +41,7 @@ impl Refusal {
         Refusal::Unsupported,
         Refusal::Loop,
         Refusal::Draining,
+        Refusal::Starting,
     ];
 
     /// The label's value.
@@ -53,6 +56,7 @@ impl Refusal {
             Refusal::Unsupported => "unsupported",
             Refusal::Loop => "loop",
             Refusal::Draining => "draining",
+            Refusal::Starting => "starting",
         }
     }
 }
