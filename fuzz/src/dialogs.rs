@@ -363,7 +363,7 @@ impl World {
             return;
         }
         if let Some(before) = known {
-            assert!(status < 300 && before == message, "two final responses");
+            assert!(status < 300 && before == message, "two final responses: {before:?} and {message:?}");
         }
         *known = Some(message.clone());
         if self.invited == Some(id) {

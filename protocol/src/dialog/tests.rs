@@ -314,6 +314,23 @@ fn the_2xx_of_a_second_branch_is_acknowledged_and_ended() {
 }
 
 #[test]
+fn the_end_of_a_second_branch_leaves_the_re_invite_of_the_first_open() {
+    let mut rig = Rig::answered("");
+    rig.request("INVITE", 2, "", "v=0\r\n");
+    rig.feed(Input::Response(response(
+        200,
+        "INVITE",
+        1,
+        "second",
+        "Contact: <sip:o@10.0.0.9>\r\n",
+        "v=0\r\n",
+    )));
+    assert!(rig.sent(Method::Bye).is_some() && rig.statuses().is_empty());
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(SDP) });
+    assert_eq!(rig.statuses(), [200]);
+}
+
+#[test]
 fn the_byes_that_end_further_branches_are_transactions_of_their_own() {
     let mut rig = Rig::answered("");
     let contact = "Contact: <sip:other@10.0.0.9:5060>\r\n";
