@@ -8,6 +8,7 @@ use tandem_actors::config::{self, EngineConfig};
 use tandem_protocol::dial_plan::{self, DialPlan, DialPlanError, DialPlanSpec, SearchSpace};
 use tandem_protocol::dialog::Credentials;
 use tandem_protocol::digest;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
@@ -101,6 +102,16 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
         address,
         external,
         timers: Timers::new(listen.t1(), listen.t2()),
+        limits: limits(listen),
+    }
+}
+
+fn limits(listen: &settings::Listen) -> Limits {
+    Limits {
+        max_bytes: listen.max_message_bytes as usize,
+        max_header_line: listen.max_header_bytes as usize,
+        max_headers: listen.max_headers as usize,
+        max_vias: listen.max_vias as usize,
     }
 }
 

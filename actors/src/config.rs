@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tandem_protocol::dial_plan::DialPlan;
 use tandem_protocol::digest::Secret;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
@@ -29,6 +30,8 @@ pub struct Listener {
     pub external: SocketAddr,
     /// T1 and T2 of its transactions.
     pub timers: Timers,
+    /// How much of a message is accepted.
+    pub limits: Limits,
 }
 
 /// One station.

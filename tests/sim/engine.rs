@@ -23,6 +23,7 @@ use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::Credentials;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Secret};
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::transaction::Timers;
@@ -128,6 +129,7 @@ fn config(world: &World) -> EngineConfig {
             address: LISTENER,
             external: LISTENER,
             timers: Timers::default(),
+            limits: Limits::default(),
         }],
         stations: stations(),
         trunks: vec![

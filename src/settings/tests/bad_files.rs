@@ -51,6 +51,23 @@ fn faults_of_the_node_and_its_addresses() {
             ("[[listen]]\nexternal_address = \"a:b\"", "2: listen[0].external_address", "allowed: a host"),
             ("[[listen]]\nt1_ms = 500\nt2_ms = 100", "3: listen[0].t2_ms", "allowed: 500 to 60000"),
             (
+                "[[listen]]\nmax_message_bytes = 65536",
+                "2: listen[0].max_message_bytes",
+                "1300 to 65535 (bytes)",
+            ),
+            (
+                "[[listen]]\nmax_header_bytes = 65536",
+                "2: listen[0].max_header_bytes",
+                "allowed: 256 to 65535",
+            ),
+            (
+                "[[listen]]\nmax_message_bytes = 2000\nmax_header_bytes = 2001",
+                "3: listen[0].max_header_bytes",
+                "allowed: 256 to 2000 (bytes, not more than max_message_bytes)",
+            ),
+            ("[[listen]]\nmax_headers = 2", "2: listen[0].max_headers", "allowed: 16 to 1024"),
+            ("[[listen]]\nmax_vias = 0", "2: listen[0].max_vias", "allowed: 1 to 255"),
+            (
                 "[[listen]]\nrequire_client_certificate = true",
                 "1: listen[0].client_ca",
                 "`require_client_certificate` needs it",
