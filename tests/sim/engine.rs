@@ -76,6 +76,11 @@ fn stations() -> Vec<Station> {
             media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
             record: index % 8 == 0,
             ring_timeout: Duration::from_secs(20),
+            fork_timeout: Duration::from_secs(8),
+            connection: None,
+            identify_by_user_only: false,
+            outbound_ani: None,
+            external_number_mask: None,
             max_contacts: 3,
             max_calls: if index == 5 { 2 } else { 0 },
         })
@@ -100,6 +105,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         max_calls: 0,
         media,
         record: false,
+        calling_party_mask: None,
         credentials: None,
     }
 }
@@ -134,6 +140,9 @@ fn config(world: &World) -> EngineConfig {
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
         ],
+        route_groups: Vec::new(),
+        route_lists: Vec::new(),
+        users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),
             listener: 0,
@@ -156,6 +165,7 @@ fn config(world: &World) -> EngineConfig {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),
             default_expires: Duration::from_secs(60),
+            accept_path: false,
         },
         keepalive: if plan.keepalive { Duration::from_secs(25) } else { Duration::ZERO },
         chaos: false,

@@ -1,22 +1,27 @@
 //! Where a dialled number leads: what the dial plan says, and what there is of it right now.
 
+mod trunks;
+
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tandem_protocol::b2bua::{Cause, Destination, Target};
-use tandem_protocol::dial_plan;
+use tandem_protocol::b2bua::{Branch, Cause, Destination, Fork, LONGEST_RING, Target};
+use tandem_protocol::dial_plan::{self, CallingTransform};
 use tandem_protocol::dialog::Routing;
+use tandem_protocol::flow::Flow;
 use tandem_protocol::message::escape_user;
-use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::registrar::{Binding, target_set};
 
-use crate::config::{MediaPath, ServiceKind};
-use crate::directory::{Permit, TrunkEntry};
+use crate::config::{ConnectedAt, Connection, MediaPath, ServiceKind};
+use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 
 /// Where a dialled number leads, before media is decided.
 pub(super) struct Route {
     pub(super) destination: Destination,
-    pub(super) trunk: Option<Arc<TrunkEntry>>,
+    /// The trunks it may leave by, in order.
+    pub(super) trunks: Vec<Arc<TrunkEntry>>,
     pub(super) service: Option<ServiceKind>,
     /// False if either end wants its media through us.
     pub(super) bypass: bool,
@@ -26,22 +31,41 @@ pub(super) struct Route {
     pub(super) permit: Option<Permit>,
     pub(super) why: String,
     pub(super) number: String,
+    /// What the pattern does to the caller's number.
+    pub(super) calling: CallingTransform,
+    /// Whether it leads to one of ours, though it may be by a trunk.
+    pub(super) inside: bool,
+    pub(super) emergency: bool,
 }
 
 impl Route {
-    fn refused(status: u16, cause: Cause, why: String) -> Route {
+    fn to(destination: Destination, why: String, number: &str) -> Route {
         Route {
-            destination: Destination::Refused { status, cause },
-            trunk: None,
+            destination,
+            trunks: Vec::new(),
             service: None,
             bypass: true,
             record: false,
             signalling: None,
             permit: None,
             why,
-            number: String::new(),
+            number: number.to_owned(),
+            calling: CallingTransform::default(),
+            inside: false,
+            emergency: false,
         }
     }
+
+    fn refused(status: u16, cause: Cause, why: String) -> Route {
+        Route::to(Destination::Refused { status, cause }, why, "")
+    }
+}
+
+/// What was asked for, and by which words of the dial plan.
+struct Wanted<'a> {
+    number: &'a str,
+    emergency: bool,
+    why: String,
 }
 
 pub(super) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
@@ -50,104 +74,129 @@ pub(super) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
         let space = css.unwrap_or("internal");
         return Route::refused(404, Cause::NotFound, format!("no pattern of {space} matches {dialled}"));
     };
-    let why =
-        format!("{} in {} leads to {}", found.pattern.pattern, found.pattern.partition, found.pattern.target);
-    match &found.pattern.target {
-        dial_plan::Target::Station(name) => to_station(env, name, &found.number_out, why),
-        dial_plan::Target::Trunk(name) => to_trunk(env, name, &found.number_out, why),
-        dial_plan::Target::Service(name) => to_service(env, name, why),
-        dial_plan::Target::Reject(status) => Route::refused(*status, Cause::Rejected, why),
-        dial_plan::Target::User(_) | dial_plan::Target::RouteGroup(_) | dial_plan::Target::RouteList(_) => {
-            Route::refused(501, Cause::NotFound, format!("{why}, a kind that is not built yet"))
+    let pattern = found.pattern;
+    let mark = if pattern.emergency { ", an emergency call" } else { "" };
+    let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
+    let wanted = Wanted { number: &found.number_out, emergency: pattern.emergency, why };
+    let route = match &pattern.target {
+        dial_plan::Target::Station(name) => to_station(env, name, None, wanted),
+        dial_plan::Target::User(name) => to_user(env, name, wanted),
+        dial_plan::Target::Trunk(name) => trunks::to_trunk(env, name, wanted),
+        dial_plan::Target::RouteGroup(name) => trunks::to_group(env, name, wanted),
+        dial_plan::Target::RouteList(name) => trunks::to_list(env, name, wanted),
+        dial_plan::Target::Service(name) => to_service(env, name, wanted),
+        dial_plan::Target::Reject(status) => Route::refused(*status, Cause::Rejected, wanted.why),
+    };
+    Route { calling: pattern.calling.clone(), emergency: pattern.emergency, ..route }
+}
+
+/// A person is reached at the station they are logged in at: for now that is always their default station.
+fn to_user(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
+    let Some(user) = env.config().users.iter().find(|u| u.name == name) else {
+        return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
+    };
+    match &user.default_station {
+        Some(station) => {
+            let why = format!("{}, who is at station:{station}", wanted.why);
+            to_station(env, station, Some(user.alert_timeout), Wanted { why, ..wanted })
         }
+        None => Route::refused(480, Cause::NotRegistered, format!("{}, who has no station", wanted.why)),
     }
 }
 
-fn to_station(env: &Env, name: &str, number: &str, why: String) -> Route {
+fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wanted<'_>) -> Route {
     let Some(station) = env.directory().station(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
+        return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
     };
-    let now = env.now().wall;
+    let ring_timeout = ring_timeout.unwrap_or(station.config.ring_timeout);
     let bindings = station.bindings();
-    let mut current: Vec<_> = bindings.iter().filter(|b| b.expires_at > now).collect();
-    current.sort_by_key(|b| std::cmp::Reverse(b.q));
-    if current.is_empty() {
-        return Route::refused(480, Cause::NotRegistered, format!("{why}, which is not registered"));
+    let groups = target_set(&bindings, env.now().wall);
+    if !groups.is_empty() {
+        let device = |flows: &Vec<&Binding>| Branch { flows: flows.iter().map(|b| contact(b)).collect() };
+        let groups = groups.iter().map(|devices| devices.iter().map(device).collect()).collect();
+        return ring(station, Fork::new(groups, station.config.fork_timeout), ring_timeout, wanted);
     }
-    let Some(permit) = station.permit() else {
-        return Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let contacts: Vec<Target> = current
-        .iter()
-        .map(|b| Target {
-            request_uri: b.contact.clone(),
-            flow: b.source,
-            route: b.path.clone(),
-            routing: Routing::Flow,
-        })
-        .collect();
+    match &station.config.connection {
+        Some(Connection { user, at: ConnectedAt::Address(at) }) => {
+            let Some(target) = connected(env, user, *at) else {
+                return Route::refused(
+                    480,
+                    Cause::NotRegistered,
+                    format!("{}, which no listener reaches", wanted.why),
+                );
+            };
+            let why = format!("{}, which is at {at}", wanted.why);
+            ring(station, Fork::parallel(vec![target]), ring_timeout, Wanted { why, ..wanted })
+        }
+        Some(Connection { user, at: ConnectedAt::Trunk(trunk) }) => {
+            let permit = match place(station, wanted.emergency) {
+                Some(permit) => permit,
+                None => return full(wanted.why),
+            };
+            let why = format!("{}, which is behind trunk:{trunk}", wanted.why);
+            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, ..wanted });
+            let destination = match by.destination {
+                Destination::Trunk { hunt, .. } => Destination::Trunk { hunt, ring_timeout },
+                other => other,
+            };
+            let bypass = by.bypass && station.config.media == MediaPath::Bypass;
+            let record = by.record || station.config.record;
+            Route { destination, permit: Some(permit), bypass, record, inside: true, ..by }
+        }
+        None => Route::refused(480, Cause::NotRegistered, format!("{}, which is not registered", wanted.why)),
+    }
+}
+
+fn full(why: String) -> Route {
+    Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"))
+}
+
+fn place(station: &Arc<StationEntry>, emergency: bool) -> Option<Permit> {
+    if emergency { Some(station.emergency_permit()) } else { station.permit() }
+}
+
+fn ring(station: &Arc<StationEntry>, contacts: Fork, ring_timeout: Duration, wanted: Wanted<'_>) -> Route {
+    let Some(permit) = place(station, wanted.emergency) else { return full(wanted.why) };
+    let signalling = contacts.first().map(|c| c.flow.remote.ip());
     Route {
-        signalling: contacts.first().map(|c| c.flow.remote.ip()),
-        destination: Destination::Station { contacts, ring_timeout: station.config.ring_timeout },
-        trunk: None,
-        service: None,
+        signalling,
         bypass: station.config.media == MediaPath::Bypass,
         record: station.config.record,
         permit: Some(permit),
-        why,
-        number: number.to_owned(),
+        inside: true,
+        ..Route::to(Destination::Station { contacts, ring_timeout }, wanted.why, wanted.number)
     }
 }
 
-fn to_trunk(env: &Env, name: &str, number: &str, why: String) -> Route {
-    let Some(trunk) = env.directory().trunk(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    let Some(permit) = trunk.permit() else {
-        return Route::refused(503, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let health: Vec<ProxyHealth> = trunk
-        .config
-        .proxies
-        .iter()
-        .zip(trunk.health())
-        .map(|(proxy, up)| ProxyHealth { proxy: *proxy, up })
-        .collect();
-    let selection = match trunk.config.selection {
-        Selection::Priority => Selection::Priority,
-        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
-    };
-    let walk = ProxyWalk::new(&health, selection, trunk.config.retryable.clone());
-    Route {
-        signalling: trunk.config.proxies.first().map(|p| p.ip()),
-        destination: Destination::Trunk {
-            walk,
-            listener: trunk.config.listener,
-            user: escape_user(number).into_owned(),
-        },
-        service: None,
-        bypass: trunk.config.media == MediaPath::Bypass,
-        record: trunk.config.record,
-        trunk: Some(trunk.clone()),
-        permit: Some(permit),
-        why,
-        number: number.to_owned(),
-    }
-}
-
-fn to_service(env: &Env, name: &str, why: String) -> Route {
-    let Some(service) = env.config().services.iter().find(|s| s.name == name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    Route {
-        destination: Destination::Service,
+fn contact(binding: &Binding) -> Target {
+    Target {
+        request_uri: binding.contact.clone(),
+        flow: binding.source,
+        route: binding.path.clone(),
+        routing: Routing::Flow,
         trunk: None,
-        service: Some(service.kind),
-        bypass: false,
-        record: false,
-        signalling: None,
-        permit: None,
-        why,
-        number: name.to_owned(),
     }
 }
+
+/// A station at an address of its own, by the first listener of that address's family.
+fn connected(env: &Env, user: &str, at: std::net::SocketAddr) -> Option<Target> {
+    let listeners = &env.config().listeners;
+    let listener = listeners.iter().position(|l| l.address.is_ipv4() == at.is_ipv4())?;
+    Some(Target {
+        request_uri: format!("sip:{}@{at}", escape_user(user)),
+        flow: Flow { listener: u16::try_from(listener).ok()?, remote: at },
+        route: Vec::new(),
+        routing: Routing::Target,
+        trunk: None,
+    })
+}
+
+fn to_service(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
+    let Some(service) = env.config().services.iter().find(|s| s.name == name) else {
+        return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
+    };
+    Route { service: Some(service.kind), bypass: false, ..Route::to(Destination::Service, wanted.why, name) }
+}
+
+/// How long a call by a trunk may take until somebody answers.
+const TRUNK_RING: Duration = LONGEST_RING;

@@ -153,7 +153,7 @@ fn faults_of_stations_users_and_services() {
                 "a number of its own in partition \"internal\"; station[0].extension has this one",
             ),
             (
-                "[[station]]\nname = \"b\"\nextension = \"desk\"\npassword = \"pw\"",
+                "[[station]]\nname = \"b\"\nextension = \"the desk\"\npassword = \"pw\"",
                 "7: station[1].extension",
                 "found \"desk\"; allowed: digits",
             ),
@@ -308,7 +308,7 @@ fn faults_of_the_dial_plan() {
             "allowed: digits",
         ),
         (
-            "pattern = \"9.x\"\ntarget = \"reject:404\"\n[[dial_plan.pattern]]\npattern = \"9X\"\ntarget = \"reject:404\"",
+            "pattern = \"9.X\"\ntarget = \"reject:404\"\n[[dial_plan.pattern]]\npattern = \"9X\"\ntarget = \"reject:404\"",
             "5: dial_plan.pattern[1].pattern",
             "dial_plan.pattern[0].pattern has this one",
         ),
