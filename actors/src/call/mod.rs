@@ -1,5 +1,6 @@
 //! The actor of one call: a shell around [`tandem_protocol::b2bua::Call`], its dialogs, its media sessions, its record.
 
+mod ask;
 mod media;
 mod record;
 mod report;
@@ -27,6 +28,7 @@ use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
+pub(crate) use ask::AskCall;
 pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted};
 
@@ -477,42 +479,6 @@ impl Handler<Told<MediaEvent>> for CallActor {
                 self.flush_events();
             }
             MediaEvent::Granted { .. } | MediaEvent::Returned(_) => {}
-        }
-    }
-}
-
-/// What may be asked of a call from outside.
-pub(crate) enum AskCall {
-    /// Its state, as JSON.
-    Describe(tokio::sync::mpsc::UnboundedSender<serde_json::Value>),
-    /// End it.
-    HangUp,
-    /// Make a machine panic: the call's, or a leg's.
-    Inject(Option<LegId>, Injection),
-    /// Make a media session's machine panic.
-    InjectSession(u8, Injection),
-}
-
-impl Handler<Told<AskCall>> for CallActor {
-    type Result = ();
-    fn handle(&mut self, told: Told<AskCall>, ctx: &mut Context<Self>) {
-        match told.0 {
-            AskCall::Describe(reply) => {
-                let _ = reply.send(self.describe());
-            }
-            AskCall::HangUp => self.feed(&Input::HangUp, ctx),
-            AskCall::Inject(None, injection) => {
-                self.shell.inject(injection);
-                self.feed(&Input::Timeout, ctx);
-            }
-            AskCall::Inject(Some(leg), injection) => {
-                if let Some(dialog) = self.dialog(leg) {
-                    dialog.tell(injection);
-                }
-            }
-            AskCall::InjectSession(side, injection) => {
-                self.media.inject(&self.env, self.key, side, injection)
-            }
         }
     }
 }

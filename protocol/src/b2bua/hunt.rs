@@ -177,7 +177,9 @@ impl Call {
                     self.call_device(branch, now, out);
                     return;
                 }
-                self.contact_failed(if status == 430 { 480 } else { status }, now, out);
+                // Only we and the device know of flows: to the caller it is a device that cannot be reached now.
+                let lost = status == 430 || unanswered == Some(NoAnswer::Transport);
+                self.contact_failed(if lost { 480 } else { status }, now, out);
             }
             Destination::Service | Destination::Refused { .. } => self.contact_failed(status, now, out),
         }

@@ -126,8 +126,8 @@ fn a_dead_flow_of_a_device_is_followed_by_its_next_and_a_refusal_is_not() {
     assert_eq!(rig.invited(), [(4, 3)]);
     rig.fails(4, 430, None);
     assert_eq!(rig.invited(), []);
-    rig.fails(2, 408, Some(NoAnswer::Transport));
-    assert_eq!(rig.ended(), [(0, 480)], "430 stays inside");
+    rig.fails(2, 503, Some(NoAnswer::Transport));
+    assert_eq!(rig.ended(), [(0, 480)], "neither 430 nor our own 503 is an answer of the station");
     let mut rig = Rig::ringing(Fork::new(vec![vec![device()]], Duration::ZERO));
     rig.fails(1, 486, None);
     assert_eq!((rig.invited(), rig.ended()), (vec![], vec![(0, 486)]));

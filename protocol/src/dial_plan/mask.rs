@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 const MAX_MASK: usize = 32;
 
 /// A calling party mask such as `+4989555XXXX`: from the right, each `X` takes a character of the caller's number and every other
-/// character stands for itself. What the mask has no place for is dropped; an `X` without a character is left out.
+/// character stands for itself. What the mask has no place for is dropped, and so is a `+` of the number; an `X` without a character
+/// is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NumberMask(String);
@@ -31,7 +32,7 @@ impl NumberMask {
         if !is_dialable(number) {
             return number.to_owned();
         }
-        let mut own = number.chars().rev();
+        let mut own = number.strip_prefix('+').unwrap_or(number).chars().rev();
         let shown = self.0.chars().rev().filter_map(|c| if c == 'X' { own.next() } else { Some(c) });
         let mut shown: Vec<char> = shown.collect();
         shown.reverse();
@@ -69,7 +70,7 @@ impl fmt::Display for NumberMask {
     }
 }
 
-/// What a pattern does to the caller's number: first the mask, then the prefix.
+/// What a pattern does to the caller's number: first the mask, then the prefix, in the place of a `+`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallingTransform {
     /// The mask, if any.
@@ -82,7 +83,10 @@ impl CallingTransform {
     /// The number as the far end sees it.
     pub fn apply(&self, number: &str) -> String {
         let masked = self.mask.as_ref().map_or_else(|| number.to_owned(), |mask| mask.apply(number));
-        if is_dialable(&masked) { format!("{}{masked}", self.prefix) } else { masked }
+        if self.prefix.is_empty() || !is_dialable(&masked) {
+            return masked;
+        }
+        format!("{}{}", self.prefix, masked.strip_prefix('+').unwrap_or(&masked))
     }
 
     /// Whether it leaves every number as it is.
@@ -104,7 +108,7 @@ mod tests {
         assert_eq!(shown("5XXXX", "12"), "512");
         assert_eq!(shown("5550100", "1001"), "5550100");
         assert_eq!(shown("0XXXX", "anonymous"), "anonymous");
-        assert_eq!(shown("XXXXXXXX", "+4912"), "+4912");
+        assert_eq!(shown("0XXXXXXXX", "+4912"), "04912");
     }
 
     #[test]
@@ -119,6 +123,9 @@ mod tests {
         let transform = CallingTransform { mask: "XX".parse().ok(), prefix: "00".into() };
         assert_eq!(transform.apply("1001"), "0001");
         assert_eq!(transform.apply("anonymous"), "anonymous");
+        let prefix = CallingTransform { mask: None, prefix: "00".into() };
+        assert_eq!(prefix.apply("+4989"), "004989");
+        assert_eq!(CallingTransform::default().apply("+4989"), "+4989");
         assert!(CallingTransform::default().is_none() && !transform.is_none());
     }
 }

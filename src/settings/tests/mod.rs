@@ -3,6 +3,7 @@
 mod bad_files;
 mod defaults;
 mod layers;
+mod routing;
 
 use std::ffi::OsString;
 
