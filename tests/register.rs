@@ -387,20 +387,22 @@ fn a_dead_flow_is_followed_by_the_devices_next_and_the_caller_never_sees_430() {
     flow(&first, 1);
     flow(&second, 2);
     let caller = Ua::new(&engine, "1001");
-    let fails = |ua: &Ua| {
+    let fails = |ua: &Ua, legs: u64| {
         let invite = ua.request("INVITE");
+        assert_eq!(engine.calls()[0]["legs"], legs, "no other flow of the device is called meanwhile");
         ua.respond(&invite, "430 Flow Failed", "f", "", "");
         ua.request("ACK");
     };
     let mut leg = caller.call("1002", &sdp(caller.local(), "0"));
-    fails(&second);
+    fails(&second, 2);
     let mut other = first.answer(&first.request("INVITE"), &sdp(first.local(), "0"));
     caller.established(&mut leg);
     first.next(&mut other, "BYE", "", "");
     first.response("BYE", 200);
     caller.respond(&caller.request("BYE"), "200 OK", "", "", "");
+    engine.quiet();
     let leg = caller.call("1002", &sdp(caller.local(), "0"));
-    fails(&second);
-    fails(&first);
+    fails(&second, 2);
+    fails(&first, 3);
     assert_eq!(caller.refused(&leg).status(), Some(480));
 }

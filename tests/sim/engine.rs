@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, Service, ServiceKind, Station,
-    Trunk,
+    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, RouteGroup, RouteList, Service,
+    ServiceKind, Station, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -115,7 +115,7 @@ fn dial_plan() -> DialPlan {
         (0..STATIONS).map(|n| Pattern::new(station(n), Target::Station(station(n)))).collect();
     patterns.push(Pattern::new("*43", Target::Service("echo".into())));
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
-    patterns.push(Pattern::new("97.!", Target::Trunk("b".into())));
+    patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
     patterns.push(Pattern::new("5550", Target::Reject(603)));
     let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
     DialPlan::new(spec).expect("the plan is sound")
@@ -140,8 +140,19 @@ fn config(world: &World) -> EngineConfig {
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
         ],
-        route_groups: Vec::new(),
-        route_lists: Vec::new(),
+        route_groups: vec![
+            RouteGroup { name: "first".into(), trunks: vec!["b".into()], selection: Selection::Priority },
+            RouteGroup {
+                name: "rest".into(),
+                trunks: vec!["b".into(), "a".into()],
+                selection: Selection::RoundRobin { offset: 0 },
+            },
+        ],
+        route_lists: vec![RouteList {
+            name: "out".into(),
+            groups: vec!["first".into(), "rest".into()],
+            enabled: true,
+        }],
         users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),

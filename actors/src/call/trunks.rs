@@ -23,7 +23,9 @@ impl Handler<Told<NoPlace>> for CallActor {
 impl CallActor {
     /// How an INVITE by this trunk leaves; `None` if the trunk has no place for the call. The place it had at another is given back.
     pub(super) fn enter(&mut self, trunk: Option<&str>, now: Now) -> Option<Outbound> {
-        let outbound = self.outbound.iter().find(|o| o.trunk.as_deref() == trunk).cloned()?;
+        let same = self.outbound.iter().find(|o| o.trunk.as_deref() == trunk);
+        // A place that is no trunk's, in a call that began by trunks: it is shown what the first of them is.
+        let outbound = same.or_else(|| self.outbound.first().filter(|_| trunk.is_none())).cloned()?;
         let Some(name) = trunk else { return Some(outbound) };
         if self.place.is_some() && self.info.trunk.as_deref() == Some(name) {
             return Some(outbound);
