@@ -1,5 +1,7 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
+mod identify;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -7,9 +9,6 @@ use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
 use tandem_protocol::dial_plan;
 use tandem_protocol::dialog::{Credentials, LocalSide, Routing};
-use tandem_protocol::digest::{
-    Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
-};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Uri, escape_user};
 use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
@@ -19,10 +18,12 @@ use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
 use crate::config::{EngineConfig, MediaPath, ServiceKind};
-use crate::directory::{Permit, StationEntry, TrunkEntry};
+use crate::directory::{Permit, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::metrics::Refusal;
+
+pub(crate) use identify::{Caller, Refused, check, identify, verify};
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,36 +44,6 @@ pub(crate) struct Info {
     pub(crate) started_mono: Instant,
     pub(crate) answered_at: Option<UnixMillis>,
     pub(crate) unprotected: bool,
-}
-
-/// Who calls.
-pub(crate) enum Caller {
-    /// A station that has proved who it is.
-    Station(Arc<StationEntry>),
-    /// A trunk, known by its address.
-    Trunk(Arc<TrunkEntry>),
-}
-
-/// An INVITE that does not become a call.
-pub(crate) struct Refused {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(Header, String)>,
-    pub(crate) why: Refusal,
-}
-
-impl Refused {
-    fn new(status: u16, why: Refusal) -> Refused {
-        Refused { status, headers: Vec::new(), why }
-    }
-
-    pub(crate) fn headers(&self) -> Vec<(Header, &str)> {
-        self.headers.iter().map(|(header, value)| (*header, value.as_str())).collect()
-    }
-
-    fn with(mut self, header: Header, value: impl Into<String>) -> Refused {
-        self.headers.push((header, value.into()));
-        self
-    }
 }
 
 /// An INVITE that becomes a call.
@@ -97,98 +68,6 @@ pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide>
         contact: format!("<sip:{external}>"),
         timers,
     })
-}
-
-/// Checks what every INVITE must have, before anyone is asked who he is.
-pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
-    let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    if !matches!(uri.scheme, "sip" | "tel") {
-        return Err(Refused::new(416, Refusal::Unsupported));
-    }
-    match invite.max_forwards() {
-        Some(Ok(0)) => return Err(Refused::new(483, Refusal::Loop)),
-        Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
-        Some(Ok(_)) | None => {}
-    }
-    let required: Vec<&str> = invite.values(Header::Require).collect();
-    if !required.is_empty() {
-        return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
-    }
-    if invite.body().is_empty() {
-        let text = "304 tandem \"an INVITE without an offer is not supported\"";
-        return Err(Refused::new(488, Refusal::Media).with(Header::Warning, text));
-    }
-    let kind = invite.header(Header::ContentType).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
-        return Err(Refused::new(415, Refusal::Media).with(Header::Accept, "application/sdp"));
-    }
-    Ok(())
-}
-
-/// The station a request claims to be from: a From whose user is a station and whose host is ours.
-fn claimed_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
-    let uri = request.from().parsed_uri().ok()?;
-    if !env.directory().is_ours(uri.host) {
-        return None;
-    }
-    env.directory().station_of_user(&uri.user_unescaped()?)
-}
-
-/// A challenge in each algorithm the station can answer, the strongest first (RFC 8760 §2.4).
-fn challenge(env: &Env, station: Option<&StationEntry>, stale: bool) -> Refused {
-    let nonce = env.directory().nonces.challenge(env.now().wall, env.random());
-    let both = [Algorithm::Sha256, Algorithm::Md5];
-    let algorithms =
-        station.and_then(|s| s.config.secret.as_ref()).map_or(&both[..], |secret| secret.algorithms());
-    let mut refused = Refused::new(401, Refusal::Unauthorized);
-    for algorithm in algorithms {
-        let value = www_authenticate(&env.config().realm, &nonce, *algorithm, stale);
-        refused.headers.push((Header::WwwAuthenticate, value));
-    }
-    refused
-}
-
-/// Proves that a request is from `station`: RFC 3261 §22, RFC 7616.
-pub(crate) fn verify(
-    env: &Env,
-    request: &Message,
-    flow: Flow,
-    station: Option<&Arc<StationEntry>>,
-) -> Result<(), Refused> {
-    let known = station.map(Arc::as_ref);
-    let Some(value) = request.header(Header::Authorization) else { return Err(challenge(env, known, false)) };
-    let Ok(presented) = Presented::parse(value) else { return Err(challenge(env, known, false)) };
-    let ours = known.filter(|s| presented.username == *s.config.name);
-    let server = Server {
-        realm: &env.config().realm,
-        signer: &env.directory().nonces,
-        windows: &env.directory().windows,
-    };
-    let secret = ours.and_then(|s| s.config.secret.as_ref());
-    match authenticate(server, env.now().wall, &presented, request.method_name(), request.body(), secret) {
-        Verdict::Accepted => Ok(()),
-        Verdict::Challenge { stale, wrong } => {
-            if wrong {
-                env.metrics().auth_failures.increment(1);
-                tracing::warn!(peer = %flow.remote, user = presented.username, method = request.method_name(), "authentication failed");
-            }
-            Err(challenge(env, known, stale))
-        }
-        Verdict::Overloaded => Err(Refused::new(503, Refusal::Limit)),
-    }
-}
-
-/// Says who calls, or why he must prove it first.
-pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller, Refused> {
-    if let Some(station) = claimed_station(env, invite) {
-        verify(env, invite, flow, Some(station))?;
-        return Ok(Caller::Station(station.clone()));
-    }
-    match env.directory().trunk_of_source(flow.remote) {
-        Some(trunk) => Ok(Caller::Trunk(trunk.clone())),
-        // Whoever is asked for, a stranger learns nothing but that he is one.
-        None => verify(env, invite, flow, None).and(Err(challenge(env, None, false))),
-    }
 }
 
 /// Where a dialled number leads, before media is decided.
