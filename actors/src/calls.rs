@@ -1,6 +1,8 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
+pub(crate) mod check;
 mod identify;
+mod refused;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +25,8 @@ use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::metrics::Refusal;
 
-pub(crate) use identify::{Caller, Refused, check, identify, verify};
+pub(crate) use identify::{Caller, identify, verify};
+pub(crate) use refused::Refused;
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -236,6 +239,10 @@ pub(crate) fn admit(
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let mut route = route(env, css, &dialled);
+    if route.trunk.is_some() && route.number == dialled && check::has_been_here(env.config(), invite) {
+        // What we would send is what we sent: it only goes round (RFC 3261 §16.3 step 4).
+        return Err(Refused::new(482, Refusal::Loop));
+    }
     permits.extend(route.permit.take());
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;

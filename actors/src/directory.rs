@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use tandem_protocol::digest::{NonceSigner, NonceWindows};
+use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
 use tandem_protocol::registrar::Binding;
 
 use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::{Metrics, TrunkMetrics};
+
+/// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
+const THROTTLE_SLOTS: usize = 16_384;
 
 /// How many calls something has, and how many it may have.
 #[derive(Debug, Default)]
@@ -141,6 +144,8 @@ impl TrunkEntry {
 /// The shared state of one engine.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
+    /// The first station, by name, of each extension: so that one that does not exist takes no longer to find.
+    by_extension: BTreeMap<String, Arc<StationEntry>>,
     trunks: BTreeMap<Arc<str>, Arc<TrunkEntry>>,
     domains: Vec<String>,
     shards: u16,
@@ -148,6 +153,8 @@ pub struct Directory {
     pub nonces: NonceSigner,
     /// Which nonce counts were used.
     pub windows: NonceWindows,
+    /// Who has guessed passwords.
+    pub throttle: Throttle,
     draining: AtomicBool,
 }
 
@@ -178,11 +185,19 @@ impl Directory {
         }
         domains.sort();
         domains.dedup();
+        let stations: BTreeMap<Arc<str>, Arc<StationEntry>> =
+            config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect();
+        let mut by_extension = BTreeMap::new();
+        for station in stations.values() {
+            by_extension.entry(station.config.extension.clone()).or_insert_with(|| station.clone());
+        }
         Directory {
-            stations: config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect(),
+            stations,
+            by_extension,
             trunks: config.trunks.iter().map(|t| (t.name.clone(), Arc::new(trunk(t)))).collect(),
             domains,
             shards: config.shards,
+            throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
             nonces,
             windows,
             draining: AtomicBool::new(false),
@@ -196,7 +211,9 @@ impl Directory {
 
     /// A station by the user part of a From or To: its name, or its extension.
     pub fn station_of_user(&self, user: &str) -> Option<&Arc<StationEntry>> {
-        self.stations.get(user).or_else(|| self.stations.values().find(|s| s.config.extension == user))
+        // Both are looked up in any case: how long it takes tells nobody which of them exists.
+        let (by_name, by_extension) = (self.stations.get(user), self.by_extension.get(user));
+        by_name.or(by_extension)
     }
 
     /// Every station, by name.

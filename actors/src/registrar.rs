@@ -8,7 +8,7 @@ use tandem_protocol::message::{Contacts, Header, Message, NameAddr, reason_phras
 use tandem_protocol::registrar::{Binding, ContactSet, ContactUpdate, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
-use crate::calls::{Refused, verify};
+use crate::calls::{Refused, check, verify};
 use crate::env::Env;
 use crate::ids::ShardId;
 use crate::metrics::Refusal;
@@ -46,9 +46,11 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     let ours = to.as_ref().is_some_and(|uri| env.directory().is_ours(uri.host));
     let station = user.filter(|_| ours).and_then(|user| env.directory().station_of_user(&user));
     // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
+    check::well_formed(request)?;
     let contacts = contacts(request)?;
     verify(env, request, flow, station)?;
-    let Some(station) = station else { return Err(refused(404)) };
+    check::acceptable(request).map_err(Refused::to_known)?;
+    let Some(station) = station else { return Err(Refused::new(404, Refusal::NotFound)) };
     let registrar = env.config().registrar;
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     let limits = Limits {
@@ -70,12 +72,8 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     Ok(Accepted { station: station.config.name.clone(), update })
 }
 
-fn refused(status: u16) -> Refused {
-    Refused { status, headers: Vec::new(), why: Refusal::Malformed }
-}
-
 fn contacts(request: &Message) -> Result<ContactSet, Refused> {
-    match request.contacts().map_err(|_| refused(400))? {
+    match request.contacts().map_err(|_| Refused::bad("Bad Contact"))? {
         Contacts::None => Ok(ContactSet::Query),
         Contacts::Star => Ok(ContactSet::Star),
         Contacts::List(list) => Ok(ContactSet::List(list.iter().map(contact).collect())),

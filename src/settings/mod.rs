@@ -33,7 +33,8 @@ pub use types::{
     Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers, User,
 };
 pub use values::{
-    BindAddress, CodeRange, Codec, HostPort, InvalidValue, Ip, PortRange, Secret, Source, Target,
+    BindAddress, CodeRange, Codec, DigestAlgorithm, HostPort, InvalidValue, Ip, PortRange, Secret, Source,
+    Target,
 };
 
 /// The defaults with their documentation, as they were when the program was built.

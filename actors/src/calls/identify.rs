@@ -1,16 +1,18 @@
-//! Who sends a request, and what every INVITE must have before anyone is asked that.
+//! Who sends a request. Whoever is asked for, a stranger learns nothing but that he is one.
 
 use std::sync::Arc;
 
-use tandem_protocol::digest::{
-    Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
-};
+use tandem_protocol::digest::{Credentials, Presented, Server, Verdict, authenticate, www_authenticate};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Uri};
 
+use super::refused::Refused;
 use crate::directory::{StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::metrics::Refusal;
+
+/// Credentials of other realms that may stand beside ours.
+const MAX_CREDENTIALS: usize = 8;
 
 /// Who calls.
 pub(crate) enum Caller {
@@ -20,73 +22,34 @@ pub(crate) enum Caller {
     Trunk(Arc<TrunkEntry>),
 }
 
-/// An INVITE that does not become a call.
-pub(crate) struct Refused {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(Header, String)>,
-    pub(crate) why: Refusal,
-}
-
-impl Refused {
-    pub(super) fn new(status: u16, why: Refusal) -> Refused {
-        Refused { status, headers: Vec::new(), why }
+/// Says who sends a request, or why he must prove it first.
+pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Caller, Refused> {
+    // Both are looked for in any case: how long it takes tells nobody which of them exists.
+    let (station, trunk) = (claimed_station(env, request), env.directory().trunk_of_source(flow.remote));
+    match (station, trunk) {
+        (Some(station), _) => {
+            verify(env, request, flow, Some(station))?;
+            Ok(Caller::Station(station.clone()))
+        }
+        (None, Some(trunk)) => Ok(Caller::Trunk(trunk.clone())),
+        (None, None) => verify(env, request, flow, None).and(Err(challenge(env, flow, false))),
     }
-
-    pub(crate) fn headers(&self) -> Vec<(Header, &str)> {
-        self.headers.iter().map(|(header, value)| (*header, value.as_str())).collect()
-    }
-
-    pub(super) fn with(mut self, header: Header, value: impl Into<String>) -> Refused {
-        self.headers.push((header, value.into()));
-        self
-    }
-}
-
-/// Checks what every INVITE must have, before anyone is asked who he is.
-pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
-    let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    if !matches!(uri.scheme, "sip" | "tel") {
-        return Err(Refused::new(416, Refusal::Unsupported));
-    }
-    match invite.max_forwards() {
-        Some(Ok(0)) => return Err(Refused::new(483, Refusal::Loop)),
-        Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
-        Some(Ok(_)) | None => {}
-    }
-    let required: Vec<&str> = invite.values(Header::Require).collect();
-    if !required.is_empty() {
-        return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
-    }
-    if invite.body().is_empty() {
-        let text = "304 tandem \"an INVITE without an offer is not supported\"";
-        return Err(Refused::new(488, Refusal::Media).with(Header::Warning, text));
-    }
-    let kind = invite.header(Header::ContentType).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
-        return Err(Refused::new(415, Refusal::Media).with(Header::Accept, "application/sdp"));
-    }
-    Ok(())
 }
 
 /// The station a request claims to be from: a From whose user is a station and whose host is ours.
 fn claimed_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
     let uri = request.from().parsed_uri().ok()?;
-    if !env.directory().is_ours(uri.host) {
-        return None;
-    }
-    env.directory().station_of_user(&uri.user_unescaped()?)
+    let station = env.directory().station_of_user(&uri.user_unescaped()?);
+    station.filter(|_| env.directory().is_ours(uri.host))
 }
 
-/// A challenge in each algorithm the station can answer, the strongest first (RFC 8760 §2.4).
-fn challenge(env: &Env, station: Option<&StationEntry>, stale: bool) -> Refused {
-    let nonce = env.directory().nonces.challenge(env.now().wall, env.random());
-    let both = [Algorithm::Sha256, Algorithm::Md5];
-    let algorithms =
-        station.and_then(|s| s.config.secret.as_ref()).map_or(&both[..], |secret| secret.algorithms());
+/// A challenge in each algorithm of the realm: the same to everybody, or it would tell which users exist.
+fn challenge(env: &Env, flow: Flow, stale: bool) -> Refused {
+    let nonce = env.directory().nonces.challenge(env.now().wall, env.random(), flow.remote.ip());
     let mut refused = Refused::new(401, Refusal::Unauthorized);
-    for algorithm in algorithms {
+    for algorithm in &env.config().digest_algorithms {
         let value = www_authenticate(&env.config().realm, &nonce, *algorithm, stale);
-        refused.headers.push((Header::WwwAuthenticate, value));
+        refused = refused.with(Header::WwwAuthenticate, value);
     }
     refused
 }
@@ -98,38 +61,75 @@ pub(crate) fn verify(
     flow: Flow,
     station: Option<&Arc<StationEntry>>,
 ) -> Result<(), Refused> {
-    let known = station.map(Arc::as_ref);
-    let Some(value) = request.header(Header::Authorization) else { return Err(challenge(env, known, false)) };
-    let Ok(presented) = Presented::parse(value) else { return Err(challenge(env, known, false)) };
-    let ours = known.filter(|s| presented.username == *s.config.name);
+    let realm = &env.config().realm;
+    let Some(credentials) = credentials(request, realm) else { return Err(challenge(env, flow, false)) };
+    if !protects(&credentials, request) {
+        return Err(Refused::bad("Digest URI Is Another"));
+    }
+    let directory = env.directory();
     let server = Server {
-        realm: &env.config().realm,
-        signer: &env.directory().nonces,
-        windows: &env.directory().windows,
+        realm,
+        signer: &directory.nonces,
+        windows: &directory.windows,
+        throttle: &directory.throttle,
     };
-    let secret = ours.and_then(|s| s.config.secret.as_ref());
-    match authenticate(server, env.now().wall, &presented, request.method_name(), request.body(), secret) {
+    let ours = station.filter(|s| credentials.username == *s.config.name);
+    let presented = Presented {
+        credentials: &credentials,
+        method: request.method_name(),
+        body: request.body(),
+        source: flow.remote.ip(),
+        known_source: is_known(env, flow, ours),
+    };
+    match authenticate(server, env.now(), presented, ours.and_then(|s| s.config.secret.as_ref())) {
         Verdict::Accepted => Ok(()),
-        Verdict::Challenge { stale, wrong } => {
-            if wrong {
-                env.metrics().auth_failures.increment(1);
-                tracing::warn!(peer = %flow.remote, user = presented.username, method = request.method_name(), "authentication failed");
-            }
-            Err(challenge(env, known, stale))
+        Verdict::Stale => Err(challenge(env, flow, true)),
+        Verdict::Wrong => {
+            env.metrics().auth_failures.increment(1);
+            // `config/fail2ban` reads this line. The source is proved: it has received our nonce.
+            tracing::warn!(
+                target: "tandem::security",
+                peer = %flow.remote,
+                method = request.method_name(),
+                user = credentials.username,
+                "authentication failed"
+            );
+            Err(challenge(env, flow, false))
+        }
+        Verdict::Throttled => {
+            env.metrics().auth_throttled.increment(1);
+            tracing::debug!(peer = %flow.remote, user = credentials.username, "too many guesses: not judged");
+            Err(challenge(env, flow, false))
         }
         Verdict::Overloaded => Err(Refused::new(503, Refusal::Limit)),
     }
 }
 
-/// Says who calls, or why he must prove it first.
-pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller, Refused> {
-    if let Some(station) = claimed_station(env, invite) {
-        verify(env, invite, flow, Some(station))?;
-        return Ok(Caller::Station(station.clone()));
-    }
-    match env.directory().trunk_of_source(flow.remote) {
-        Some(trunk) => Ok(Caller::Trunk(trunk.clone())),
-        // Whoever is asked for, a stranger learns nothing but that he is one.
-        None => verify(env, invite, flow, None).and(Err(challenge(env, None, false))),
-    }
+/// The credentials for our realm, or the first that can be read.
+fn credentials(request: &Message, realm: &str) -> Option<Credentials> {
+    let mut all: Vec<Credentials> = request
+        .headers(Header::Authorization)
+        .take(MAX_CREDENTIALS)
+        .filter_map(|value| Credentials::parse(value).ok())
+        .collect();
+    let ours = all.iter().position(|credentials| credentials.realm == realm).unwrap_or(0);
+    (!all.is_empty()).then(|| all.swap_remove(ours))
+}
+
+/// Whether credentials are for this request and not for one to somebody else (RFC 7616 §3.4.6). Hosts and parameters differ
+/// where a proxy has been, and many clients name the domain alone; the user differs only if it is another request.
+fn protects(credentials: &Credentials, request: &Message) -> bool {
+    let Ok(signed) = Uri::parse(&credentials.uri) else { return false };
+    let Some(user) = signed.user_unescaped() else { return true };
+    Uri::parse(request.request_uri()).is_ok_and(|uri| uri.user_unescaped() == Some(user))
+}
+
+/// Whether a source is known by other means than these credentials: a trunk's, or where the station is registered from. Others
+/// who fail there do not slow it.
+fn is_known(env: &Env, flow: Flow, station: Option<&Arc<StationEntry>>) -> bool {
+    let registered = station.is_some_and(|station| {
+        let now = env.now().wall;
+        station.bindings().iter().any(|b| b.expires_at > now && b.source.remote.ip() == flow.remote.ip())
+    });
+    registered || env.directory().trunk_of_source(flow.remote).is_some()
 }
