@@ -30,7 +30,8 @@ pub struct RegisterDone {
     pub(crate) flow: Flow,
     pub(crate) request: Message,
     pub(crate) now: UnixMillis,
-    pub(crate) result: Result<Vec<Binding>, RegisterError>,
+    /// `None` if a fault has ended the station's actor.
+    pub(crate) result: Option<Result<Vec<Binding>, RegisterError>>,
 }
 
 /// A REGISTER whose sender has proved who he is.
@@ -94,20 +95,22 @@ fn contact(contact: &NameAddr<'_>) -> ContactUpdate {
 /// Answers a REGISTER in its transaction.
 pub(crate) fn answer(endpoint: &mut Endpoint, done: &RegisterDone) {
     let status = match &done.result {
-        Ok(_) => 200,
-        Err(error) => error.status(),
+        Some(Ok(_)) => 200,
+        Some(Err(error)) => error.status(),
+        None => 500,
     };
     let tag = format!("r{:x}", done.transaction.0);
     let mut response =
         response_to(&done.request, Some(done.flow.remote), status, reason_phrase(status), Some(&tag));
     match &done.result {
-        Ok(bindings) => {
+        Some(Ok(bindings)) => {
             for binding in bindings {
                 let expires = binding.expires_in(done.now);
                 response.header(Header::Contact, format_args!("<{}>;expires={expires}", binding.contact));
             }
         }
-        Err(error) => {
+        None => {}
+        Some(Err(error)) => {
             if let Some(min) = error.min_expires() {
                 response.header(Header::MinExpires, min);
             }

@@ -281,10 +281,11 @@ impl Shard {
     }
 
     fn committed(&mut self, token: u64, committed: bool, ctx: &Context<Self>) {
+        let (station, place) = crate::station::place_of(token);
         if let Some(call) = self.calls.get(&CallKey(token)) {
             call.tell(Committed(committed));
-        } else if let Some(name) = self.station_tokens.get(&token).cloned() {
-            self.tell_station(&name, crate::station::Committed(committed), ctx);
+        } else if let Some(name) = self.station_tokens.get(&station).cloned() {
+            self.tell_station(&name, crate::station::Committed { place, well: committed }, ctx);
         }
     }
 
