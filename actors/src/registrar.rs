@@ -50,7 +50,7 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     check::well_formed(request)?;
     let contacts = contacts(request)?;
     verify(env, request, flow, station)?;
-    check::acceptable(request).map_err(Refused::to_known)?;
+    check::acceptable(request).map_err(Refused::for_known)?;
     let Some(station) = station else { return Err(Refused::new(404, Refusal::NotFound)) };
     let registrar = env.config().registrar;
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);

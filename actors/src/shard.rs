@@ -215,7 +215,7 @@ impl Shard {
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
         if let Err(refused) = check::within_dialog(&request) {
-            return self.refuse(&request, flow, &refused.to_known());
+            return self.refuse(&request, flow, &refused.for_known());
         }
         let transaction = self.endpoint.accept(&request, flow);
         if request.method() == Method::Invite {
@@ -229,7 +229,9 @@ impl Shard {
     fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
         let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
         let refused = match known {
-            Ok(_) => check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).to_known(),
+            Ok(_) => {
+                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
+            }
             Err(refused) => refused,
         };
         self.refuse(request, flow, &refused);

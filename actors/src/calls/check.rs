@@ -16,9 +16,8 @@ pub(crate) const ACCEPT: &str = "application/sdp";
 
 /// Checks what is needed to judge a request at all, before anyone is asked who he is.
 pub(crate) fn well_formed(request: &Message) -> Result<(), Refused> {
-    match request.max_forwards() {
-        Some(Err(_)) => return Err(Refused::bad("Bad Max-Forwards")),
-        Some(Ok(_)) | None => {}
+    if let Some(Err(_)) = request.max_forwards() {
+        return Err(Refused::bad("Bad Max-Forwards"));
     }
     let opens = matches!(request.method(), Method::Invite | Method::Subscribe | Method::Refer);
     if opens && request.contacts().is_err() {

@@ -27,7 +27,7 @@ impl Refused {
     }
 
     /// The same to somebody we know.
-    pub(crate) fn to_known(self) -> Refused {
+    pub(crate) fn for_known(self) -> Refused {
         Refused { known: true, ..self }
     }
 

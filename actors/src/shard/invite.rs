@@ -30,7 +30,7 @@ impl Shard {
         let admitted = caller.and_then(|caller| {
             let admitted = check::acceptable(invite)
                 .and_then(|()| admit(&self.env, &mut self.leases, invite, flow, &caller));
-            admitted.map_err(Refused::to_known)
+            admitted.map_err(Refused::for_known)
         });
         match admitted {
             Ok(admitted) => self.start_call(invite, flow, admitted, ctx),
