@@ -147,5 +147,5 @@ def compare(directory, binaries, quick):
         "tandem": own,
         "peer": peer,
         "figure": "us_per_packet",
-        "reach": None,
+        "reach": 1.2,
     }
