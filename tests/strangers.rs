@@ -1,12 +1,14 @@
 //! What those get who are not known: nothing. They learn nothing, change nothing, hold nothing, and draw no more than they send.
 
+// A test bounds its waits, and measures, by the real clock.
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command as Process;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::digest::Challenge;
 use common::engine::{station, stations};
@@ -129,6 +131,43 @@ fn no_answer_tells_which_users_exist() {
             assert_eq!(answers(&engine, user, method), unknown, "{method} {user}");
         }
     }
+}
+
+/// How long the answer to a guess takes, from a source that has not guessed before.
+fn time_of_a_guess(engine: &Engine, user: &str, round: u8, source: u8) -> Duration {
+    let ua = Ua::at(engine, user, IpAddr::from([127, 250, round, source]));
+    let mut leg = ua.registration();
+    let challenged = ua.register_once(&mut leg, &[], "");
+    let challenge = Challenge::parse(challenged.header("WWW-Authenticate"));
+    let answer = challenge.answer(user, "guess", "REGISTER", &leg.target, 1);
+    let begin = Instant::now();
+    assert_eq!(ua.register_once(&mut leg, &[], &format!("Authorization: {answer}\r\n")).status(), Some(401));
+    begin.elapsed()
+}
+
+#[test]
+fn no_time_tells_which_users_exist() {
+    let md5 = common::digest::hash("MD5", "2000:tandem:secret");
+    let hashed = format!("[[station]]\nname = \"2000\"\nextension = \"2000\"\nha1_md5 = \"{md5}\"\n");
+    let names: Vec<String> = (1_000..1_300).map(|n| n.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let engine = Engine::start(&("[node]\nshards = 1\n".to_owned() + &stations(&names) + &hashed));
+    let users = ["1000", "1299", "2000", "3000", "nobody"];
+    // Another program that takes the processor makes a difference in one round; one that the engine makes is there in each.
+    let mut seen = Vec::new();
+    for round in 0..8 {
+        let mut times = users.map(|_| Duration::MAX);
+        for source in 1..=100 {
+            for (user, least) in users.iter().zip(&mut times) {
+                *least = time_of_a_guess(&engine, user, round, source).min(*least);
+            }
+        }
+        if times.iter().max().unwrap() < &(*times.iter().min().unwrap() * 21 / 20) {
+            return;
+        }
+        seen.push(times);
+    }
+    panic!("{users:?} take {seen:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! | nonce | credentials | verdict |
 //! | --- | --- | --- |
 //! | expired, signed by someone else, or sent to another address | not judged | challenge with `stale=true`: the client tries again by itself |
-//! | fresh, guessing is [throttled](Throttle) | not judged | plain challenge, as for wrong ones |
+//! | fresh, guessing is [throttled](Throttle) | of no effect | plain challenge, as for wrong ones |
 //! | fresh | wrong | plain challenge: the user may have to type again |
 //! | fresh, count used before | right | challenge with `stale=true`: a replay gains nothing, a client loses little |
 //! | fresh, count new | right | accepted |
@@ -31,7 +31,7 @@ use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::time::{Instant, Now};
+use crate::time::Now;
 
 pub use client::{Challenge, answer};
 pub use credentials::{Credentials, Qop, Secret};
@@ -182,7 +182,7 @@ pub struct Presented<'a> {
     pub body: &'a [u8],
     /// Where it came from.
     pub source: IpAddr,
-    /// Whether its source is known by other means, so that it is not slowed as a whole by other users that fail there.
+    /// Whether its source is known by other means, so that right credentials are not slowed by other users that fail there.
     pub known_source: bool,
 }
 
@@ -203,12 +203,20 @@ pub fn authenticate(
         return Verdict::Stale;
     };
     let attempt = Attempt { source, user: &credentials.username };
-    if throttled(server.throttle, attempt, request.known_source, now.mono) {
+    // Always: whether a guess was judged is not to be told by the time it takes.
+    let nobody = Secret::Password(NOBODY.to_owned());
+    let equal = credentials.verify(method, Some(body), secret.unwrap_or(&nobody));
+    let right = equal && secret.is_some() && credentials.realm == server.realm;
+    if !server.throttle.pair_delay(attempt, now.mono).is_zero() {
         return Verdict::Throttled;
     }
-    let nobody = Secret::Password(NOBODY.to_owned());
-    let right = credentials.verify(method, Some(body), secret.unwrap_or(&nobody));
-    if !right || secret.is_none() || credentials.realm != server.realm {
+    if !server.throttle.source_delay(source, now.mono).is_zero() && !(right && request.known_source) {
+        if request.known_source {
+            server.throttle.pair_failed(attempt, now.mono);
+        }
+        return Verdict::Throttled;
+    }
+    if !right {
         server.throttle.failed(attempt, now.mono);
         return Verdict::Wrong;
     }
@@ -220,12 +228,6 @@ pub fn authenticate(
         Accept::Replay => Verdict::Stale,
         Accept::TableFull => Verdict::Overloaded,
     }
-}
-
-fn throttled(throttle: &Throttle, attempt: Attempt<'_>, known_source: bool, now: Instant) -> bool {
-    let pair = throttle.pair_delay(attempt, now);
-    let source = throttle.source_delay(attempt.source, now);
-    !pair.is_zero() || (!source.is_zero() && !known_source)
 }
 
 /// In place of the password of a user that does not exist: as long as one, so that its hash takes as long.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tandem_protocol::digest::{Credentials, Presented, Server, Verdict, authenticate, www_authenticate};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Uri};
+use tandem_protocol::registrar::Binding;
 
 use super::refused::Refused;
 use crate::directory::{StationEntry, TrunkEntry};
@@ -73,15 +74,19 @@ pub(crate) fn verify(
         windows: &directory.windows,
         throttle: &directory.throttle,
     };
-    let ours = station.filter(|s| credentials.username == *s.config.name);
+    // Whether there is such a station matters last: until then all is looked at alike.
+    let looked_at = station.or_else(|| directory.stand_in());
+    let is_it = looked_at.is_some_and(|s| credentials.username == *s.config.name) && station.is_some();
+    let known_source = is_known(env, flow, looked_at, is_it);
+    let secret = looked_at.filter(|_| is_it).and_then(|s| s.config.secret.as_ref());
     let presented = Presented {
         credentials: &credentials,
         method: request.method_name(),
         body: request.body(),
         source: flow.remote.ip(),
-        known_source: is_known(env, flow, ours),
+        known_source,
     };
-    match authenticate(server, env.now(), presented, ours.and_then(|s| s.config.secret.as_ref())) {
+    match authenticate(server, env.now(), presented, secret) {
         Verdict::Accepted => Ok(()),
         Verdict::Stale => Err(challenge(env, flow, true)),
         Verdict::Wrong => {
@@ -126,10 +131,12 @@ fn protects(credentials: &Credentials, request: &Message) -> bool {
 
 /// Whether a source is known by other means than these credentials: a trunk's, or where the station is registered from. Others
 /// who fail there do not slow it.
-fn is_known(env: &Env, flow: Flow, station: Option<&Arc<StationEntry>>) -> bool {
-    let registered = station.is_some_and(|station| {
-        let now = env.now().wall;
-        station.bindings().iter().any(|b| b.expires_at > now && b.source.remote.ip() == flow.remote.ip())
-    });
-    registered || env.directory().trunk_of_source(flow.remote).is_some()
+fn is_known(env: &Env, flow: Flow, looked_at: Option<&Arc<StationEntry>>, is_it: bool) -> bool {
+    let now = env.now().wall;
+    let here = |bindings: &[Binding]| {
+        bindings.iter().any(|b| b.expires_at > now && b.source.remote.ip() == flow.remote.ip())
+    };
+    let registered = looked_at.is_some_and(|station| here(&station.bindings())) && is_it;
+    let trunk = env.directory().trunk_of_source(flow.remote).is_some();
+    registered || trunk
 }

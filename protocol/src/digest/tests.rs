@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::time::UnixMillis;
+use crate::time::{Instant, UnixMillis};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -181,6 +181,17 @@ impl Rig {
         source: IpAddr,
         secret: Option<&Secret>,
     ) -> Verdict {
+        self.judge_at(credentials, seconds, source, secret, false)
+    }
+
+    fn judge_at(
+        &self,
+        credentials: &Credentials,
+        seconds: u64,
+        source: IpAddr,
+        secret: Option<&Secret>,
+        known_source: bool,
+    ) -> Verdict {
         let server = Server {
             realm: "tandem",
             signer: &self.signer,
@@ -188,7 +199,7 @@ impl Rig {
             throttle: &self.throttle,
         };
         let now = Now { mono: Instant(seconds * 1_000_000), wall: later(seconds) };
-        let request = Presented { credentials, method: "REGISTER", body: b"", source, known_source: false };
+        let request = Presented { credentials, method: "REGISTER", body: b"", source, known_source };
         authenticate(server, now, request, secret)
     }
 }
@@ -238,19 +249,46 @@ fn guessing_is_slowed_and_a_made_up_nonce_slows_nobody() {
 }
 
 #[test]
+fn at_a_slowed_source_the_right_credentials_of_who_is_known_there_count_and_wrong_ones_tell_nothing() {
+    let rig = Rig::new();
+    let secret = Secret::Password("pw".into());
+    for n in 0..20 {
+        rig.throttle.failed(Attempt { source: HERE, user: &n.to_string() }, Instant(0));
+    }
+    let fresh =
+        |n: u64, password| rig.credentials(&rig.signer.challenge(NOW, n, HERE), "tandem", password, 1);
+    let judge = |n, password, known| rig.judge_at(&fresh(n, password), 0, HERE, Some(&secret), known);
+    assert_eq!(judge(1, "pw", false), Verdict::Throttled);
+    assert_eq!(judge(2, "no", true), Verdict::Throttled, "like anybody's");
+    assert_eq!(judge(3, "pw", true), Verdict::Accepted);
+    for n in 4..9 {
+        assert_eq!(judge(n, "no", true), Verdict::Throttled);
+    }
+    assert_eq!(judge(9, "pw", true), Verdict::Throttled, "who is known may not guess either");
+}
+
+#[test]
 fn a_user_that_does_not_exist_costs_as_many_hashes_as_one_that_does() {
     let rig = Rig::new();
     let md5 = Secret::Ha1Md5(Algorithm::Md5.ha1("1001", "tandem", "pw"));
     let sha = Secret::Ha1Sha256(Algorithm::Sha256.ha1("1001", "tandem", "pw"));
     let password = Secret::Password("pw".into());
     let cost = |secret: Option<&Secret>, n| {
-        let source = IpAddr::V4([192, 0, 2, n].into());
+        let source = IpAddr::V4([198, 51, 100, n].into());
         let nonce = rig.signer.challenge(NOW, n.into(), source);
         let guess = rig.credentials(&nonce, "tandem", "no", 1);
         HASHES.set(0);
         assert_eq!(rig.judge(&guess, 0, source, secret), Verdict::Wrong);
         HASHES.get()
     };
+    for n in 0..4 {
+        let guess = rig.credentials(&rig.signer.challenge(NOW, n, THERE), "tandem", "no", 1);
+        rig.judge(&guess, 0, THERE, None);
+    }
+    let guess = rig.credentials(&rig.signer.challenge(NOW, 9, THERE), "tandem", "no", 1);
+    HASHES.set(0);
+    assert_eq!(rig.judge(&guess, 0, THERE, None), Verdict::Throttled);
+    assert_eq!(HASHES.get(), 3, "nor does the time tell that nothing is judged any more");
     let costs = [cost(None, 1), cost(Some(&md5), 2), cost(Some(&sha), 3), cost(Some(&password), 4)];
     assert_eq!(costs, [3; 4]);
 }

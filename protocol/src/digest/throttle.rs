@@ -90,6 +90,11 @@ impl Throttle {
     /// Counts a failure, and returns how long the pair is delayed by it.
     pub fn failed(&self, attempt: Attempt<'_>, now: Instant) -> Duration {
         self.sources.user_failed(self.source(attempt.source), self.hash(&attempt.user), now);
+        self.pair_failed(attempt, now)
+    }
+
+    /// Counts a failure for the pair alone, while its source is delayed already.
+    pub fn pair_failed(&self, attempt: Attempt<'_>, now: Instant) -> Duration {
         self.pairs.failed(self.pair(attempt), now)
     }
 
