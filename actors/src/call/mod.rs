@@ -111,7 +111,6 @@ pub struct CallActor {
     permits: Vec<Permit>,
     /// Events that wait for the next batch.
     events: Vec<Event>,
-    scratch: Vec<Output>,
     timer: Option<TimerId>,
     /// The verdict, once every leg has ended and only media reports are waited for.
     ended: Option<(b2bua::Ended, Instant)>,
@@ -139,7 +138,6 @@ impl CallActor {
             media: setup.media,
             permits: setup.permits,
             events: Vec::new(),
-            scratch: Vec::new(),
             timer: None,
             ended: None,
             _guard: guard,
@@ -156,7 +154,7 @@ impl CallActor {
         if self.env.inject_panic(ActorKind::Call) {
             self.shell.inject(Injection::Once);
         }
-        let mut out = std::mem::take(&mut self.scratch);
+        let mut out = Vec::new();
         match self.shell.feed(input, now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => self.note_restart(ActorKind::Call, &panic, false),
@@ -168,10 +166,9 @@ impl CallActor {
                 self.shell.replace(call);
             }
         }
-        for output in out.drain(..) {
+        for output in out {
             self.act(output, now, ctx);
         }
-        self.scratch = out;
         self.flush_events();
         self.rearm();
     }
