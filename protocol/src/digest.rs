@@ -210,7 +210,8 @@ pub fn authenticate(
     if !server.throttle.pair_delay(attempt, now.mono).is_zero() {
         return Verdict::Throttled;
     }
-    if !server.throttle.source_delay(source, now.mono).is_zero() && !(right && request.known_source) {
+    let exempt = right && request.known_source;
+    if !exempt && !server.throttle.source_delay(source, now.mono).is_zero() {
         if request.known_source {
             server.throttle.pair_failed(attempt, now.mono);
         }
