@@ -15,8 +15,8 @@ use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 use crate::settings::{
-    self, Credential, HostPort, MediaPath, Registration, RegistrationGroup, ServiceKind, Settings, Station,
-    Trunk,
+    self, Credential, DigestAlgorithm, HostPort, MediaPath, Registration, RegistrationGroup, ServiceKind,
+    Settings, Station, Trunk,
 };
 
 /// Stations get a CRLF this often.
@@ -45,6 +45,7 @@ pub fn engine_config(
         node: settings.node.name.clone(),
         domains: settings.domains(),
         realm: settings.realm().to_owned(),
+        digest_algorithms: settings.node.digest_algorithms.iter().map(|a| algorithm(*a)).collect(),
         shards: shards(settings),
         sip_trace_bytes: settings.node.sip_trace_bytes(),
         stations: settings.station.iter().map(|s| station(settings, s)).collect(),
@@ -88,6 +89,13 @@ pub fn shards(settings: &Settings) -> u16 {
 fn one_per_core(threads: u32) -> u16 {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     if threads == 0 { cores } else { threads }.min(250) as u16
+}
+
+fn algorithm(algorithm: DigestAlgorithm) -> digest::Algorithm {
+    match algorithm {
+        DigestAlgorithm::Md5 => digest::Algorithm::Md5,
+        DigestAlgorithm::Sha256 => digest::Algorithm::Sha256,
+    }
 }
 
 fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener {

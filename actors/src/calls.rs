@@ -1,6 +1,9 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
+pub(crate) mod check;
+mod identify;
 mod outbound;
+mod refused;
 mod route;
 mod unmanaged;
 
@@ -9,9 +12,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
 use tandem_protocol::dialog::{LocalSide, Routing};
-use tandem_protocol::digest::{
-    Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
-};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::sdp::negotiate::LocalMedia;
@@ -20,12 +20,15 @@ use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
 use crate::config::{EngineConfig, MediaPath};
-use crate::directory::{Permit, StationEntry, TrunkEntry};
+use crate::directory::Permit;
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::metrics::Refusal;
 
 use route::{Route, route};
+
+pub(crate) use identify::{Caller, identify, verify};
+pub(crate) use refused::Refused;
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,48 +53,6 @@ pub(crate) struct Info {
     pub(crate) emergency: bool,
 }
 
-/// Who calls.
-pub(crate) enum Caller {
-    /// A station that has proved who it is.
-    Station(Arc<StationEntry>),
-    /// A trunk, known by its address.
-    Trunk(Arc<TrunkEntry>),
-}
-
-impl Caller {
-    /// A place for his call, unless he has as many as he may; an emergency call always has one.
-    fn permit(&self, emergency: bool) -> Option<Permit> {
-        match self {
-            Caller::Station(station) if emergency => Some(station.emergency_permit()),
-            Caller::Station(station) => station.permit(),
-            Caller::Trunk(trunk) if emergency => Some(trunk.emergency_permit()),
-            Caller::Trunk(trunk) => trunk.permit(),
-        }
-    }
-}
-
-/// An INVITE that does not become a call.
-pub(crate) struct Refused {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(Header, String)>,
-    pub(crate) why: Refusal,
-}
-
-impl Refused {
-    fn new(status: u16, why: Refusal) -> Refused {
-        Refused { status, headers: Vec::new(), why }
-    }
-
-    pub(crate) fn headers(&self) -> Vec<(Header, &str)> {
-        self.headers.iter().map(|(header, value)| (*header, value.as_str())).collect()
-    }
-
-    fn with(mut self, header: Header, value: impl Into<String>) -> Refused {
-        self.headers.push((header, value.into()));
-        self
-    }
-}
-
 /// An INVITE that becomes a call.
 pub(crate) struct Admitted {
     pub(crate) info: Info,
@@ -114,102 +75,6 @@ pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide>
         contact: format!("<sip:{external}>"),
         timers,
     })
-}
-
-/// Checks what every INVITE must have, before anyone is asked who he is.
-pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
-    let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    if !matches!(uri.scheme, "sip" | "tel") {
-        return Err(Refused::new(416, Refusal::Unsupported));
-    }
-    match invite.max_forwards() {
-        Some(Ok(0)) => return Err(Refused::new(483, Refusal::Loop)),
-        Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
-        Some(Ok(_)) | None => {}
-    }
-    let required: Vec<&str> = invite.values(Header::Require).collect();
-    if !required.is_empty() {
-        return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
-    }
-    if invite.body().is_empty() {
-        let text = "304 tandem \"an INVITE without an offer is not supported\"";
-        return Err(Refused::new(488, Refusal::Media).with(Header::Warning, text));
-    }
-    let kind = invite.header(Header::ContentType).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
-        return Err(Refused::new(415, Refusal::Media).with(Header::Accept, "application/sdp"));
-    }
-    Ok(())
-}
-
-/// The station a request claims to be from: a From whose user is a station and whose host is ours, or does not matter for this
-/// station. From a trunk a host that is not ours makes it only a caller's number.
-fn claimed_station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option<&'a Arc<StationEntry>> {
-    let uri = request.from().parsed_uri().ok()?;
-    let station = env.directory().station_of_user(&uri.user_unescaped()?)?;
-    let by_user =
-        || station.config.identify_by_user_only && env.directory().trunk_of_source(flow.remote).is_none();
-    (env.directory().is_ours(uri.host) || by_user()).then_some(station)
-}
-
-/// A challenge in each algorithm the station can answer, the strongest first (RFC 8760 §2.4).
-fn challenge(env: &Env, station: Option<&StationEntry>, stale: bool) -> Refused {
-    let nonce = env.directory().nonces.challenge(env.now().wall, env.random());
-    let both = [Algorithm::Sha256, Algorithm::Md5];
-    let algorithms =
-        station.and_then(|s| s.config.secret.as_ref()).map_or(&both[..], |secret| secret.algorithms());
-    let mut refused = Refused::new(401, Refusal::Unauthorized);
-    for algorithm in algorithms {
-        let value = www_authenticate(&env.config().realm, &nonce, *algorithm, stale);
-        refused.headers.push((Header::WwwAuthenticate, value));
-    }
-    refused
-}
-
-/// Proves that a request is from `station`: RFC 3261 §22, RFC 7616.
-pub(crate) fn verify(
-    env: &Env,
-    request: &Message,
-    flow: Flow,
-    station: Option<&Arc<StationEntry>>,
-) -> Result<(), Refused> {
-    let known = station.map(Arc::as_ref);
-    let Some(value) = request.header(Header::Authorization) else { return Err(challenge(env, known, false)) };
-    let Ok(presented) = Presented::parse(value) else { return Err(challenge(env, known, false)) };
-    let ours = known.filter(|s| presented.username == *s.config.name);
-    let server = Server {
-        realm: &env.config().realm,
-        signer: &env.directory().nonces,
-        windows: &env.directory().windows,
-    };
-    let secret = ours.and_then(|s| s.config.secret.as_ref());
-    match authenticate(server, env.now().wall, &presented, request.method_name(), request.body(), secret) {
-        Verdict::Accepted => Ok(()),
-        Verdict::Challenge { stale, wrong } => {
-            if wrong {
-                env.metrics().auth_failures.increment(1);
-                tracing::warn!(peer = %flow.remote, user = presented.username, method = request.method_name(), "authentication failed");
-            }
-            Err(challenge(env, known, stale))
-        }
-        Verdict::Overloaded => Err(Refused::new(503, Refusal::Limit)),
-    }
-}
-
-/// Says who calls, or why he must prove it first.
-pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller, Refused> {
-    if let Some(station) = unmanaged::station(env, invite, flow) {
-        return Ok(Caller::Station(station.clone()));
-    }
-    if let Some(station) = claimed_station(env, invite, flow) {
-        verify(env, invite, flow, Some(station))?;
-        return Ok(Caller::Station(station.clone()));
-    }
-    match env.directory().trunk_of_source(flow.remote) {
-        Some(trunk) => Ok(Caller::Trunk(trunk.clone())),
-        // Whoever is asked for, a stranger learns nothing but that he is one.
-        None => verify(env, invite, flow, None).and(Err(challenge(env, None, false))),
-    }
 }
 
 /// Admits an INVITE of a known caller: routes it, takes permits and ports, builds its call.
@@ -238,6 +103,13 @@ pub(crate) fn admit(
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let mut route = route(env, css, &dialled);
+    if matches!(route.destination, Destination::Trunk { .. })
+        && route.number == dialled
+        && check::has_been_here(env.config(), invite)
+    {
+        // What we would send is what we sent: it only goes round (RFC 3261 §16.3 step 4).
+        return Err(Refused::new(482, Refusal::Loop));
+    }
     let mut permits = vec![caller.permit(route.emergency).ok_or_else(|| Refused::new(503, Refusal::Limit))?];
     permits.extend(route.permit.take());
     let record = record || route.record;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_protocol::dial_plan::{DialPlan, NumberMask};
-use tandem_protocol::digest::Secret;
+use tandem_protocol::digest::{Algorithm, Secret};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -254,6 +254,8 @@ pub struct EngineConfig {
     pub domains: Vec<String>,
     /// The digest realm.
     pub realm: String,
+    /// What requests are challenged with, whoever sends them: the preferred algorithm first (RFC 8760 §2.4).
+    pub digest_algorithms: Vec<Algorithm>,
     /// How many shards.
     pub shards: u16,
     /// Bytes of SIP kept for `why --sip`, a shard.

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use tandem_protocol::digest::{NonceSigner, NonceWindows};
+use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
 use tandem_protocol::registrar::Binding;
 
 use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::{Metrics, TrunkMetrics};
+
+/// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
+const THROTTLE_SLOTS: usize = 16_384;
 
 /// How many calls something has, and how many it may have.
 #[derive(Debug, Default)]
@@ -173,6 +176,8 @@ impl TrunkEntry {
 /// The shared state of one engine.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
+    /// The first station, by name, of each extension: so that one that does not exist takes no longer to find.
+    by_extension: BTreeMap<String, Arc<StationEntry>>,
     trunks: BTreeMap<Arc<str>, Arc<TrunkEntry>>,
     /// Stations that are known by where their requests come from.
     unmanaged: Vec<Arc<StationEntry>>,
@@ -184,6 +189,8 @@ pub struct Directory {
     pub nonces: NonceSigner,
     /// Which nonce counts were used.
     pub windows: NonceWindows,
+    /// Who has guessed passwords.
+    pub throttle: Throttle,
     draining: AtomicBool,
 }
 
@@ -214,17 +221,23 @@ impl Directory {
         }
         domains.sort();
         domains.dedup();
-        let stations: BTreeMap<_, _> =
+        let stations: BTreeMap<Arc<str>, Arc<StationEntry>> =
             config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect();
+        let mut by_extension = BTreeMap::new();
+        for station in stations.values() {
+            by_extension.entry(station.config.extension.clone()).or_insert_with(|| station.clone());
+        }
         let is_unmanaged =
             |s: &&Arc<StationEntry>| s.config.secret.is_none() && s.config.connection.is_some();
         Directory {
             unmanaged: stations.values().filter(is_unmanaged).cloned().collect(),
             group_turns: config.route_groups.iter().map(|g| (g.name.clone(), AtomicUsize::new(0))).collect(),
             stations,
+            by_extension,
             trunks: config.trunks.iter().map(|t| (t.name.clone(), Arc::new(trunk(t)))).collect(),
             domains,
             shards: config.shards,
+            throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
             nonces,
             windows,
             draining: AtomicBool::new(false),
@@ -238,7 +251,14 @@ impl Directory {
 
     /// A station by the user part of a From or To: its name, or its extension.
     pub fn station_of_user(&self, user: &str) -> Option<&Arc<StationEntry>> {
-        self.stations.get(user).or_else(|| self.stations.values().find(|s| s.config.extension == user))
+        // Both are looked up in any case: how long it takes tells nobody which of them exists.
+        let (by_name, by_extension) = (self.stations.get(user), self.by_extension.get(user));
+        by_name.or(by_extension)
+    }
+
+    /// A station to be looked at in place of one that does not exist, so that this takes as long; it must have no say.
+    pub fn stand_in(&self) -> Option<&Arc<StationEntry>> {
+        self.stations.values().next()
     }
 
     /// The stations without credentials that have a connection address: where a request comes from says that it is theirs.

@@ -1,65 +1,13 @@
 //! The engine's metrics: every handle made once, on a recorder of the engine's own.
 
+mod refusal;
+
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use tandem_protocol::message::Method;
 
-/// Why an INVITE was refused before it became a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Not understood.
-    Malformed,
-    /// No or wrong credentials.
-    Unauthorized,
-    /// No route for what was dialled.
-    NotFound,
-    /// No common media.
-    Media,
-    /// No media port left.
-    NoPort,
-    /// A limit on calls is reached.
-    Limit,
-    /// An extension is required that is not there.
-    Unsupported,
-    /// It has come by us before.
-    Loop,
-    /// The engine is draining.
-    Draining,
-    /// The media workers have not said yet what ports they have; it is not answered and comes again.
-    Starting,
-}
-
-impl Refusal {
-    const ALL: [Refusal; 10] = [
-        Refusal::Malformed,
-        Refusal::Unauthorized,
-        Refusal::NotFound,
-        Refusal::Media,
-        Refusal::NoPort,
-        Refusal::Limit,
-        Refusal::Unsupported,
-        Refusal::Loop,
-        Refusal::Draining,
-        Refusal::Starting,
-    ];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::Malformed => "malformed",
-            Refusal::Unauthorized => "unauthorized",
-            Refusal::NotFound => "not_found",
-            Refusal::Media => "media",
-            Refusal::NoPort => "no_port",
-            Refusal::Limit => "limit",
-            Refusal::Unsupported => "unsupported",
-            Refusal::Loop => "loop",
-            Refusal::Draining => "draining",
-            Refusal::Starting => "starting",
-        }
-    }
-}
+pub use refusal::Refusal;
 
 /// The kinds of actor, for restarts and shed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -222,6 +170,7 @@ pub struct Metrics {
     /// Ended calls by result: answered, busy, no_answer, abandoned, rejected, failed.
     calls: Vec<(&'static str, Counter)>,
     refused: Vec<Counter>,
+    refused_requests: Vec<Counter>,
     /// Seconds from INVITE to its 200.
     pub call_setup: Histogram,
     messages_in: Vec<Counter>,
@@ -234,6 +183,8 @@ pub struct Metrics {
     pub registrations_active: Gauge,
     /// Failed authentications.
     pub auth_failures: Counter,
+    /// Credentials that were not judged, because too many before them were wrong.
+    pub auth_throttled: Counter,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -294,6 +245,12 @@ impl Metrics {
                 .map(|kind| registry.counter(name, &[("actor", kind.as_str().to_owned())]))
                 .collect()
         };
+        let per_refusal = |name| {
+            Refusal::ALL
+                .iter()
+                .map(|why| registry.counter(name, &[("reason", why.as_str().to_owned())]))
+                .collect()
+        };
         Metrics {
             calls_active: registry.gauge("tandem_calls_active", &[]),
             calls: CALL_RESULTS
@@ -302,12 +259,8 @@ impl Metrics {
                     (*result, registry.counter("tandem_calls_total", &[("result", (*result).to_owned())]))
                 })
                 .collect(),
-            refused: Refusal::ALL
-                .iter()
-                .map(|why| {
-                    registry.counter("tandem_invites_refused_total", &[("reason", why.as_str().to_owned())])
-                })
-                .collect(),
+            refused: per_refusal("tandem_invites_refused_total"),
+            refused_requests: per_refusal("tandem_requests_refused_total"),
             call_setup: registry.histogram("tandem_call_setup_seconds", &[]),
             messages_in: messages("in"),
             messages_out: messages("out"),
@@ -315,6 +268,7 @@ impl Metrics {
             transactions_active: registry.gauge("tandem_transactions_active", &[]),
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
             auth_failures: registry.counter("tandem_auth_failures_total", &[]),
+            auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),
@@ -388,6 +342,12 @@ impl Metrics {
         self.refused[why as usize].increment(1);
     }
 
+    /// Counts a refused request of any method.
+    pub fn refuse_request(&self, method: Method, why: Refusal) {
+        let counters = if method == Method::Invite { &self.refused } else { &self.refused_requests };
+        counters[why as usize].increment(1);
+    }
+
     /// Counts a SIP message that came.
     pub fn message_in(&self, method: Method) {
         self.messages_in[method as usize].increment(1);
@@ -437,7 +397,14 @@ fn describe(registry: &Registry) {
     registry.describe(Counter, "tandem_sip_dropped_total", None, "Datagrams on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
+    registry.describe(Counter, "tandem_requests_refused_total", None, "Other requests refused, by reason");
     registry.describe(Counter, "tandem_auth_failures_total", None, "Wrong credentials");
+    registry.describe(
+        Counter,
+        "tandem_auth_throttled_total",
+        None,
+        "Credentials not judged, after too many wrong ones",
+    );
     registry.describe(Gauge, "tandem_trunk_up", None, "1 if the proxy of the trunk is up");
     registry.describe(
         Counter,

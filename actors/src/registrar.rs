@@ -9,7 +9,7 @@ use tandem_protocol::message::{Header, Message, reason_phrase, response_to};
 use tandem_protocol::registrar::{self, BadRegister, Binding, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
-use crate::calls::{Refused, verify};
+use crate::calls::{Refused, check, verify};
 use crate::directory::StationEntry;
 use crate::env::Env;
 use crate::ids::ShardId;
@@ -33,7 +33,8 @@ pub struct RegisterDone {
     pub(crate) request: Message,
     pub(crate) update: Update,
     pub(crate) now: UnixMillis,
-    pub(crate) result: Result<Vec<Binding>, RegisterError>,
+    /// `None` if a fault has ended the station's actor.
+    pub(crate) result: Option<Result<Vec<Binding>, RegisterError>>,
 }
 
 /// A REGISTER whose sender has proved who he is.
@@ -53,8 +54,11 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
         max_contacts: Limits::default().max_contacts,
     };
     // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
-    let mut update =
-        registrar::read(request, flow, limits, registrar.accept_path).map_err(|bad| refuse(&bad))?;
+    check::well_formed(request)?;
+    let read = registrar::read(request, flow, limits, registrar.accept_path);
+    if matches!(read, Err(BadRegister::Malformed)) {
+        return Err(Refused::bad("Bad Contact"));
+    }
     let to = request.to().parsed_uri().ok();
     let user = to.as_ref().and_then(|uri| uri.user_unescaped());
     let ours = to.as_ref().is_some_and(|uri| env.directory().is_ours(uri.host));
@@ -62,10 +66,12 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     // Who he says he is must be proved first; only then whether the address-of-record is his (RFC 3261 §10.3 steps 3 to 5).
     let claimed = presented_station(env, request).or(station);
     verify(env, request, flow, claimed)?;
+    check::acceptable(request).map_err(Refused::for_known)?;
+    let mut update = read.map_err(|bad| refuse(&bad).for_known())?;
     let own = station.filter(|station| claimed.is_some_and(|c| c.config.name == station.config.name));
     let Some(station) = own else {
         tracing::warn!(peer = %flow.remote, aor = request.to().uri, "registration for another's address-of-record refused");
-        return Err(refused(403, Refusal::Unauthorized));
+        return Err(Refused::new(403, Refusal::Unauthorized).for_known());
     };
     update.limits.max_contacts = station.config.max_contacts;
     Ok(Accepted { station: station.config.name.clone(), update })
@@ -77,36 +83,34 @@ fn presented_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<Stat
     env.directory().station(&presented.username)
 }
 
-fn refused(status: u16, why: Refusal) -> Refused {
-    Refused { status, headers: Vec::new(), why }
-}
-
 fn refuse(bad: &BadRegister) -> Refused {
     let unsupported = bad.unsupported().map(|extensions| (Header::Unsupported, extensions.to_owned()));
     let why = match bad {
         BadRegister::Malformed => Refusal::Malformed,
         BadRegister::BadExtension(_) | BadRegister::FirstHopLacksOutbound => Refusal::Unsupported,
     };
-    Refused { headers: unsupported.into_iter().collect(), ..refused(bad.status(), why) }
+    Refused { headers: unsupported.into_iter().collect(), ..Refused::new(bad.status(), why) }
 }
 
 /// Answers a REGISTER in its transaction.
 pub(crate) fn answer(endpoint: &mut Endpoint, done: &RegisterDone) {
     let status = match &done.result {
-        Ok(_) => 200,
-        Err(error) => error.status(),
+        Some(Ok(_)) => 200,
+        Some(Err(error)) => error.status(),
+        None => 500,
     };
     let tag = format!("r{:x}", done.transaction.0);
     let mut response =
         response_to(&done.request, Some(done.flow.remote), status, reason_phrase(status), Some(&tag));
     match &done.result {
-        Ok(bindings) => {
+        Some(Ok(bindings)) => {
             for (header, value) in registrar::granted_headers(&done.request, &done.update, bindings, done.now)
             {
                 response.header(header, value);
             }
         }
-        Err(error) => {
+        None => {}
+        Some(Err(error)) => {
             if let Some(min) = error.min_expires() {
                 response.header(Header::MinExpires, min);
             }

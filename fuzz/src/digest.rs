@@ -15,7 +15,12 @@ pub(super) fn run(data: &[u8]) {
     if let Ok(credentials) = Credentials::parse(text) {
         let _ = (credentials.verify("INVITE", Some(data), &right), credentials.nonce_count());
         assert!(!credentials.verify("INVITE", Some(b""), &Secret::Password(text.to_owned())));
-        NonceSigner::new([7; 32], UnixMillis(0)).check(&credentials.nonce, UnixMillis(1), Duration::MAX);
+        NonceSigner::new([7; 32], UnixMillis(0)).check(
+            &credentials.nonce,
+            UnixMillis(1),
+            Duration::MAX,
+            [127, 0, 0, 1].into(),
+        );
     }
     let challenges: Vec<&str> = text.split('\n').collect();
     let Ok(challenge) = Challenge::choose(&challenges) else { return };

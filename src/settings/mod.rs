@@ -33,8 +33,8 @@ pub use types::{
     RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers, User,
 };
 pub use values::{
-    BindAddress, CodeRange, Codec, ConnectionAddress, HostPort, InvalidValue, Ip, NumberMask, PortRange,
-    Secret, Source, Target,
+    BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,
+    NumberMask, PortRange, Secret, Source, Target,
 };
 
 /// The defaults with their documentation, as they were when the program was built.

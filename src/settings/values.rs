@@ -59,7 +59,7 @@ macro_rules! read_from_text {
         }
     )*};
 }
-read_from_text!(BindAddress, Ip, HostPort, Source, CodeRange, ConnectionAddress, Codec);
+read_from_text!(BindAddress, Ip, HostPort, Source, CodeRange, ConnectionAddress, Codec, DigestAlgorithm);
 
 /// A local address and port to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -324,6 +324,27 @@ impl FromStr for Codec {
         const ALL: [Codec; 6] = [Codec::Pcmu, Codec::Pcma, Codec::G722, Codec::G729, Codec::Opus, Codec::L16];
         let same = ALL.into_iter().find(|codec| codec.name().eq_ignore_ascii_case(text));
         same.ok_or(InvalidValue { allowed: "\"PCMU\", \"PCMA\", \"G722\", \"G729\", \"opus\" or \"L16\"" })
+    }
+}
+
+/// The hash of a digest challenge (RFC 7616, RFC 8760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DigestAlgorithm {
+    /// Every phone knows it.
+    Md5,
+    /// Newer phones know it, some older ones give up at it.
+    Sha256,
+}
+
+impl FromStr for DigestAlgorithm {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "MD5" => Ok(Self::Md5),
+            "SHA-256" => Ok(Self::Sha256),
+            _ => Err(InvalidValue { allowed: "\"MD5\" or \"SHA-256\"" }),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tandem_actors::store::Bucket;
 use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::Credentials;
-use tandem_protocol::digest::{NonceSigner, NonceWindows, Secret};
+use tandem_protocol::digest::{Algorithm, NonceSigner, NonceWindows, Secret};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
@@ -128,6 +128,7 @@ fn config(world: &World) -> EngineConfig {
         node: "sim".into(),
         domains: vec![DOMAIN.into()],
         realm: "tandem".into(),
+        digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
         shards: plan.shards,
         sip_trace_bytes: 100_000,
         listeners: vec![Listener {

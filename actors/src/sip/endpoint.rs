@@ -15,9 +15,11 @@ use tandem_protocol::transaction::{
     ClientAction, Expiry, InviteClient, InviteServer, NonInviteClient, NonInviteServer, ServerAction, Timers,
 };
 
+use super::stateless::Answer;
 use super::trace::{Direction, Trace};
 use crate::env::{Datagram, Env, Tell, TimerKey, Told, Unsent};
 use crate::map::Map;
+use crate::metrics::Refusal;
 use crate::timer_wheel::TimerId;
 
 /// Names a transaction for its timer.
@@ -48,6 +50,18 @@ struct Server {
     owner: Option<Owner>,
     /// A CANCEL came before the owner did.
     cancelled: bool,
+}
+
+impl Server {
+    /// A branch alone can be guessed with some clients: a CANCEL repeats more of its INVITE (§9.1), and comes from where that came.
+    fn is_cancelled_by(&self, cancel: &Message, flow: Flow) -> bool {
+        let same = |invite: &Message| {
+            invite.call_id() == cancel.call_id()
+                && invite.from_tag() == cancel.from_tag()
+                && invite.cseq() == cancel.cseq()
+        };
+        flow.remote.ip() == self.flow.remote.ip() && self.request.as_ref().is_none_or(same)
+    }
 }
 
 enum ClientMachine {
@@ -160,9 +174,7 @@ impl Endpoint {
             && answerable.is_request
             && answerable.method_name != "ACK"
         {
-            if answerable.method_name == "INVITE" {
-                self.env.metrics().refuse(crate::metrics::Refusal::Malformed);
-            }
+            self.env.metrics().refuse_request(Method::parse(&answerable.method_name), Refusal::Malformed);
             let reason = malformed.to_string();
             let answer = bad_request(answerable, flow.remote, malformed.status(), &reason);
             self.post(flow, &answer, Method::Other);
@@ -211,8 +223,10 @@ impl Endpoint {
     /// RFC 3261 §9.2.
     fn cancel(&mut self, cancel: &Message, flow: Flow) {
         let invite = self.server_names.get(&server_name(cancel, Method::Invite)).copied();
-        let Some(server) = invite.and_then(|id| self.servers.get_mut(&id)) else {
-            self.reply(cancel, flow, 481, &[]);
+        let server = invite.and_then(|id| self.servers.get_mut(&id));
+        let Some(server) = server.filter(|server| server.is_cancelled_by(cancel, flow)) else {
+            self.env.metrics().refuse_request(Method::Cancel, Refusal::NoDialog);
+            self.reply(cancel, flow, Answer::new(481, &[]));
             return;
         };
         if matches!(&server.machine, ServerMachine::Invite(machine) if machine.may_cancel()) {
@@ -221,7 +235,7 @@ impl Endpoint {
                 None => server.cancelled = true,
             }
         }
-        self.reply(cancel, flow, 200, &[]);
+        self.reply(cancel, flow, Answer::new(200, &[]));
     }
 
     fn receive_response(&mut self, response: &Message) {
@@ -339,22 +353,16 @@ impl Endpoint {
     }
 
     /// Answers a request without keeping anything: the same request gets the same answer again.
-    pub(crate) fn reply(&mut self, request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) {
-        let response = answer(request, flow, status, extra);
+    pub(crate) fn reply(&mut self, request: &Message, flow: Flow, answer: Answer<'_>) {
+        let response = answer.write_bounded(request, flow.remote);
         self.post(flow, &response, request.method());
     }
 
     /// Answers a request in a transaction of its own. For one whose credentials were accepted: its nonce count is
     /// used, so the same request that comes again must find its answer and not be judged anew.
-    pub(crate) fn reply_once(
-        &mut self,
-        request: &Message,
-        flow: Flow,
-        status: u16,
-        extra: &[(Header, &str)],
-    ) {
+    pub(crate) fn reply_once(&mut self, request: &Message, flow: Flow, answer: Answer<'_>) {
         let transaction = self.accept(request, flow);
-        self.respond(transaction, status, answer(request, flow, status, extra), flow);
+        self.respond(transaction, answer.status, answer.write(request, flow.remote), flow);
     }
 
     /// Sends a request in a new client transaction.
@@ -510,15 +518,6 @@ impl Endpoint {
     }
 }
 
-fn answer(request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) -> Bytes {
-    let tag = stateless_tag(request);
-    let mut response = response_to(request, Some(flow.remote), status, reason_phrase(status), Some(&tag));
-    for (header, value) in extra {
-        response.header(*header, value);
-    }
-    response.finish(None)
-}
-
 /// RFC 3261 §17.2.3; without the magic cookie, RFC 2543's rule as far as it identifies a request.
 fn server_name(request: &Message, method: Method) -> Box<str> {
     let via = request.via();
@@ -535,14 +534,6 @@ fn server_name(request: &Message, method: Method) -> Box<str> {
 
 fn client_name(branch: &str, method: Method) -> Box<str> {
     format!("{branch}|{}", method.as_str()).into()
-}
-
-/// The tag of an answer that is not kept: the same for the same request, and of no use to who has not seen it.
-fn stateless_tag(request: &Message) -> String {
-    let via = request.via();
-    let seed = request.call_id().bytes().chain(via.branch().unwrap_or("").bytes());
-    let hash = seed.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    format!("s{hash:016x}")
 }
 
 /// The ACK of a non-2xx final (§17.1.1.3): the INVITE's Via, target and Route, the response's To.

@@ -200,13 +200,7 @@ impl Call {
             500..=599 => Cause::Failed,
             _ => Cause::Rejected,
         };
-        // A challenge or a redirection is between us and the callee; it would only mislead the caller.
-        let status = match status {
-            401 | 407 => 403,
-            300..=399 => 480,
-            status => status,
-        };
-        self.clear(cause, Side::Callee, status, now, out);
+        self.clear(cause, Side::Callee, refusal_for_caller(status), now, out);
     }
 
     /// Time has passed without an answer: the next contacts ring, or the call ends.
@@ -235,6 +229,19 @@ fn outcome_of(status: u16, unanswered: Option<NoAnswer>) -> Outcome {
         // A server that says 408 has waited for somebody else in vain: so have we.
         (Some(NoAnswer::Timeout), _) | (None, 408) => Outcome::Timeout,
         (None, status) => Outcome::Status(status),
+    }
+}
+
+/// What the caller is told of a callee's refusal. A challenge, a redirection and what else was said of our INVITE, not of the caller's,
+/// is between us and the callee: a challenge handed on would have the caller prove himself to the callee, with an
+/// answer that the callee could use with us; the others mean nothing without their headers.
+pub(super) fn refusal_for_caller(status: u16) -> u16 {
+    match status {
+        401 | 407 | 494 => 403,
+        300..=399 => 480,
+        406 | 415 => 488,
+        400 | 405 | 413 | 414 | 416 | 420 | 421 | 422 | 423 | 481 | 489 | 493 | 501 | 505 | 513 => 500,
+        status => status,
     }
 }
 

@@ -34,7 +34,10 @@ impl Dialog {
                 out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")]))
             }
             Method::Refer => out.push(self.respond(&pending, 603, None, &[])),
-            Method::Subscribe | Method::Notify => out.push(self.respond(&pending, 489, None, &[])),
+            // RFC 6665 §8.2.1: with the packages that are known, of which there is none.
+            Method::Subscribe => out.push(self.respond(&pending, 489, None, &[(Header::AllowEvents, "")])),
+            // RFC 6665 §4.1.3: there is no subscription.
+            Method::Notify => out.push(self.respond(&pending, 481, None, &[])),
             Method::Ack | Method::Cancel => {}
             Method::Register
             | Method::Info

@@ -37,6 +37,17 @@ fn faults_of_the_node_and_its_addresses() {
             ),
             ("[node]\ndomains = \"a\"", "2: node.domains", "found \"a\"; allowed: a list"),
             ("[node]\ndomains = [\"a\", \"b c\"]", "2: node.domains[1]", "allowed: a host name"),
+            ("[node]\ndigest_algorithms = []", "2: node.digest_algorithms", "allowed: at least one"),
+            (
+                "[node]\ndigest_algorithms = [\"MD5\", \"SHA1\"]",
+                "2: node.digest_algorithms[1]",
+                "allowed: \"MD5\" or \"SHA-256\"",
+            ),
+            (
+                "[node]\ndigest_algorithms = [\"MD5\", \"MD5\"]",
+                "2: node.digest_algorithms",
+                "allowed: each once",
+            ),
             ("[node]\nrealm = \"\"", "2: node.realm", "allowed: a text without quotes"),
             ("node = 1", "1: node", "found 1; allowed: a table"),
             ("[http]\naddress = \"127.0.0.1\"", "2: http.address", "allowed: an IP address and port"),
@@ -147,6 +158,11 @@ fn faults_of_stations_users_and_services() {
                 "ha1_md5 = \"00112233445566778899aabbccddeeff\"",
                 "1: station[0]",
                 "found password and ha1_md5; allowed: exactly one of",
+            ),
+            (
+                "[[station]]\nname = \"1002\"\nextension = \"1002\"\nha1_sha256 = \"6fee04c7ab9b3e5d5a4fb7d9b1d8b5a77e3b9e1f36ee5ab9c5bd4b8f4f0c9a21\"",
+                "8: station[1].ha1_sha256",
+                "allowed: only if node.digest_algorithms holds \"SHA-256\"",
             ),
             (
                 "[[station]]\nname = \"1002\"\nextension = \"1002\"\nha1_sha256 = \"00\"",

@@ -45,6 +45,12 @@ fn check_node(settings: &Settings, findings: &mut Findings<'_>) {
             "a text without quotes, backslashes and control characters",
         );
     }
+    let algorithms = &settings.node.digest_algorithms;
+    if algorithms.is_empty() {
+        findings.error(&path.key("digest_algorithms"), "found an empty list; allowed: at least one");
+    } else if algorithms.iter().enumerate().any(|(n, algorithm)| algorithms[..n].contains(algorithm)) {
+        findings.error(&path.key("digest_algorithms"), "found one twice; allowed: each once");
+    }
     if settings.node.data_dir.as_os_str().is_empty() {
         findings.unfit(&path.key("data_dir"), "", "the path of a directory");
     }

@@ -5,14 +5,15 @@ use tandem_protocol::dial_plan::is_dialable;
 use super::{Findings, Names, item};
 use crate::settings::Settings;
 use crate::settings::problem::KeyPath;
-use crate::settings::types::Station;
-use crate::settings::values::{ConnectionAddress, Secret};
+use crate::settings::types::{Credential, Station};
+use crate::settings::values::{ConnectionAddress, DigestAlgorithm, Secret};
 
 pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<'_>) {
     for (index, station) in settings.station.iter().enumerate() {
         let path = item("station", index);
         check_references(&path, station, names, findings);
         check_credential(&path, station, findings);
+        check_algorithm(&path, station, &settings.node.digest_algorithms, findings);
         check_bounds(&path, station, findings);
         check_connection(&path, station, settings, findings);
     }
@@ -100,6 +101,32 @@ fn check_credential(path: &KeyPath, station: &Station, findings: &mut Findings<'
         if !fits {
             findings.error(&path.key(key), format!("found a value that is not shown; allowed: {allowed}"));
         }
+    }
+}
+
+/// Everybody is challenged alike, so what is stored of a station must fit what is asked for.
+fn check_algorithm(
+    path: &KeyPath,
+    station: &Station,
+    challenged: &[DigestAlgorithm],
+    findings: &mut Findings<'_>,
+) {
+    let (key, own, name) = match station.credential() {
+        Some(Credential::Ha1Md5(ha1)) if is_hex(ha1.reveal(), 32) => ("ha1_md5", DigestAlgorithm::Md5, "MD5"),
+        Some(Credential::Ha1Sha256(ha1)) if is_hex(ha1.reveal(), 64) => {
+            ("ha1_sha256", DigestAlgorithm::Sha256, "SHA-256")
+        }
+        Some(Credential::Ha1Md5(_) | Credential::Ha1Sha256(_) | Credential::Password(_)) | None => return,
+    };
+    if !challenged.contains(&own) {
+        let text =
+            format!("it can never be verified; allowed: only if node.digest_algorithms holds \"{name}\"");
+        findings.error(&path.key(key), text);
+    } else if challenged.first() != Some(&own) {
+        let text = format!(
+            "only a phone that passes over what stands before \"{name}\" in node.digest_algorithms can register"
+        );
+        findings.warn(&path.key(key), text);
     }
 }
 

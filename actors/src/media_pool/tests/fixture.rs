@@ -98,6 +98,7 @@ fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
         node: "test".into(),
         domains: Vec::new(),
         realm: "test".into(),
+        digest_algorithms: Vec::new(),
         shards: 1,
         sip_trace_bytes: 0,
         listeners: Vec::new(),
