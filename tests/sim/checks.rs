@@ -78,14 +78,14 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
         + alive(ActorKind::Station);
     // Stations register again and again, and the engine with its provider: their transactions are no leak.
     let transactions = sum("transactions");
-    let media = life.media.borrow();
     let expected = [
         ("calls", sum("calls"), 0),
         ("dialogs", sum("dialogs"), 0),
         ("timers", sum("timers"), timers + transactions),
-        ("free ports", sum("free_ports"), media.leased() as u64),
-        ("open media sessions", media.open() as u64, 0),
-        ("resting ports", media.resting() as u64, 0),
+        ("free ports", sum("free_ports"), u64::from(world.plan().pairs * world.plan().workers)),
+        ("media sessions", alive(ActorKind::MediaSession), 0),
+        ("media sessions by the gauge", life.gauges.gauge("tandem_media_sessions_active") as u64, 0),
+        ("media workers", alive(ActorKind::MediaWorker), u64::from(world.plan().workers)),
         ("call actors", alive(ActorKind::Call), 0),
         ("dialog actors", alive(ActorKind::Dialog), 0),
         ("shards", alive(ActorKind::Shard), u64::from(world.plan().shards)),
@@ -218,7 +218,9 @@ fn complaints(sim: &Sim, dial: &Dial) {
         // A retransmission comes after what was sent later; a proxy whose every answer was lost is given up.
         let lost = ["CSeq backwards"];
         let given_up = dial.answered.is_none() && dial.to.starts_with("97") && what.contains("ACK missing");
+        let vanished = dial.faded.is_some_and(|(since, _, vanishes)| vanishes && *at > since);
         let explained = after_kill
+            || vanished
             || (!plan.is_orderly() && reordered.iter().chain(&late).any(|known| what.contains(known)))
             || (what.contains("no final response") && ladder::lost_a_final(&sim.world, &dial.call_ids))
             || (plan.faults.loss > 0

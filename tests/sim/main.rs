@@ -16,6 +16,7 @@
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod air;
 mod checks;
 mod engine;
 mod gauges;
@@ -29,6 +30,7 @@ mod run;
 mod script;
 mod seams;
 mod store;
+mod voices;
 mod world;
 
 use std::process::{Command, ExitCode};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tandem_phone::{CallHandle, CallState, Command, Event};
 
 use crate::engine::{STATIONS, station};
-use crate::phones::{Kind, Phones};
+use crate::phones::{Kind, Phones, nowhere};
 use crate::rng::Rng;
 use crate::world::{self, World};
 
@@ -23,6 +23,8 @@ pub(crate) enum Action {
     Phone(usize, Command),
     /// Something at the callee's end of a call.
     Callee(usize, AtCallee),
+    /// One end of a call goes silent, or is gone altogether, without a word.
+    Fade { call: usize, callee: bool, vanishes: bool },
 }
 
 /// What a callee may do in a call.
@@ -32,6 +34,7 @@ pub(crate) enum AtCallee {
     Hold,
     Retrieve,
     ReInvite,
+    Move,
 }
 
 /// How a call ended for one phone.
@@ -70,6 +73,8 @@ pub(crate) struct Dial {
     pub(crate) hung_up: Option<u64>,
     pub(crate) ends: Vec<(u64, End)>,
     pub(crate) legs: Vec<Leg>,
+    /// One of its phones fell silent, and when; true if it took no part in the signalling either.
+    pub(crate) faded: Option<(u64, usize, bool)>,
     /// It was not over when the engine was killed; when that was last.
     pub(crate) killed: Option<u64>,
     /// What its phones complained of.
@@ -77,6 +82,16 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
+    /// Its ends, the caller's first.
+    pub(crate) fn ears(&self) -> impl Iterator<Item = (usize, CallHandle)> {
+        std::iter::once((self.caller, self.handle)).chain(self.legs.iter().map(|leg| (leg.phone, leg.handle)))
+    }
+
+    /// True if the caller hears himself.
+    pub(crate) fn is_echo(&self) -> bool {
+        self.to == "*43"
+    }
+
     /// When the last phone had done with it.
     pub(crate) fn over_at(&self) -> Option<u64> {
         let caller = self.ends.first()?.0;
@@ -158,8 +173,15 @@ impl Script {
                 if let Command::Hangup(handle) = command {
                     self.note_hangup(world, phones, phone, handle);
                 }
+                let command = match command {
+                    Command::Move { call, .. } => {
+                        Command::Move { call, media: phones.fresh_media(phone, call) }
+                    }
+                    other => other,
+                };
                 phones.command(world, phone, command, told);
             }
+            Action::Fade { .. } => {}
             Action::Callee(n, what) => {
                 let Some(dial) = &self.dials[n] else { return };
                 let Some(leg) = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty())
@@ -172,6 +194,9 @@ impl Script {
                     AtCallee::Hold => Command::Hold(handle),
                     AtCallee::Retrieve => Command::Retrieve(handle),
                     AtCallee::ReInvite => Command::ReInvite(handle),
+                    AtCallee::Move => {
+                        Command::Move { call: handle, media: phones.fresh_media(phone, handle) }
+                    }
                 };
                 self.act(world, phones, Action::Phone(phone, command), told);
             }
@@ -230,6 +255,7 @@ impl Script {
             hung_up: None,
             ends: Vec::new(),
             legs: Vec::new(),
+            faded: None,
             killed: None,
             complaints: Vec::new(),
         });
@@ -346,6 +372,12 @@ impl Script {
         if leg.is_some() {
             return;
         }
+        if self.rng.permille(60) {
+            let (callee, vanishes) = (self.rng.permille(500), self.rng.permille(500));
+            let at = now + self.rng.delay(6_000_000);
+            world.push(at, world::Event::Do(Action::Fade { call: n, callee, vanishes }));
+            return;
+        }
         let end = now + self.rng.delay(LONG_US);
         let who = self.rng.below(100);
         if who < 60 {
@@ -360,10 +392,48 @@ impl Script {
         }
     }
 
+    /// One end of a call falls silent; which one, if it is still in the call.
+    pub(crate) fn fade(
+        &mut self,
+        world: &World,
+        phones: &Phones,
+        n: usize,
+        callee: bool,
+        vanishes: bool,
+    ) -> Option<(usize, CallHandle)> {
+        let dial = self.dials[n].as_mut()?;
+        let leg = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty());
+        let (phone, handle) = match leg.filter(|_| callee) {
+            Some(leg) => (leg.phone, leg.handle),
+            None => (dial.caller, dial.handle),
+        };
+        if !dial.ends.is_empty() {
+            return None;
+        }
+        if vanishes {
+            let local = phones.handsets[phone].phone.config().local;
+            for id in &dial.call_ids {
+                world.cut(local, id);
+            }
+        }
+        dial.faded = Some((world.now(), phone, vanishes));
+        Some((phone, handle))
+    }
+
+    /// Which call a phone's handle belongs to, and which leg of it: `None` is the caller's.
+    pub(crate) fn whose(&self, phone: usize, call: CallHandle) -> Option<(usize, Option<usize>)> {
+        self.handles.get(&(phone, call)).copied()
+    }
+
     fn reinvite(&mut self, world: &World, n: usize, caller: (usize, CallHandle), at: u64) {
         let (phone, call) = caller;
         let callee = |what| world.push(at, world::Event::Do(Action::Callee(n, what)));
-        match self.rng.below(7) {
+        match self.rng.below(9) {
+            7 => {
+                let media = nowhere();
+                self.later(world, at, phone, Command::Move { call, media });
+            }
+            8 => callee(AtCallee::Move),
             0 => self.later(world, at, phone, Command::Hold(call)),
             1 => self.later(world, at, phone, Command::Retrieve(call)),
             2 => self.later(world, at, phone, Command::ReInvite(call)),
