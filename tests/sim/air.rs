@@ -142,6 +142,17 @@ impl Air {
         }
     }
 
+    /// A worker wanted to send a packet on and its socket was full.
+    pub(crate) fn unsent(&self, at: u64, to: SocketAddr, datagram: &[u8]) {
+        if let Some(number) = number(datagram) {
+            self.note(number, |packet| {
+                if packet.forwarded.is_none() {
+                    (packet.forwarded, packet.lost_behind) = (Some((at, to)), true);
+                }
+            });
+        }
+    }
+
     pub(crate) fn packet(&self, number: usize) -> Option<Packet> {
         self.0.borrow().packets.get(number).cloned()
     }

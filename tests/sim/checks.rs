@@ -12,7 +12,9 @@ use crate::engine::Life;
 use crate::ladder;
 use crate::run::Sim;
 use crate::script::{Dial, End};
+use crate::sound::Sound;
 use crate::store::Disk;
+use crate::wire::Wire;
 use crate::world::{WALL_START_MS, World};
 
 /// What the gauges say is what lives.
@@ -48,18 +50,27 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     phones_are_idle(sim);
     let disk = std::mem::take(&mut *sim.disk.lock().expect("the disk is whole"));
     let cdrs = one_record_a_call(sim, &disk);
+    let wire = Wire::read(&sim.world);
+    let mut sound = Sound::read(sim, &disk);
     for dial in sim.script.dials.iter().flatten() {
         each_end_was_told_once(sim, dial);
         complaints(sim, dial);
         nobody_was_forgotten(sim, dial);
-        record_agrees(sim, dial, &cdrs);
+        let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
+        let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
+        record_agrees(sim, dial, &records);
+        for what in sound.of_call(sim, &wire, dial, &records) {
+            violation(sim, dial, &what);
+        }
     }
+    let steady = sound.steady;
     for (n, dial) in sim.script.dials.iter().enumerate() {
         if dial.is_none() {
             sim.world.violation(format!("call {n} was never dialled"));
         }
     }
     *sim.disk.lock().expect("the disk is whole") = disk;
+    sim.steady = steady;
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -206,7 +217,7 @@ fn each_end_was_told_once(sim: &Sim, dial: &Dial) {
 /// What a phone complained of must have its cause in the weather.
 fn complaints(sim: &Sim, dial: &Dial) {
     let plan = sim.world.plan();
-    for (at, what) in &dial.complaints {
+    for (at, _, what) in &dial.complaints {
         // A process that died cannot remember what it said; it may contradict itself until old transactions are gone.
         let after_kill = sim.outages.iter().any(|(down, _)| *at >= *down && *at < *down + 250_000_000);
         let reordered = [
@@ -253,10 +264,8 @@ fn nobody_was_forgotten(sim: &Sim, dial: &Dial) {
 }
 
 /// The engine's record of a call agrees with what its phones saw.
-fn record_agrees(sim: &Sim, dial: &Dial, cdrs: &[Cdr]) {
+fn record_agrees(sim: &Sim, dial: &Dial, records: &[&Cdr]) {
     let plan = sim.world.plan();
-    let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
-    let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
     if dial.killed.is_none() && records.len() > 1 {
         violation(sim, dial, &format!("one call has {} records: {records:?}", records.len()));
     }

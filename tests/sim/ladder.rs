@@ -12,7 +12,7 @@ pub(crate) fn time(us: u64) -> String {
     format!("{:>4}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
-fn header<'a>(text: &'a str, names: [&str; 2]) -> &'a str {
+pub(crate) fn header<'a>(text: &'a str, names: [&str; 2]) -> &'a str {
     text.lines()
         .find_map(|line| {
             let (name, value) = line.split_once(':')?;

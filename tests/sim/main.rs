@@ -29,8 +29,10 @@ mod rng;
 mod run;
 mod script;
 mod seams;
+mod sound;
 mod store;
 mod voices;
+mod wire;
 mod world;
 
 use std::process::{Command, ExitCode};

@@ -203,6 +203,7 @@ impl PacketIo for Sockets {
     fn send(&mut self, pair: PairId, channel: Channel, to: SocketAddr, packet: &[u8]) -> bool {
         let Desk { world, air, epoch, .. } = &*self.desk;
         if self.desk.is_dead() || self.desk.chance.borrow_mut().permille(world.plan().faults.full) {
+            air.unsent(world.now(), to, packet);
             return false;
         }
         let mut from = self.pairs[pair.0 as usize];

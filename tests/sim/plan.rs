@@ -87,6 +87,17 @@ impl Plan {
         (20_000, 20_000 + 2 * self.pairs * self.workers - 1)
     }
 
+    /// True if a request may be sent again although it is answered, or come twice.
+    pub(crate) fn repeats(&self) -> bool {
+        self.faults.loss > 0 || self.faults.doubled > 0 || self.kills > 0
+    }
+
+    /// The longest that a datagram is on its way.
+    pub(crate) fn longest_way_us(&self) -> u64 {
+        let late = if self.faults.late > 0 { 400_000 } else { 0 };
+        2_300 + late.max(self.faults.delay_us)
+    }
+
     /// True if every deviation from the RFCs that a phone sees is a fault of the engine's: loss alone makes nobody break a rule.
     pub(crate) fn is_orderly(&self) -> bool {
         self.faults.doubled == 0 && self.faults.late == 0 && self.panics.call == 0 && self.kills == 0

@@ -62,6 +62,8 @@ pub(crate) struct Sim {
     pub(crate) restored_calls: usize,
     pub(crate) closed_attempts: usize,
     pub(crate) restarts: u64,
+    /// Packets of sound that had to get through, or be lost on the way.
+    pub(crate) steady: usize,
     next_sample: u64,
 }
 
@@ -107,6 +109,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         restored_calls: 0,
         closed_attempts: 0,
         restarts: 0,
+        steady: 0,
         next_sample: 0,
     };
     loop {
@@ -150,13 +153,14 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         *causes.entry(&cdr.cause).or_default() += 1;
     }
     let summary = format!(
-        "{ends:?}, {} CDRs {causes:?}, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics",
+        "{ends:?}, {} CDRs {causes:?}, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics, {} packets of sound followed",
         disk.cdrs.len(),
         disk.events.len(),
         sim.outages.len(),
         sim.restored_calls,
         sim.closed_attempts,
-        sim.restarts
+        sim.restarts,
+        sim.steady
     );
     Outcome {
         hash,

@@ -8,6 +8,7 @@ use crate::engine::{STATIONS, station};
 use crate::phones::{Kind, Phones, nowhere};
 use crate::rng::Rng;
 use crate::world::{self, World};
+use tandem_protocol::message::framing::peek_call_id;
 
 /// The longest anybody talks or rings, in microseconds.
 const LONG_US: u64 = 15_000_000;
@@ -78,7 +79,7 @@ pub(crate) struct Dial {
     /// It was not over when the engine was killed; when that was last.
     pub(crate) killed: Option<u64>,
     /// What its phones complained of.
-    pub(crate) complaints: Vec<(u64, String)>,
+    pub(crate) complaints: Vec<(u64, usize, String)>,
 }
 
 impl Dial {
@@ -455,30 +456,26 @@ impl Script {
         });
     }
 
-    /// A complaint is about the call whose message the phone is hearing; one of a timer is about what was done 64*T1 before.
+    /// A complaint is about the call whose message the phone is hearing; one of a timer, about what it sent 64*T1 before.
     fn complaint(&mut self, world: &World, phones: &Phones, phone: usize, what: String) {
         let now = world.now();
-        let heard = phones.call_id.as_ref();
+        let local = phones.handsets[phone].phone.config().local;
         let began = now.saturating_sub(32_000_000);
-        let distance = |dial: &Dial| {
-            let legs = dial.legs.iter().filter(|leg| leg.phone == phone);
-            let theirs =
-                legs.flat_map(|leg| [leg.answered, leg.ends.first().map(|(at, _)| *at), leg.hung_up]);
-            let ours = [dial.answered, dial.ends.first().map(|(at, _)| *at), dial.hung_up];
-            let ours = ours.into_iter().filter(|_| dial.caller == phone);
-            theirs.chain(ours).flatten().map(|at| at.abs_diff(began)).min()
-        };
+        let heard = phones.call_id.clone().or_else(|| {
+            world.with_lines(|lines| {
+                let first = lines.partition_point(|line| line.at < began);
+                let then = lines[first..].iter().take_while(|line| line.at == began);
+                let ours = |line: &&world::Line| line.from == local;
+                let id = then.filter(ours).find_map(|line| peek_call_id(&line.bytes))?;
+                Some(String::from_utf8_lossy(id).into_owned())
+            })
+        });
         let dials = self.dials.iter_mut().flatten();
-        let dial = match heard {
-            Some(id) => dials.rev().find(|dial| dial.call_ids.contains(id)),
-            None => {
-                dials.filter_map(|dial| Some((distance(dial)?, dial))).min_by_key(|(d, _)| *d).map(|(_, d)| d)
-            }
-        };
-        match dial {
-            Some(dial) => dial.complaints.push((now, what)),
-            // A REGISTER that was answered twice, for example.
-            None if what.contains("without transaction") => {}
+        let of_call = heard.as_ref().and_then(|id| dials.rev().find(|dial| dial.call_ids.contains(id)));
+        match of_call {
+            Some(dial) => dial.complaints.push((now, phone, what)),
+            // A REGISTER that was sent twice is answered twice.
+            None if what.contains("to REGISTER without transaction") && world.plan().repeats() => {}
             None => {
                 let user = &phones.handsets[phone].user;
                 world.violation(format!("phone {phone} ({user}) complains, of no call ({heard:?}): {what}"));

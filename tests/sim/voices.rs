@@ -9,7 +9,7 @@ use crate::air::{self, Air, Ear};
 use crate::engine::LISTENER;
 use crate::phones::Phones;
 use crate::rng::Rng;
-use crate::script::{Dial, Script};
+use crate::script::Script;
 use crate::world::{self, Fate, World};
 
 /// How often somebody may say something, in microseconds.
@@ -21,13 +21,10 @@ const STRANGER: SocketAddr =
 /// One end of a call.
 #[derive(Debug)]
 pub(crate) struct Voice {
-    /// Where it hears, and sends from.
-    pub(crate) home: SocketAddr,
+    /// Where it hears and sends from, what it may do, and since when; the newest last.
+    pub(crate) history: Vec<(u64, SocketAddr, Direction)>,
     /// Where its peer's descriptions told it to send, the newest last.
     pub(crate) remotes: Vec<SocketAddr>,
-    pub(crate) direction: Direction,
-    /// When it was last told of anything new about its media.
-    pub(crate) changed: Vec<u64>,
     codec: u8,
     sequence: u16,
     ssrc: u32,
@@ -37,6 +34,12 @@ impl Voice {
     /// True if its packets go by the engine.
     pub(crate) fn is_anchored(&self) -> bool {
         self.remotes.last().is_some_and(|remote| remote.ip() == LISTENER.ip())
+    }
+
+    /// Where it hears at a moment; `None` before it has any media, and while it does not listen.
+    pub(crate) fn home_at(&self, at: u64) -> Option<SocketAddr> {
+        let (_, home, direction) = self.history.iter().rev().find(|(since, ..)| *since <= at)?;
+        direction.receives().then_some(*home)
     }
 }
 
@@ -102,16 +105,14 @@ impl Voices {
         };
         let random = self.rng.next();
         let voice = self.voices.entry(ear).or_insert_with(|| Voice {
-            home,
+            history: Vec::new(),
             remotes: Vec::new(),
-            direction,
-            changed: Vec::new(),
             codec,
             sequence: random as u16,
             ssrc: (random >> 32) as u32,
         });
-        (voice.home, voice.direction, voice.codec) = (home, direction, codec);
-        voice.changed.push(world.now());
+        voice.codec = codec;
+        voice.history.push((world.now(), home, direction));
         if voice.remotes.last() != Some(&remote) {
             voice.remotes.push(remote);
         }
@@ -146,14 +147,18 @@ impl Voices {
 
     fn say(&mut self, world: &World, ear: Ear) {
         let Some(voice) = self.voices.get_mut(&ear) else { return };
-        let Some(remote) = voice.remotes.last().copied() else { return };
-        if !voice.direction.sends() || remote.port() == 0 || self.muted.contains(&ear) {
+        let (Some(remote), Some((_, home, direction))) =
+            (voice.remotes.last().copied(), voice.history.last().copied())
+        else {
+            return;
+        };
+        if !direction.sends() || remote.port() == 0 || self.muted.contains(&ear) {
             return;
         }
         voice.sequence = voice.sequence.wrapping_add(1);
         let stream = (voice.codec, voice.ssrc, voice.sequence);
-        let (number, packet) = self.air.say(world.now(), Some(ear), (voice.home, remote), stream);
-        let lost = world.send_sound(voice.home, remote, &packet) == Fate::Lost;
+        let (number, packet) = self.air.say(world.now(), Some(ear), (home, remote), stream);
+        let lost = world.send_sound(home, remote, &packet) == Fate::Lost;
         self.air.note(number, |packet| packet.lost = lost);
         if remote.ip() == LISTENER.ip() && self.rng.permille(5) {
             let (_, packet) = self.air.say(world.now(), None, (STRANGER, remote), (0, 1, 1));
@@ -195,11 +200,5 @@ impl Voices {
         if !named && peer.map(|(n, _)| n) != Some(n) {
             world.violation(format!("call {n}: {to} hears {from}, which no SDP has named: {said:?}"));
         }
-    }
-
-    /// The voices that a call's ends have now, the caller's first.
-    pub(crate) fn of<'a>(&'a self, dial: &Dial) -> impl Iterator<Item = (Ear, &'a Voice)> {
-        let ears: Vec<Ear> = dial.ears().collect();
-        ears.into_iter().filter_map(|ear| Some((ear, self.voices.get(&ear)?)))
     }
 }

@@ -91,6 +91,8 @@ pub(crate) struct Line {
     pub(crate) to: SocketAddr,
     pub(crate) bytes: Bytes,
     pub(crate) fate: Fate,
+    /// When its copies arrive.
+    pub(crate) arrives: [Option<u64>; 2],
 }
 
 struct Inner {
@@ -196,8 +198,11 @@ impl World {
     /// Sends a SIP message through the network, and notes it.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         self.hash(&bytes);
-        let fate = if self.is_dead(from, to, &bytes) { Fate::Lost } else { self.carry(from, to, &bytes, 1) };
-        let line = Line { at: self.now(), from, to, bytes, fate };
+        let (fate, arrives) = match self.is_dead(from, to, &bytes) {
+            true => (Fate::Lost, [None, None]),
+            false => self.carry(from, to, &bytes, 1),
+        };
+        let line = Line { at: self.now(), from, to, bytes, fate, arrives };
         let mut inner = self.inner.borrow_mut();
         if inner.verbose && line.bytes.len() > 4 {
             eprintln!("{}", crate::ladder::render(&line));
@@ -208,7 +213,7 @@ impl World {
     /// Sends a packet of sound through the same network. Workers look at their sockets each 2 ms.
     pub(crate) fn send_sound(&self, from: SocketAddr, to: SocketAddr, bytes: &Bytes) -> Fate {
         self.hash(bytes);
-        self.carry(from, to, bytes, 2_000)
+        self.carry(from, to, bytes, 2_000).0
     }
 
     /// From now on nothing of a call reaches a phone or leaves it.
@@ -223,7 +228,7 @@ impl World {
     }
 
     /// What the weather does to a datagram; it arrives at a multiple of `grid` microseconds.
-    fn carry(&self, from: SocketAddr, to: SocketAddr, bytes: &Bytes, grid: u64) -> Fate {
+    fn carry(&self, from: SocketAddr, to: SocketAddr, bytes: &Bytes, grid: u64) -> (Fate, [Option<u64>; 2]) {
         let faults = self.plan.faults;
         let (fate, times) = {
             let inner = &mut *self.inner.borrow_mut();
@@ -252,7 +257,7 @@ impl World {
         for at in times.into_iter().flatten() {
             self.push(at, Event::Datagram { from, to, bytes: bytes.clone() });
         }
-        fate
+        (fate, times)
     }
 
     /// Sends an order to a media worker; those of one shard stay in order.
