@@ -158,7 +158,8 @@ impl Sound {
     /// A call ends by silence when one end is silent, and not otherwise.
     fn silence_agrees(&self, sim: &Sim, wire: &Wire, dial: &Dial, cdr: &Cdr, wrong: &mut Vec<String>) {
         // The record's end waits for the answers to the BYEs.
-        let byes = wire.of(&dial.call_ids).filter(|said| said.is("BYE")).map(|said| said.at);
+        let ours = wire.of(&dial.call_ids).filter(|said| said.is("BYE") && said.from == LISTENER);
+        let byes = ours.map(|said| said.at);
         let end = byes.min().unwrap_or_else(|| wall_us(cdr.end.0));
         let Some(((a, voice), (b, other))) = ends(sim, dial) else { return };
         let quiet = |ear: Ear, since: u64| {
