@@ -8,6 +8,7 @@ use tandem_actors::events::EventKind;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::Ask;
 
+use crate::complaints;
 use crate::engine::Life;
 use crate::ladder;
 use crate::run::Sim;
@@ -54,7 +55,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     let mut sound = Sound::read(sim, &disk);
     for dial in sim.script.dials.iter().flatten() {
         each_end_was_told_once(sim, dial);
-        complaints(sim, dial);
+        for what in complaints::unexplained(sim, &wire, dial) {
+            violation(sim, dial, &what);
+        }
         nobody_was_forgotten(sim, dial);
         let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
         let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
@@ -211,34 +214,6 @@ fn each_end_was_told_once(sim: &Sim, dial: &Dial) {
     }
     if dial.legs.iter().any(|leg| leg.ends.len() != 1) {
         violation(sim, dial, "a callee's phone was not told exactly one end");
-    }
-}
-
-/// What a phone complained of must have its cause in the weather.
-fn complaints(sim: &Sim, dial: &Dial) {
-    let plan = sim.world.plan();
-    for (at, _, what) in &dial.complaints {
-        // A process that died cannot remember what it said; it may contradict itself until old transactions are gone.
-        let after_kill = sim.outages.iter().any(|(down, _)| *at >= *down && *at < *down + 250_000_000);
-        let reordered = [
-            "CSeq backwards",
-            "an ACK came before any final response",
-            "the CANCEL of a pending INVITE got 481",
-        ];
-        let late = ["without transaction"];
-        // A retransmission comes after what was sent later; a proxy whose every answer was lost is given up.
-        let lost = ["CSeq backwards"];
-        let given_up = dial.answered.is_none() && dial.to.starts_with("97") && what.contains("ACK missing");
-        let vanished = dial.faded.is_some_and(|(since, _, vanishes)| vanishes && *at > since);
-        let explained = after_kill
-            || vanished
-            || (!plan.is_orderly() && reordered.iter().chain(&late).any(|known| what.contains(known)))
-            || (what.contains("no final response") && ladder::lost_a_final(&sim.world, &dial.call_ids))
-            || (plan.faults.loss > 0
-                && (given_up || late.iter().chain(&lost).any(|known| what.contains(known))));
-        if !explained {
-            violation(sim, dial, &format!("a phone complains at {}: {what}", ladder::time(*at)));
-        }
     }
 }
 

@@ -18,6 +18,7 @@
 
 mod air;
 mod checks;
+mod complaints;
 mod engine;
 mod gauges;
 mod ladder;

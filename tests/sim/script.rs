@@ -78,6 +78,8 @@ pub(crate) struct Dial {
     pub(crate) faded: Option<(u64, usize, bool)>,
     /// It was not over when the engine was killed; when that was last.
     pub(crate) killed: Option<u64>,
+    /// When the engine was first killed in it.
+    pub(crate) first_killed: Option<u64>,
     /// What its phones complained of.
     pub(crate) complaints: Vec<(u64, usize, String)>,
 }
@@ -258,6 +260,7 @@ impl Script {
             legs: Vec::new(),
             faded: None,
             killed: None,
+            first_killed: None,
             complaints: Vec::new(),
         });
         if self.rng.permille(200) {
@@ -492,6 +495,7 @@ impl Script {
                 continue;
             }
             dial.killed = Some(now);
+            dial.first_killed.get_or_insert(now);
             if dial.answered.is_none() {
                 commands.push((dial.caller, dial.handle));
                 commands.extend(dial.legs.iter().map(|leg| (leg.phone, leg.handle)));

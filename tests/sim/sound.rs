@@ -159,7 +159,9 @@ impl Sound {
     fn silence_agrees(&self, sim: &Sim, wire: &Wire, dial: &Dial, cdr: &Cdr, wrong: &mut Vec<String>) {
         // The record's end waits for the answers to the BYEs.
         let ours = wire.of(&dial.call_ids).filter(|said| said.is("BYE") && said.from == LISTENER);
-        let byes = ours.map(|said| said.at);
+        let last = wall_us(cdr.end.0);
+        let born = sim.outages.iter().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
+        let byes = ours.map(|said| said.at).filter(|at| *at >= born);
         let end = byes.min().unwrap_or_else(|| wall_us(cdr.end.0));
         let Some(((a, voice), (b, other))) = ends(sim, dial) else { return };
         let quiet = |ear: Ear, since: u64| {

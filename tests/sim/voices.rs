@@ -209,7 +209,7 @@ impl Voices {
         let Some(says) = says else { return false };
         let dial = |(phone, call)| script.whose(phone, call).and_then(|(n, _)| script.dials[n].as_ref());
         let (Some(one), Some(other)) = (dial(hears), dial(says)) else { return false };
-        let is_killed = |dial: &Dial| dial.killed.is_some_and(|killed| killed < one.at.max(other.at));
+        let is_killed = |dial: &Dial| dial.first_killed.is_some_and(|killed| killed < one.at.max(other.at));
         let shares = |left: &Dial, ear: Ear, new: &Dial| {
             is_killed(left) && left.at < new.at && new.ears().any(|(phone, _)| phone == ear.0)
         };

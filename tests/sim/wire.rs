@@ -34,12 +34,6 @@ impl Said {
     pub(crate) fn is_final(&self) -> bool {
         self.status.is_some_and(|status| status >= 200)
     }
-
-    /// True if both belong to one transaction, seen from one end: the ACK is the INVITE's.
-    pub(crate) fn is_with(&self, other: &Said) -> bool {
-        let method = |said: &Said| if said.method == "INVITE" { "INVITE" } else { "" }.to_owned();
-        self.cseq == other.cseq && (self.method == other.method || method(self) == method(other))
-    }
 }
 
 /// All of it.
@@ -76,15 +70,6 @@ impl Wire {
     /// The messages of some Call-IDs, each Call-ID's in the order of sending.
     pub(crate) fn of<'a>(&'a self, call_ids: &'a [String]) -> impl Iterator<Item = &'a Said> {
         call_ids.iter().filter_map(|id| self.calls.get(id)).flatten()
-    }
-
-    /// What passed between the engine and one phone in the dialog that this phone had.
-    pub(crate) fn with_phone<'a>(
-        &'a self,
-        call_ids: &'a [String],
-        phone: SocketAddr,
-    ) -> impl Iterator<Item = &'a Said> {
-        self.of(call_ids).filter(move |said| said.from == phone || said.to == phone)
     }
 
     /// One Call-ID's.
