@@ -21,7 +21,6 @@ pub(crate) struct Packet {
     /// Whose; none: a stranger's, who belongs to no call.
     pub(crate) ear: Option<Ear>,
     pub(crate) at: u64,
-    pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     /// The network lost it on its way from the speaker.
     pub(crate) lost: bool,
@@ -80,29 +79,25 @@ impl Air {
         inner.owners.iter().filter(|(_, owner)| **owner == ear).map(|(address, _)| *address).collect()
     }
 
+    /// Every address of a phone.
+    pub(crate) fn addresses_of(&self, phone: usize) -> Vec<SocketAddr> {
+        let inner = self.0.borrow();
+        inner.owners.iter().filter(|(_, owner)| owner.0 == phone).map(|(address, _)| *address).collect()
+    }
+
     /// Notes a packet that is about to be said, and makes it.
     pub(crate) fn say(
         &self,
         at: u64,
         ear: Option<Ear>,
-        (from, to): (SocketAddr, SocketAddr),
+        to: SocketAddr,
         (payload_type, ssrc, sequence): (u8, u32, u16),
     ) -> (usize, Bytes) {
         let mut inner = self.0.borrow_mut();
         let number = inner.packets.len();
         let fresh = (None, None, None);
         let (taken, forwarded, heard) = fresh;
-        inner.packets.push(Packet {
-            ear,
-            at,
-            from,
-            to,
-            lost: false,
-            taken,
-            forwarded,
-            lost_behind: false,
-            heard,
-        });
+        inner.packets.push(Packet { ear, at, to, lost: false, taken, forwarded, lost_behind: false, heard });
         let mut payload = [0xff; 20];
         payload[..4].copy_from_slice(&MAGIC.to_be_bytes());
         payload[4..8].copy_from_slice(&(number as u32).to_be_bytes());

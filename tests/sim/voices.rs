@@ -157,11 +157,11 @@ impl Voices {
         }
         voice.sequence = voice.sequence.wrapping_add(1);
         let stream = (voice.codec, voice.ssrc, voice.sequence);
-        let (number, packet) = self.air.say(world.now(), Some(ear), (home, remote), stream);
+        let (number, packet) = self.air.say(world.now(), Some(ear), remote, stream);
         let lost = world.send_sound(home, remote, &packet) == Fate::Lost;
         self.air.note(number, |packet| packet.lost = lost);
         if remote.ip() == LISTENER.ip() && self.rng.permille(5) {
-            let (_, packet) = self.air.say(world.now(), None, (STRANGER, remote), (0, 1, 1));
+            let (_, packet) = self.air.say(world.now(), None, remote, (0, 1, 1));
             world.send_sound(STRANGER, remote, &packet);
         }
     }

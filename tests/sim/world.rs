@@ -277,7 +277,8 @@ impl World {
         let mut inner = self.inner.borrow_mut();
         let delay = inner.order.below(200);
         let last = inner.links.entry((epoch, from, to)).or_default();
-        *last = (*last).max(self.now() + delay);
+        // Never two at one time: what happens at one time happens in any order.
+        *last = (*last + 1).max(self.now() + delay);
         *last
     }
 
