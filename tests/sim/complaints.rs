@@ -70,7 +70,7 @@ impl Case<'_> {
     fn was_killed_since(&self, method: &str, first: bool) -> bool {
         let invite = if method == "CANCEL" { "INVITE" } else { method };
         let mut begun = self.dialog.iter().filter(|said| said.is(invite) && said.at <= self.at);
-        let begun = if first { begun.next() } else { begun.last() };
+        let begun = if first { begun.next() } else { begun.next_back() };
         begun.is_some_and(|said| self.killed_since(said.at.saturating_sub(T4_US)))
     }
 

@@ -396,34 +396,6 @@ impl Script {
         }
     }
 
-    /// One end of a call falls silent; which one, if it is still in the call.
-    pub(crate) fn fade(
-        &mut self,
-        world: &World,
-        phones: &Phones,
-        n: usize,
-        callee: bool,
-        vanishes: bool,
-    ) -> Option<(usize, CallHandle)> {
-        let dial = self.dials[n].as_mut()?;
-        let leg = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty());
-        let (phone, handle) = match leg.filter(|_| callee) {
-            Some(leg) => (leg.phone, leg.handle),
-            None => (dial.caller, dial.handle),
-        };
-        if !dial.ends.is_empty() {
-            return None;
-        }
-        if vanishes {
-            let local = phones.handsets[phone].phone.config().local;
-            for id in &dial.call_ids {
-                world.cut(local, id);
-            }
-        }
-        dial.faded = Some((world.now(), phone, vanishes));
-        Some((phone, handle))
-    }
-
     /// Which call a phone's handle belongs to, and which leg of it: `None` is the caller's.
     pub(crate) fn whose(&self, phone: usize, call: CallHandle) -> Option<(usize, Option<usize>)> {
         self.handles.get(&(phone, call)).copied()

@@ -32,6 +32,9 @@ pub(crate) struct Sound {
     pub(crate) steady: usize,
 }
 
+/// One end of a call, and its voice.
+type End<'a> = (Ear, &'a Voice);
+
 /// When nothing changes in a call.
 struct Steady {
     from: u64,
@@ -98,8 +101,8 @@ impl Sound {
         &mut self,
         sim: &Sim,
         steady: &Steady,
-        from: (Ear, &Voice),
-        to: (Ear, &Voice),
+        from: End<'_>,
+        to: End<'_>,
         swallowed: &mut Vec<u64>,
         wrong: &mut Vec<String>,
     ) {
@@ -198,7 +201,7 @@ fn wall_us(wall_ms: u64) -> u64 {
 }
 
 /// The two ends between which sound flows; the caller twice if he hears himself.
-fn ends<'a>(sim: &'a Sim, dial: &Dial) -> Option<((Ear, &'a Voice), (Ear, &'a Voice))> {
+fn ends<'a>(sim: &'a Sim, dial: &Dial) -> Option<(End<'a>, End<'a>)> {
     let voice = |ear: Ear| Some((ear, sim.voices.voices.get(&ear)?));
     let caller = voice((dial.caller, dial.handle))?;
     if dial.is_echo() {
