@@ -28,8 +28,9 @@ use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
+use crate::air::Air;
 use crate::gauges::Gauges;
-use crate::media::SimMedia;
+use crate::media::Workers;
 use crate::rng::Rng;
 use crate::seams::SimSeams;
 use crate::store::{Disk, SimStore};
@@ -43,6 +44,8 @@ pub(crate) const MEDIA_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(crate) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
 /// The provider with whom the engine registers.
 pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 3, 0, 1)), 5060);
+/// Silence after which a call whose media is ours ends.
+pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
 /// The domain of the stations.
 pub(crate) const DOMAIN: &str = "tandem.test";
 /// How many stations there are; the last one is never registered.
@@ -170,9 +173,9 @@ fn config(world: &World) -> EngineConfig {
         media: Media {
             address: MEDIA_IP.into(),
             external: MEDIA_IP.into(),
-            ports: (20_000, 39_999),
+            ports: plan.media_ports(),
             workers: plan.workers,
-            rtp_timeout: Duration::from_secs(60),
+            rtp_timeout: Duration::from_micros(RTP_TIMEOUT_US),
             recording_dir: "/nowhere".into(),
         },
         registrar: Registrar {
@@ -193,7 +196,7 @@ pub(crate) struct Life {
     pub(crate) engine: Engine,
     pub(crate) shared: Arc<Shared>,
     pub(crate) store: Arc<SimStore>,
-    pub(crate) media: Rc<RefCell<SimMedia>>,
+    pub(crate) media: Workers,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) restored: Restored,
     /// When each shard wants to be woken.
@@ -204,7 +207,7 @@ pub(crate) struct Life {
 
 impl Life {
     /// Starts the engine from what is on the disk.
-    pub(crate) fn begin(world: &World, disk: &Arc<Mutex<Disk>>) -> Life {
+    pub(crate) fn begin(world: &World, air: &Air, disk: &Arc<Mutex<Disk>>) -> Life {
         let epoch = world.epoch() + 1;
         world.set_epoch(epoch);
         let seed = world.plan().seed ^ (u64::from(epoch) << 32);
@@ -227,7 +230,7 @@ impl Life {
         restore_bindings(&shared, now.wall);
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
-        let media = Rc::new(RefCell::new(SimMedia::new(world, &ports)));
+        let media = Workers::start(world, air, &shared, ports);
         let mut shards = Vec::new();
         let wakes: Vec<Rc<Cell<Option<u64>>>> = (0..world.plan().shards).map(|_| Rc::default()).collect();
         for shard in 0..world.plan().shards {
@@ -238,7 +241,6 @@ impl Life {
                 began: world.now(),
                 rng: RefCell::new(Rng::new(seed, 10 + u64::from(shard))),
                 chance: RefCell::new(Rng::new(seed, 30 + u64::from(shard))),
-                media: media.clone(),
                 wake: wakes[usize::from(shard)].clone(),
             };
             let env = Env::new(ShardId(shard), shared.clone(), Box::new(seams));

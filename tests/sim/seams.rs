@@ -13,7 +13,6 @@ use tandem_protocol::flow::Flow;
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
 use crate::engine::{LISTENER, NOWHERE};
-use crate::media::SimMedia;
 use crate::rng::Rng;
 use crate::world::{Event, World};
 
@@ -26,7 +25,6 @@ pub(crate) struct SimSeams {
     pub(crate) began: u64,
     pub(crate) rng: RefCell<Rng>,
     pub(crate) chance: RefCell<Rng>,
-    pub(crate) media: Rc<RefCell<SimMedia>>,
     /// When the shard wants to be woken: the last wish counts.
     pub(crate) wake: Rc<Cell<Option<u64>>>,
 }
@@ -76,7 +74,7 @@ impl Seams for SimSeams {
 
     fn media(&self, worker: u16, order: MediaOrder) {
         if !self.is_dead() {
-            self.media.borrow_mut().order(&self.world, worker, order);
+            self.world.order(self.epoch, self.shard, worker, order);
         }
     }
 

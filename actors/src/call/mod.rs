@@ -204,7 +204,9 @@ impl CallActor {
             Output::Invite { leg, target, sdp } => self.invite(leg, target, sdp, now, ctx),
             Output::Tell(leg, command) => self.tell_leg(leg, command),
             Output::Media { side, view, held } => {
-                self.media.configure(&self.env, self.key, side, Some(&view), held)
+                // Who only rings or is rung may be silent for as long as he likes.
+                let watched = !held && self.shell.machine().is_answered();
+                self.media.configure(&self.env, self.key, side, Some(&view), watched)
             }
             Output::Commit => self.commit(now),
             Output::Refresh => self.refresh(now),
@@ -260,6 +262,7 @@ impl CallActor {
 
     /// Commits the checkpoint of the answer; the shard brings the news back.
     fn commit(&mut self, now: Now) {
+        self.media.watch(&self.env, self.key);
         let mut batch = Batch::new(Urgency::Urgent);
         batch.ticket = Some(Ticket { shard: self.env.shard().0, token: self.key.0 });
         self.put_record(&mut batch, now);
