@@ -1,0 +1,154 @@
+//! The transactions of one shard: values in a table, not actors.
+//!
+//! The endpoint parses what comes, finds its transaction, absorbs retransmissions, and says what is new. It knows who owns a
+//! transaction only by a weak address: an owner that has ended simply hears nothing any more.
+
+mod client;
+mod server;
+
+use actix::WeakRecipient;
+use bytes::Bytes;
+use tandem_protocol::dialog::Input;
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::framing::is_keepalive;
+use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
+use tandem_protocol::transaction::Timers;
+
+use self::client::Client;
+use self::server::Server;
+use super::trace::{Direction, Trace};
+use crate::env::{Datagram, Env, Told, Unsent};
+use crate::map::Map;
+
+/// Names a transaction for its timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransactionKey {
+    /// One that we answer.
+    Server(u64),
+    /// One that we began.
+    Client(u64),
+}
+
+/// Who hears of a transaction.
+pub(crate) type Owner = WeakRecipient<Told<Input>>;
+
+/// What a datagram turned out to be, if it is nobody's yet.
+pub(crate) enum New {
+    /// A request outside all transactions. It has none until [`Endpoint::accept`] makes one.
+    Request(Message, Flow),
+    /// An ACK that belongs to no transaction: for a dialog.
+    Ack(Message, Flow),
+}
+
+/// A request to send in a new client transaction.
+pub(crate) struct Outgoing {
+    pub(crate) message: Bytes,
+    pub(crate) method: Method,
+    pub(crate) branch: String,
+    pub(crate) cseq: u32,
+    pub(crate) to: Flow,
+    pub(crate) timers: Timers,
+}
+
+/// The transaction table of a shard.
+pub(crate) struct Endpoint {
+    env: Env,
+    limits: Limits,
+    servers: Map<u64, Server>,
+    server_names: Map<Box<str>, u64>,
+    clients: Map<u64, Client>,
+    client_names: Map<Box<str>, u64>,
+    next: u64,
+    trace: Trace,
+}
+
+impl Endpoint {
+    pub(crate) fn new(env: Env) -> Endpoint {
+        let trace = Trace::new(env.config().sip_trace_bytes);
+        // Unpredictable, so that a checkpoint of an earlier process cannot name a transaction of this one.
+        let next = env.random() & 0x0000_ffff_ffff_0000;
+        let key = env.random();
+        Endpoint {
+            env,
+            limits: Limits::default(),
+            servers: crate::map::new(key),
+            server_names: crate::map::new(key ^ 1),
+            clients: crate::map::new(key ^ 2),
+            client_names: crate::map::new(key ^ 3),
+            next,
+            trace,
+        }
+    }
+
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// How many transactions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.servers.len() + self.clients.len()
+    }
+
+    fn timers(&self, listener: u16) -> Timers {
+        self.env.config().listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers)
+    }
+
+    /// Takes a datagram; what is new is handed back.
+    pub(crate) fn receive(&mut self, datagram: &Datagram) -> Option<New> {
+        if is_keepalive(&datagram.bytes) {
+            return None;
+        }
+        let message = match Message::parse(datagram.bytes.clone(), &self.limits) {
+            Ok(message) => message,
+            Err(malformed) => {
+                self.refuse_malformed(&malformed, datagram.flow);
+                return None;
+            }
+        };
+        self.env.metrics().message_in(message.method());
+        self.trace.keep(self.env.now().wall, Direction::In, datagram.flow, &datagram.bytes);
+        if message.is_request() {
+            self.receive_request(message, datagram.flow)
+        } else {
+            self.receive_response(&message);
+            None
+        }
+    }
+
+    fn refuse_malformed(&mut self, malformed: &Malformed, flow: Flow) {
+        self.env.metrics().sip_dropped.increment(1);
+        tracing::debug!(peer = %flow.remote, why = %malformed, "not SIP");
+        if let Some(answerable) = &malformed.answer
+            && answerable.is_request
+            && answerable.method_name != "ACK"
+        {
+            if answerable.method_name == "INVITE" {
+                self.env.metrics().refuse(crate::metrics::Refusal::Malformed);
+            }
+            let reason = malformed.to_string();
+            let answer = bad_request(answerable, flow.remote, malformed.status(), &reason);
+            self.post(flow, &answer, Method::Other);
+        }
+    }
+
+    /// Sends what retransmission will repeat if it is lost.
+    fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
+        if let Err(why) = self.transmit(flow, message, method) {
+            tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
+        }
+    }
+
+    fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<(), Unsent> {
+        self.env.metrics().message_out(method);
+        self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
+        self.env.transmit(flow, message.clone())
+    }
+
+    /// A transaction's deadline has passed.
+    pub(crate) fn timeout(&mut self, key: TransactionKey) {
+        match key {
+            TransactionKey::Server(id) => self.server_timeout(id),
+            TransactionKey::Client(id) => self.client_timeout(id),
+        }
+    }
+}
