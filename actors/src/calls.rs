@@ -10,7 +10,7 @@ use tandem_protocol::dialog::{Credentials, LocalSide, Routing};
 use tandem_protocol::digest::{
     Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
 };
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::{Header, Message, Uri, escape_user};
 use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
 use tandem_protocol::sdp::negotiate::LocalMedia;
@@ -92,11 +92,13 @@ pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide>
         .listeners
         .get(usize::from(listener))
         .map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
-    Arc::new(LocalSide {
-        via: format!("SIP/2.0/UDP {external}"),
-        contact: format!("<sip:{external}>"),
-        timers,
-    })
+    let transport = config.transport(listener);
+    let contact = match transport {
+        // What a URI without the parameter means (RFC 3261 §19.1.2).
+        Transport::Udp => format!("<sip:{external}>"),
+        Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
+    };
+    Arc::new(LocalSide { via: format!("SIP/2.0/{} {external}", transport.via()), contact, timers })
 }
 
 /// Checks what every INVITE must have, before anyone is asked who he is.
@@ -184,7 +186,7 @@ pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller
         verify(env, invite, flow, Some(station))?;
         return Ok(Caller::Station(station.clone()));
     }
-    match env.directory().trunk_of_source(flow.remote) {
+    match env.directory().trunk_of_source(flow.remote, env.config().transport(flow.listener)) {
         Some(trunk) => Ok(Caller::Trunk(trunk.clone())),
         // Whoever is asked for, a stranger learns nothing but that he is one.
         None => verify(env, invite, flow, None).and(Err(challenge(env, None, false))),

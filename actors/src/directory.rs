@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::registrar::Binding;
 
 use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::{Metrics, TrunkMetrics};
+use crate::sip::peers::StreamPeers;
 
 /// How many calls something has, and how many it may have.
 #[derive(Debug, Default)]
@@ -148,6 +150,8 @@ pub struct Directory {
     pub nonces: NonceSigner,
     /// Which nonce counts were used.
     pub windows: NonceWindows,
+    /// Who is known to take streams.
+    pub stream_peers: StreamPeers,
     draining: AtomicBool,
 }
 
@@ -185,6 +189,7 @@ impl Directory {
             shards: config.shards,
             nonces,
             windows,
+            stream_peers: StreamPeers::of_trunks(config),
             draining: AtomicBool::new(false),
         }
     }
@@ -214,9 +219,11 @@ impl Directory {
         self.trunks.values()
     }
 
-    /// The trunk a UDP datagram belongs to by its source: one of its proxies, or within `accept_from`.
-    pub fn trunk_of_source(&self, from: SocketAddr) -> Option<&Arc<TrunkEntry>> {
-        self.trunks.values().find(|t| t.config.proxies.contains(&from)).or_else(|| {
+    /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
+    /// port that its sender listens on; for a stream it is `accept_from` alone.
+    pub fn trunk_of_source(&self, from: SocketAddr, transport: Transport) -> Option<&Arc<TrunkEntry>> {
+        let proxies = |t: &&Arc<TrunkEntry>| !transport.is_reliable() && t.config.proxies.contains(&from);
+        self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
     }

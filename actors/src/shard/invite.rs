@@ -15,6 +15,10 @@ impl Shard {
         if !self.leases.primed() {
             // A moment after the start nobody can say yet whether there is a port. The INVITE comes again (Timer A).
             self.env.metrics().refuse(Refusal::Starting);
+            if self.env.config().transport(flow.listener).is_reliable() {
+                // By a stream it does not.
+                self.endpoint.reply(invite, flow, 503, &[]);
+            }
             return;
         }
         let merge_key = merge_key(invite.call_id(), invite.from_tag(), invite.cseq());

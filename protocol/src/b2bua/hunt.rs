@@ -8,6 +8,9 @@ use crate::flow::Flow;
 use crate::proxy_list::{Next, Outcome};
 use crate::time::Now;
 
+/// RFC 5626 §11.5; never told to a caller.
+const FLOW_FAILED: u16 = 430;
+
 impl Call {
     pub(super) fn begin(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.phase != Phase::New {
@@ -56,7 +59,7 @@ impl Call {
             Next::Try(proxy) => {
                 let target = Target {
                     request_uri: format!("sip:{user}@{proxy}"),
-                    flow: Flow { listener: *listener, remote: proxy },
+                    flow: Flow::to(*listener, proxy),
                     route: Vec::new(),
                     routing: Routing::Target,
                 };
@@ -122,6 +125,8 @@ impl Call {
             self.walk_on(next, now, out);
             return;
         }
+        // A contact whose flow is dead has failed (RFC 5626 §5.3.1): a matter between us and the registration.
+        let status = if unanswered == Some(NoAnswer::Transport) { FLOW_FAILED } else { status };
         self.refusal = Some(self.refusal.map_or(status, |best| better_refusal(best, status)));
         let ringing = self.legs.iter().any(|leg| leg.id != CALLER && !leg.gone);
         if status >= 600 || !ringing {
@@ -132,14 +137,14 @@ impl Call {
     fn fail(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
         let cause = match status {
             486 | 600 => Cause::Busy,
-            408 | 480 => Cause::NoAnswer,
+            408 | 480 | FLOW_FAILED => Cause::NoAnswer,
             500..=599 => Cause::Failed,
             _ => Cause::Rejected,
         };
         // A challenge or a redirection is between us and the callee; it would only mislead the caller.
         let status = match status {
             401 | 407 => 403,
-            300..=399 => 480,
+            300..=399 | FLOW_FAILED => 480,
             status => status,
         };
         self.clear(cause, Side::Callee, status, now, out);
@@ -157,7 +162,7 @@ fn better_refusal(a: u16, b: u16) -> u16 {
         486 => 1,
         300..=399 => 2,
         480 => 5,
-        408 | 481 | 487 => 6,
+        408 | FLOW_FAILED | 481 | 487 => 6,
         400..=499 => 3,
         _ => 7,
     };

@@ -5,27 +5,61 @@ use bytes::Bytes;
 use tandem_protocol::dialog::{Input, NoAnswer};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
-use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient};
+use tandem_protocol::time::Instant;
+use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
 
 use super::{Endpoint, Outgoing, Owner, TransactionKey};
 use crate::env::{Tell, TimerKey, Unsent};
 use crate::timer_wheel::TimerId;
 
-enum ClientMachine {
+pub(super) enum ClientMachine {
     Invite(InviteClient),
     NonInvite(NonInviteClient),
 }
 
 pub(super) struct Client {
-    machine: ClientMachine,
+    pub(super) machine: ClientMachine,
     name: Box<str>,
     timer: TimerId,
-    flow: Flow,
-    method: Method,
+    /// By which it went.
+    pub(super) flow: Flow,
+    /// By which it was to go.
+    pub(super) asked: Flow,
+    /// The datagram to send when the stream does not come about.
+    pub(super) fallback: Option<(Flow, Bytes)>,
+    /// It was sent once more because its connection had ended.
+    pub(super) moved: bool,
+    pub(super) method: Method,
     cseq: u32,
+    timers: Timers,
     /// The request, until nothing can ask for it again.
-    request: Option<Bytes>,
+    pub(super) request: Option<Bytes>,
     owner: Option<Owner>,
+}
+
+impl ClientMachine {
+    fn new(now: Instant, method: Method, timers: Timers, reliable: bool) -> ClientMachine {
+        if method == Method::Invite {
+            ClientMachine::Invite(InviteClient::new(now, timers, reliable))
+        } else {
+            ClientMachine::NonInvite(NonInviteClient::new(now, timers, reliable))
+        }
+    }
+
+    pub(super) fn is_unanswered(&self) -> bool {
+        match self {
+            ClientMachine::Invite(machine) => machine.is_unanswered(),
+            ClientMachine::NonInvite(machine) => machine.is_unanswered(),
+        }
+    }
+}
+
+impl Client {
+    /// Begins the transaction again with this datagram in place of its message by a stream.
+    pub(super) fn begin_anew(&mut self, now: Instant, datagram: Bytes) {
+        self.machine = ClientMachine::new(now, self.method, self.timers, false);
+        self.request = Some(datagram);
+    }
 }
 
 impl Endpoint {
@@ -73,33 +107,34 @@ impl Endpoint {
     /// Sends a request in a new client transaction.
     pub(crate) fn send(&mut self, out: Outgoing, owner: Option<Owner>) {
         let now = self.env.now().mono;
-        let machine = if out.method == Method::Invite {
-            ClientMachine::Invite(InviteClient::new(now, out.timers, false))
-        } else {
-            ClientMachine::NonInvite(NonInviteClient::new(now, out.timers, false))
-        };
+        let hop = self.hop(&out);
+        let reliable = self.transport(hop.flow).is_reliable();
         self.next += 1;
         let id = self.next;
         let name = client_name(&out.branch, out.method);
         self.client_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Client(id)));
-        let sent = self.transmit(out.to, &out.message, out.method);
+        let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method);
         let client = Client {
-            machine,
+            machine: ClientMachine::new(now, out.method, out.timers, reliable),
             name,
             timer,
-            flow: out.to,
+            flow: hop.flow,
+            asked: out.to,
+            fallback: hop.fallback,
+            moved: false,
             method: out.method,
             cseq: out.cseq,
-            request: Some(out.message),
+            timers: out.timers,
+            request: Some(hop.message),
             owner,
         };
         self.clients.insert(id, client);
         self.env.metrics().transactions_active.increment(1.0);
-        if sent == Err(Unsent::Unreachable) {
-            self.give_up(id, NoAnswer::Transport);
-        } else {
-            self.arm_client(id);
+        match sent {
+            Ok(flow) => self.went_by(id, flow),
+            Err(Unsent::Full) => self.arm_client(id),
+            Err(Unsent::Unreachable) => self.give_up(id, NoAnswer::Transport),
         }
     }
 
@@ -108,7 +143,7 @@ impl Endpoint {
         self.post(to, message, Method::Ack);
     }
 
-    fn arm_client(&mut self, id: u64) {
+    pub(super) fn arm_client(&mut self, id: u64) {
         if let Some(client) = self.clients.get(&id) {
             let at = match &client.machine {
                 ClientMachine::Invite(machine) => machine.deadline(),
@@ -130,7 +165,7 @@ impl Endpoint {
             Expiry::Retransmit => {
                 let (flow, method, request) = (client.flow, client.method, client.request.clone());
                 let sent = request.map(|request| self.transmit(flow, &request, method));
-                if sent == Some(Err(Unsent::Unreachable)) {
+                if matches!(sent, Some(Err(Unsent::Unreachable))) {
                     self.give_up(id, NoAnswer::Transport);
                 } else {
                     self.arm_client(id);
@@ -141,7 +176,7 @@ impl Endpoint {
         }
     }
 
-    fn give_up(&mut self, id: u64, why: NoAnswer) {
+    pub(super) fn give_up(&mut self, id: u64, why: NoAnswer) {
         if let Some(client) = self.clients.get(&id)
             && let Some(owner) = client.owner.as_ref().and_then(WeakRecipient::upgrade)
         {
@@ -153,13 +188,14 @@ impl Endpoint {
     fn remove_client(&mut self, id: u64) {
         if let Some(client) = self.clients.remove(&id) {
             self.client_names.remove(&client.name);
+            self.forget_flow(id, client.flow);
             self.env.forget(client.timer);
             self.env.metrics().transactions_active.decrement(1.0);
         }
     }
 }
 
-fn client_name(branch: &str, method: Method) -> Box<str> {
+pub(super) fn client_name(branch: &str, method: Method) -> Box<str> {
     format!("{branch}|{}", method.as_str()).into()
 }
 

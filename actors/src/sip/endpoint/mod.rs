@@ -5,11 +5,12 @@
 
 mod client;
 mod server;
+mod transport;
 
 use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::Input;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::framing::is_keepalive;
 use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
 use tandem_protocol::transaction::Timers;
@@ -58,6 +59,10 @@ pub(crate) struct Endpoint {
     server_names: Map<Box<str>, u64>,
     clients: Map<u64, Client>,
     client_names: Map<Box<str>, u64>,
+    /// Which requests went by which connection.
+    by_connection: Map<ConnectionId, Vec<u64>>,
+    /// The listeners of streams.
+    stream_listeners: Vec<u16>,
     next: u64,
     trace: Trace,
 }
@@ -68,6 +73,8 @@ impl Endpoint {
         // Unpredictable, so that a checkpoint of an earlier process cannot name a transaction of this one.
         let next = env.random() & 0x0000_ffff_ffff_0000;
         let key = env.random();
+        let listeners = 0..env.config().listeners.len() as u16;
+        let stream_listeners = listeners.filter(|l| env.config().transport(*l).is_reliable()).collect();
         Endpoint {
             env,
             limits: Limits::default(),
@@ -75,6 +82,8 @@ impl Endpoint {
             server_names: crate::map::new(key ^ 1),
             clients: crate::map::new(key ^ 2),
             client_names: crate::map::new(key ^ 3),
+            by_connection: crate::map::new(key ^ 4),
+            stream_listeners,
             next,
             trace,
         }
@@ -105,7 +114,10 @@ impl Endpoint {
                 return None;
             }
         };
-        self.env.metrics().message_in(message.method());
+        self.env.metrics().message_in(message.method(), self.transport(datagram.flow));
+        if datagram.flow.connection.is_some() {
+            self.env.directory().stream_peers.note(datagram.flow.remote.ip());
+        }
         self.trace.keep(self.env.now().wall, Direction::In, datagram.flow, &datagram.bytes);
         if message.is_request() {
             self.receive_request(message, datagram.flow)
@@ -133,13 +145,13 @@ impl Endpoint {
 
     /// Sends what retransmission will repeat if it is lost.
     fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        if let Err(why) = self.transmit(flow, message, method) {
+        if let Err(why) = self.transmit_or_elsewhere(flow, message, method) {
             tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
         }
     }
 
-    fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<(), Unsent> {
-        self.env.metrics().message_out(method);
+    fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<Flow, Unsent> {
+        self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
         self.env.transmit(flow, message.clone())
     }

@@ -88,10 +88,11 @@ impl Endpoint {
     pub(crate) fn accept(&mut self, request: &Message, flow: Flow) -> ServerTransactionId {
         let now = self.env.now().mono;
         let timers = self.timers(flow.listener);
+        let reliable = self.transport(flow).is_reliable();
         let machine = if request.method() == Method::Invite {
-            ServerMachine::Invite(InviteServer::new(now, timers, false))
+            ServerMachine::Invite(InviteServer::new(now, timers, reliable))
         } else {
-            ServerMachine::NonInvite(NonInviteServer::new(now, timers, false))
+            ServerMachine::NonInvite(NonInviteServer::new(now, timers, reliable))
         };
         self.next += 1;
         let id = self.next;
@@ -222,7 +223,7 @@ impl Endpoint {
     }
 }
 
-fn answer(request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) -> Bytes {
+pub(super) fn answer(request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) -> Bytes {
     let tag = stateless_tag(request);
     let mut response = response_to(request, Some(flow.remote), status, reason_phrase(status), Some(&tag));
     for (header, value) in extra {
