@@ -25,6 +25,8 @@ use crate::shard::{Datagrams, FromStream, Shard};
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// So long the last answer may take to reach a peer whose connection we end.
 const LINGER: Duration = Duration::from_secs(1);
+/// A peer that sends more than this meanwhile does not want it.
+const HEEDLESS: usize = 262_144;
 /// RFC 5626 §3.5.1: what answers a ping.
 const PONG: Bytes = Bytes::from_static(b"\r\n");
 
@@ -217,12 +219,14 @@ fn take(
 
 /// Reads on without heed while the shard's last answer leaves.
 async fn drain<S: AsyncRead>(mut reader: ReadHalf<S>, wire: &Wire) -> Closed {
-    let mut heedless = [0; 4096];
+    let mut piece = [0; 4096];
+    let mut read = 0;
     let until = Instant::now() + LINGER;
-    loop {
-        match timeout_at(until, reader.read(&mut heedless)).await {
-            Ok(Ok(n)) if n > 0 => {}
-            Ok(Ok(_) | Err(_)) | Err(_) => return wire.closing.get().unwrap_or(Closed::Malformed),
+    while read < HEEDLESS {
+        match timeout_at(until, reader.read(&mut piece)).await {
+            Ok(Ok(n)) if n > 0 => read += n,
+            Ok(Ok(_) | Err(_)) | Err(_) => break,
         }
     }
+    wire.closing.get().unwrap_or(Closed::Malformed)
 }
