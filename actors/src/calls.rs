@@ -1,6 +1,6 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -433,6 +433,11 @@ fn caller_number(invite: &Message) -> String {
     user.unwrap_or_else(|| "anonymous".to_owned())
 }
 
+/// A domain as the host of a URI: an IPv6 address is written in brackets (RFC 3261 §25.1).
+fn uri_host(domain: &str) -> String {
+    if domain.parse::<Ipv6Addr>().is_ok() { format!("[{domain}]") } else { domain.to_owned() }
+}
+
 /// From, To and timers of the INVITEs this call sends.
 fn outbound(env: &Env, invite: &Message, caller: &Caller, route: &Route, flow: Flow) -> Outbound {
     let config = env.config();
@@ -444,7 +449,7 @@ fn outbound(env: &Env, invite: &Message, caller: &Caller, route: &Route, flow: F
         Caller::Trunk(_) => (invite.from().display, caller_number(invite)),
     };
     let display = display.map(|d| format!("\"{d}\" ")).unwrap_or_default();
-    let domain = config.domains.first().cloned().unwrap_or_else(|| host.clone());
+    let domain = config.domains.first().map_or_else(|| host.clone(), |domain| uri_host(domain));
     let (from_host, to_host) = match &route.trunk {
         Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
         None => (domain.clone(), domain),
