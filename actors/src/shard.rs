@@ -156,10 +156,9 @@ impl Shard {
     /// A shard that uses `env`.
     pub fn new(env: Env) -> Shard {
         let key = env.random();
-        let workers = env.config().media.workers;
         Shard {
             endpoint: Endpoint::new(env.clone()),
-            leases: Leases::new(workers),
+            leases: Leases::new(&env.config().media, env.config().shards),
             awaiting_ports: Vec::new(),
             calls: crate::map::new(key),
             dialogs: crate::map::new(key ^ 1),

@@ -27,7 +27,7 @@ use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
 pub(crate) use media::Media;
-pub(crate) use record::CallRecord;
+pub(crate) use record::{CallRecord, Counted};
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 1;
@@ -277,7 +277,8 @@ impl CallActor {
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
         let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
-        let record = CallRecord { info, call, legs, media: self.media.saved() };
+        let counted = self.permits.iter().map(Counted::of).collect();
+        let record = CallRecord { info, call, legs, media: self.media.saved(), counted };
         batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
     }
 

@@ -104,25 +104,19 @@ impl Shard {
             timers: Timers::default(),
             credentials: None,
         };
+        // It counts against the limits it counted against before.
+        let permits = record.counted.iter().filter_map(|c| c.permit(self.env.directory())).collect();
         let setup = Setup {
             key,
             machine,
             outbound,
             caller: Caller::Restored(record.legs),
             media: Media::restored(record.media),
-            permits: self.permits_of(&record.info),
+            permits,
             info: record.info,
         };
         let call = CallActor::launch(&self.env, &ctx.address(), setup);
         self.calls.insert(key, call);
-    }
-
-    /// A restored call counts against the limits it counted against before.
-    fn permits_of(&self, info: &crate::calls::Info) -> Vec<crate::directory::Permit> {
-        let directory = self.env.directory();
-        let station = directory.station(&info.from).and_then(|station| station.permit());
-        let trunk = info.trunk.as_ref().and_then(|name| directory.trunk(name)?.permit());
-        station.into_iter().chain(trunk).collect()
     }
 }
 
