@@ -1,6 +1,7 @@
 //! SIP over TCP as seen on the wire: RFC 3261 §18, RFC 5626 §3.5.1.
 // A test bounds its waits by the real clock.
 #![allow(clippy::disallowed_methods)]
+#![allow(clippy::expect_used, clippy::panic)]
 
 mod common;
 

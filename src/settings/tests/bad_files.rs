@@ -47,7 +47,7 @@ fn faults_of_the_node_and_its_addresses() {
                 "not built yet; allowed: \"udp\" or \"tcp\"",
             ),
             ("[[listen]]\nmax_connections = 0", "2: listen[0].max_connections", "allowed: 1 to 1000000"),
-            ("[[listen]]\nsend_queue_kb = 1", "2: listen[0].send_queue_kb", "allowed: 64 to 65536 KiB"),
+            ("[[listen]]\nsend_queue_kb = 1", "2: listen[0].send_queue_kb", "allowed: 64 to 65536 (KiB)"),
             ("[[listen]]\ntransport = \"sctp\"", "2: listen[0].transport", "allowed: \"udp\" or \"tcp\""),
             (
                 "[[listen]]\naddress = \"0.0.0.0:70000\"",
