@@ -44,6 +44,15 @@ fn until_closed(mut stream: &TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// The connection that the engine opens.
+#[track_caller]
+fn accepted(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).expect("set");
+    let (stream, _) = eventually("a new connection", || listener.accept().ok());
+    stream.set_nonblocking(false).expect("set");
+    stream
+}
+
 /// A call from `a`, up to BYE by it; both ends see the transports they should.
 #[track_caller]
 fn a_call(a: &Ua, b: &Ua, number: &str) -> Msg {
@@ -277,7 +286,7 @@ fn a_bye_finds_a_phone_that_listens_after_its_connection_broke() {
     drop(b);
     engine.reaches("tandem_sip_connections_closed_total", &[("cause", "peer")], 1.0);
     a.next(&mut leg, "BYE", "", "");
-    let (stream, _) = listener.accept().expect("a new connection");
+    let stream = accepted(&listener);
     let b = Ua::on_stream(stream, "1002");
     let bye = b.request("BYE");
     b.respond(&bye, "200 OK", "", "", "");
@@ -313,7 +322,7 @@ fn a_response_whose_connection_is_gone_goes_to_the_sent_by() {
     drop((stream, a));
     engine.reaches("tandem_sip_connections_closed_total", &[("cause", "peer")], 1.0);
     b.respond(&invite, "486 Busy Here", "bob", "", "");
-    let (stream, _) = sent_by.accept().expect("a new connection");
+    let stream = accepted(&sent_by);
     Ua::on_stream(stream, "1001").response("INVITE", 486);
 }
 
@@ -385,7 +394,7 @@ fn a_large_request_goes_by_tcp_to_a_peer_that_was_seen_on_it_and_else_by_udp() {
     see();
     let listener = TcpListener::bind(b.local()).expect("the same port");
     let leg = a.call("1002", &large);
-    let (stream, _) = listener.accept().expect("a connection");
+    let stream = accepted(&listener);
     let b = Ua::on_stream(stream, "1002");
     let invite = b.request("INVITE");
     assert!(invite.header("Via").starts_with("SIP/2.0/TCP "), "{invite:?}");
