@@ -1,28 +1,31 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
-use std::net::{IpAddr, Ipv6Addr};
+mod outbound;
+mod route;
+mod unmanaged;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
-use tandem_protocol::dial_plan;
-use tandem_protocol::dialog::{Credentials, LocalSide, Routing};
+use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
+use tandem_protocol::dialog::{LocalSide, Routing};
 use tandem_protocol::digest::{
     Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
 };
 use tandem_protocol::flow::{Flow, Transport};
-use tandem_protocol::message::{Header, Message, Uri, escape_user};
-use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
-use crate::config::{EngineConfig, MediaPath, ServiceKind};
+use crate::config::{EngineConfig, MediaPath};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::metrics::Refusal;
+
+use route::{Route, route};
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +46,8 @@ pub(crate) struct Info {
     pub(crate) started_mono: Instant,
     pub(crate) answered_at: Option<UnixMillis>,
     pub(crate) unprotected: bool,
+    /// An emergency call by the dial plan.
+    pub(crate) emergency: bool,
 }
 
 /// Who calls.
@@ -51,6 +56,18 @@ pub(crate) enum Caller {
     Station(Arc<StationEntry>),
     /// A trunk, known by its address.
     Trunk(Arc<TrunkEntry>),
+}
+
+impl Caller {
+    /// A place for his call, unless he has as many as he may; an emergency call always has one.
+    fn permit(&self, emergency: bool) -> Option<Permit> {
+        match self {
+            Caller::Station(station) if emergency => Some(station.emergency_permit()),
+            Caller::Station(station) => station.permit(),
+            Caller::Trunk(trunk) if emergency => Some(trunk.emergency_permit()),
+            Caller::Trunk(trunk) => trunk.permit(),
+        }
+    }
 }
 
 /// An INVITE that does not become a call.
@@ -79,7 +96,7 @@ impl Refused {
 pub(crate) struct Admitted {
     pub(crate) info: Info,
     pub(crate) machine: Call,
-    pub(crate) outbound: Outbound,
+    pub(crate) outbound: Vec<Outbound>,
     pub(crate) media: Media,
     pub(crate) permits: Vec<Permit>,
     /// Where requests to the caller go.
@@ -127,13 +144,16 @@ pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The station a request claims to be from: a From whose user is a station and whose host is ours.
-fn claimed_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
+/// The station a request claims to be from: a From whose user is a station and whose host is ours, or does not matter for this
+/// station. From a trunk a host that is not ours makes it only a caller's number.
+fn claimed_station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option<&'a Arc<StationEntry>> {
     let uri = request.from().parsed_uri().ok()?;
-    if !env.directory().is_ours(uri.host) {
-        return None;
-    }
-    env.directory().station_of_user(&uri.user_unescaped()?)
+    let station = env.directory().station_of_user(&uri.user_unescaped()?)?;
+    let by_user = || {
+        station.config.identify_by_user_only
+            && env.directory().trunk_of_source(flow.remote, env.config().transport(flow.listener)).is_none()
+    };
+    (env.directory().is_ours(uri.host) || by_user()).then_some(station)
 }
 
 /// A challenge in each algorithm the station can answer, the strongest first (RFC 8760 §2.4).
@@ -182,7 +202,10 @@ pub(crate) fn verify(
 
 /// Says who calls, or why he must prove it first.
 pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller, Refused> {
-    if let Some(station) = claimed_station(env, invite) {
+    if let Some(station) = unmanaged::station(env, invite, flow) {
+        return Ok(Caller::Station(station.clone()));
+    }
+    if let Some(station) = claimed_station(env, invite, flow) {
         verify(env, invite, flow, Some(station))?;
         return Ok(Caller::Station(station.clone()));
     }
@@ -190,145 +213,6 @@ pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller
         Some(trunk) => Ok(Caller::Trunk(trunk.clone())),
         // Whoever is asked for, a stranger learns nothing but that he is one.
         None => verify(env, invite, flow, None).and(Err(challenge(env, None, false))),
-    }
-}
-
-/// Where a dialled number leads, before media is decided.
-struct Route {
-    destination: Destination,
-    trunk: Option<Arc<TrunkEntry>>,
-    service: Option<ServiceKind>,
-    /// False if either end wants its media through us.
-    bypass: bool,
-    record: bool,
-    /// Where the callee's signalling comes from.
-    signalling: Option<IpAddr>,
-    permit: Option<Permit>,
-    why: String,
-    number: String,
-}
-
-impl Route {
-    fn refused(status: u16, cause: Cause, why: String) -> Route {
-        Route {
-            destination: Destination::Refused { status, cause },
-            trunk: None,
-            service: None,
-            bypass: true,
-            record: false,
-            signalling: None,
-            permit: None,
-            why,
-            number: String::new(),
-        }
-    }
-}
-
-fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
-    let plan = &env.config().dial_plan;
-    let Some(found) = plan.lookup(css, dialled) else {
-        let space = css.unwrap_or("internal");
-        return Route::refused(404, Cause::NotFound, format!("no pattern of {space} matches {dialled}"));
-    };
-    let why =
-        format!("{} in {} leads to {}", found.pattern.pattern, found.pattern.partition, found.pattern.target);
-    match &found.pattern.target {
-        dial_plan::Target::Station(name) => to_station(env, name, &found.number_out, why),
-        dial_plan::Target::Trunk(name) => to_trunk(env, name, &found.number_out, why),
-        dial_plan::Target::Service(name) => to_service(env, name, why),
-        dial_plan::Target::Reject(status) => Route::refused(*status, Cause::Rejected, why),
-        dial_plan::Target::User(_) | dial_plan::Target::RouteGroup(_) | dial_plan::Target::RouteList(_) => {
-            Route::refused(501, Cause::NotFound, format!("{why}, a kind that is not built yet"))
-        }
-    }
-}
-
-fn to_station(env: &Env, name: &str, number: &str, why: String) -> Route {
-    let Some(station) = env.directory().station(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    let now = env.now().wall;
-    let bindings = station.bindings();
-    let mut current: Vec<_> = bindings.iter().filter(|b| b.expires_at > now).collect();
-    current.sort_by_key(|b| std::cmp::Reverse(b.q));
-    if current.is_empty() {
-        return Route::refused(480, Cause::NotRegistered, format!("{why}, which is not registered"));
-    }
-    let Some(permit) = station.permit() else {
-        return Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let contacts: Vec<Target> = current
-        .iter()
-        .map(|b| Target {
-            request_uri: b.contact.clone(),
-            flow: b.source,
-            route: b.path.clone(),
-            routing: Routing::Flow,
-        })
-        .collect();
-    Route {
-        signalling: contacts.first().map(|c| c.flow.remote.ip()),
-        destination: Destination::Station { contacts, ring_timeout: station.config.ring_timeout },
-        trunk: None,
-        service: None,
-        bypass: station.config.media == MediaPath::Bypass,
-        record: station.config.record,
-        permit: Some(permit),
-        why,
-        number: number.to_owned(),
-    }
-}
-
-fn to_trunk(env: &Env, name: &str, number: &str, why: String) -> Route {
-    let Some(trunk) = env.directory().trunk(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    let Some(permit) = trunk.permit() else {
-        return Route::refused(503, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let health: Vec<ProxyHealth> = trunk
-        .config
-        .proxies
-        .iter()
-        .zip(trunk.health())
-        .map(|(proxy, up)| ProxyHealth { proxy: *proxy, up })
-        .collect();
-    let selection = match trunk.config.selection {
-        Selection::Priority => Selection::Priority,
-        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
-    };
-    let walk = ProxyWalk::new(&health, selection, trunk.config.retryable.clone());
-    Route {
-        signalling: trunk.config.proxies.first().map(|p| p.ip()),
-        destination: Destination::Trunk {
-            walk,
-            listener: trunk.config.listener,
-            user: escape_user(number).into_owned(),
-        },
-        service: None,
-        bypass: trunk.config.media == MediaPath::Bypass,
-        record: trunk.config.record,
-        trunk: Some(trunk.clone()),
-        permit: Some(permit),
-        why,
-        number: number.to_owned(),
-    }
-}
-
-fn to_service(env: &Env, name: &str, why: String) -> Route {
-    let Some(service) = env.config().services.iter().find(|s| s.name == name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    Route {
-        destination: Destination::Service,
-        trunk: None,
-        service: Some(service.kind),
-        bypass: false,
-        record: false,
-        signalling: None,
-        permit: None,
-        why,
-        number: name.to_owned(),
     }
 }
 
@@ -343,15 +227,14 @@ pub(crate) fn admit(
     if env.directory().draining() {
         return Err(Refused::new(503, Refusal::Draining));
     }
-    let mut permits = Vec::new();
     let (css, bypass, record, routing) = match caller {
         Caller::Station(station) => {
-            permits.push(station.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
             let config = &station.config;
-            (config.calling_search_space.as_deref(), config.media, config.record, Routing::Flow)
+            // Who does not register says in Contact where he is.
+            let routing = if config.secret.is_some() { Routing::Flow } else { Routing::Target };
+            (config.calling_search_space.as_deref(), config.media, config.record, routing)
         }
         Caller::Trunk(trunk) => {
-            permits.push(trunk.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
             let config = &trunk.config;
             (config.calling_search_space.as_deref(), config.media, config.record, Routing::Target)
         }
@@ -359,6 +242,7 @@ pub(crate) fn admit(
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let mut route = route(env, css, &dialled);
+    let mut permits = vec![caller.permit(route.emergency).ok_or_else(|| Refused::new(503, Refusal::Limit))?];
     permits.extend(route.permit.take());
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
@@ -372,7 +256,7 @@ pub(crate) fn admit(
             return Err(warning.into_iter().fold(refused, |r, w| r.with(Header::Warning, w)));
         }
     };
-    let outbound = outbound(env, invite, caller, &route, flow);
+    let outbound = outbound::outbound(env, invite, caller, &route, flow);
     let info = info(env, caller, invite, dialled, &route);
     let machine = Call::new(route.destination, plan, sdp);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
@@ -419,51 +303,17 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
         key,
         from,
         to: dialled,
-        trunk: route.trunk.as_ref().map(|t| t.config.name.to_string()),
+        trunk: route.trunks.first().map(|t| t.config.name.to_string()),
         route: route.why.clone(),
         started_at: now.wall,
         started_mono: now.mono,
         answered_at: None,
         unprotected: false,
+        emergency: route.emergency,
     }
 }
 
 fn caller_number(invite: &Message) -> String {
     let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
     user.unwrap_or_else(|| "anonymous".to_owned())
-}
-
-/// A domain as the host of a URI: an IPv6 address is written in brackets (RFC 3261 §25.1).
-fn uri_host(domain: &str) -> String {
-    if domain.parse::<Ipv6Addr>().is_ok() { format!("[{domain}]") } else { domain.to_owned() }
-}
-
-/// From, To and timers of the INVITEs this call sends.
-fn outbound(env: &Env, invite: &Message, caller: &Caller, route: &Route, flow: Flow) -> Outbound {
-    let config = env.config();
-    let listener = route.trunk.as_ref().map_or(flow.listener, |t| t.config.listener);
-    let host =
-        config.listeners.get(usize::from(listener)).map_or_else(String::new, |l| l.external.to_string());
-    let (display, number) = match caller {
-        Caller::Station(station) => (invite.from().display, station.config.extension.clone()),
-        Caller::Trunk(_) => (invite.from().display, caller_number(invite)),
-    };
-    let display = display.map(|d| format!("\"{d}\" ")).unwrap_or_default();
-    let domain = config.domains.first().map_or_else(|| host.clone(), |domain| uri_host(domain));
-    let (from_host, to_host) = match &route.trunk {
-        Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
-        None => (domain.clone(), domain),
-    };
-    let timers = route.trunk.as_ref().map_or_else(
-        || config.listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers),
-        |t| t.config.timers,
-    );
-    let credentials: Option<Credentials> = route.trunk.as_ref().and_then(|t| t.config.credentials.clone());
-    Outbound {
-        from: format!("{display}<sip:{}@{from_host}>", escape_user(&number)),
-        to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
-        max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
-        timers,
-        credentials,
-    }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, Service, ServiceKind, Station,
-    StreamLimits, Trunk,
+    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, RouteGroup, RouteList, Service,
+    ServiceKind, Station, StreamLimits, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -24,6 +24,7 @@ use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::Credentials;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Secret};
 use tandem_protocol::flow::Transport;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::transaction::Timers;
@@ -77,6 +78,11 @@ fn stations() -> Vec<Station> {
             media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
             record: index % 8 == 0,
             ring_timeout: Duration::from_secs(20),
+            fork_timeout: Duration::from_secs(8),
+            connection: None,
+            identify_by_user_only: false,
+            outbound_ani: None,
+            external_number_mask: None,
             max_contacts: 3,
             max_calls: if index == 5 { 2 } else { 0 },
         })
@@ -101,6 +107,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         max_calls: 0,
         media,
         record: false,
+        calling_party_mask: None,
         credentials: None,
     }
 }
@@ -110,7 +117,7 @@ fn dial_plan() -> DialPlan {
         (0..STATIONS).map(|n| Pattern::new(station(n), Target::Station(station(n)))).collect();
     patterns.push(Pattern::new("*43", Target::Service("echo".into())));
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
-    patterns.push(Pattern::new("97.!", Target::Trunk("b".into())));
+    patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
     patterns.push(Pattern::new("5550", Target::Reject(603)));
     let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
     DialPlan::new(spec).expect("the plan is sound")
@@ -131,12 +138,27 @@ fn config(world: &World) -> EngineConfig {
             external: LISTENER,
             timers: Timers::default(),
             streams: StreamLimits::default(),
+            limits: Limits::default(),
         }],
         stations: stations(),
         trunks: vec![
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
         ],
+        route_groups: vec![
+            RouteGroup { name: "first".into(), trunks: vec!["b".into()], selection: Selection::Priority },
+            RouteGroup {
+                name: "rest".into(),
+                trunks: vec!["b".into(), "a".into()],
+                selection: Selection::RoundRobin { offset: 0 },
+            },
+        ],
+        route_lists: vec![RouteList {
+            name: "out".into(),
+            groups: vec!["first".into(), "rest".into()],
+            enabled: true,
+        }],
+        users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),
             listener: 0,
@@ -159,6 +181,7 @@ fn config(world: &World) -> EngineConfig {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),
             default_expires: Duration::from_secs(60),
+            accept_path: false,
         },
         keepalive: if plan.keepalive { Duration::from_secs(25) } else { Duration::ZERO },
         chaos: false,

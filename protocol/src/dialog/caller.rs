@@ -317,9 +317,12 @@ impl Dialog {
         other.route_set.reverse();
         other.refresh_target(response);
         other.phase = Phase::Confirmed;
-        other.sent += 1000 + self.sent;
+        // The peer's re-INVITE is the kept branch's: it is not this BYE that ends it.
+        other.reoffered = None;
         other.acknowledge(response.cseq(), out);
         other.bye(Some("SIP;cause=200;text=\"answered elsewhere\""), out);
+        // A third branch, or this 2xx again, must not find our Via branches used.
+        self.sent = other.sent;
     }
 }
 

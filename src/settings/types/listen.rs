@@ -69,6 +69,14 @@ pub struct Listen {
     pub t1_ms: u32,
     /// RFC 3261 T2, in milliseconds; see [`t2`](Self::t2).
     pub t2_ms: Option<u32>,
+    /// The longest message accepted, in bytes; a request beyond this and the next three is answered 513 (RFC 3261 §21.5.7).
+    pub max_message_bytes: u32,
+    /// The longest start line, and the longest header with its folds, in bytes.
+    pub max_header_bytes: u32,
+    /// How many header lines a message may have, folds not counted.
+    pub max_headers: u32,
+    /// How many Via values a message may have.
+    pub max_vias: u32,
     /// The certificate chain, in PEM.
     pub certificate: Option<PathBuf>,
     /// The key of the certificate, in PEM.
@@ -100,6 +108,10 @@ impl Default for Listen {
             external_address: None,
             t1_ms: 500,
             t2_ms: None,
+            max_message_bytes: 65_535,
+            max_header_bytes: 8192,
+            max_headers: 256,
+            max_vias: 70,
             certificate: None,
             private_key: None,
             client_ca: None,

@@ -80,6 +80,7 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
     }
     check_timers(path, Some(listen.t1_ms), listen.t2_ms, findings);
     check_connections(path, listen, findings);
+    check_limits(path, listen, findings);
     if listen.transport.is_secure() {
         for (key, file) in [("certificate", &listen.certificate), ("private_key", &listen.private_key)] {
             if file.is_none() {
@@ -102,6 +103,16 @@ fn check_connections(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_
     within("message_timeout_s", listen.message_timeout_s, 1..=300, "seconds");
     within("connect_timeout_ms", listen.connect_timeout_ms, 100..=60_000, "milliseconds");
     within("send_queue_kb", listen.send_queue_kb, 64..=65_536, "KiB");
+}
+
+/// The lowest values leave room for an ordinary INVITE; the highest of the bytes is the largest datagram there is.
+fn check_limits(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
+    let longest = u64::from(listen.max_message_bytes.clamp(256, 65_535));
+    findings.within(&path.key("max_message_bytes"), listen.max_message_bytes, 1300..=65_535, "bytes");
+    let unit = "bytes, not more than max_message_bytes";
+    findings.within(&path.key("max_header_bytes"), listen.max_header_bytes, 256..=longest, unit);
+    findings.within(&path.key("max_headers"), listen.max_headers, 16..=1024, "header lines");
+    findings.within(&path.key("max_vias"), listen.max_vias, 1..=255, "Via values");
 }
 
 /// Checks T1 and T2 in milliseconds; one that is not set is another's to check.

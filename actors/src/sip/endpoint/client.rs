@@ -88,9 +88,7 @@ impl Endpoint {
         let owner = client.owner.as_ref().and_then(WeakRecipient::upgrade);
         if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
             let flow = client.flow;
-            if let Some(ack) =
-                client.request.as_ref().and_then(|invite| ack_of(invite, response, &self.limits))
-            {
+            if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, response)) {
                 self.post(flow, &ack, Method::Ack);
             }
         } else if response.status() >= 200 {
@@ -200,8 +198,8 @@ pub(super) fn client_name(branch: &str, method: Method) -> Box<str> {
 }
 
 /// The ACK of a non-2xx final (§17.1.1.3): the INVITE's Via, target and Route, the response's To.
-fn ack_of(invite: &Bytes, response: &Message, limits: &Limits) -> Option<Bytes> {
-    let invite = Message::parse(invite.clone(), limits).ok()?;
+fn ack_of(invite: &Bytes, response: &Message) -> Option<Bytes> {
+    let invite = Message::parse(invite.clone(), &Limits::NONE).ok()?;
     let mut ack = Builder::request("ACK", invite.request_uri());
     ack.header(Header::Via, invite.header(Header::Via)?);
     ack.header(Header::MaxForwards, 70);

@@ -54,7 +54,6 @@ pub(crate) struct Outgoing {
 /// The transaction table of a shard.
 pub(crate) struct Endpoint {
     env: Env,
-    limits: Limits,
     servers: Map<u64, Server>,
     server_names: Map<Box<str>, u64>,
     clients: Map<u64, Client>,
@@ -77,7 +76,6 @@ impl Endpoint {
         let stream_listeners = listeners.filter(|l| env.config().transport(*l).is_reliable()).collect();
         Endpoint {
             env,
-            limits: Limits::default(),
             servers: crate::map::new(key),
             server_names: crate::map::new(key ^ 1),
             clients: crate::map::new(key ^ 2),
@@ -102,12 +100,17 @@ impl Endpoint {
         self.env.config().listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers)
     }
 
+    fn limits(&self, listener: u16) -> Limits {
+        self.env.config().listeners.get(usize::from(listener)).map_or_else(Limits::default, |l| l.limits)
+    }
+
     /// Takes a datagram; what is new is handed back.
     pub(crate) fn receive(&mut self, datagram: &Datagram) -> Option<New> {
         if is_keepalive(&datagram.bytes) {
             return None;
         }
-        let message = match Message::parse(datagram.bytes.clone(), &self.limits) {
+        let limits = self.limits(datagram.flow.listener);
+        let message = match Message::parse(datagram.bytes.clone(), &limits) {
             Ok(message) => message,
             Err(malformed) => {
                 self.refuse_malformed(&malformed, datagram.flow);

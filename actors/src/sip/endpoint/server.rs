@@ -237,11 +237,9 @@ fn server_name(request: &Message, method: Method) -> Box<str> {
     let via = request.via();
     let method = if method == Method::Ack { Method::Invite } else { method };
     let (host, port) = (via.host, via.port.unwrap_or(5060));
-    match via.branch() {
-        Some(branch) if branch.starts_with("z9hG4bK") => {
-            format!("{branch}|{host}:{port}|{}", method.as_str()).into()
-        }
-        _ => {
+    match via.unique_branch() {
+        Some(branch) => format!("{branch}|{host}:{port}|{}", method.as_str()).into(),
+        None => {
             let (tag, call_id, cseq) = (request.from_tag().unwrap_or(""), request.call_id(), request.cseq());
             format!("{host}:{port}|{call_id}|{tag}|{cseq}|{}", method.as_str()).into()
         }

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tandem_protocol::dialog::NoAnswer;
 use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::message::framing::stream::FrameError;
-use tandem_protocol::message::{Header, Message, Method, NameAddr, Uri, bad_request};
+use tandem_protocol::message::{Header, Limits, Message, Method, NameAddr, Uri, bad_request};
 
 use super::client::client_name;
 use super::server::answer;
@@ -103,7 +103,7 @@ impl Endpoint {
     /// not make us knock at others' doors.
     fn elsewhere(&self, flow: Flow, message: &Bytes) -> Option<Flow> {
         flow.connection?;
-        let message = Message::parse(message.clone(), &self.limits).ok()?;
+        let message = Message::parse(message.clone(), &Limits::NONE).ok()?;
         let named = if message.is_request() { next_hop(&message)? } else { sent_by(&message)? };
         (named.ip() == flow.remote.ip()).then(|| Flow::to(flow.listener, named))
     }
@@ -142,7 +142,7 @@ impl Endpoint {
         tracing::debug!(peer = %flow.remote, why = %error, "a stream cannot be read any further");
         let Some((head, status)) = error.answer() else { return };
         let reason = error.to_string();
-        let response = match Message::parse(head.clone(), &self.limits) {
+        let response = match Message::parse(head.clone(), &self.limits(flow.listener)) {
             Ok(message) if message.is_request() && message.method() != Method::Ack => {
                 answer(&message, flow, status, &[])
             }

@@ -10,7 +10,6 @@ use actix::Addr;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::Limits;
 use tandem_protocol::message::framing::stream::{Frame, FrameError, Framer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
@@ -34,6 +33,8 @@ const PONG: Bytes = Bytes::from_static(b"\r\n");
 pub(super) struct Wire {
     pub(super) flow: Flow,
     limits: StreamLimits,
+    /// The largest message that is taken.
+    max_bytes: usize,
     queue: RefCell<VecDeque<Bytes>>,
     queued: Cell<usize>,
     /// Something was queued, or it shall be closed.
@@ -46,10 +47,11 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(flow: Flow, limits: StreamLimits) -> Rc<Wire> {
+    pub(super) fn new(flow: Flow, limits: StreamLimits, max_bytes: usize) -> Rc<Wire> {
         Rc::new(Wire {
             flow,
             limits,
+            max_bytes,
             queue: RefCell::default(),
             queued: Cell::new(0),
             wake: Notify::new(),
@@ -159,7 +161,7 @@ async fn read<S: AsyncRead>(
     shard: &Addr<Shard>,
     accepted: bool,
 ) -> Closed {
-    let mut framer = Framer::new(Limits::default().max_bytes);
+    let mut framer = Framer::new(wire.max_bytes);
     let mut patience =
         Patience { first: accepted.then(|| Instant::now() + wire.limits.message), whole: None };
     loop {
@@ -174,7 +176,7 @@ async fn read<S: AsyncRead>(
         }
         if wire.is_closing() {
             // What still comes is read and thrown away.
-            framer = Framer::new(Limits::default().max_bytes);
+            framer = Framer::new(wire.max_bytes);
             continue;
         }
         if let Err(error) = take(&mut framer, wire, shard, &mut patience) {

@@ -158,8 +158,9 @@ impl Streams {
         let generation = self.next.get();
         self.next.set(generation.wrapping_add(1));
         let connection = Some(ConnectionId { shard: self.shard.0, generation });
-        let limits = self.doors.get(usize::from(listener)).map(|door| door.limits()).unwrap_or_default();
-        let wire = Wire::new(Flow { listener, remote, connection }, limits);
+        let settings = self.shared.config.listeners.get(usize::from(listener));
+        let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
+        let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes);
         self.wires.borrow_mut().insert(generation, wire.clone());
         self.metrics().active.increment(1.0);
         wire
