@@ -1,6 +1,6 @@
 //! From settings to what an engine is told: names become places, defaults become values.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tandem_protocol::dial_plan::{
 };
 use tandem_protocol::dialog::Credentials;
 use tandem_protocol::digest;
+use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -110,8 +111,28 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
         name: listen.name.clone(),
         address,
         external,
+        transport: transport(listen.transport),
         timers: Timers::new(listen.t1(), listen.t2()),
+        streams: config::StreamLimits {
+            connections: listen.max_connections as usize,
+            connections_per_source: listen.max_connections_per_source as usize,
+            idle: listen.idle_timeout(),
+            message: listen.message_timeout(),
+            connect: listen.connect_timeout(),
+            send_queue: listen.send_queue(),
+        },
         limits: limits(listen),
+    }
+}
+
+/// How a listener carries SIP. The settings have been checked: one whose transport is not built is refused before.
+pub fn transport(transport: settings::Transport) -> Transport {
+    match transport {
+        settings::Transport::Udp => Transport::Udp,
+        settings::Transport::Tcp
+        | settings::Transport::Tls
+        | settings::Transport::Ws
+        | settings::Transport::Wss => Transport::Tcp,
     }
 }
 
@@ -130,10 +151,13 @@ fn reachable(address: IpAddr) -> IpAddr {
         return address;
     }
     // Connecting a UDP socket sends nothing; it only asks the routing table.
-    let by_route = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr())
-    });
-    by_route.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |local| local.ip())
+    let (anywhere, here): (IpAddr, IpAddr) = match address {
+        IpAddr::V4(_) => (Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(_) => (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(), Ipv6Addr::LOCALHOST.into()),
+    };
+    let by_route = UdpSocket::bind((address, 0))
+        .and_then(|socket| socket.connect((anywhere, 9)).and_then(|()| socket.local_addr()));
+    by_route.map_or(here, |local| local.ip())
 }
 
 /// Where media sockets are bound, and what peers are told.
@@ -316,7 +340,13 @@ fn one_registration(
     let password = registration.password.as_ref().or_else(|| trunk?.password.as_ref());
     Some(config::RegistrationGroup {
         name: Arc::from(group.name.as_str()),
-        listener: trunk.map_or(0, |t| place_of(settings, t)),
+        listener: trunk.map_or_else(
+            || {
+                let same = |l: &settings::Listen| Some(l.transport) == registration.transport;
+                settings.listen.iter().position(same).unwrap_or(0) as u16
+            },
+            |t| place_of(settings, t),
+        ),
         registrar: address_of(target)?,
         domain: registration.domain.clone().unwrap_or_else(|| target.host.clone()),
         credentials: credentials(username, password)?,

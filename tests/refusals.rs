@@ -135,8 +135,8 @@ fn what_is_not_built_is_refused_plainly() {
         "",
         replaced("Max-Forwards: 70\r\n", "Max-Forwards: 70\r\nRequire: outbound\r\n"),
     );
-    // The leg is for the echo's number, which is no station: who may register is asked first.
-    assert_eq!(required.status(), Some(401));
+    // The leg is for the echo's number, which is no station; the extension is known.
+    assert_eq!(required.status(), Some(403));
     let count = |reason| counted(&engine, "tandem_requests_refused_total", reason);
     assert_eq!((count("unsupported"), count("not_allowed"), count("no_dialog")), (2.0, 2.0, 5.0));
     assert_eq!(count("unauthorized"), 11.0);

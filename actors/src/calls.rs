@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
 use tandem_protocol::dialog::{LocalSide, Routing};
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
@@ -70,11 +70,13 @@ pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide>
         .listeners
         .get(usize::from(listener))
         .map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
-    Arc::new(LocalSide {
-        via: format!("SIP/2.0/UDP {external}"),
-        contact: format!("<sip:{external}>"),
-        timers,
-    })
+    let transport = config.transport(listener);
+    let contact = match transport {
+        // What a URI without the parameter means (RFC 3261 §19.1.2).
+        Transport::Udp => format!("<sip:{external}>"),
+        Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
+    };
+    Arc::new(LocalSide { via: format!("SIP/2.0/{} {external}", transport.via()), contact, timers })
 }
 
 /// Admits an INVITE of a known caller: routes it, takes permits and ports, builds its call.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tandem_protocol::dial_plan::{DialPlan, NumberMask};
 use tandem_protocol::digest::{Algorithm, Secret};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -24,14 +25,48 @@ pub enum MediaPath {
 pub struct Listener {
     /// Its name in the settings.
     pub name: String,
+    /// How it carries SIP.
+    pub transport: Transport,
     /// Where it listens.
     pub address: SocketAddr,
     /// What peers are told, when that differs (NAT).
     pub external: SocketAddr,
     /// T1 and T2 of its transactions.
     pub timers: Timers,
+    /// What its connections may ask for; of no effect on datagrams.
+    pub streams: StreamLimits,
     /// How much of a message is accepted.
     pub limits: Limits,
+}
+
+/// What the connections of one listener may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Connections accepted at once.
+    pub connections: usize,
+    /// Connections accepted at once from one IPv4 address or IPv6 /64.
+    pub connections_per_source: usize,
+    /// A connection over which nothing went either way for this long is closed.
+    pub idle: Duration,
+    /// A message must be whole within this time after its first byte; the first one after the connection was accepted.
+    pub message: Duration,
+    /// How long opening a connection may take.
+    pub connect: Duration,
+    /// Bytes that may wait to be sent on one connection; a peer that reads too little for that is cut off.
+    pub send_queue: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> StreamLimits {
+        StreamLimits {
+            connections: 10_000,
+            connections_per_source: 100,
+            idle: Duration::from_secs(600),
+            message: Duration::from_secs(10),
+            connect: Duration::from_millis(3000),
+            send_queue: 262_144,
+        }
+    }
 }
 
 /// Where a station is reached that does not register.
@@ -243,6 +278,13 @@ pub struct Registrar {
     pub default_expires: Duration,
     /// Whether a `Path` is taken from a device that does not say it knows it (RFC 3327 §5.3).
     pub accept_path: bool,
+}
+
+impl EngineConfig {
+    /// How a listener carries SIP; what there is no listener for goes by datagrams.
+    pub fn transport(&self, listener: u16) -> Transport {
+        self.listeners.get(usize::from(listener)).map_or(Transport::Udp, |l| l.transport)
+    }
 }
 
 /// Everything an engine is told.

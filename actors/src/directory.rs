@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::registrar::Binding;
 
 use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::{Metrics, TrunkMetrics};
+use crate::sip::peers::StreamPeers;
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
 const THROTTLE_SLOTS: usize = 16_384;
@@ -191,6 +193,8 @@ pub struct Directory {
     pub windows: NonceWindows,
     /// Who has guessed passwords.
     pub throttle: Throttle,
+    /// Who is known to take streams.
+    pub stream_peers: StreamPeers,
     draining: AtomicBool,
 }
 
@@ -240,6 +244,7 @@ impl Directory {
             throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
             nonces,
             windows,
+            stream_peers: StreamPeers::of_trunks(config),
             draining: AtomicBool::new(false),
         }
     }
@@ -286,9 +291,11 @@ impl Directory {
         self.trunks.values()
     }
 
-    /// The trunk a UDP datagram belongs to by its source: one of its proxies, or within `accept_from`.
-    pub fn trunk_of_source(&self, from: SocketAddr) -> Option<&Arc<TrunkEntry>> {
-        self.trunks.values().find(|t| t.config.proxies.contains(&from)).or_else(|| {
+    /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
+    /// port that its sender listens on; for a stream it is `accept_from` alone.
+    pub fn trunk_of_source(&self, from: SocketAddr, transport: Transport) -> Option<&Arc<TrunkEntry>> {
+        let proxies = |t: &&Arc<TrunkEntry>| !transport.is_reliable() && t.config.proxies.contains(&from);
+        self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
     }

@@ -1,13 +1,16 @@
 //! The engine's metrics: every handle made once, on a recorder of the engine's own.
 
 mod refusal;
+mod sip;
 
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Method;
 
 pub use refusal::Refusal;
+pub use sip::{Closed, ConnectionMetrics, Refused};
 
 /// The kinds of actor, for restarts and shed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -58,24 +61,6 @@ impl ActorKind {
         }
     }
 }
-
-const METHODS: [Method; 15] = [
-    Method::Invite,
-    Method::Ack,
-    Method::Bye,
-    Method::Cancel,
-    Method::Options,
-    Method::Register,
-    Method::Info,
-    Method::Update,
-    Method::Prack,
-    Method::Refer,
-    Method::Notify,
-    Method::Subscribe,
-    Method::Message,
-    Method::Publish,
-    Method::Other,
-];
 
 /// Makes handles on one recorder.
 #[derive(Clone)]
@@ -173,9 +158,10 @@ pub struct Metrics {
     refused_requests: Vec<Counter>,
     /// Seconds from INVITE to its 200.
     pub call_setup: Histogram,
-    messages_in: Vec<Counter>,
-    messages_out: Vec<Counter>,
-    /// SIP datagrams that were dropped: not SIP at all, or malformed beyond an answer.
+    messages: sip::Messages,
+    /// Connections of listeners of streams.
+    pub connections: ConnectionMetrics,
+    /// SIP messages that were dropped: not SIP at all, or malformed beyond an answer.
     pub sip_dropped: Counter,
     /// Transactions that exist now.
     pub transactions_active: Gauge,
@@ -226,19 +212,6 @@ impl Metrics {
     /// Makes every handle; every counter known now starts at 0.
     pub fn new(registry: Registry) -> Metrics {
         describe(&registry);
-        let messages = |direction: &str| {
-            METHODS
-                .iter()
-                .map(|method| {
-                    let labels = [
-                        ("direction", direction.to_owned()),
-                        ("method", method.as_str().to_owned()),
-                        ("transport", "udp".to_owned()),
-                    ];
-                    registry.counter("tandem_sip_messages_total", &labels)
-                })
-                .collect()
-        };
         let per_actor = |name| {
             ActorKind::ALL
                 .iter()
@@ -262,8 +235,8 @@ impl Metrics {
             refused: per_refusal("tandem_invites_refused_total"),
             refused_requests: per_refusal("tandem_requests_refused_total"),
             call_setup: registry.histogram("tandem_call_setup_seconds", &[]),
-            messages_in: messages("in"),
-            messages_out: messages("out"),
+            messages: sip::Messages::new(&registry),
+            connections: ConnectionMetrics::new(&registry, Transport::Tcp),
             sip_dropped: registry.counter("tandem_sip_dropped_total", &[]),
             transactions_active: registry.gauge("tandem_transactions_active", &[]),
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
@@ -349,13 +322,13 @@ impl Metrics {
     }
 
     /// Counts a SIP message that came.
-    pub fn message_in(&self, method: Method) {
-        self.messages_in[method as usize].increment(1);
+    pub fn message_in(&self, method: Method, transport: Transport) {
+        self.messages.received(method, transport).increment(1);
     }
 
     /// Counts a SIP message that went.
-    pub fn message_out(&self, method: Method) {
-        self.messages_out[method as usize].increment(1);
+    pub fn message_out(&self, method: Method, transport: Transport) {
+        self.messages.sent(method, transport).increment(1);
     }
 
     /// Counts an actor's restart.
@@ -388,13 +361,8 @@ fn describe(registry: &Registry) {
         "INVITEs that did not become calls, by reason",
     );
     registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
-    registry.describe(
-        Counter,
-        "tandem_sip_messages_total",
-        None,
-        "SIP messages by direction, method and transport",
-    );
-    registry.describe(Counter, "tandem_sip_dropped_total", None, "Datagrams on SIP ports that were not SIP");
+    sip::describe(registry);
+    registry.describe(Counter, "tandem_sip_dropped_total", None, "Messages on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
     registry.describe(Counter, "tandem_requests_refused_total", None, "Other requests refused, by reason");

@@ -4,16 +4,18 @@ mod ask;
 mod invite;
 mod named;
 mod restore;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output};
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::time::{Instant, UnixMillis};
@@ -40,11 +42,28 @@ pub use ask::{Ask, Asked, parse_call_id};
 pub(crate) use invite::merge_key;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
+pub use streams::FromStream;
 
 /// What crosses from one shard, from the store or from media to a shard.
 pub enum LinkMessage {
     /// A datagram that another shard's socket received.
     Datagram(Datagram),
+    /// A message to send by a connection of the receiving shard.
+    Send {
+        /// The connection.
+        flow: Flow,
+        /// The message.
+        message: Bytes,
+        /// Who hears if it is gone.
+        from: ShardId,
+    },
+    /// A connection of another shard has ended, or had ended already. `was_up`: it had come about before.
+    Gone {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether it had come about.
+        was_up: bool,
+    },
     /// Tickets of committed batches: the token, and whether it was committed.
     Committed(Vec<(u64, bool)>),
     /// A verified REGISTER, for the station's shard.
@@ -269,6 +288,8 @@ impl Shard {
     fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
+            LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
+            LinkMessage::Gone { connection, was_up } => self.endpoint.connection_gone(connection, was_up),
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
                     self.committed(token, committed, ctx);

@@ -112,7 +112,7 @@ fn command(u: &mut Unstructured<'_>) -> arbitrary::Result<Command> {
 }
 
 fn flow() -> Flow {
-    Flow { listener: 0, remote: ([10, 0, 0, 2], 5060).into() }
+    Flow::to(0, ([10, 0, 0, 2], 5060).into())
 }
 
 fn local() -> Arc<LocalSide> {

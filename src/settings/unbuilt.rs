@@ -10,7 +10,7 @@ use super::validate::Findings;
 use super::values::Codec;
 
 /// The transports that can be listened on. A listener of another is refused.
-pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp];
+pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp];
 
 /// The codecs that can be negotiated. Another is passed over.
 pub(super) const CODECS: &[Codec] = &[Codec::Pcmu, Codec::Pcma, Codec::G722];
@@ -35,7 +35,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("trunk.max_packet_retries", None),
     ("trunk.reinvite_delay_ms", None),
     ("trunk.qualify_interval_s", None),
-    ("trunk.transport", Some("tcp")),
     ("trunk.transport", Some("tls")),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),

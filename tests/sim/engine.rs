@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, RouteGroup, RouteList, Service,
-    ServiceKind, Station, Trunk,
+    ServiceKind, Station, StreamLimits, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -23,6 +23,7 @@ use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::Credentials;
 use tandem_protocol::digest::{Algorithm, NonceSigner, NonceWindows, Secret};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
@@ -136,9 +137,11 @@ fn config(world: &World) -> EngineConfig {
         sip_trace_bytes: 100_000,
         listeners: vec![Listener {
             name: "udp".into(),
+            transport: Transport::Udp,
             address: LISTENER,
             external: LISTENER,
             timers: Timers::default(),
+            streams: StreamLimits::default(),
             limits: Limits::default(),
         }],
         stations: stations(),

@@ -1,7 +1,9 @@
 //! The seams of one shard in virtual time.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tandem_actors::env::{Seams, Unsent};
@@ -9,7 +11,7 @@ use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::LinkMessage;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
 use crate::engine::{LISTENER, NOWHERE};
@@ -57,6 +59,13 @@ impl Seams for SimSeams {
         self.world.send(LISTENER, flow.remote, datagram);
         Ok(())
     }
+
+    // There are no streams in this world yet: whoever asks for one is told at once, as by a peer that refuses.
+    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
+        Err(Unsent::Unreachable)
+    }
+
+    fn close(&self, _: ConnectionId) {}
 
     fn link(&self, to: ShardId, message: LinkMessage) {
         if !self.is_dead() {

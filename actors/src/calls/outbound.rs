@@ -1,5 +1,6 @@
 //! How the INVITEs of a call appear to those they go to: From, To, timers and credentials, for each trunk it may leave by.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use tandem_protocol::dial_plan::NumberMask;
@@ -39,7 +40,7 @@ fn one(
     let host = ours.map_or_else(String::new, |l| l.external.to_string());
     let display = invite.from().display.map(|d| format!("\"{d}\" ")).unwrap_or_default();
     let number = number(caller, invite, route, trunk);
-    let domain = config.domains.first().cloned().unwrap_or_else(|| host.clone());
+    let domain = config.domains.first().map_or_else(|| host.clone(), |domain| uri_host(domain));
     let (from_host, to_host) = match trunk {
         Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
         None => (domain.clone(), domain),
@@ -53,6 +54,11 @@ fn one(
         timers,
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
     }
+}
+
+/// A domain as the host of a URI: an IPv6 address is written in brackets (RFC 3261 §25.1).
+fn uri_host(domain: &str) -> String {
+    if domain.parse::<Ipv6Addr>().is_ok() { format!("[{domain}]") } else { domain.to_owned() }
 }
 
 /// The caller's number as the far end sees it: a station's extension; on a trunk what its user or its external number mask makes of

@@ -184,7 +184,7 @@ fn connected(env: &Env, user: &str, at: std::net::SocketAddr) -> Option<Target> 
     let listener = listeners.iter().position(|l| l.address.is_ipv4() == at.is_ipv4())?;
     Some(Target {
         request_uri: format!("sip:{}@{at}", escape_user(user)),
-        flow: Flow { listener: u16::try_from(listener).ok()?, remote: at },
+        flow: Flow::to(u16::try_from(listener).ok()?, at),
         route: Vec::new(),
         routing: Routing::Target,
         trunk: None,

@@ -9,12 +9,17 @@ use crate::call::{CallActor, Caller as CallerLeg, Setup};
 use crate::calls::{Admitted, Refused, admit, check, identify, local_side};
 use crate::dialog::Origin;
 use crate::metrics::Refusal;
+use crate::sip::stateless::Answer;
 
 impl Shard {
     pub(super) fn invite(&mut self, invite: &Message, flow: Flow, ctx: &mut Context<Self>) {
         if !self.leases.primed() {
             // A moment after the start nobody can say yet whether there is a port. The INVITE comes again (Timer A).
             self.env.metrics().refuse(Refusal::Starting);
+            if self.env.config().transport(flow.listener).is_reliable() {
+                // By a stream it does not.
+                self.endpoint.reply(invite, flow, Answer::new(503, &[]));
+            }
             return;
         }
         let merge_key = merge_key(invite.call_id(), invite.from_tag(), invite.cseq());

@@ -1,9 +1,9 @@
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use tandem_protocol::dialog::ServerTransactionId;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::{Limits, Message};
 use tandem_protocol::registrar::{ContactSet, ContactUpdate};
 use tandem_protocol::time::UnixMillis;
@@ -40,6 +40,10 @@ impl Seams for Bench {
             self.done.borrow_mut().push(*done);
         }
     }
+    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
+        Err(Unsent::Unreachable)
+    }
+    fn close(&self, _: ConnectionId) {}
     fn wake_at(&self, _: Instant) {}
     fn media(&self, _: u16, _: MediaOrder) {}
     fn inject_panic(&self, kind: ActorKind) -> bool {
@@ -82,7 +86,7 @@ fn shared() -> Arc<Shared> {
 }
 
 fn flow() -> Flow {
-    Flow { listener: 0, remote: (Ipv4Addr::LOCALHOST, 5060).into() }
+    Flow::to(0, (Ipv4Addr::LOCALHOST, 5060).into())
 }
 
 fn register(cseq: u32) -> Register {

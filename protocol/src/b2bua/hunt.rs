@@ -89,7 +89,7 @@ impl Call {
             (HuntNext::Try(proxy), Some(choice)) => {
                 let target = Target {
                     request_uri: format!("sip:{}@{proxy}", choice.user),
-                    flow: Flow { listener: choice.listener, remote: proxy },
+                    flow: Flow::to(choice.listener, proxy),
                     route: Vec::new(),
                     routing: Routing::Target,
                     trunk: Some(choice.trunk.clone()),

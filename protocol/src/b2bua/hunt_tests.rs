@@ -15,7 +15,7 @@ fn target(port: u16) -> Target {
     let remote = SocketAddr::from(([127, 0, 0, 1], port));
     Target {
         request_uri: format!("sip:x@{remote}"),
-        flow: Flow { listener: 0, remote },
+        flow: Flow::to(0, remote),
         route: Vec::new(),
         routing: Routing::Flow,
         trunk: None,

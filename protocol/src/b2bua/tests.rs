@@ -27,7 +27,7 @@ fn addr(port: u16) -> SocketAddr {
 fn target(port: u16) -> Target {
     Target {
         request_uri: format!("sip:x@{}", addr(port)),
-        flow: Flow { listener: 0, remote: addr(port) },
+        flow: Flow::to(0, addr(port)),
         route: Vec::new(),
         routing: Routing::Flow,
         trunk: None,
@@ -185,6 +185,22 @@ fn the_caller_hears_the_best_refusal_once_every_contact_has_refused() {
     assert_eq!(rig.told_to_end(CALLER), Some(486));
     rig.ended(CALLER, EndedBy::Us);
     assert_eq!(rig.over().map(|e| (e.cause, e.by, e.status)), Some((Cause::Busy, Side::Callee, 486)));
+}
+
+#[test]
+fn a_contact_whose_flow_is_dead_is_passed_over_and_with_none_left_the_caller_gets_480() {
+    let mut rig = Rig::station(2);
+    rig.failed(A, 503, Some(NoAnswer::Transport));
+    assert!(rig.told(CALLER).is_empty(), "the other still rings");
+    rig.failed(B, 503, Some(NoAnswer::Transport));
+    assert_eq!(rig.told_to_end(CALLER), Some(480));
+    rig.ended(CALLER, EndedBy::Us);
+    assert_eq!(rig.over().map(|e| (e.cause, e.status)), Some((Cause::NoAnswer, 480)));
+
+    let mut rig = Rig::station(2);
+    rig.failed(A, 503, Some(NoAnswer::Transport));
+    rig.failed(B, 486, None);
+    assert_eq!(rig.told_to_end(CALLER), Some(486), "what a living contact says counts");
 }
 
 #[test]

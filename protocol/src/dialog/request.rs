@@ -55,7 +55,7 @@ impl Dialog {
             None => Uri::parse(&self.remote_target).ok().and_then(|uri| uri.socket_addr()),
         };
         match named {
-            Some(remote) => Flow { remote, ..self.flow },
+            Some(remote) => self.flow.towards(remote),
             None => self.flow,
         }
     }

@@ -10,7 +10,7 @@ fn at(ms: u64) -> Now {
 }
 
 fn flow() -> Flow {
-    Flow { listener: 0, remote: ([10, 0, 0, 2], 5060).into() }
+    Flow::to(0, ([10, 0, 0, 2], 5060).into())
 }
 
 fn local() -> Arc<LocalSide> {

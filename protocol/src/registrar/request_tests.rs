@@ -8,7 +8,7 @@ use crate::message::{Header, Limits as MessageLimits, Message};
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
 fn source() -> Flow {
-    Flow { listener: 0, remote: SocketAddr::from(([192, 0, 2, 1], 5060)) }
+    Flow::to(0, SocketAddr::from(([192, 0, 2, 1], 5060)))
 }
 
 /// A REGISTER by `transport` with these header lines besides those it must have.

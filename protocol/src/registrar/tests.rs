@@ -11,7 +11,7 @@ fn at(seconds: u64) -> UnixMillis {
 }
 
 fn flow(port: u16) -> Flow {
-    Flow { listener: 0, remote: SocketAddr::from(([192, 0, 2, 1], port)) }
+    Flow::to(0, SocketAddr::from(([192, 0, 2, 1], port)))
 }
 
 fn update(call_id: &str, cseq: u32, contacts: ContactSet) -> Update {

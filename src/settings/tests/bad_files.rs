@@ -52,7 +52,13 @@ fn faults_of_the_node_and_its_addresses() {
             ("node = 1", "1: node", "found 1; allowed: a table"),
             ("[http]\naddress = \"127.0.0.1\"", "2: http.address", "allowed: an IP address and port"),
             ("[http]\ntokens = [\"a b\"]", "2: http.tokens[0]", "not shown; allowed: letters"),
-            ("[[listen]]\ntransport = \"tcp\"", "2: listen[0].transport", "not built yet; allowed: \"udp\""),
+            (
+                "[[listen]]\ntransport = \"ws\"",
+                "2: listen[0].transport",
+                "not built yet; allowed: \"udp\" or \"tcp\"",
+            ),
+            ("[[listen]]\nmax_connections = 0", "2: listen[0].max_connections", "allowed: 1 to 1000000"),
+            ("[[listen]]\nsend_queue_kb = 1", "2: listen[0].send_queue_kb", "allowed: 64 to 65536 (KiB)"),
             ("[[listen]]\ntransport = \"sctp\"", "2: listen[0].transport", "allowed: \"udp\" or \"tcp\""),
             (
                 "[[listen]]\naddress = \"0.0.0.0:70000\"",

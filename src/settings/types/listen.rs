@@ -85,6 +85,18 @@ pub struct Listen {
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is refused.
     pub require_client_certificate: bool,
+    /// The most connections at once.
+    pub max_connections: u32,
+    /// The most connections at once from one IPv4 address or IPv6 /64.
+    pub max_connections_per_source: u32,
+    /// How long a connection may be silent both ways, in seconds; see [`idle_timeout`](Self::idle_timeout).
+    pub idle_timeout_s: u32,
+    /// How long a message may take to come, in seconds; see [`message_timeout`](Self::message_timeout).
+    pub message_timeout_s: u32,
+    /// How long opening a connection may take, in milliseconds; see [`connect_timeout`](Self::connect_timeout).
+    pub connect_timeout_ms: u32,
+    /// What may wait to be sent on one connection, in KiB; see [`send_queue`](Self::send_queue).
+    pub send_queue_kb: u32,
 }
 
 impl Default for Listen {
@@ -104,6 +116,12 @@ impl Default for Listen {
             private_key: None,
             client_ca: None,
             require_client_certificate: false,
+            max_connections: 10_000,
+            max_connections_per_source: 100,
+            idle_timeout_s: 600,
+            message_timeout_s: 10,
+            connect_timeout_ms: 3000,
+            send_queue_kb: 256,
         }
     }
 }
@@ -112,6 +130,26 @@ impl Listen {
     /// The estimate of a round trip that the timers of RFC 3261 §17 are built on.
     pub fn t1(&self) -> Duration {
         Duration::from_millis(self.t1_ms.into())
+    }
+
+    /// After how long without a byte either way a connection is closed.
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_s.into())
+    }
+
+    /// From a message's first byte to its last; also from a connection's beginning to the end of its first message.
+    pub fn message_timeout(&self) -> Duration {
+        Duration::from_secs(self.message_timeout_s.into())
+    }
+
+    /// How long opening a connection may take.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms.into())
+    }
+
+    /// How many bytes may wait to be sent on one connection before the peer is cut off.
+    pub fn send_queue(&self) -> usize {
+        self.send_queue_kb as usize * 1024
     }
 
     /// The longest interval between retransmissions (RFC 3261 §17.1.2.2): 4 s, over TLS 1 s.

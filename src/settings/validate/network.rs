@@ -85,6 +85,7 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
         findings.error(&path.key("transport"), text);
     }
     check_timers(path, Some(listen.t1_ms), listen.t2_ms, findings);
+    check_connections(path, listen, findings);
     check_limits(path, listen, findings);
     if listen.transport.is_secure() {
         for (key, file) in [("certificate", &listen.certificate), ("private_key", &listen.private_key)] {
@@ -97,6 +98,17 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
     if listen.require_client_certificate && listen.client_ca.is_none() {
         findings.error(&path.key("client_ca"), "is missing; `require_client_certificate` needs it");
     }
+}
+
+/// What a listener of connections takes.
+fn check_connections(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
+    let mut within = |key: &str, value, allowed, unit| findings.within(&path.key(key), value, allowed, unit);
+    within("max_connections", listen.max_connections, 1..=1_000_000, "connections");
+    within("max_connections_per_source", listen.max_connections_per_source, 1..=1_000_000, "connections");
+    within("idle_timeout_s", listen.idle_timeout_s, 1..=86_400, "seconds");
+    within("message_timeout_s", listen.message_timeout_s, 1..=300, "seconds");
+    within("connect_timeout_ms", listen.connect_timeout_ms, 100..=60_000, "milliseconds");
+    within("send_queue_kb", listen.send_queue_kb, 64..=65_536, "KiB");
 }
 
 /// The lowest values leave room for an ordinary INVITE; the highest of the bytes is the largest datagram there is.
