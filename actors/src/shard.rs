@@ -4,6 +4,7 @@ mod ask;
 mod invite;
 mod named;
 mod restore;
+mod stray;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -130,6 +131,7 @@ pub struct Shard {
     keepalive_turn: u64,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
+    strays: stray::StrayLimit,
     _guard: Guard,
 }
 
@@ -156,6 +158,7 @@ impl Shard {
             keepalive_turn: 0,
             timer: None,
             due: Vec::new(),
+            strays: stray::StrayLimit::default(),
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -176,6 +179,7 @@ impl Shard {
                     dialog.tell(Input::Request { transaction: None, request: ack, source });
                 }
             }
+            Some(New::Answer(response, source)) => self.unclaimed_answer(response, source),
             None => {}
         }
     }

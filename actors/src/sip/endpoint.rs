@@ -9,7 +9,7 @@ use tandem_protocol::dialog::{Input, NoAnswer, ServerTransactionId};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::framing::is_keepalive;
 use tandem_protocol::message::{
-    Builder, Header, Limits, Malformed, Message, Method, bad_request, reason_phrase, response_to,
+    Builder, Header, Limits, Malformed, Message, Method, bad_request, reason_of, reason_phrase, response_to,
 };
 use tandem_protocol::transaction::{
     ClientAction, Expiry, InviteClient, InviteServer, NonInviteClient, NonInviteServer, ServerAction, Timers,
@@ -47,7 +47,7 @@ struct Server {
     last_response: Option<Bytes>,
     owner: Option<Owner>,
     /// A CANCEL came before the owner did.
-    cancelled: bool,
+    cancelled: Option<Input>,
 }
 
 enum ClientMachine {
@@ -73,6 +73,8 @@ pub(crate) enum New {
     Request(Message, Flow),
     /// An ACK that belongs to no transaction: for a dialog.
     Ack(Message, Flow),
+    /// A 2xx to an INVITE that nobody waits for: for a dialog, or to be ended.
+    Answer(Message, Flow),
 }
 
 /// A request to send in a new client transaction.
@@ -145,8 +147,7 @@ impl Endpoint {
         if message.is_request() {
             self.receive_request(message, datagram.flow)
         } else {
-            self.receive_response(&message);
-            None
+            self.receive_response(message, datagram.flow)
         }
     }
 
@@ -213,15 +214,16 @@ impl Endpoint {
             return;
         };
         if matches!(&server.machine, ServerMachine::Invite(machine) if machine.may_cancel()) {
+            let cancelled = Input::Cancelled { reason: reason_of(cancel) };
             match &server.owner {
-                Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(Input::Cancelled)),
-                None => server.cancelled = true,
+                Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
+                None => server.cancelled = Some(cancelled),
             }
         }
         self.reply(cancel, flow, 200, &[]);
     }
 
-    fn receive_response(&mut self, response: &Message) {
+    fn receive_response(&mut self, response: Message, flow: Flow) -> Option<New> {
         let now = self.env.now().mono;
         let method = response.method();
         let id = response
@@ -234,10 +236,10 @@ impl Endpoint {
                 call = response.call_id(),
                 "response without transaction"
             );
-            return;
+            return unclaimed(response, flow);
         };
         if client.cseq != response.cseq() {
-            return;
+            return None;
         }
         let action = match &mut client.machine {
             ClientMachine::Invite(machine) => machine.response(now, response.status()),
@@ -247,7 +249,7 @@ impl Endpoint {
         if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
             let flow = client.flow;
             if let Some(ack) =
-                client.request.as_ref().and_then(|invite| ack_of(invite, response, &self.limits))
+                client.request.as_ref().and_then(|invite| ack_of(invite, &response, &self.limits))
             {
                 self.post(flow, &ack, Method::Ack);
             }
@@ -255,10 +257,15 @@ impl Endpoint {
             client.request = None;
         }
         self.arm_client(id);
-        if matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck)
-            && let Some(owner) = owner
-        {
-            owner.tell(Input::Response(response.clone()));
+        if !matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck) {
+            return None;
+        }
+        match owner {
+            Some(owner) => {
+                owner.tell(Input::Response(response));
+                None
+            }
+            None => unclaimed(response, flow),
         }
     }
 
@@ -279,16 +286,7 @@ impl Endpoint {
         let request = Some(request.clone());
         self.servers.insert(
             id,
-            Server {
-                machine,
-                name,
-                timer,
-                flow,
-                request,
-                last_response: None,
-                owner: None,
-                cancelled: false,
-            },
+            Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: None },
         );
         self.env.metrics().transactions_active.increment(1.0);
         self.arm_server(id);
@@ -298,10 +296,10 @@ impl Endpoint {
     /// Says who hears of a server transaction.
     pub(crate) fn own(&mut self, transaction: ServerTransactionId, owner: Owner) {
         if let Some(server) = self.servers.get_mut(&transaction.0) {
-            if std::mem::take(&mut server.cancelled)
+            if let Some(cancelled) = server.cancelled.take()
                 && let Some(owner) = owner.upgrade()
             {
-                owner.tell(Input::Cancelled);
+                owner.tell(cancelled);
             }
             server.owner = Some(owner);
         }
@@ -387,6 +385,11 @@ impl Endpoint {
         } else {
             self.arm_client(id);
         }
+    }
+
+    /// True while such a transaction of ours goes on.
+    pub(crate) fn is_sending(&self, branch: &str, method: Method) -> bool {
+        self.client_names.contains_key(&client_name(branch, method))
     }
 
     /// Sends an ACK for a 2xx.
@@ -507,6 +510,12 @@ impl Endpoint {
             self.env.metrics().transactions_active.decrement(1.0);
         }
     }
+}
+
+/// A response whose owner has gone matters only if the peer believes that it has made a dialog.
+fn unclaimed(response: Message, flow: Flow) -> Option<New> {
+    let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
+    answer.then_some(New::Answer(response, flow))
 }
 
 fn answer(request: &Message, flow: Flow, status: u16, extra: &[(Header, &str)]) -> Bytes {

@@ -137,11 +137,12 @@ impl Call {
         if !answered {
             self.answered_at = None;
         }
+        let said = self.reason.take();
         let reason = match cause {
             Cause::RtpTimeout => Some("SIP;cause=408;text=\"no RTP\""),
             Cause::Operator => Some("SIP;cause=503;text=\"ended by an operator\""),
             Cause::Fault => Some("SIP;cause=500;text=\"internal fault\""),
-            _ => None,
+            _ => said.as_deref(),
         };
         let legs: Vec<LegId> = self.legs.iter().filter(|leg| !leg.gone).map(|leg| leg.id).collect();
         for leg in legs {
@@ -161,6 +162,13 @@ impl Call {
             leg.ending = true;
         }
         out.push(Output::Tell(leg, Command::End { status, reason: reason.map(str::to_owned) }));
+    }
+
+    /// Why a side is about to end the call: the other side is told (RFC 3326 §2).
+    pub(super) fn leg_says_why(&mut self, leg: LegId, reason: &str) {
+        if leg == CALLER || Some(leg) == self.callee {
+            self.reason = Some(reason.to_owned());
+        }
     }
 
     pub(super) fn caller_cancelled(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {

@@ -20,6 +20,7 @@
 mod answer;
 mod clear;
 mod hunt;
+mod info;
 mod media;
 mod reoffer;
 #[cfg(test)]
@@ -191,6 +192,8 @@ pub struct Call {
     /// Whose re-INVITE is being carried across.
     reoffer: Option<reoffer::Reoffer>,
     answered_at: Option<UnixMillis>,
+    /// Why the side that ends the call does so (RFC 3326).
+    reason: Option<String>,
     /// How the call ends, once that is decided.
     verdict: Option<Ended>,
 }
@@ -210,6 +213,7 @@ impl Call {
             refusal: None,
             reoffer: None,
             answered_at: None,
+            reason: None,
             verdict: None,
         }
     }
@@ -256,6 +260,11 @@ impl Call {
             LegEvent::Reoffer { sdp } => self.leg_reoffers(leg, sdp, out),
             LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
+            LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
+            LegEvent::AskedAnswered { id, status, body } => {
+                self.leg_responds(leg, *id, *status, body.as_ref(), out);
+            }
+            LegEvent::Reason(reason) => self.leg_says_why(leg, reason),
             LegEvent::Ended { by } => self.leg_ended(leg, *by, now, out),
         }
     }

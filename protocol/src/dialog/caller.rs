@@ -80,28 +80,12 @@ impl Calling {
 impl Dialog {
     /// A dialog that begins with our INVITE, which is pushed to `out`.
     pub fn calling(spec: InviteSpec, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
-        let mut dialog = Dialog {
-            local,
-            routing: spec.routing,
-            flow: spec.flow,
-            call_id: spec.call_id.clone(),
-            local_tag: spec.local_tag.clone(),
-            local_party: format!("{};tag={}", spec.from, spec.local_tag),
-            remote_party: spec.to.clone(),
-            remote_tag: None,
-            remote_target: spec.request_uri.clone(),
-            route_set: spec.route.clone(),
-            local_cseq: 0,
-            remote_cseq: None,
-            invited: false,
-            sent: 0,
-            unacknowledged: None,
-            reoffered: None,
-            reoffering: None,
-            hanging_up: None,
-            probe_at: None,
-            phase: Phase::Ended,
-        };
+        let local_party = format!("{};tag={}", spec.from, spec.local_tag);
+        let mut dialog =
+            Dialog::new(local, spec.routing, spec.flow, &spec.call_id, &spec.local_tag, local_party);
+        dialog.remote_party.clone_from(&spec.to);
+        dialog.remote_target.clone_from(&spec.request_uri);
+        dialog.route_set.clone_from(&spec.route);
         dialog.invite(spec, None, out);
         dialog
     }
@@ -170,6 +154,9 @@ impl Dialog {
                     self.send_cancel(now, out);
                 } else if status > 100 {
                     let sdp = sdp_of(response);
+                    if let Some(sdp) = &sdp {
+                        self.forks.note_early(response.to_tag(), sdp);
+                    }
                     out.push(Output::Up(LegEvent::Progress { status, sdp }));
                 }
             }
@@ -188,14 +175,10 @@ impl Dialog {
 
     fn answered(&mut self, response: &Message, _now: Now, out: &mut Vec<Output>) {
         let given_up = matches!(&self.phase, Phase::Calling(calling) if calling.cancel.is_some());
-        self.remote_tag = response.to_tag().map(str::to_owned);
-        self.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
-        self.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
-        self.route_set.reverse();
-        self.refresh_target(response);
-        self.phase = Phase::Confirmed;
+        let early = self.forks.settle(response.to_tag());
+        self.become_dialog_of(response);
         self.acknowledge(response.cseq(), out);
-        match sdp_of(response) {
+        match sdp_of(response).or(early) {
             // The 200 crossed our CANCEL (§9.1): what was answered is ended.
             _ if given_up => self.bye(None, out),
             Some(sdp) => out.push(Output::Up(LegEvent::Answered { sdp })),
@@ -306,20 +289,6 @@ impl Dialog {
                 self.end_other_branch(response, out);
             }
         }
-    }
-
-    /// §13.2.2.4: a 2xx of another branch makes a dialog of its own; one answer is kept, this one is acknowledged and ended.
-    fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
-        let mut other = self.clone();
-        other.remote_tag = response.to_tag().map(str::to_owned);
-        other.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
-        other.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
-        other.route_set.reverse();
-        other.refresh_target(response);
-        other.phase = Phase::Confirmed;
-        other.sent += 1000 + self.sent;
-        other.acknowledge(response.cseq(), out);
-        other.bye(Some("SIP;cause=200;text=\"answered elsewhere\""), out);
     }
 }
 

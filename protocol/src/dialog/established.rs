@@ -5,12 +5,12 @@ use bytes::Bytes;
 use super::callee::ALLOW;
 use super::caller::sdp_of;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
-use crate::message::{Builder, Header, Message, Method};
+use crate::message::{Builder, Header, Message, Method, reason_of};
 use crate::time::Now;
 
 impl Dialog {
     /// A request of the peer within the dialog.
-    pub(super) fn request(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn request(&mut self, pending: Pending, out: &mut Vec<Output>) {
         let request = &pending.request;
         if request.from_tag() != self.remote_tag.as_deref() || request.call_id() != self.call_id {
             out.push(self.respond(&pending, 481, None, &[]));
@@ -29,20 +29,19 @@ impl Dialog {
         self.remote_cseq = Some(request.cseq());
         match request.method() {
             Method::Invite => self.peer_reoffers(pending, out),
-            Method::Bye => self.peer_hangs_up(&pending, now, out),
+            Method::Bye => self.peer_hangs_up(&pending, out),
             Method::Options => {
                 out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")]))
             }
             Method::Refer => out.push(self.respond(&pending, 603, None, &[])),
             Method::Subscribe | Method::Notify => out.push(self.respond(&pending, 489, None, &[])),
             Method::Ack | Method::Cancel => {}
-            Method::Register
-            | Method::Info
-            | Method::Update
-            | Method::Prack
-            | Method::Message
-            | Method::Publish
-            | Method::Other => out.push(self.respond(&pending, 405, None, &[(Header::Allow, ALLOW)])),
+            Method::Info | Method::Message => self.peer_asks(pending, out),
+            // §21.5.2: a method that nobody here knows, as against one that is not for a dialog.
+            Method::Other => out.push(self.respond(&pending, 501, None, &[(Header::Allow, ALLOW)])),
+            Method::Register | Method::Update | Method::Prack | Method::Publish => {
+                out.push(self.respond(&pending, 405, None, &[(Header::Allow, ALLOW)]))
+            }
         }
     }
 
@@ -73,18 +72,20 @@ impl Dialog {
         }
     }
 
-    fn peer_hangs_up(&mut self, bye: &Pending, now: Now, out: &mut Vec<Output>) {
+    fn peer_hangs_up(&mut self, bye: &Pending, out: &mut Vec<Output>) {
+        let reason = reason_of(&bye.request);
         match &self.phase {
             // §15.1.2 with §15: a caller may end an early dialog by BYE.
             Phase::Incoming(_) | Phase::AnswerHeld(..) => {
                 out.push(self.respond(bye, 200, None, &[]));
-                self.cancelled(now, out);
+                self.cancelled(reason.as_deref(), out);
             }
             Phase::Confirmed => {
                 if let Some(pending) = self.reoffered.take() {
                     out.push(self.respond(&pending, 487, None, &[]));
                 }
                 out.push(self.respond(bye, 200, None, &[]));
+                out.extend(reason.map(|reason| Output::Up(LegEvent::Reason(reason))));
                 self.finish(EndedBy::Peer, out);
             }
             // BYE crossed BYE: the peer has ended it too, whether or not he answers ours.

@@ -10,6 +10,8 @@
 mod callee;
 mod caller;
 mod established;
+mod fork;
+mod info;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,8 @@ use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
 pub use caller::{Credentials, InviteSpec};
+pub use fork::end_stray_answer;
+pub use info::Body;
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;
@@ -91,7 +95,10 @@ pub enum Input {
         why: NoAnswer,
     },
     /// A CANCEL matched the INVITE that began this dialog.
-    Cancelled,
+    Cancelled {
+        /// Its Reason (RFC 3326).
+        reason: Option<String>,
+    },
     /// The call wants something.
     Command(Command),
     /// [`Dialog::deadline`] has passed.
@@ -129,6 +136,24 @@ pub enum Command {
     RefuseReoffer {
         /// The status to answer.
         status: u16,
+    },
+    /// Ask the peer what the other leg's peer asks: INFO or MESSAGE.
+    Ask {
+        /// Names the request to whom [`LegEvent::AskedAnswered`] goes.
+        id: u32,
+        /// INFO or MESSAGE.
+        method: Method,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The other leg's answer to [`LegEvent::Asked`].
+    AnswerAsked {
+        /// Which one.
+        id: u32,
+        /// 200 to 699.
+        status: u16,
+        /// Its body.
+        body: Option<Body>,
     },
     /// End the leg by whatever its phase has: a final response, a CANCEL, or a BYE.
     End {
@@ -184,6 +209,26 @@ pub enum LegEvent {
         /// Its status.
         status: u16,
     },
+    /// The peer sends a request that is the other leg's to answer.
+    Asked {
+        /// Names it.
+        id: u32,
+        /// INFO or MESSAGE.
+        method: Method,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The peer's answer to [`Command::Ask`].
+    AskedAnswered {
+        /// Which one.
+        id: u32,
+        /// 200 to 699; 408 for silence.
+        status: u16,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// Why the peer is about to end the leg (RFC 3326): [`LegEvent::Cancelled`] or [`LegEvent::Ended`] follows.
+    Reason(String),
     /// The dialog is over.
     Ended {
         /// Who ended it and how.
@@ -315,9 +360,48 @@ pub struct Dialog {
     hanging_up: Option<Option<String>>,
     /// When a restored dialog asks its peer whether he still knows it.
     probe_at: Option<Instant>,
+    /// The branches of our INVITE.
+    forks: fork::Forks,
+    /// Requests that are the other leg's to answer.
+    carried: info::Carried,
 }
 
 impl Dialog {
+    /// A dialog that has not begun.
+    fn new(
+        local: Arc<LocalSide>,
+        routing: Routing,
+        flow: Flow,
+        call_id: &str,
+        local_tag: &str,
+        local_party: String,
+    ) -> Dialog {
+        Dialog {
+            phase: Phase::Ended,
+            local,
+            routing,
+            flow,
+            call_id: call_id.to_owned(),
+            local_tag: local_tag.to_owned(),
+            local_party,
+            remote_party: String::new(),
+            remote_tag: None,
+            remote_target: String::new(),
+            route_set: Vec::new(),
+            local_cseq: 0,
+            remote_cseq: None,
+            invited: false,
+            sent: 0,
+            unacknowledged: None,
+            reoffered: None,
+            reoffering: None,
+            hanging_up: None,
+            probe_at: None,
+            forks: fork::Forks::default(),
+            carried: info::Carried::default(),
+        }
+    }
+
     /// The tag that names this dialog on our side.
     pub fn local_tag(&self) -> &str {
         &self.local_tag
@@ -355,13 +439,13 @@ impl Dialog {
             Input::Request { transaction, request, source } => match transaction {
                 Some(id) => {
                     let pending = Pending { transaction: *id, request: request.clone(), source: *source };
-                    self.request(pending, now, out);
+                    self.request(pending, out);
                 }
                 None => self.ack(request, out),
             },
             Input::Response(response) => self.response(response, now, out),
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
-            Input::Cancelled => self.cancelled(now, out),
+            Input::Cancelled { reason } => self.cancelled(reason.as_deref(), out),
             Input::Command(command) => self.command(command, now, out),
             Input::Timeout => self.timeout(now, out),
         }
@@ -375,6 +459,8 @@ impl Dialog {
             Command::Reoffer { sdp } => self.reoffer(sdp, out),
             Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
             Command::RefuseReoffer { status } => self.refuse_reoffer(*status, out),
+            Command::Ask { id, method, body } => self.ask(*id, *method, body.as_ref(), out),
+            Command::AnswerAsked { id, status, body } => self.answer_asked(*id, *status, body.as_ref(), out),
             Command::End { status, reason } => self.end(*status, reason.as_deref(), now, out),
         }
     }
@@ -389,6 +475,7 @@ impl Dialog {
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
             Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
             Method::Options if self.is_established() && matches!(response.status(), 408 | 481) => {
                 self.finish(EndedBy::Lost, out);
@@ -417,6 +504,7 @@ impl Dialog {
                 self.lose("SIP;cause=408;text=\"OPTIONS unanswered\"", out);
             }
             Method::Bye => self.bye_answered(cseq, out),
+            Method::Info | Method::Message => self.asked_unanswered(cseq, out),
             _ => {}
         }
     }
@@ -432,6 +520,7 @@ impl Dialog {
             self.phase = Phase::Ended;
             self.unacknowledged = None;
             self.reoffered = None;
+            self.drop_asked(out);
             out.push(Output::Up(LegEvent::Ended { by }));
             out.push(Output::Finished);
         }
@@ -488,6 +577,7 @@ impl Dialog {
         stored.phase = Phase::Confirmed;
         stored.reoffered = None;
         stored.reoffering = None;
+        stored.carried = info::Carried::default();
         stored.local_cseq += RESTORED_CSEQ_GAP;
         stored.sent += RESTORED_CSEQ_GAP;
         // Not all at once: a restart finds many dialogs.
