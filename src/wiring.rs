@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tandem_actors::config::{self, EngineConfig};
 use tandem_protocol::dial_plan::{self, DialPlan, DialPlanError, DialPlanSpec, SearchSpace};
-use tandem_protocol::dialog::Credentials;
+use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -101,6 +101,27 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
         address,
         external,
         timers: Timers::new(listen.t1(), listen.t2()),
+        session: session(listen),
+    }
+}
+
+fn session(listen: &settings::Listen) -> SessionPolicy {
+    let (interval, min_se) = listen.session();
+    SessionPolicy { interval, min_se }
+}
+
+fn redirect(redirect: settings::Redirect) -> config::Redirect {
+    match redirect {
+        settings::Redirect::Follow => config::Redirect::Follow,
+        settings::Redirect::Pass => config::Redirect::Pass,
+    }
+}
+
+fn source(source: &settings::Source) -> config::Source {
+    config::Source {
+        network: source.network.network(),
+        prefix: source.network.prefix_len(),
+        port: source.port,
     }
 }
 
@@ -157,6 +178,7 @@ fn station(station: &Station) -> config::Station {
         calling_search_space: station.calling_search_space.clone(),
         media: path(station.media),
         record: station.record,
+        redirect: redirect(station.redirect),
         ring_timeout: station.ring_timeout(),
         max_contacts: station.max_contacts as usize,
         max_calls: station.max_calls,
@@ -191,15 +213,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         name: Arc::from(trunk.name.as_str()),
         listener: place_of(settings, trunk),
         proxies: trunk.proxies.iter().filter_map(address_of).collect(),
-        accept_from: trunk
-            .accept_from
-            .iter()
-            .map(|source| config::Source {
-                network: source.network.network(),
-                prefix: source.network.prefix_len(),
-                port: source.port,
-            })
-            .collect(),
+        accept_from: trunk.accept_from.iter().map(source).collect(),
         calling_search_space: trunk.calling_search_space.clone(),
         selection: match trunk.selection {
             settings::Selection::Priority => Selection::Priority,
@@ -211,6 +225,9 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         max_calls: trunk.max_calls,
         media: path(trunk.media),
         record: trunk.record,
+        trusted: trunk.trusted,
+        redirect: redirect(trunk.redirect),
+        redirect_to: trunk.redirect_to.iter().map(source).collect(),
         credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
     }
 }

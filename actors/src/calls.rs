@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
 use tandem_protocol::dial_plan;
-use tandem_protocol::dialog::{Credentials, LocalSide, Routing};
+use tandem_protocol::dialog::{LocalSide, Routing};
 use tandem_protocol::digest::{
     Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
 };
 use tandem_protocol::flow::Flow;
+use tandem_protocol::identity::{ANONYMOUS, Identity};
 use tandem_protocol::message::{Header, Message, Uri, escape_user};
 use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
 use tandem_protocol::sdp::negotiate::LocalMedia;
@@ -18,7 +19,7 @@ use tandem_protocol::time::{Instant, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
-use crate::config::{EngineConfig, MediaPath, ServiceKind};
+use crate::config::{EngineConfig, MediaPath, Redirect, ServiceKind};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
@@ -96,6 +97,7 @@ pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide>
         via: format!("SIP/2.0/UDP {external}"),
         contact: format!("<sip:{external}>"),
         timers,
+        session: config.listeners.get(usize::from(listener)).map(|l| l.session).unwrap_or_default(),
     })
 }
 
@@ -191,18 +193,80 @@ pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller
     }
 }
 
+/// Who is called.
+#[derive(Clone, Default)]
+pub(crate) enum Callee {
+    /// Nobody who could say anything.
+    #[default]
+    Nobody,
+    /// A station.
+    Station(Arc<StationEntry>),
+    /// A trunk.
+    Trunk(Arc<TrunkEntry>),
+}
+
+impl Callee {
+    /// What a redirection by it does.
+    pub(crate) fn redirect(&self) -> Redirect {
+        match self {
+            Callee::Nobody => Redirect::Follow,
+            Callee::Station(station) => station.config.redirect,
+            Callee::Trunk(trunk) => trunk.config.redirect,
+        }
+    }
+
+    /// Whose numbers it may dial.
+    pub(crate) fn calling_search_space(&self) -> Option<&str> {
+        match self {
+            Callee::Nobody => None,
+            Callee::Station(station) => station.config.calling_search_space.as_deref(),
+            Callee::Trunk(trunk) => trunk.config.calling_search_space.as_deref(),
+        }
+    }
+
+    /// The trunk it is.
+    pub(crate) fn trunk(&self) -> Option<&Arc<TrunkEntry>> {
+        match self {
+            Callee::Trunk(trunk) => Some(trunk),
+            Callee::Nobody | Callee::Station(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Callee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Callee::Nobody => f.write_str("nobody"),
+            Callee::Station(station) => write!(f, "station:{}", station.config.name),
+            Callee::Trunk(trunk) => write!(f, "trunk:{}", trunk.config.name),
+        }
+    }
+}
+
+/// Who calls, as the callee is told.
+#[derive(Clone, Default)]
+pub(crate) struct Party {
+    /// The display name, escaped as it came.
+    display: Option<String>,
+    number: String,
+    identity: Identity,
+    /// The caller's Max-Forwards, less one.
+    max_forwards: u8,
+}
+
 /// Where a dialled number leads, before media is decided.
-struct Route {
-    destination: Destination,
-    trunk: Option<Arc<TrunkEntry>>,
-    service: Option<ServiceKind>,
+pub(crate) struct Route {
+    pub(crate) destination: Destination,
+    pub(crate) trunk: Option<Arc<TrunkEntry>>,
+    station: Option<Arc<StationEntry>>,
+    pub(crate) service: Option<ServiceKind>,
     /// False if either end wants its media through us.
     bypass: bool,
     record: bool,
     /// Where the callee's signalling comes from.
     signalling: Option<IpAddr>,
-    permit: Option<Permit>,
-    why: String,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) why: String,
     number: String,
 }
 
@@ -211,6 +275,7 @@ impl Route {
         Route {
             destination: Destination::Refused { status, cause },
             trunk: None,
+            station: None,
             service: None,
             bypass: true,
             record: false,
@@ -220,9 +285,20 @@ impl Route {
             number: String::new(),
         }
     }
+
+    /// To an address outside the settings' trunks and stations.
+    pub(crate) fn elsewhere(destination: Destination, host: IpAddr, number: &str, why: String) -> Route {
+        Route {
+            destination,
+            signalling: Some(host),
+            number: number.to_owned(),
+            ..Route::refused(404, Cause::NotFound, why)
+        }
+    }
 }
 
-fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
+/// Where a number leads for one who may dial what `css` holds.
+pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
     let plan = &env.config().dial_plan;
     let Some(found) = plan.lookup(css, dialled) else {
         let space = css.unwrap_or("internal");
@@ -268,6 +344,7 @@ fn to_station(env: &Env, name: &str, number: &str, why: String) -> Route {
         signalling: contacts.first().map(|c| c.flow.remote.ip()),
         destination: Destination::Station { contacts, ring_timeout: station.config.ring_timeout },
         trunk: None,
+        station: Some(station.clone()),
         service: None,
         bypass: station.config.media == MediaPath::Bypass,
         record: station.config.record,
@@ -303,6 +380,7 @@ fn to_trunk(env: &Env, name: &str, number: &str, why: String) -> Route {
             listener: trunk.config.listener,
             user: escape_user(number).into_owned(),
         },
+        station: None,
         service: None,
         bypass: trunk.config.media == MediaPath::Bypass,
         record: trunk.config.record,
@@ -320,6 +398,7 @@ fn to_service(env: &Env, name: &str, why: String) -> Route {
     Route {
         destination: Destination::Service,
         trunk: None,
+        station: None,
         service: Some(service.kind),
         bypass: false,
         record: false,
@@ -340,6 +419,10 @@ pub(crate) fn admit(
 ) -> Result<Admitted, Refused> {
     if env.directory().draining() {
         return Err(Refused::new(503, Refusal::Draining));
+    }
+    if let Some(min_se) = local_side(env.config(), flow.listener).session.refuses(invite) {
+        // RFC 4028 §9.
+        return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
     let mut permits = Vec::new();
     let (css, bypass, record, routing) = match caller {
@@ -370,7 +453,7 @@ pub(crate) fn admit(
             return Err(warning.into_iter().fold(refused, |r, w| r.with(Header::Warning, w)));
         }
     };
-    let outbound = outbound(env, invite, caller, &route, flow);
+    let outbound = outbound(env, party(env, invite, caller), &route, flow.listener);
     let info = info(env, caller, invite, dialled, &route);
     let machine = Call::new(route.destination, plan, sdp);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
@@ -431,32 +514,60 @@ fn caller_number(invite: &Message) -> String {
     user.unwrap_or_else(|| "anonymous".to_owned())
 }
 
-/// From, To and timers of the INVITEs this call sends.
-fn outbound(env: &Env, invite: &Message, caller: &Caller, route: &Route, flow: Flow) -> Outbound {
-    let config = env.config();
-    let listener = route.trunk.as_ref().map_or(flow.listener, |t| t.config.listener);
-    let host =
-        config.listeners.get(usize::from(listener)).map_or_else(String::new, |l| l.external.to_string());
-    let (display, number) = match caller {
-        Caller::Station(station) => (invite.from().display, station.config.extension.clone()),
-        Caller::Trunk(_) => (invite.from().display, caller_number(invite)),
+/// Who calls: a station is what the settings say, whatever it says of itself; a trunk's caller is believed if the trunk is.
+fn party(env: &Env, invite: &Message, caller: &Caller) -> Party {
+    let display = invite.from().display.map(str::to_owned);
+    let (number, identity) = match caller {
+        Caller::Station(station) => {
+            let number = station.config.extension.clone();
+            let domain = env.config().domains.first().map_or(&*env.config().node, String::as_str);
+            let name = display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
+            let asserted = format!("{name}<sip:{}@{domain}>", escape_user(&number));
+            (number, Identity::of_station(invite, asserted))
+        }
+        Caller::Trunk(trunk) if trunk.config.trusted => (caller_number(invite), Identity::of_trusted(invite)),
+        Caller::Trunk(_) => (caller_number(invite), Identity::of_stranger(invite)),
     };
-    let display = display.map(|d| format!("\"{d}\" ")).unwrap_or_default();
+    let max_forwards = invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1);
+    Party { display, number, identity, max_forwards }
+}
+
+/// From, To and timers of the INVITEs this call sends, of a caller who came to `listener`.
+pub(crate) fn outbound(env: &Env, party: Party, route: &Route, listener: u16) -> Outbound {
+    let config = env.config();
+    let leaves_by = route.trunk.as_ref().map_or(listener, |t| t.config.listener);
+    let at = config.listeners.get(usize::from(leaves_by));
+    let host = at.map_or_else(String::new, |l| l.external.to_string());
     let domain = config.domains.first().cloned().unwrap_or_else(|| host.clone());
     let (from_host, to_host) = match &route.trunk {
         Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
         None => (domain.clone(), domain),
     };
-    let timers = route.trunk.as_ref().map_or_else(
-        || config.listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers),
-        |t| t.config.timers,
-    );
-    let credentials: Option<Credentials> = route.trunk.as_ref().and_then(|t| t.config.credentials.clone());
+    let timers = route
+        .trunk
+        .as_ref()
+        .map_or_else(|| at.map_or_else(Timers::default, |l| l.timers), |t| t.config.timers);
+    // Stations are outside the trust domain: what From says is all they learn.
+    let trusted = route.trunk.as_ref().is_some_and(|t| t.config.trusted);
+    let presented = party.identity.towards(trusted);
+    let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
+    let from = match presented.anonymous {
+        true => ANONYMOUS.to_owned(),
+        false => format!("{display}<sip:{}@{from_host}>", escape_user(&party.number)),
+    };
     Outbound {
-        from: format!("{display}<sip:{}@{from_host}>", escape_user(&number)),
+        from,
         to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
-        max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
+        max_forwards: party.max_forwards,
         timers,
-        credentials,
+        credentials: route.trunk.as_ref().and_then(|t| t.config.credentials.clone()),
+        headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
+        party,
+        callee: match (&route.station, &route.trunk) {
+            (Some(station), _) => Callee::Station(station.clone()),
+            (None, Some(trunk)) => Callee::Trunk(trunk.clone()),
+            (None, None) => Callee::Nobody,
+        },
+        listener,
     }
 }

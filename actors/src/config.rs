@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_protocol::dial_plan::DialPlan;
+use tandem_protocol::dialog::SessionPolicy;
 use tandem_protocol::digest::Secret;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -29,6 +30,18 @@ pub struct Listener {
     pub external: SocketAddr,
     /// T1 and T2 of its transactions.
     pub timers: Timers,
+    /// Session timers of its dialogs (RFC 4028).
+    pub session: SessionPolicy,
+}
+
+/// What a redirection does to a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirect {
+    /// The call goes on to its contacts.
+    #[default]
+    Follow,
+    /// The caller gets it.
+    Pass,
 }
 
 /// One station.
@@ -46,6 +59,8 @@ pub struct Station {
     pub media: MediaPath,
     /// Whether its calls are recorded.
     pub record: bool,
+    /// What a redirection by it does.
+    pub redirect: Redirect,
     /// How long it rings.
     pub ring_timeout: Duration,
     /// How many bindings it may have; the oldest goes.
@@ -79,6 +94,12 @@ pub struct Trunk {
     pub media: MediaPath,
     /// Whether its calls are recorded.
     pub record: bool,
+    /// Whether it belongs to the trust domain of RFC 3325.
+    pub trusted: bool,
+    /// What a redirection by it does.
+    pub redirect: Redirect,
+    /// Addresses besides ours that a redirection by it may lead to.
+    pub redirect_to: Vec<Source>,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
 }

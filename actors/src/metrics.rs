@@ -28,10 +28,12 @@ pub enum Refusal {
     Draining,
     /// The media workers have not said yet what ports they have; it is not answered and comes again.
     Starting,
+    /// Its session interval is too small (RFC 4028).
+    SessionInterval,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 10] = [
+    const ALL: [Refusal; 11] = [
         Refusal::Malformed,
         Refusal::Unauthorized,
         Refusal::NotFound,
@@ -42,6 +44,7 @@ impl Refusal {
         Refusal::Loop,
         Refusal::Draining,
         Refusal::Starting,
+        Refusal::SessionInterval,
     ];
 
     /// The label's value.
@@ -57,6 +60,7 @@ impl Refusal {
             Refusal::Loop => "loop",
             Refusal::Draining => "draining",
             Refusal::Starting => "starting",
+            Refusal::SessionInterval => "session_interval",
         }
     }
 }

@@ -29,8 +29,8 @@ pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use types::{
     CallingSearchSpace, Credential, DialPlan, Http, INTERNAL_PARTITION, Listen, Location, Media, MediaPath,
-    MediaPool, MediaTiming, Node, Partition, Pattern, Registration, RegistrationGroup, RouteGroup, RouteList,
-    Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers, User,
+    MediaPool, MediaTiming, Node, Partition, Pattern, Redirect, Registration, RegistrationGroup, RouteGroup,
+    RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers, User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, HostPort, InvalidValue, Ip, PortRange, Secret, Source, Target,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, Service, ServiceKind, Station,
-    Trunk,
+    EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, Service, ServiceKind,
+    Station, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -21,7 +21,7 @@ use tandem_actors::station::read_bindings;
 use tandem_actors::store::Bucket;
 use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
-use tandem_protocol::dialog::Credentials;
+use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Secret};
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
@@ -75,6 +75,7 @@ fn stations() -> Vec<Station> {
             calling_search_space: None,
             media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
             record: index % 8 == 0,
+            redirect: Redirect::default(),
             ring_timeout: Duration::from_secs(20),
             max_contacts: 3,
             max_calls: if index == 5 { 2 } else { 0 },
@@ -100,6 +101,9 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         max_calls: 0,
         media,
         record: false,
+        trusted: false,
+        redirect: Redirect::default(),
+        redirect_to: Vec::new(),
         credentials: None,
     }
 }
@@ -128,6 +132,7 @@ fn config(world: &World) -> EngineConfig {
             address: LISTENER,
             external: LISTENER,
             timers: Timers::default(),
+            session: SessionPolicy::default(),
         }],
         stations: stations(),
         trunks: vec![

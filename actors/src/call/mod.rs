@@ -2,6 +2,7 @@
 
 mod media;
 mod record;
+mod redirect;
 mod report;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, L
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Info};
+use crate::calls::{CallKey, Callee, Info, Party};
 use crate::dialog::{DialogActor, FromLeg, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -75,6 +76,14 @@ pub(crate) struct Outbound {
     pub(crate) timers: Timers,
     /// Answers a challenge.
     pub(crate) credentials: Option<Credentials>,
+    /// Who the caller is said to be (RFC 3325).
+    pub(crate) headers: Vec<(String, String)>,
+    /// Who calls, for INVITEs to others than these.
+    pub(crate) party: Party,
+    /// Who is called.
+    pub(crate) callee: Callee,
+    /// The listener the caller's INVITE came to.
+    pub(crate) listener: u16,
 }
 
 /// What the caller's leg begins with.
@@ -109,6 +118,7 @@ pub struct CallActor {
     legs: Vec<Leg>,
     media: Media,
     permits: Vec<Permit>,
+    diversion: redirect::Diversion,
     /// Events that wait for the next batch.
     events: Vec<Event>,
     scratch: Vec<Output>,
@@ -138,6 +148,7 @@ impl CallActor {
             legs: Vec::new(),
             media: setup.media,
             permits: setup.permits,
+            diversion: redirect::Diversion::default(),
             events: Vec::new(),
             scratch: Vec::new(),
             timer: None,
@@ -204,6 +215,9 @@ impl CallActor {
             Output::Refresh => self.refresh(now),
             Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
             Output::Answered { protected } => self.answered(protected, now),
+            Output::Redirected { status, contacts, fresh, exhausted } => {
+                self.redirected((status, fresh, exhausted), contacts, now, ctx);
+            }
             Output::AttemptFailed(attempt) => self.attempt_failed(&attempt, now),
             Output::Over(ended) => self.over(ended, now, ctx),
         }
@@ -222,7 +236,7 @@ impl CallActor {
             route: target.route,
             sdp,
             max_forwards: self.outbound.max_forwards,
-            headers: Vec::new(),
+            headers: self.outbound.headers.clone(),
             timers: self.outbound.timers,
             credentials: self.outbound.credentials.clone(),
         };

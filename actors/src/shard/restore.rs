@@ -7,6 +7,7 @@ use tandem_protocol::transaction::Timers;
 
 use super::Shard;
 use crate::call::{CallActor, CallRecord, Caller, Media, Outbound, Setup};
+use crate::calls::{Callee, Party};
 use crate::cdr::Cdr;
 use crate::env::{Shared, Told};
 use crate::events::{Event, EventKind};
@@ -103,6 +104,10 @@ impl Shard {
             max_forwards: 70,
             timers: Timers::default(),
             credentials: None,
+            headers: Vec::new(),
+            party: Party::default(),
+            callee: Callee::default(),
+            listener: 0,
         };
         // It counts against the limits it counted against before.
         let permits = record.counted.iter().filter_map(|c| c.permit(self.env.directory())).collect();

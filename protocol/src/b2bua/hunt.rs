@@ -17,6 +17,11 @@ impl Call {
         if let Some((view, side)) = self.sdp.caller_view(&self.media) {
             out.push(Output::Media { side, view, held: false });
         }
+        self.hunt(now, out);
+    }
+
+    /// Goes where the destination says.
+    pub(super) fn hunt(&mut self, now: Now, out: &mut Vec<Output>) {
         match self.destination.clone() {
             Destination::Refused { status, cause } => self.clear(cause, Side::Engine, status, now, out),
             Destination::Service => self.answer_as_service(now, out),
@@ -129,7 +134,10 @@ impl Call {
         }
     }
 
-    fn fail(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn fail(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
+        if self.take_detour(status, out) {
+            return;
+        }
         let cause = match status {
             486 | 600 => Cause::Busy,
             408 | 480 => Cause::NoAnswer,

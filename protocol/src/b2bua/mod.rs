@@ -22,6 +22,7 @@ mod clear;
 mod hunt;
 mod info;
 mod media;
+mod redirect;
 mod reoffer;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use crate::time::{Instant, Now, UnixMillis};
 
 pub use clear::{Cause, Ended, Side};
 pub use media::{MediaPlan, Sdp};
+pub use redirect::Reroute;
 
 /// An answer waits this long for its checkpoint, and no longer: a slow disk never costs a call.
 pub const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
@@ -108,6 +110,13 @@ pub enum Input {
     LegGone(LegId),
     /// The checkpoint of the answer is committed, or could not be.
     Committed(bool),
+    /// The answer to [`Output::Redirected`].
+    Rerouted {
+        /// The status that was asked about.
+        status: u16,
+        /// Where the call goes.
+        reroute: Reroute,
+    },
     /// A side has sent no RTP for too long.
     Silent(Side),
     /// An operator ends the call.
@@ -150,6 +159,17 @@ pub enum Output {
         /// False if the answer left before its checkpoint was committed.
         protected: bool,
     },
+    /// The hunt has failed, but a redirection names further contacts: [`Input::Rerouted`] says where they lead.
+    Redirected {
+        /// How it has failed: a 3xx, or what became of an earlier contact.
+        status: u16,
+        /// The contacts' URIs, the best first.
+        contacts: Vec<String>,
+        /// True if the contacts are the present callee's, false if they are left over from an earlier redirection.
+        fresh: bool,
+        /// True if the call has been redirected often enough: it may only be passed to the caller.
+        exhausted: bool,
+    },
     /// A proxy was tried without success.
     AttemptFailed(Attempt),
     /// The call is over; every leg has ended.
@@ -189,6 +209,10 @@ pub struct Call {
     deadline: Option<Instant>,
     /// The best refusal so far, while others still ring.
     refusal: Option<u16>,
+    /// Where redirections have led it.
+    detours: redirect::Detours,
+    /// A 3xx has come whose contacts are not tried yet.
+    redirected: bool,
     /// Whose re-INVITE is being carried across.
     reoffer: Option<reoffer::Reoffer>,
     answered_at: Option<UnixMillis>,
@@ -211,6 +235,8 @@ impl Call {
             rang: false,
             deadline: None,
             refusal: None,
+            detours: redirect::Detours::default(),
+            redirected: false,
             reoffer: None,
             answered_at: None,
             reason: None,
@@ -238,6 +264,7 @@ impl Call {
                 }
             }
             Input::Committed(committed) => self.committed(*committed, now, out),
+            Input::Rerouted { status, reroute } => self.rerouted(*status, reroute, now, out),
             Input::Silent(_) => {
                 if self.phase == Phase::Up {
                     self.clear(Cause::RtpTimeout, Side::Engine, 500, now, out);
@@ -264,6 +291,7 @@ impl Call {
             LegEvent::AskedAnswered { id, status, body } => {
                 self.leg_responds(leg, *id, *status, body.as_ref(), out);
             }
+            LegEvent::Redirected { contacts } => self.leg_redirects(leg, contacts),
             LegEvent::Reason(reason) => self.leg_says_why(leg, reason),
             LegEvent::Ended { by } => self.leg_ended(leg, *by, now, out),
         }

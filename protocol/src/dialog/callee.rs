@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::caller::sdp_of;
 use super::{
     Body, Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
     Unacknowledged,
@@ -33,6 +34,7 @@ impl Dialog {
         dialog.remote_cseq = Some(invite.cseq());
         dialog.invited = true;
         dialog.refresh_target(&invite);
+        dialog.note_asked(transaction, &invite);
         dialog.phase = Phase::Incoming(Pending { transaction, request: invite, source });
         dialog
     }
@@ -48,6 +50,11 @@ impl Dialog {
         if status < 300 {
             message.header(Header::Contact, &self.local.contact);
             message.header(Header::Allow, ALLOW);
+        }
+        if (200..300).contains(&status) {
+            for (header, value) in self.timer.answer_headers(pending.transaction) {
+                message.header(header, value);
+            }
         }
         for (header, value) in extra {
             message.header(*header, value);
@@ -83,6 +90,7 @@ impl Dialog {
     pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
         let Phase::Incoming(pending) = &self.phase else { return };
         if let Output::Respond { message, .. } = self.respond(pending, 200, Some(sdp), &[]) {
+            self.in_force.agree(Some(sdp.clone()), sdp_of(&pending.request));
             self.phase = Phase::AnswerHeld(pending.clone(), message);
             out.push(Output::Up(LegEvent::AnswerReady));
         }
@@ -162,6 +170,17 @@ impl Dialog {
             out.extend(reason.map(|reason| Output::Up(LegEvent::Reason(reason.to_owned()))));
             out.push(Output::Up(LegEvent::Cancelled));
             out.push(Output::Finished);
+        }
+    }
+
+    /// Hands the caller a redirection (RFC 3261 §21.3).
+    pub(super) fn redirect_caller(&mut self, status: u16, contacts: &[String], out: &mut Vec<Output>) {
+        if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
+            let contacts: Vec<String> = contacts.iter().map(|contact| format!("<{contact}>")).collect();
+            let extra: Vec<(Header, &str)> =
+                contacts.iter().map(|contact| (Header::Contact, contact.as_str())).collect();
+            out.push(self.respond(pending, status, None, &extra));
+            self.finish(EndedBy::Us, out);
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
 use crate::digest;
 use crate::flow::Flow;
-use crate::message::{Builder, Header, Message, Method};
+use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
@@ -116,6 +116,9 @@ impl Dialog {
         }
         message.header(Header::Contact, &self.local.contact);
         message.header(Header::Allow, super::callee::ALLOW);
+        for (header, value) in self.timer.request_headers() {
+            message.header(header, value);
+        }
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
         }
@@ -166,16 +169,32 @@ impl Dialog {
             {
                 self.authorize(response, out);
             }
+            422 if calling.cancel.is_none() && self.timer.too_brief(response) => {
+                let spec = calling.spec.clone();
+                self.invite(spec, None, out);
+            }
             _ => {
+                if (300..400).contains(&status) && calling.cancel.is_none() {
+                    out.push(Output::Up(LegEvent::Redirected { contacts: contacts_of(response) }));
+                }
                 let reason = response.reason().to_owned();
                 self.invite_failed(status, reason, retry_after(response), None, out);
             }
         }
     }
 
-    fn answered(&mut self, response: &Message, _now: Now, out: &mut Vec<Output>) {
+    fn answered(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let given_up = matches!(&self.phase, Phase::Calling(calling) if calling.cancel.is_some());
+        let told = match &self.phase {
+            Phase::Calling(calling) => Some(calling.spec.sdp.clone()),
+            Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing | Phase::Ended => {
+                None
+            }
+        };
         let early = self.forks.settle(response.to_tag());
+        self.in_force.agree(told, sdp_of(response).or_else(|| early.clone()));
+        self.in_force.note_allow(response);
+        self.timer.accepted(response, now.mono);
         self.become_dialog_of(response);
         self.acknowledge(response.cseq(), out);
         match sdp_of(response).or(early) {
@@ -296,6 +315,17 @@ impl Dialog {
 pub(super) fn sdp_of(message: &Message) -> Option<Bytes> {
     let body = message.body();
     (!body.is_empty()).then(|| message.raw().slice_ref(body))
+}
+
+/// The contacts of a redirection, those of the highest q first (RFC 3261 §20.10); without one it counts as 1.
+fn contacts_of(response: &Message) -> Vec<String> {
+    let Ok(Contacts::List(contacts)) = response.contacts() else { return Vec::new() };
+    let quality =
+        |contact: &NameAddr<'_>| contact.param("q").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+    let mut contacts: Vec<(f32, &str)> =
+        contacts.iter().map(|contact| (quality(contact), contact.uri)).collect();
+    contacts.sort_by(|a, b| b.0.total_cmp(&a.0));
+    contacts.into_iter().map(|(_, uri)| uri.to_owned()).collect()
 }
 
 fn retry_after(response: &Message) -> Option<u32> {

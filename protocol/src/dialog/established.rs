@@ -10,7 +10,7 @@ use crate::time::Now;
 
 impl Dialog {
     /// A request of the peer within the dialog.
-    pub(super) fn request(&mut self, pending: Pending, out: &mut Vec<Output>) {
+    pub(super) fn request(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
         let request = &pending.request;
         if request.from_tag() != self.remote_tag.as_deref() || request.call_id() != self.call_id {
             out.push(self.respond(&pending, 481, None, &[]));
@@ -27,8 +27,12 @@ impl Dialog {
             return;
         }
         self.remote_cseq = Some(request.cseq());
+        if self.refuses_interval(&pending, out) {
+            return;
+        }
+        let request = &pending.request;
         match request.method() {
-            Method::Invite => self.peer_reoffers(pending, out),
+            Method::Invite => self.peer_reoffers(pending, now, out),
             Method::Bye => self.peer_hangs_up(&pending, out),
             Method::Options => {
                 out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")]))
@@ -45,7 +49,7 @@ impl Dialog {
         }
     }
 
-    fn peer_reoffers(&mut self, pending: Pending, out: &mut Vec<Output>) {
+    fn peer_reoffers(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
         if self.hanging_up.is_some() {
             // Whoever sends it has our 200, acknowledged or not: now he can be told.
             out.push(self.respond(&pending, 487, None, &[]));
@@ -60,8 +64,12 @@ impl Dialog {
         } else if let Some(sdp) = sdp_of(&pending.request) {
             self.refresh_target(&pending.request);
             self.flow = pending.source;
+            let unchanged = self.unchanged(&sdp);
             self.reoffered = Some(pending);
-            out.push(Output::Up(LegEvent::Reoffer { sdp }));
+            match unchanged {
+                Some(told) => self.answer_reoffer(&told, now, out),
+                None => out.push(Output::Up(LegEvent::Reoffer { sdp })),
+            }
         } else {
             out.push(self.respond(
                 &pending,
@@ -106,6 +114,7 @@ impl Dialog {
         }
         let cseq = self.in_dialog_request(Method::Invite, Some(sdp), &[], out);
         self.reoffering = Some(cseq);
+        self.in_force.offered = Some(sdp.clone());
     }
 
     pub(super) fn reoffer_response(&mut self, response: &Message, out: &mut Vec<Output>) {
@@ -115,6 +124,8 @@ impl Dialog {
                 self.reoffering = None;
                 self.refresh_target(response);
                 self.acknowledge(response.cseq(), out);
+                let offered = self.in_force.offered.take();
+                self.in_force.agree(offered, sdp_of(response));
                 match sdp_of(response) {
                     Some(sdp) => out.push(Output::Up(LegEvent::ReofferAnswered { sdp })),
                     None => out.push(Output::Up(LegEvent::ReofferRefused { status: 502 })),
@@ -137,6 +148,7 @@ impl Dialog {
         if let Some(pending) = self.reoffered.take()
             && let Output::Respond { message, .. } = self.respond(&pending, 200, Some(sdp), &[])
         {
+            self.in_force.agree(Some(sdp.clone()), sdp_of(&pending.request));
             self.answer_until_acknowledged(&pending, message, now, out);
         }
     }

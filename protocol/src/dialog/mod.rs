@@ -12,7 +12,9 @@ mod caller;
 mod established;
 mod fork;
 mod info;
+mod refresh;
 mod request;
+mod session_timer;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +32,7 @@ use crate::transaction::Timers;
 pub use caller::{Credentials, InviteSpec};
 pub use fork::end_stray_answer;
 pub use info::Body;
+pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;
@@ -51,6 +54,8 @@ pub struct LocalSide {
     pub contact: String,
     /// The listener's T1 and T2.
     pub timers: Timers,
+    /// Session timers (RFC 4028).
+    pub session: SessionPolicy,
 }
 
 /// Where requests within a dialog go.
@@ -136,6 +141,13 @@ pub enum Command {
     RefuseReoffer {
         /// The status to answer.
         status: u16,
+    },
+    /// Hand the caller a redirection.
+    Redirect {
+        /// 300 to 399.
+        status: u16,
+        /// The contacts' URIs.
+        contacts: Vec<String>,
     },
     /// Ask the peer what the other leg's peer asks: INFO or MESSAGE.
     Ask {
@@ -227,6 +239,11 @@ pub enum LegEvent {
         /// Its body.
         body: Option<Body>,
     },
+    /// The callee redirects; [`LegEvent::Failed`] with a 3xx follows.
+    Redirected {
+        /// The contacts' URIs, those of the highest q first.
+        contacts: Vec<String>,
+    },
     /// Why the peer is about to end the leg (RFC 3326): [`LegEvent::Cancelled`] or [`LegEvent::Ended`] follows.
     Reason(String),
     /// The dialog is over.
@@ -247,6 +264,8 @@ pub enum EndedBy {
     NoAck,
     /// The peer does not know the dialog any more (481 or 408 to a request within it, §12.2.1.2).
     Lost,
+    /// Nobody refreshed the session (RFC 4028 §10).
+    SessionExpired,
     /// Its state could not be kept.
     Fault,
 }
@@ -364,6 +383,8 @@ pub struct Dialog {
     forks: fork::Forks,
     /// Requests that are the other leg's to answer.
     carried: info::Carried,
+    timer: session_timer::SessionTimer,
+    in_force: refresh::InForce,
 }
 
 impl Dialog {
@@ -378,6 +399,8 @@ impl Dialog {
     ) -> Dialog {
         Dialog {
             phase: Phase::Ended,
+            timer: session_timer::SessionTimer::new(local.session),
+            in_force: refresh::InForce::default(),
             local,
             routing,
             flow,
@@ -435,15 +458,24 @@ impl Dialog {
 
     /// Handles one input at `now`, pushing what is to be done to `out`.
     pub fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        let before = out.len();
+        self.dispatch(input, now, out);
+        self.note_answers(&out[before..], now);
+    }
+
+    fn dispatch(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
         match input {
             Input::Request { transaction, request, source } => match transaction {
                 Some(id) => {
                     let pending = Pending { transaction: *id, request: request.clone(), source: *source };
-                    self.request(pending, out);
+                    self.request(pending, now, out);
                 }
                 None => self.ack(request, out),
             },
             Input::Response(response) => self.response(response, now, out),
+            Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
+                self.refresh_unanswered(*cseq, out);
+            }
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
             Input::Cancelled { reason } => self.cancelled(reason.as_deref(), out),
             Input::Command(command) => self.command(command, now, out),
@@ -459,6 +491,7 @@ impl Dialog {
             Command::Reoffer { sdp } => self.reoffer(sdp, out),
             Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
             Command::RefuseReoffer { status } => self.refuse_reoffer(*status, out),
+            Command::Redirect { status, contacts } => self.redirect_caller(*status, contacts, out),
             Command::Ask { id, method, body } => self.ask(*id, *method, body.as_ref(), out),
             Command::AnswerAsked { id, status, body } => self.answer_asked(*id, *status, body.as_ref(), out),
             Command::End { status, reason } => self.end(*status, reason.as_deref(), now, out),
@@ -466,6 +499,17 @@ impl Dialog {
     }
 
     fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        let refresh = matches!(response.method(), Method::Invite | Method::Update);
+        if refresh && self.timer.refreshing == Some(response.cseq()) {
+            if (200..300).contains(&response.status()) {
+                self.timer.accepted(response, now.mono);
+            }
+            return self.refresh_response(response, now, out);
+        }
+        let open = self.reoffering == Some(response.cseq());
+        if refresh && open && (200..300).contains(&response.status()) {
+            self.timer.accepted(response, now.mono);
+        }
         match response.method() {
             Method::Invite => match self.phase {
                 Phase::Calling(_) => self.invite_response(response, now, out),
@@ -531,7 +575,7 @@ impl Dialog {
         let repeat = self.unacknowledged.as_ref().map(|u| u.next.min(u.give_up));
         match &self.phase {
             Phase::Calling(calling) => calling.deadline(),
-            Phase::Confirmed => repeat.into_iter().chain(self.probe_at).min(),
+            Phase::Confirmed => repeat.into_iter().chain(self.probe_at).chain(self.timer.deadline()).min(),
             Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Closing | Phase::Ended => None,
         }
     }
@@ -548,6 +592,7 @@ impl Dialog {
             self.in_dialog_request(Method::Options, None, &[], out);
         }
         self.repeat_answer(now, out);
+        self.session_due(now, out);
     }
 
     /// True once the dialog is worth rebuilding after a fault: from our held 200, or the peer's, on. Before, it is ended.
@@ -584,6 +629,7 @@ impl Dialog {
         let spread = stored.local_tag.bytes().fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let spread = Duration::from_micros(spread % PROBE_SPREAD.as_micros() as u64);
         stored.probe_at = Some(now.mono + PROBE_AFTER + spread);
+        stored.timer.restore(now.mono, PROBE_AFTER + spread);
         if let Some(answer) = &mut stored.unacknowledged {
             answer.interval = t1;
             answer.next = now.mono;

@@ -97,9 +97,14 @@ impl Dialog {
         for route in &routes {
             message.header(Header::Route, route);
         }
-        if method == Method::Invite {
+        if matches!(method, Method::Invite | Method::Update) {
             message.header(Header::Contact, &self.local.contact);
             message.header(Header::Allow, super::callee::ALLOW);
+        }
+        if matches!(method, Method::Invite | Method::Update) {
+            for (header, value) in self.timer.request_headers() {
+                message.header(header, value);
+            }
         }
         for (header, value) in extra {
             message.header(*header, value);

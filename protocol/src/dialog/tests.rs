@@ -18,6 +18,7 @@ fn local() -> Arc<LocalSide> {
         via: "SIP/2.0/UDP 10.0.0.1:5060".into(),
         contact: "<sip:10.0.0.1:5060>".into(),
         timers: Timers::default(),
+        session: SessionPolicy::default(),
     })
 }
 

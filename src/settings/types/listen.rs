@@ -69,6 +69,10 @@ pub struct Listen {
     pub t1_ms: u32,
     /// RFC 3261 T2, in milliseconds; see [`t2`](Self::t2).
     pub t2_ms: Option<u32>,
+    /// The interval of session timers (RFC 4028) in seconds, 0 is off; see [`session`](Self::session).
+    pub session_expires_s: u32,
+    /// The shortest such interval that is accepted, in seconds.
+    pub min_se_s: u32,
     /// The certificate chain, in PEM.
     pub certificate: Option<PathBuf>,
     /// The key of the certificate, in PEM.
@@ -88,6 +92,8 @@ impl Default for Listen {
             external_address: None,
             t1_ms: 500,
             t2_ms: None,
+            session_expires_s: 1800,
+            min_se_s: 90,
             certificate: None,
             private_key: None,
             client_ca: None,
@@ -100,6 +106,11 @@ impl Listen {
     /// The estimate of a round trip that the timers of RFC 3261 §17 are built on.
     pub fn t1(&self) -> Duration {
         Duration::from_millis(self.t1_ms.into())
+    }
+
+    /// The interval of session timers and the shortest that is accepted (RFC 4028); an interval of zero is off.
+    pub fn session(&self) -> (Duration, Duration) {
+        (Duration::from_secs(self.session_expires_s.into()), Duration::from_secs(self.min_se_s.into()))
     }
 
     /// The longest interval between retransmissions (RFC 3261 §17.1.2.2): 4 s, over TLS 1 s.

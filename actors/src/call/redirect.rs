@@ -1,0 +1,136 @@
+//! Where a redirection leads: to numbers of ours that the one who redirects may dial, to addresses that its trunk's settings name,
+//! and to nobody else. Otherwise whoever can answer a call could have it forwarded at our cost.
+
+use actix::prelude::*;
+use tandem_protocol::b2bua::{Destination, Input, Reroute};
+use tandem_protocol::message::{Uri, escape_user};
+use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::time::Now;
+
+use super::CallActor;
+use crate::calls::{Callee, Route, outbound, route};
+use crate::config::Redirect;
+use crate::directory::TrunkEntry;
+use crate::events::{Event, EventKind};
+
+/// A redirection that the call has followed or may follow.
+#[derive(Clone, Default)]
+pub(super) struct Diversion {
+    /// Who named the contacts that are left.
+    by: Callee,
+    /// Numbers and addresses that the call has been at.
+    visited: Vec<String>,
+}
+
+impl CallActor {
+    /// The callee redirects the call, or a contact of an earlier redirection has failed.
+    pub(super) fn redirected(
+        &mut self,
+        (status, fresh, exhausted): (u16, bool, bool),
+        contacts: Vec<String>,
+        now: Now,
+        ctx: &mut Context<Self>,
+    ) {
+        if fresh {
+            self.diversion.by = self.outbound.callee.clone();
+        }
+        if self.diversion.visited.is_empty() {
+            self.diversion.visited.push(self.info.to.clone());
+        }
+        let reroute = if fresh && self.diversion.by.redirect() == Redirect::Pass {
+            self.note_diversion(now, status, "is handed to the caller", &contacts.join(", "));
+            Reroute::Pass(contacts)
+        } else if exhausted {
+            self.note_diversion(now, status, "is one too many", &contacts.join(", "));
+            Reroute::Nowhere
+        } else {
+            self.first_that_leads(status, contacts, now)
+        };
+        self.feed(&Input::Rerouted { status, reroute }, ctx);
+    }
+
+    fn first_that_leads(&mut self, status: u16, contacts: Vec<String>, now: Now) -> Reroute {
+        let mut contacts = contacts.into_iter();
+        while let Some(contact) = contacts.next() {
+            match self.lead(&contact) {
+                Ok(route) => {
+                    self.note_diversion(now, status, &route.why, &contact);
+                    let destination = self.go(route);
+                    return Reroute::To { destination, rest: contacts.collect() };
+                }
+                Err(why) => self.note_diversion(now, status, &why, &contact),
+            }
+        }
+        Reroute::Nowhere
+    }
+
+    /// The route to a contact, or why there is none.
+    fn lead(&mut self, contact: &str) -> Result<Route, String> {
+        let uri = Uri::parse(contact).map_err(|_| "is no address".to_owned())?;
+        let by = self.diversion.by.clone();
+        let number = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+        let (place, found) = match uri.scheme {
+            "tel" => (number.clone(), self.dialled(&by, &number)),
+            "sip" if self.is_here(&uri) => (number.clone(), self.dialled(&by, &number)),
+            "sip" => {
+                let address = uri.socket_addr().ok_or("is not at an address of ours")?;
+                let trunk = by.trunk().filter(|t| t.config.redirect_to.iter().any(|s| s.contains(address)));
+                let trunk = trunk.ok_or("is at an address that nobody allows")?;
+                (format!("{number}@{address}"), elsewhere(trunk, address, &number))
+            }
+            _ => return Err("has a scheme that is not spoken here".to_owned()),
+        };
+        if self.diversion.visited.contains(&place) {
+            return Err("has been tried already".to_owned());
+        }
+        self.diversion.visited.push(place);
+        match (&found.destination, found.service) {
+            (Destination::Refused { status, .. }, _) => Err(format!("{} ({status})", found.why)),
+            // Its media would need other ports than the call has.
+            (Destination::Service, _) | (_, Some(_)) => {
+                Err(format!("{}, which takes no diverted calls", found.why))
+            }
+            (Destination::Station { .. } | Destination::Trunk { .. }, None) => Ok(found),
+        }
+    }
+
+    /// Whoever redirects a call dials for himself.
+    fn dialled(&self, by: &Callee, number: &str) -> Route {
+        route(&self.env, by.calling_search_space(), number)
+    }
+
+    /// True for an address of ours: the host of a domain, and if it names a port, one of our listeners.
+    fn is_here(&self, uri: &Uri<'_>) -> bool {
+        let listeners = &self.env.config().listeners;
+        let ours = |port| listeners.iter().any(|l| l.external.port() == port || l.address.port() == port);
+        self.env.directory().is_ours(uri.host) && uri.port.is_none_or(ours)
+    }
+
+    /// The call is another's from now on: its limits, its timers, its name in the record.
+    fn go(&mut self, mut route: Route) -> Destination {
+        // The caller's permit is the first; whoever redirected has the call no longer.
+        self.permits.truncate(1);
+        self.permits.extend(route.permit.take());
+        self.outbound = outbound(&self.env, self.outbound.party.clone(), &route, self.outbound.listener);
+        self.info.trunk = route.trunk.as_ref().map(|t| t.config.name.to_string());
+        self.info.route = format!("{}; redirected: {}", self.info.route, route.why);
+        route.destination
+    }
+
+    fn note_diversion(&mut self, now: Now, status: u16, what: &str, contact: &str) {
+        let by = self.diversion.by.to_string();
+        tracing::info!(call = %self.id, status, by, contact, what, "redirected");
+        let reason = format!("{status} of {by} to {contact}: {what}");
+        let event = Event::new(now.wall, EventKind::RouteDecided, reason).of(&self.id);
+        self.events.push(event.with("redirected_by", by).with("contact", contact.to_owned()));
+    }
+}
+
+/// To an address by the listener of the trunk that may redirect there.
+fn elsewhere(trunk: &TrunkEntry, address: std::net::SocketAddr, number: &str) -> Route {
+    let health = [ProxyHealth { proxy: address, up: true }];
+    let walk = ProxyWalk::new(&health, Selection::Priority, trunk.config.retryable.clone());
+    let destination =
+        Destination::Trunk { walk, listener: trunk.config.listener, user: escape_user(number).into_owned() };
+    Route::elsewhere(destination, address.ip(), number, format!("leads to {address}, which its trunk allows"))
+}
