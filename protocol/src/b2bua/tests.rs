@@ -1,3 +1,5 @@
+mod redirect;
+
 use std::net::SocketAddr;
 
 use super::*;

@@ -64,7 +64,7 @@ impl Dialog {
         } else if let Some(sdp) = sdp_of(&pending.request) {
             self.refresh_target(&pending.request);
             self.flow = pending.source;
-            let unchanged = self.unchanged(&sdp);
+            let unchanged = self.unchanged(&pending.request, &sdp);
             self.reoffered = Some(pending);
             match unchanged {
                 Some(told) => self.answer_reoffer(&told, now, out),

@@ -66,9 +66,11 @@ impl Dialog {
         self.timer.asked(transaction, request);
     }
 
-    /// A re-INVITE that says what is in force already is answered here: the other side need not hear of it.
-    pub(super) fn unchanged(&self, offer: &Bytes) -> Option<Bytes> {
-        let unchanged = self.in_force.heard.as_ref() == Some(offer);
+    /// A re-INVITE that only refreshes the session, and says what is in force already, is answered here with this: the other side
+    /// need not hear of it.
+    pub(super) fn unchanged(&self, reinvite: &Message, offer: &Bytes) -> Option<Bytes> {
+        let refresh = reinvite.header(Header::SessionExpires).is_some();
+        let unchanged = refresh && self.in_force.heard.as_ref() == Some(offer);
         self.in_force.told.clone().filter(|_| unchanged)
     }
 

@@ -18,7 +18,7 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(90);
 const LONGEST_MIN_SE: Duration = Duration::from_secs(86_400);
 /// How often a request is repeated with a longer interval.
 const MOST_RAISES: u8 = 3;
-/// After a refresh that met a request of the peer.
+/// After a refresh that met a request of the peer, and at least after any that failed.
 const AFTER_GLARE: Duration = Duration::from_secs(3);
 
 /// What we want of session timers.
@@ -252,7 +252,7 @@ impl SessionTimer {
         self.refreshing = None;
         if let Some(running) = &mut self.running {
             let left = running.end_at.since(now);
-            running.refresh_at = Some(now + if glare { AFTER_GLARE } else { left / 2 });
+            running.refresh_at = Some(now + if glare { AFTER_GLARE } else { (left / 2).max(AFTER_GLARE) });
         }
     }
 

@@ -1,3 +1,7 @@
+mod fork;
+mod info;
+mod session_timer;
+
 use super::*;
 use crate::message::{Header, Limits};
 
@@ -18,7 +22,7 @@ fn local() -> Arc<LocalSide> {
         via: "SIP/2.0/UDP 10.0.0.1:5060".into(),
         contact: "<sip:10.0.0.1:5060>".into(),
         timers: Timers::default(),
-        session: SessionPolicy::default(),
+        session: SessionPolicy { interval: Duration::from_secs(1800), min_se: SHORTEST_INTERVAL },
     })
 }
 
