@@ -388,3 +388,70 @@ fn a_caller_who_wants_privacy_is_anonymous_and_known_only_within_the_trust_domai
         }
     }
 }
+
+#[test]
+fn a_caller_that_never_acknowledges_its_200_loses_the_call_on_both_sides() {
+    let listen = "[[listen]]\naddress = \"{ip}:5060\"\nt1_ms = 20\n";
+    let engine = Engine::start(&(listen.to_owned() + &trunks("", "")));
+    let (a, b) = ends(&engine);
+    let (_leg, invite) = call(&a, &b, "");
+    b.answer(&invite, &sdp(b.local(), "0"));
+    let first = a.response("INVITE", 200);
+    assert_eq!(a.response("INVITE", 200).text, first.text, "it is repeated");
+    for ua in [&a, &b] {
+        let bye = ua.request("BYE");
+        ua.respond(&bye, "200 OK", "", "", "");
+    }
+    engine.cdr("no_ack", 200, "engine");
+    engine.quiet();
+}
+
+#[test]
+fn a_bye_overtakes_a_re_invite_that_waits_for_the_other_end() {
+    let engine = Engine::start(&trunks("", ""));
+    let (a, b) = ends(&engine);
+    // The one that asks hangs up, then the one that is asked.
+    for asked_hangs_up in [false, true] {
+        let (mut leg, mut other) = connected(&a, &b);
+        let held = sdp(a.local(), "0").replace("o=- 1 1", "o=- 1 2") + "a=sendonly\r\n";
+        a.next(&mut leg, "INVITE", "", &held);
+        let reinvite = b.request("INVITE");
+        if asked_hangs_up {
+            b.next(&mut other, "BYE", "", "");
+            b.response("BYE", 200);
+            let bye = a.request("BYE");
+            a.respond(&bye, "200 OK", "", "", "");
+        } else {
+            a.next(&mut leg, "BYE", "", "");
+            let bye = b.request("BYE");
+            b.respond(&bye, "200 OK", "", "", "");
+        }
+        b.respond(&reinvite, "487 Request Terminated", "", "", "");
+        b.request("ACK");
+    }
+    let cdrs = engine.wait_cdrs(2);
+    assert!(cdrs.iter().all(|cdr| cdr["cause"] == "normal"), "{cdrs:#?}");
+    engine.quiet();
+}
+
+#[test]
+fn an_answer_that_is_repeated_after_its_call_is_over_is_ended() {
+    let engine = Engine::start(&trunks("", ""));
+    let (a, b) = ends(&engine);
+    let (mut leg, invite) = call(&a, &b, "");
+    let tag = token();
+    b.respond(&invite, "200 OK", &tag, "", &sdp(b.local(), "0"));
+    b.request("ACK");
+    a.established(&mut leg);
+    a.next(&mut leg, "BYE", "", "");
+    let bye = b.request("BYE");
+    b.respond(&bye, "200 OK", "", "", "");
+    a.response("BYE", 200);
+    engine.wait_cdrs(1);
+    engine.quiet();
+    b.respond(&invite, "200 OK", "another", "", &sdp(b.local(), "0"));
+    assert!(b.request("ACK").header("To").ends_with("tag=another"));
+    let bye = b.request("BYE");
+    assert!(bye.header("To").ends_with("tag=another"));
+    b.respond(&bye, "200 OK", "", "", "");
+}

@@ -264,7 +264,7 @@ pub(crate) struct Route {
     bypass: bool,
     record: bool,
     /// Where the callee's signalling comes from.
-    signalling: Option<IpAddr>,
+    pub(crate) signalling: Option<IpAddr>,
     pub(crate) permit: Option<Permit>,
     pub(crate) why: String,
     number: String,

@@ -58,6 +58,13 @@ impl Media {
         Media { sides: vec![side], service: Some(kind), ..Media::none() }
     }
 
+    /// The call has gone on to a callee elsewhere.
+    pub(crate) fn callee_at(&mut self, signalling: IpAddr) {
+        if let Some(side) = self.sides.get_mut(1) {
+            side.signalling = signalling;
+        }
+    }
+
     /// The media of a restored call.
     pub(crate) fn restored(saved: SavedMedia) -> Media {
         let side = |s: SavedSide| SideMedia {

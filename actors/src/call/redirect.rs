@@ -108,9 +108,14 @@ impl CallActor {
 
     /// The call is another's from now on: its limits, its timers, its name in the record.
     fn go(&mut self, mut route: Route) -> Destination {
-        // The caller's permit is the first; whoever redirected has the call no longer.
-        self.permits.truncate(1);
-        self.permits.extend(route.permit.take());
+        // The caller's permit is the first; whoever redirected has the call no longer, unless it is by his trunk that it goes on.
+        if let Some(permit) = route.permit.take() {
+            self.permits.truncate(1);
+            self.permits.push(permit);
+        }
+        if let Some(host) = route.signalling {
+            self.media.callee_at(host);
+        }
         self.outbound = outbound(&self.env, self.outbound.party.clone(), &route, self.outbound.listener);
         self.info.trunk = route.trunk.as_ref().map(|t| t.config.name.to_string());
         self.info.route = format!("{}; redirected: {}", self.info.route, route.why);
