@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
 use tandem_protocol::dial_plan;
-use tandem_protocol::dialog::{Credentials, LocalSide, Routing};
+use tandem_protocol::dialog::{Credentials, LocalSide, Routing, SUPPORTED};
 use tandem_protocol::digest::{
     Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
 };
@@ -110,13 +110,13 @@ pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
         Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
         Some(Ok(_)) | None => {}
     }
-    let required: Vec<&str> = invite.values(Header::Require).collect();
+    let unknown = |option: &&str| !SUPPORTED.split(", ").any(|known| known.eq_ignore_ascii_case(option));
+    let required: Vec<&str> = invite.values(Header::Require).filter(unknown).collect();
     if !required.is_empty() {
         return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
     }
     if invite.body().is_empty() {
-        let text = "304 tandem \"an INVITE without an offer is not supported\"";
-        return Err(Refused::new(488, Refusal::Media).with(Header::Warning, text));
+        return Ok(());
     }
     let kind = invite.header(Header::ContentType).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
@@ -372,7 +372,8 @@ pub(crate) fn admit(
     };
     let outbound = outbound(env, invite, caller, &route, flow);
     let info = info(env, caller, invite, dialled, &route);
-    let machine = Call::new(route.destination, plan, sdp);
+    let reliable = [Header::Supported, Header::Require].into_iter().any(|h| invite.has_token(h, "100rel"));
+    let machine = Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
 }
 

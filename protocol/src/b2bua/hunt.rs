@@ -15,7 +15,7 @@ impl Call {
         }
         self.phase = Phase::Hunting;
         if let Some((view, side)) = self.sdp.caller_view(&self.media) {
-            out.push(Output::Media { side, view, held: false });
+            out.push(Output::Media { side, view: Some(view), held: self.sdp.held() });
         }
         match self.destination.clone() {
             Destination::Refused { status, cause } => self.clear(cause, Side::Engine, status, now, out),
@@ -43,7 +43,8 @@ impl Call {
             Ok(sdp) => {
                 let leg = LegId(self.legs.len() as u8);
                 self.legs.push(Leg { id: leg, gone: false, ending: false });
-                out.push(Output::Invite { leg, target, sdp });
+                let reliable = self.may_be_reliable();
+                out.push(Output::Invite { leg, target, sdp, reliable });
             }
             Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
         }
@@ -85,7 +86,7 @@ impl Call {
         }
         let early = sdp.and_then(|sdp| self.sdp.answer_to_caller(&self.media, sdp).ok());
         if let Some((_, view)) = &early
-            && let Some(view) = view
+            && view.is_some()
         {
             out.push(Output::Media { side: Side::Callee, view: view.clone(), held: false });
         }
@@ -119,6 +120,9 @@ impl Call {
             };
             let next = walk.on_outcome(now.mono, outcome);
             out.extend(walk.attempts().last().cloned().map(Output::AttemptFailed));
+            if self.early_session_is_lost_with(leg) {
+                return self.fail(status, now, out);
+            }
             self.walk_on(next, now, out);
             return;
         }

@@ -19,6 +19,7 @@
 
 mod answer;
 mod clear;
+mod early;
 mod hunt;
 mod media;
 mod reoffer;
@@ -35,6 +36,8 @@ use crate::flow::Flow;
 use crate::proxy_list::{Attempt, ProxyWalk};
 use crate::sdp::negotiate::AudioView;
 use crate::time::{Instant, Now, UnixMillis};
+
+use reoffer::Means;
 
 pub use clear::{Cause, Ended, Side};
 pub use media::{MediaPlan, Sdp};
@@ -124,8 +127,10 @@ pub enum Output {
         leg: LegId,
         /// Where it goes.
         target: Target,
-        /// The offer.
+        /// The offer; empty to ask for one.
         sdp: Bytes,
+        /// Whether provisional responses may be reliable.
+        reliable: bool,
     },
     /// Tell a leg.
     Tell(LegId, Command),
@@ -133,8 +138,8 @@ pub enum Output {
     Media {
         /// Which side.
         side: Side,
-        /// What its peer's session description says.
-        view: AudioView,
+        /// What its peer's session description says; `None` if it has no stream that packets can be sent to.
+        view: Option<AudioView>,
         /// True while either side holds: silence is no fault then.
         held: bool,
     },
@@ -188,7 +193,11 @@ pub struct Call {
     deadline: Option<Instant>,
     /// The best refusal so far, while others still ring.
     refusal: Option<u16>,
-    /// Whose re-INVITE is being carried across.
+    /// The callee whose early session the caller has been told of.
+    early: Option<LegId>,
+    /// The caller takes reliable provisional responses.
+    caller_takes_reliable: bool,
+    /// The offer that waits for an answer.
     reoffer: Option<reoffer::Reoffer>,
     answered_at: Option<UnixMillis>,
     /// How the call ends, once that is decided.
@@ -208,10 +217,17 @@ impl Call {
             rang: false,
             deadline: None,
             refusal: None,
+            early: None,
+            caller_takes_reliable: false,
             reoffer: None,
             answered_at: None,
             verdict: None,
         }
+    }
+
+    /// The same, with a caller that takes reliable provisional responses (RFC 3262).
+    pub fn caller_takes_reliable(self, takes: bool) -> Call {
+        Call { caller_takes_reliable: takes, ..self }
     }
 
     /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500.
@@ -247,14 +263,20 @@ impl Call {
     fn leg_event(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
         match event {
             LegEvent::Progress { status, sdp } => self.callee_progress(leg, *status, sdp.as_ref(), out),
+            LegEvent::EarlySession { status, sdp } => self.callee_early_session(leg, *status, sdp, out),
             LegEvent::Answered { sdp } => self.callee_answered(leg, sdp, now, out),
+            LegEvent::AnsweredWithOffer { sdp } => self.callee_answered_with_offer(leg, sdp, now, out),
             LegEvent::Failed { status, unanswered, .. } => {
                 self.callee_failed(leg, *status, *unanswered, now, out);
             }
             LegEvent::AnswerReady => self.answer_ready(now, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
-            LegEvent::Reoffer { sdp } => self.leg_reoffers(leg, sdp, out),
-            LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, out),
+            LegEvent::Reoffer { sdp } => self.leg_offers(leg, sdp, Means::Invite, out),
+            LegEvent::Update { sdp } => self.leg_offers(leg, sdp, Means::Update, out),
+            LegEvent::Prack { sdp } => self.leg_offers(leg, sdp, Means::Prack, out),
+            LegEvent::OfferWanted => self.offer_wanted(leg, out),
+            LegEvent::Offered { sdp } => self.solicited_offer(leg, sdp, now, out),
+            LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, now, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
             LegEvent::Ended { by } => self.leg_ended(leg, *by, now, out),
         }
@@ -350,7 +372,7 @@ impl Call {
     pub fn restore(mut stored: Call) -> Call {
         stored.phase = Phase::Up;
         stored.deadline = None;
-        stored.reoffer = None;
+        stored.reoffer = stored.reoffer.filter(reoffer::Reoffer::outlives_restart);
         let callee = stored.callee;
         stored.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == callee);
         stored

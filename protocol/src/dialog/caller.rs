@@ -46,8 +46,10 @@ pub struct InviteSpec {
     pub routing: Routing,
     /// A Route set for the INVITE itself (the binding's Path).
     pub route: Vec<String>,
-    /// The offer.
+    /// The offer; empty to ask for one.
     pub sdp: Bytes,
+    /// Whether provisional responses may be reliable (RFC 3262).
+    pub reliable: bool,
     /// Max-Forwards: the caller's, less one.
     pub max_forwards: u8,
     /// Further headers, by name and value.
@@ -63,6 +65,8 @@ pub struct InviteSpec {
 pub(super) struct Calling {
     pub(super) spec: InviteSpec,
     branch: String,
+    /// The INVITE's CSeq: a PRACK or UPDATE in its early dialogs has a higher one.
+    cseq: u32,
     provisional: bool,
     authorized: bool,
     /// Set when the call wants it cancelled; sent once a provisional has come.
@@ -98,6 +102,7 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
+            session: super::offer_answer::Session::default(),
             hanging_up: None,
             probe_at: None,
             phase: Phase::Ended,
@@ -132,6 +137,9 @@ impl Dialog {
         }
         message.header(Header::Contact, &self.local.contact);
         message.header(Header::Allow, super::callee::ALLOW);
+        if spec.reliable {
+            message.header(Header::Supported, super::callee::SUPPORTED);
+        }
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
         }
@@ -140,7 +148,7 @@ impl Dialog {
             message.header(header, value);
         }
         out.push(Output::Request {
-            message: message.finish(Some(("application/sdp", &spec.sdp))),
+            message: message.finish(sdp_body(&spec.sdp)),
             method: Method::Invite,
             branch: branch.clone(),
             cseq: self.local_cseq,
@@ -150,6 +158,7 @@ impl Dialog {
         self.phase = Phase::Calling(Box::new(Calling {
             spec,
             branch,
+            cseq: self.local_cseq,
             provisional: false,
             authorized,
             cancel: None,
@@ -160,7 +169,7 @@ impl Dialog {
     pub(super) fn invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let status = response.status();
         let Phase::Calling(calling) = &mut self.phase else { return };
-        if response.cseq() != self.local_cseq {
+        if response.cseq() != calling.cseq {
             return;
         }
         match status {
@@ -169,8 +178,9 @@ impl Dialog {
                 if calling.cancel.is_some() {
                     self.send_cancel(now, out);
                 } else if status > 100 {
-                    let sdp = sdp_of(response);
-                    out.push(Output::Up(LegEvent::Progress { status, sdp }));
+                    let offered = !calling.spec.sdp.is_empty();
+                    let heard = self.early_response(response, offered, out);
+                    out.extend(heard.map(Output::Up));
                 }
             }
             200..=299 => self.answered(response, now, out),
@@ -187,28 +197,20 @@ impl Dialog {
     }
 
     fn answered(&mut self, response: &Message, _now: Now, out: &mut Vec<Output>) {
-        let given_up = matches!(&self.phase, Phase::Calling(calling) if calling.cancel.is_some());
+        let Phase::Calling(calling) = &self.phase else { return };
+        let (given_up, offered) = (calling.cancel.is_some(), !calling.spec.sdp.is_empty());
         self.remote_tag = response.to_tag().map(str::to_owned);
         self.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
         self.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
         self.route_set.reverse();
         self.refresh_target(response);
         self.phase = Phase::Confirmed;
-        self.acknowledge(response.cseq(), out);
-        match sdp_of(response) {
+        if given_up {
             // The 200 crossed our CANCEL (§9.1): what was answered is ended.
-            _ if given_up => self.bye(None, out),
-            Some(sdp) => out.push(Output::Up(LegEvent::Answered { sdp })),
-            None => {
-                let reason = "the callee's 200 has no session description".to_owned();
-                out.push(Output::Up(LegEvent::Failed {
-                    status: 502,
-                    reason,
-                    retry_after: None,
-                    unanswered: None,
-                }));
-                self.bye(Some("SIP;cause=502;text=\"no answer in 200\""), out);
-            }
+            self.acknowledge(response.cseq(), out);
+            self.bye(None, out);
+        } else {
+            self.settle_invite(response, offered, out);
         }
     }
 
@@ -274,9 +276,9 @@ impl Dialog {
         calling.cancelled_until = Some(now.mono + calling.spec.timers.t1 * 64);
         let (branch, to, timers) = (calling.branch.clone(), calling.spec.flow, calling.spec.timers);
         let (uri, route) = (calling.spec.request_uri.clone(), calling.spec.route.clone());
-        let reason = calling.cancel.clone().flatten();
+        let (cseq, reason) = (calling.cseq, calling.cancel.clone().flatten());
         let mut message = Builder::request("CANCEL", &uri);
-        self.request_head(&mut message, "CANCEL", self.local_cseq, &branch, 70);
+        self.request_head(&mut message, "CANCEL", cseq, &branch, 70);
         for route in &route {
             message.header(Header::Route, route);
         }
@@ -287,19 +289,22 @@ impl Dialog {
             message: message.finish(None),
             method: Method::Cancel,
             branch,
-            cseq: self.local_cseq,
+            cseq,
             to,
             timers,
         });
     }
 
     /// A response to an INVITE that already has its final: a repeated 2xx, a second branch's 2xx, or one to a re-INVITE.
-    pub(super) fn late_invite_response(&mut self, response: &Message, out: &mut Vec<Output>) {
+    pub(super) fn late_invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let status = response.status();
         if self.reoffering == Some(response.cseq()) {
-            self.reoffer_response(response, out);
+            self.reoffer_response(response, now, out);
         } else if (200..300).contains(&status) {
             if response.to_tag() == self.remote_tag.as_deref() {
+                if self.owes_ack(response.cseq()) {
+                    return;
+                }
                 // Its ACK was lost. It may be an earlier INVITE's: a re-INVITE does not wait for the peer to have the ACK.
                 self.acknowledge(response.cseq(), out);
             } else {
@@ -317,10 +322,15 @@ impl Dialog {
         other.route_set.reverse();
         other.refresh_target(response);
         other.phase = Phase::Confirmed;
+        other.session = super::offer_answer::Session::default();
         other.sent += 1000 + self.sent;
         other.acknowledge(response.cseq(), out);
         other.bye(Some("SIP;cause=200;text=\"answered elsewhere\""), out);
     }
+}
+
+fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
+    (!sdp.is_empty()).then(|| ("application/sdp", sdp.as_ref()))
 }
 
 /// The session description a message carries, if any.

@@ -86,9 +86,10 @@ impl Dialog {
         for route in &routes {
             message.header(Header::Route, route);
         }
-        if method == Method::Invite {
+        if matches!(method, Method::Invite | Method::Update) {
             message.header(Header::Contact, &self.local.contact);
             message.header(Header::Allow, super::callee::ALLOW);
+            message.header(Header::Supported, super::callee::SUPPORTED);
         }
         for (header, value) in extra {
             message.header(*header, value);

@@ -75,6 +75,7 @@ impl Rig {
             routing: Routing::Target,
             route: Vec::new(),
             sdp: Bytes::from_static(SDP),
+            reliable: true,
             max_forwards: 69,
             headers: Vec::new(),
             timers: Timers::default(),

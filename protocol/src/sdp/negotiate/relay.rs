@@ -92,9 +92,24 @@ pub fn relay_answer(
         None => bypassed(answer, codecs)?,
     };
     relayed.media.truncate(offer.media.len());
+    if anchor.is_some() {
+        for (media, offered) in relayed.media.iter_mut().zip(&offer.media) {
+            narrow(media, offer.direction(offered).reverse());
+        }
+    }
     let missing = offer.media.iter().skip(relayed.media.len()).map(refused);
     relayed.media.extend(missing);
     Ok(leg.stamp(relayed))
+}
+
+/// RFC 3264 §6.1: an answer flows no way that the offer does not leave it. A phone that answers a hold with `sendrecv` would
+/// otherwise take the holder's streams for its own.
+fn narrow(media: &mut MediaDescription, widest: Direction) {
+    for attribute in &mut media.attributes {
+        if let Some(direction) = Direction::from_name(&attribute.name) {
+            *attribute = Attribute::flag(direction.restrict(widest).as_str());
+        }
+    }
 }
 
 fn bypassed(

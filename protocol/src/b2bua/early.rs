@@ -1,0 +1,97 @@
+//! The early session: what a callee says reliably before it answers (RFC 3262 §5), and which leg has it.
+
+use bytes::Bytes;
+
+use super::reoffer::{Reoffer, Reply};
+use super::{CALLER, Call, Destination, LegId, MediaPlan, Output, Phase, Side};
+use crate::dialog::Command;
+
+impl Call {
+    /// True if the INVITEs of this call leave without an offer, so that a callee makes it.
+    pub(super) fn callee_offers(&self) -> bool {
+        matches!(self.media, MediaPlan::Bypass) && self.sdp.is_offerless()
+    }
+
+    /// Whether callees may answer provisionally and reliably. What one of them offers then must be answered by the caller in a
+    /// PRACK: so it must know that, and there may be one callee only.
+    pub(super) fn may_be_reliable(&self) -> bool {
+        !self.callee_offers() || (self.caller_takes_reliable && self.is_sole_callee())
+    }
+
+    fn is_sole_callee(&self) -> bool {
+        match &self.destination {
+            Destination::Station { contacts, .. } => contacts.len() == 1,
+            Destination::Trunk { .. } => true,
+            Destination::Service | Destination::Refused { .. } => false,
+        }
+    }
+
+    /// A callee's reliable provisional response has a description that holds.
+    pub(super) fn callee_early_session(
+        &mut self,
+        leg: LegId,
+        status: u16,
+        sdp: &Bytes,
+        out: &mut Vec<Output>,
+    ) {
+        let live = self.leg(leg).is_some_and(|leg| !leg.ending && !leg.gone);
+        if self.phase != Phase::Hunting || !live {
+            return;
+        }
+        if !self.rang {
+            self.rang = true;
+            out.push(Output::Ringing);
+        }
+        let carried = if self.callee_offers() {
+            let carried = self.sdp.carry_offer(Side::Callee, &self.media, sdp).ok();
+            if let Some(carried) = &carried {
+                self.reoffer = Some(Reoffer {
+                    from: leg,
+                    offer: carried.offer.clone(),
+                    text: sdp.clone(),
+                    view: carried.view.clone(),
+                    reply: Reply::Acknowledgement,
+                    ..Reoffer::ours(CALLER)
+                });
+            }
+            carried.map(|carried| carried.sdp)
+        } else {
+            self.early_answer(sdp, out)
+        };
+        let command = match carried {
+            Some(sdp) if self.is_sole_callee() => {
+                self.early = Some(leg);
+                Command::EarlySession { status, sdp }
+            }
+            // With several callees the one who answers may be another: to the caller it is but a preview.
+            sdp => Command::Progress { status, sdp },
+        };
+        out.push(Output::Tell(CALLER, command));
+    }
+
+    fn early_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) -> Option<Bytes> {
+        let (sdp, view) = self.sdp.answer_to_caller(&self.media, sdp).ok()?;
+        if view.is_some() {
+            out.push(Output::Media { side: Side::Callee, view, held: false });
+        }
+        self.expect_answer_to_our_offer();
+        Some(sdp)
+    }
+
+    /// The caller, who offered nothing, gets an offer of ours: his ACK or PRACK brings the answer.
+    pub(super) fn expect_answer_to_our_offer(&mut self) {
+        if self.sdp.is_offerless() && !self.caller_agreed() && self.reoffer.is_none() {
+            self.reoffer = Some(Reoffer::ours(CALLER));
+        }
+    }
+
+    /// The caller has answered our offer before.
+    fn caller_agreed(&self) -> bool {
+        self.early.is_some() && self.reoffer.is_none()
+    }
+
+    /// The callee whose offer the caller has answered in vain: nobody else can be called with that answer.
+    pub(super) fn early_session_is_lost_with(&self, leg: LegId) -> bool {
+        self.early == Some(leg) && self.callee_offers()
+    }
+}
