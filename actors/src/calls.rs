@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
 use tandem_protocol::dial_plan;
-use tandem_protocol::dialog::{Credentials, LocalSide, Routing, SUPPORTED};
+use tandem_protocol::dialog::{Credentials, LocalSide, Routing, is_supported};
 use tandem_protocol::digest::{
     Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
 };
@@ -110,8 +110,7 @@ pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
         Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
         Some(Ok(_)) | None => {}
     }
-    let unknown = |option: &&str| !SUPPORTED.split(", ").any(|known| known.eq_ignore_ascii_case(option));
-    let required: Vec<&str> = invite.values(Header::Require).filter(unknown).collect();
+    let required: Vec<&str> = invite.values(Header::Require).filter(|option| !is_supported(option)).collect();
     if !required.is_empty() {
         return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
     }

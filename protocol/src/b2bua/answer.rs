@@ -62,6 +62,7 @@ impl Call {
             return false;
         }
         self.callee = Some(leg);
+        self.end_early_session_of_others(leg, out);
         if let Destination::Trunk { walk, .. } = &mut self.destination {
             walk.on_outcome(now.mono, Outcome::Status(200));
         }
@@ -88,6 +89,7 @@ impl Call {
 
     fn commit(&mut self, sdp: Bytes, now: Now, out: &mut Vec<Output>) {
         self.phase = Phase::Committing;
+        self.sdp.forget_what_was_said();
         self.answered_at = Some(now.wall);
         self.deadline = Some(now.mono + COMMIT_PATIENCE);
         out.push(Output::Tell(CALLER, Command::PrepareAnswer { sdp }));

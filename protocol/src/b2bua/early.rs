@@ -80,14 +80,26 @@ impl Call {
 
     /// The caller, who offered nothing, gets an offer of ours: his ACK or PRACK brings the answer.
     pub(super) fn expect_answer_to_our_offer(&mut self) {
-        if self.sdp.is_offerless() && !self.caller_agreed() && self.reoffer.is_none() {
+        if self.sdp.is_offerless() && !self.callee_offers() && !self.caller_answered && self.reoffer.is_none() {
             self.reoffer = Some(Reoffer::ours(CALLER));
         }
     }
 
-    /// The caller has answered our offer before.
-    fn caller_agreed(&self) -> bool {
-        self.early.is_some() && self.reoffer.is_none()
+    /// Another callee than `answered` had the early session: what was being changed in it is of no use any more.
+    pub(super) fn end_early_session_of_others(&mut self, answered: LegId, out: &mut Vec<Output>) {
+        if let Some(other) = self.early.filter(|early| *early != answered) {
+            self.end_early_session(other, out);
+        }
+    }
+
+    /// The early session of a leg is over.
+    pub(super) fn end_early_session(&mut self, leg: LegId, out: &mut Vec<Output>) {
+        if self.early != Some(leg) {
+            return;
+        }
+        self.early = None;
+        self.reoffer_refused(leg, 504, out);
+        self.reoffer.take_if(|open| open.from == leg);
     }
 
     /// The callee whose offer the caller has answered in vain: nobody else can be called with that answer.

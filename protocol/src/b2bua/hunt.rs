@@ -91,6 +91,9 @@ impl Call {
             out.push(Output::Media { side: Side::Callee, view: view.clone(), held: false });
         }
         let sdp = early.map(|(sdp, _)| sdp);
+        if sdp.is_some() {
+            self.expect_answer_to_our_offer();
+        }
         out.push(Output::Tell(CALLER, Command::Progress { status, sdp }));
     }
 
@@ -120,7 +123,9 @@ impl Call {
             };
             let next = walk.on_outcome(now.mono, outcome);
             out.extend(walk.attempts().last().cloned().map(Output::AttemptFailed));
-            if self.early_session_is_lost_with(leg) {
+            let lost = self.early_session_is_lost_with(leg);
+            self.end_early_session(leg, out);
+            if lost {
                 return self.fail(status, now, out);
             }
             self.walk_on(next, now, out);

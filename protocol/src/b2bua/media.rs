@@ -43,7 +43,7 @@ pub struct Sdp {
     to_callee: LegDescription,
     /// The first offer to the callee, until it is sent.
     first_offer: Option<Bytes>,
-    /// What the callee, and the caller, last said of themselves.
+    /// What the callee, and the caller, last said of themselves before the answer.
     callee_said: Option<Bytes>,
     caller_said: Option<Bytes>,
     /// The direction each side last asked for.
@@ -188,7 +188,14 @@ impl Sdp {
         Some(carried.sdp)
     }
 
-    fn note_said(&mut self, by: Side, sdp: &Bytes) {
+    /// After the answer nobody asks for it any more, and a checkpoint need not carry it.
+    pub(super) fn forget_what_was_said(&mut self) {
+        self.callee_said = None;
+        self.caller_said = None;
+    }
+
+    /// Keeps what a side says of itself in an early session.
+    pub(super) fn note_said(&mut self, by: Side, sdp: &Bytes) {
         match by {
             Side::Caller => self.caller_said = Some(sdp.clone()),
             Side::Callee | Side::Engine | Side::Operator => self.callee_said = Some(sdp.clone()),
@@ -210,7 +217,6 @@ impl Sdp {
         plan: &MediaPlan,
         offer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
-        self.note_said(from, offer);
         let MediaPlan::Anchored { caller, callee } = plan else {
             return Ok(Carried { sdp: offer.clone(), offer: None, view: None });
         };
@@ -232,7 +238,6 @@ impl Sdp {
         offer: Option<&SessionDescription>,
         answer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
-        self.note_said(if to == Side::Caller { Side::Callee } else { Side::Caller }, answer);
         let (MediaPlan::Anchored { caller, callee }, Some(offer)) = (plan, offer) else {
             return Ok(Carried { sdp: answer.clone(), offer: None, view: None });
         };

@@ -197,6 +197,8 @@ pub struct Call {
     early: Option<LegId>,
     /// The caller takes reliable provisional responses.
     caller_takes_reliable: bool,
+    /// The caller, who offered nothing, has answered an offer of ours.
+    caller_answered: bool,
     /// The offer that waits for an answer.
     reoffer: Option<reoffer::Reoffer>,
     answered_at: Option<UnixMillis>,
@@ -219,6 +221,7 @@ impl Call {
             refusal: None,
             early: None,
             caller_takes_reliable: false,
+            caller_answered: false,
             reoffer: None,
             answered_at: None,
             verdict: None,

@@ -88,9 +88,14 @@ impl Call {
         }
         let to = self.other(leg).filter(|_| self.reoffer.is_none());
         let Some(to) = to else {
-            self.refuse_offer(leg, sdp, means, 491, out);
+            // RFC 3311 §5.2: what would have to wait for the callee is 504.
+            let early = self.phase == Phase::Hunting && self.reoffer.is_none();
+            self.refuse_offer(leg, sdp, means, if early { 504 } else { 491 }, out);
             return;
         };
+        if self.phase == Phase::Hunting {
+            self.sdp.note_said(Call::side(leg), sdp);
+        }
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
                 self.reoffer = Some(Reoffer {
@@ -198,6 +203,9 @@ impl Call {
             return;
         }
         let to = Call::side(reoffer.from);
+        if self.phase == Phase::Hunting {
+            self.sdp.note_said(Call::side(leg), sdp);
+        }
         match self.sdp.carry_answer(to, &self.media, reoffer.offer.as_ref(), sdp) {
             Ok(carried) => {
                 if !matches!(self.media, MediaPlan::Bypass) {
@@ -233,6 +241,7 @@ impl Call {
     fn our_offer_answered(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
         match self.sdp.view_of_answer(sdp) {
             Ok(view) => {
+                self.caller_answered |= leg == CALLER;
                 self.agree(Call::side(leg), Some(view), out);
                 if self.phase == Phase::Up {
                     out.push(Output::Refresh);

@@ -18,6 +18,11 @@ pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE";
 /// The extensions we have.
 pub const SUPPORTED: &str = "100rel";
 
+/// Whether a Require may ask for an option of ours (RFC 3261 §8.2.2.3).
+pub fn is_supported(option: &str) -> bool {
+    SUPPORTED.split(',').any(|known| known.trim().eq_ignore_ascii_case(option))
+}
+
 impl Dialog {
     /// A dialog for an INVITE of the peer that waits in `transaction`. `local_tag` must be unique in the engine.
     pub fn incoming(

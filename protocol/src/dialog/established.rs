@@ -1,6 +1,6 @@
 //! What happens between the answer and the end: re-INVITE (RFC 3261 §14), BYE (§15), everything refused plainly.
 
-use super::callee::ALLOW;
+use super::callee::{ALLOW, is_supported};
 use super::caller::sdp_of;
 use super::offer_answer::Owed;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
@@ -29,6 +29,12 @@ impl Dialog {
             return;
         }
         *last = Some(request.cseq());
+        let unknown: Vec<&str> = request.values(Header::Require).filter(|option| !is_supported(option)).collect();
+        if !unknown.is_empty() {
+            let unknown = unknown.join(", ");
+            out.push(self.respond(&pending, 420, None, &[(Header::Unsupported, &unknown)]));
+            return;
+        }
         match request.method() {
             Method::Invite => self.peer_reoffers(pending, out),
             Method::Bye => self.peer_hangs_up(&pending, now, out),

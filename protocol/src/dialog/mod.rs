@@ -28,7 +28,7 @@ use crate::message::{Message, Method};
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
-pub use callee::{ALLOW, SUPPORTED};
+pub use callee::{ALLOW, SUPPORTED, is_supported};
 pub use caller::{Credentials, InviteSpec};
 pub use offer_answer::glare_back_off;
 

@@ -101,7 +101,8 @@ impl Dialog {
         let asks_for_offer = invite.body().is_empty();
         // RFC 6337 §3.1.1: after the answer no further description follows in responses to the INVITE.
         let sdp = sdp.filter(|_| !self.session.reliable.settled);
-        if !required && !(supported && settled && sdp.is_some()) {
+        let reliable = required || (supported && settled && sdp.is_some());
+        if !reliable {
             // An unreliable response cannot carry an offer (RFC 3261 §13.2.1).
             let sdp = sdp.filter(|_| !asks_for_offer);
             out.push(self.respond(pending, status, sdp, &[]));
@@ -241,12 +242,15 @@ impl Dialog {
         let sdp = sdp_of(response);
         let unreliable = LegEvent::Progress { status, sdp: sdp.clone().filter(|_| offered) };
         let Some(tag) = response.to_tag() else { return Some(unreliable) };
-        let Some(at) = self.early_of(tag, response) else { return Some(unreliable) };
-        self.note_allow(response);
         let rseq = response.header(Header::RSeq).and_then(|rseq| rseq.trim().parse::<u32>().ok());
-        let Some(rseq) = rseq.filter(|_| response.has_token(Header::Require, "100rel")) else {
+        let rseq = rseq.filter(|_| response.has_token(Header::Require, "100rel"));
+        self.note_allow(response);
+        if rseq.is_none() && !self.session.allows_update {
+            // No request will be sent or taken in this early dialog.
             return Some(unreliable);
-        };
+        }
+        let Some(at) = self.early_of(tag, response) else { return Some(unreliable) };
+        let Some(rseq) = rseq else { return Some(unreliable) };
         let early = self.session.early.get_mut(at)?;
         if early.rseq != 0 && Some(rseq) != early.rseq.checked_add(1) {
             // §4: one that comes again, or too early, is neither acknowledged nor heard.

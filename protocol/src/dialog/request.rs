@@ -89,7 +89,6 @@ impl Dialog {
         if matches!(method, Method::Invite | Method::Update) {
             message.header(Header::Contact, &self.local.contact);
             message.header(Header::Allow, super::callee::ALLOW);
-            message.header(Header::Supported, super::callee::SUPPORTED);
         }
         for (header, value) in extra {
             message.header(*header, value);
