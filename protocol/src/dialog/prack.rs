@@ -59,6 +59,12 @@ impl Server {
         self.agreed && self.open.as_ref().is_none_or(|open| !open.has_sdp)
     }
 
+    /// The RSeq of the last response.
+    #[cfg(test)]
+    pub(super) fn last(&self) -> u32 {
+        self.rseq
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.open.as_ref().map(|open| open.next.min(open.give_up))
     }
