@@ -372,7 +372,9 @@ pub(crate) fn admit(
     let outbound = outbound(env, invite, caller, &route, flow);
     let info = info(env, caller, invite, dialled, &route);
     let reliable = [Header::Supported, Header::Require].into_iter().any(|h| invite.has_token(h, "100rel"));
-    let machine = Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable);
+    let delayed = route.trunk.as_ref().is_some_and(|trunk| trunk.config.media_delayed);
+    let machine =
+        Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
 }
 

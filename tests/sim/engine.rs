@@ -145,6 +145,7 @@ fn config(world: &World) -> EngineConfig {
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
         dial_plan: dial_plan(),
         media: Media {
+            media_delayed: false,
             address: MEDIA_IP.into(),
             external: MEDIA_IP.into(),
             ports: (20_000, 39_999),

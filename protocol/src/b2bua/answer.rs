@@ -14,7 +14,15 @@ impl Call {
         if !self.choose(leg, now, out) {
             return;
         }
-        match self.sdp.answer_to_caller(&self.media, sdp) {
+        // An early exchange that the callee began is as it was: repeating it changes nothing.
+        let answer = if self.caller_answers() {
+            self.sdp.carry_offer(Side::Callee, &self.media, sdp).map(|carried| (carried.sdp, carried.view))
+        } else if self.callee_offers() {
+            self.cross_answers(leg, sdp, out).map(|sdp| (sdp, None))
+        } else {
+            self.sdp.answer_to_caller(&self.media, sdp)
+        };
+        match answer {
             Ok((sdp, view)) => {
                 if view.is_some() {
                     out.push(Output::Media { side: Side::Callee, view, held: self.sdp.held() });
@@ -35,6 +43,13 @@ impl Call {
         out: &mut Vec<Output>,
     ) {
         if !self.choose(leg, now, out) {
+            return;
+        }
+        if !self.caller_answers() {
+            match self.cross_answers(leg, sdp, out) {
+                Ok(sdp) => self.commit(sdp, now, out),
+                Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
+            }
             return;
         }
         match self.sdp.carry_offer(Side::Callee, &self.media, sdp) {

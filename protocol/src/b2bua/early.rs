@@ -5,17 +5,23 @@ use bytes::Bytes;
 use super::reoffer::{Reoffer, Reply};
 use super::{CALLER, Call, Destination, LegId, MediaPlan, Output, Phase, Side};
 use crate::dialog::Command;
+use crate::sdp::negotiate::NegotiationError;
 
 impl Call {
     /// True if the INVITEs of this call leave without an offer, so that a callee makes it.
     pub(super) fn callee_offers(&self) -> bool {
-        matches!(self.media, MediaPlan::Bypass) && self.sdp.is_offerless()
+        self.delayed || (matches!(self.media, MediaPlan::Bypass) && self.sdp.is_offerless())
+    }
+
+    /// True if what a callee offers must wait for the caller's answer.
+    pub(super) fn caller_answers(&self) -> bool {
+        self.callee_offers() && self.sdp.is_offerless()
     }
 
     /// Whether callees may answer provisionally and reliably. What one of them offers then must be answered by the caller in a
     /// PRACK: so it must know that, and there may be one callee only.
     pub(super) fn may_be_reliable(&self) -> bool {
-        !self.callee_offers() || (self.caller_takes_reliable && self.is_sole_callee())
+        !self.caller_answers() || (self.caller_takes_reliable && self.is_sole_callee())
     }
 
     fn is_sole_callee(&self) -> bool {
@@ -42,7 +48,7 @@ impl Call {
             self.rang = true;
             out.push(Output::Ringing);
         }
-        let carried = if self.callee_offers() {
+        let carried = if self.caller_answers() {
             let carried = self.sdp.carry_offer(Side::Callee, &self.media, sdp).ok();
             if let Some(carried) = &carried {
                 self.reoffer = Some(Reoffer {
@@ -55,6 +61,8 @@ impl Call {
                 });
             }
             carried.map(|carried| carried.sdp)
+        } else if self.callee_offers() {
+            self.cross_answers(leg, sdp, out).ok()
         } else {
             self.early_answer(sdp, out)
         };
@@ -69,6 +77,22 @@ impl Call {
         out.push(Output::Tell(CALLER, command));
     }
 
+    /// Both sides have offered: each gets its answer, the callee in its ACK or PRACK; what the caller gets is given back.
+    pub(super) fn cross_answers(
+        &mut self,
+        leg: LegId,
+        sdp: &Bytes,
+        out: &mut Vec<Output>,
+    ) -> Result<Bytes, NegotiationError> {
+        let crossed = self.sdp.cross_answers(&self.media, sdp)?;
+        if !matches!(self.media, MediaPlan::Bypass) {
+            self.agree(Side::Caller, crossed.caller_view, out);
+            self.agree(Side::Callee, crossed.callee_view, out);
+        }
+        out.push(Output::Tell(leg, Command::Acknowledge { sdp: crossed.to_callee }));
+        Ok(crossed.to_caller)
+    }
+
     fn early_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) -> Option<Bytes> {
         let (sdp, view) = self.sdp.answer_to_caller(&self.media, sdp).ok()?;
         if view.is_some() {
@@ -80,7 +104,8 @@ impl Call {
 
     /// The caller, who offered nothing, gets an offer of ours: his ACK or PRACK brings the answer.
     pub(super) fn expect_answer_to_our_offer(&mut self) {
-        if self.sdp.is_offerless() && !self.callee_offers() && !self.caller_answered && self.reoffer.is_none() {
+        if self.sdp.is_offerless() && !self.callee_offers() && !self.caller_answered && self.reoffer.is_none()
+        {
             self.reoffer = Some(Reoffer::ours(CALLER));
         }
     }
@@ -104,6 +129,6 @@ impl Call {
 
     /// The callee whose offer the caller has answered in vain: nobody else can be called with that answer.
     pub(super) fn early_session_is_lost_with(&self, leg: LegId) -> bool {
-        self.early == Some(leg) && self.callee_offers()
+        self.early == Some(leg) && self.caller_answers()
     }
 }

@@ -39,7 +39,8 @@ impl Call {
     }
 
     fn invite(&mut self, target: Target, now: Now, out: &mut Vec<Output>) {
-        match self.sdp.offer_to_callee(&self.media) {
+        let asks = self.callee_offers();
+        match if asks { Ok(Bytes::new()) } else { self.sdp.offer_to_callee(&self.media) } {
             Ok(sdp) => {
                 let leg = LegId(self.legs.len() as u8);
                 self.legs.push(Leg { id: leg, gone: false, ending: false });

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Side;
 use crate::sdp::negotiate::{
-    AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, media_view, relay_answer,
-    relay_offer, service_offer,
+    AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, cross_answers, media_view,
+    relay_answer, relay_offer, service_offer,
 };
 use crate::sdp::{Direction, SessionDescription};
 
@@ -165,6 +165,26 @@ impl Sdp {
         Ok((Bytes::from(relayed.to_string()), view))
     }
 
+    /// The caller's offer and the callee's as answers to each other.
+    pub(super) fn cross_answers(
+        &mut self,
+        plan: &MediaPlan,
+        offer: &Bytes,
+    ) -> Result<Crossed, NegotiationError> {
+        let (near, far) = (SessionDescription::parse(&self.caller_offer)?, SessionDescription::parse(offer)?);
+        let (from_caller, from_callee) = cross_answers(&near, &far)?;
+        let (caller_view, callee_view) = (media_view(&from_caller), media_view(&from_callee));
+        let (to_callee, to_caller) = match plan {
+            MediaPlan::Anchored { caller, callee } => (
+                relay_answer(&far, &from_caller, &mut self.to_callee, Some(*callee), None)?,
+                relay_answer(&near, &from_callee, &mut self.to_caller, Some(*caller), None)?,
+            ),
+            MediaPlan::Bypass | MediaPlan::Service { .. } => (from_caller, from_callee),
+        };
+        let text = |sdp: SessionDescription| Bytes::from(sdp.to_string());
+        Ok(Crossed { to_callee: text(to_callee), to_caller: text(to_caller), caller_view, callee_view })
+    }
+
     /// What the answer to an offer of our own says.
     pub(super) fn view_of_answer(&self, answer: &Bytes) -> Result<AudioView, NegotiationError> {
         media_view(&SessionDescription::parse(answer)?).ok_or(NegotiationError::NoAudio)
@@ -271,6 +291,14 @@ impl Sdp {
             Side::Callee | Side::Engine | Side::Operator => self.callee_direction = direction,
         }
     }
+}
+
+/// Two offers that have answered each other.
+pub(super) struct Crossed {
+    pub(super) to_callee: Bytes,
+    pub(super) to_caller: Bytes,
+    pub(super) caller_view: Option<AudioView>,
+    pub(super) callee_view: Option<AudioView>,
 }
 
 /// A description on its way to the other side.

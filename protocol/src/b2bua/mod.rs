@@ -197,6 +197,8 @@ pub struct Call {
     early: Option<LegId>,
     /// The caller takes reliable provisional responses.
     caller_takes_reliable: bool,
+    /// Callees are asked for the offer.
+    delayed: bool,
     /// The caller, who offered nothing, has answered an offer of ours.
     caller_answered: bool,
     /// The offer that waits for an answer.
@@ -221,6 +223,7 @@ impl Call {
             refusal: None,
             early: None,
             caller_takes_reliable: false,
+            delayed: false,
             caller_answered: false,
             reoffer: None,
             answered_at: None,
@@ -231,6 +234,11 @@ impl Call {
     /// The same, with a caller that takes reliable provisional responses (RFC 3262).
     pub fn caller_takes_reliable(self, takes: bool) -> Call {
         Call { caller_takes_reliable: takes, ..self }
+    }
+
+    /// The same, whose INVITEs leave without an offer: the callee makes it (delayed media).
+    pub fn media_delayed(self, delayed: bool) -> Call {
+        Call { delayed, ..self }
     }
 
     /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500.

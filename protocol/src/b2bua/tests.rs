@@ -1,3 +1,5 @@
+mod offers;
+
 use std::net::SocketAddr;
 
 use super::*;

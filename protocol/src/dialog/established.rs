@@ -29,7 +29,8 @@ impl Dialog {
             return;
         }
         *last = Some(request.cseq());
-        let unknown: Vec<&str> = request.values(Header::Require).filter(|option| !is_supported(option)).collect();
+        let unknown: Vec<&str> =
+            request.values(Header::Require).filter(|option| !is_supported(option)).collect();
         if !unknown.is_empty() {
             let unknown = unknown.join(", ");
             out.push(self.respond(&pending, 420, None, &[(Header::Unsupported, &unknown)]));

@@ -114,7 +114,8 @@ fn the_peers_offers_find_their_status_in_every_state() {
         (TheirOfferIn2xx, 500, 500, 500),
     ];
     for (state, update, invite, wish) in table {
-        let found = [("UPDATE", "v=0\r\n"), ("INVITE", "v=0\r\n"), ("INVITE", "")].map(|(m, b)| outcome(state, m, b));
+        let found =
+            [("UPDATE", "v=0\r\n"), ("INVITE", "v=0\r\n"), ("INVITE", "")].map(|(m, b)| outcome(state, m, b));
         assert_eq!(found, [update, invite, wish], "{state:?}");
         assert_eq!(outcome(state, "UPDATE", ""), 200, "{state:?}: it offers nothing");
     }
@@ -178,7 +179,8 @@ fn a_callee_that_offers_is_acknowledged_when_the_call_knows_the_answer() {
     rig.respond(200, "INVITE", 1, UPDATES, "v=0\r\n");
     assert_eq!(rig.events(), [LegEvent::AnsweredWithOffer { sdp: body() }]);
     assert!(rig.sent(Method::Ack).is_none());
-    let restored = Rig { dialog: Dialog::restore(rig.dialog.clone(), at(0)), now: 0, out: vec![], transactions: 0 };
+    let restored =
+        Rig { dialog: Dialog::restore(rig.dialog.clone(), at(0)), now: 0, out: vec![], transactions: 0 };
     for mut rig in [rig, restored] {
         rig.command(Command::Acknowledge { sdp: body() });
         let (ack, _) = rig.sent(Method::Ack).unwrap();
@@ -188,7 +190,8 @@ fn a_callee_that_offers_is_acknowledged_when_the_call_knows_the_answer() {
 
 #[test]
 fn a_callee_whose_offer_nobody_answers_is_acknowledged_with_every_stream_refused_and_ended() {
-    let offer = "v=0\r\no=- 1 1 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+    let offer =
+        "v=0\r\no=- 1 1 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
     let mut rig = Rig::asking();
     rig.respond(200, "INVITE", 1, UPDATES, offer);
     rig.hang_up();
@@ -200,7 +203,11 @@ fn a_callee_whose_offer_nobody_answers_is_acknowledged_with_every_stream_refused
 #[test]
 fn an_ack_without_the_answer_it_must_bring_ends_the_dialog() {
     let (mut with, _) = rig(OurOfferIn2xx);
-    with.feed(Input::Request { transaction: None, request: request("ACK", 1, "", "v=0\r\n"), source: flow() });
+    with.feed(Input::Request {
+        transaction: None,
+        request: request("ACK", 1, "", "v=0\r\n"),
+        source: flow(),
+    });
     assert_eq!(with.events(), [LegEvent::ReofferAnswered { sdp: body() }]);
     let (mut without, _) = rig(OurOfferIn2xx);
     without.ack(1);

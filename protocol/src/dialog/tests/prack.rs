@@ -209,16 +209,14 @@ fn a_prack_may_bring_a_new_offer() {
 #[test]
 fn the_peers_reliable_responses_are_acknowledged_in_order_and_once() {
     let mut rig = Rig::calling();
-    let expected: [(u32, &[&str]); 5] = [
-        (5, &["5 1 INVITE"]),
-        (5, &[]),
-        (7, &[]),
-        (6, &["6 1 INVITE"]),
-        (7, &["7 1 INVITE"]),
-    ];
+    let expected: [(u32, &[&str]); 5] =
+        [(5, &["5 1 INVITE"]), (5, &[]), (7, &[]), (6, &["6 1 INVITE"]), (7, &["7 1 INVITE"])];
     for (rseq, racks) in expected {
         rig.reliable(THEIRS, rseq, "");
-        assert_eq!((rig.racks(), rig.events().len()), (racks.iter().map(|r| (*r).to_owned()).collect(), racks.len()));
+        assert_eq!(
+            (rig.racks(), rig.events().len()),
+            (racks.iter().map(|r| (*r).to_owned()).collect(), racks.len())
+        );
     }
 }
 

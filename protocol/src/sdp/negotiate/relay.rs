@@ -218,16 +218,6 @@ fn restrict(media: &mut MediaDescription, codecs: &[String]) -> Result<(), Negot
             kept.push(*pt);
         }
     }
-    media.attributes.retain(|a| describes_kept(a, &kept));
-    media.formats = kept.iter().map(u8::to_string).collect();
+    media.keep_formats(&kept);
     Ok(())
-}
-
-/// Whether an attribute that describes one payload type describes one that is kept.
-fn describes_kept(attribute: &Attribute, kept: &[u8]) -> bool {
-    if !["rtpmap", "fmtp", "rtcp-fb"].into_iter().any(|name| attribute.is(name)) {
-        return true;
-    }
-    let format = attribute.value.as_deref().and_then(|v| v.split_ascii_whitespace().next());
-    format.is_none_or(|f| f == "*" || f.parse().is_ok_and(|pt| kept.contains(&pt)))
 }
