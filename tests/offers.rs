@@ -1,101 +1,16 @@
-//! Offers and answers on the wire, between two phones that say exactly what a test tells them to.
+//! Offers and answers in calls: with and without an offer, held, retrieved, and crossing each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// A wait of the engine is measured by the real clock.
+#![allow(clippy::disallowed_methods)]
 
 mod common;
 
-use std::time::Duration;
+use std::time::Instant;
 
-use common::engine::station;
+use common::offer::*;
 use common::ua::token;
-use common::{Engine, Leg, Msg, Ua, sdp};
-
-const MODES: [&str; 2] = ["anchored", "bypass"];
-const RELIABLE: &str = "Supported: 100rel\r\nAllow: INVITE, ACK, CANCEL, BYE, PRACK, UPDATE\r\n";
-const UPDATES: &str = "Allow: INVITE, ACK, CANCEL, BYE, UPDATE\r\n";
-/// Nothing that was to come is later than this on loopback; what must not come is awaited for as long.
-const QUIET: Duration = Duration::from_millis(300);
-
-/// An engine with two stations whose media runs in this way, the second registered.
-fn engine(media: &str) -> (Engine, Ua, Ua) {
-    let keys = format!("media = \"{media}\"");
-    let engine = Engine::start(&(station("1001", &keys) + &station("1002", &keys)));
-    let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
-    (engine, a, b)
-}
-
-/// A description of this phone's, with more lines.
-fn offer(ua: &Ua, formats: &str, lines: &str) -> String {
-    sdp(ua.local(), formats) + lines
-}
-
-/// The ACK of a 2xx, with a body.
-fn ack_with(ua: &Ua, leg: &Leg, response: &Msg, body: &str) {
-    let mut ack = leg.clone();
-    ack.cseq = response.cseq();
-    ack.remote = response.header("To").to_owned();
-    ua.send(ua.text(&ack, "ACK", &response.contact(), &format!("z9hG4bK{}", token()), "", body));
-}
-
-/// The PRACK of a reliable response, within its early dialog.
-fn prack(ua: &Ua, leg: &mut Leg, response: &Msg, body: &str) {
-    early(leg, response);
-    let rack = format!("RAck: {} {}\r\n", response.header("RSeq"), response.header("CSeq"));
-    ua.next(leg, "PRACK", &rack, body);
-}
-
-/// Makes the leg the early dialog of a response.
-fn early(leg: &mut Leg, response: &Msg) {
-    leg.remote = response.header("To").to_owned();
-    leg.target = response.contact();
-}
-
-/// A reliable provisional response to an INVITE.
-fn reliably(ua: &Ua, invite: &Msg, status: &str, tag: &str, rseq: u32, body: &str) {
-    let headers = format!("Require: 100rel\r\nRSeq: {rseq}\r\n{UPDATES}");
-    ua.respond(invite, status, tag, &headers, body);
-}
-
-/// The next request of this method; it is answered with 200 and this body.
-fn serve(ua: &Ua, method: &str, body: &str) -> Msg {
-    let request = ua.request(method);
-    ua.respond(&request, "200 OK", "", "", body);
-    request
-}
-
-/// A call that both sides have; `allow` is what the phones say they take.
-fn connect(a: &Ua, b: &Ua, allow: &str) -> (Leg, Leg) {
-    let mut leg = a.call_with("1002", allow, &offer(a, "0 8", ""));
-    let invite = b.request("INVITE");
-    let tag = token();
-    b.respond(&invite, "200 OK", &tag, allow, &offer(b, "0 8", ""));
-    b.request("ACK");
-    a.established(&mut leg);
-    (leg, b.leg_of(&invite, &tag))
-}
-
-/// Ends a call from `a`.
-fn end(engine: &Engine, a: &Ua, leg: &mut Leg, b: &Ua) {
-    a.next(leg, "BYE", "", "");
-    serve(b, "BYE", "");
-    a.response("BYE", 200);
-    engine.quiet();
-}
-
-/// A request that is not to come.
-#[track_caller]
-fn nothing(ua: &Ua, method: &str) {
-    while let Some(message) = ua.receive(QUIET) {
-        assert!(!message.is(method), "{message:?}");
-    }
-}
-
-fn direction(message: &Msg) -> &str {
-    ["sendrecv", "sendonly", "recvonly", "inactive"]
-        .into_iter()
-        .find(|name| message.body().lines().any(|line| line == format!("a={name}")))
-        .unwrap_or("none")
-}
+use common::{Engine, Msg, Ua, sdp};
 
 #[test]
 fn an_invite_without_an_offer_leaves_with_ours_if_media_is_anchored() {
@@ -214,220 +129,6 @@ fn a_re_invite_whose_ack_lacks_the_answer_ends_the_call() {
 }
 
 #[test]
-fn reliable_early_media_crosses_and_the_200_waits_for_the_prack() {
-    for media in MODES {
-        let (engine, a, b) = engine(media);
-        let mut leg = a.call_with("1002", RELIABLE, &offer(&a, "0 8", ""));
-        let invite = b.request("INVITE");
-        assert_eq!(invite.header("Supported"), "100rel");
-        let allow = invite.header("Allow");
-        assert!(allow.contains("PRACK") && allow.contains("UPDATE"), "{allow}");
-        reliably(&b, &invite, "183 Session Progress", "bob", 7, &offer(&b, "0", ""));
-        let acknowledged = serve(&b, "PRACK", "");
-        assert_eq!(acknowledged.header("RAck"), format!("7 {}", invite.header("CSeq")));
-        let progress = a.response("INVITE", 183);
-        assert_eq!(progress.header("Require"), "100rel");
-        assert!(progress.sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 0"));
-        b.respond(&invite, "200 OK", "bob", "", "");
-        b.request("ACK");
-        // It comes again and again, and the 200 does not.
-        let again = a.wait("183 or 200", |m| m.method() == "INVITE");
-        assert_eq!(again.text, progress.text);
-        prack(&a, &mut leg, &progress, "");
-        let mut statuses = vec![];
-        while statuses.len() < 2 {
-            let message = a.wait("two answers", |m| m.status().is_some_and(|status| status >= 200));
-            statuses.push((message.method().to_owned(), message.status()));
-            if message.method() == "INVITE" {
-                assert_eq!(message.body(), "", "the answer has been given");
-                a.ack(&leg, &message);
-            }
-        }
-        assert!(
-            statuses.contains(&("PRACK".into(), Some(200)))
-                && statuses.contains(&("INVITE".into(), Some(200)))
-        );
-        end(&engine, &a, &mut leg, &b);
-        engine.cdr("normal", 200, "caller");
-    }
-}
-
-#[test]
-fn a_caller_that_requires_reliability_gets_it_though_the_callee_has_none() {
-    let (engine, a, b) = engine("anchored");
-    let leg = a.call_with("1002", "Require: 100rel\r\n", &offer(&a, "0", ""));
-    let mut early_leg = leg.clone();
-    let invite = b.request("INVITE");
-    b.respond(&invite, "180 Ringing", "bob", "", "");
-    b.respond(&invite, "183 Session Progress", "bob", "", &offer(&b, "0", ""));
-    let ringing = a.response("INVITE", 180);
-    let first: u32 = ringing.header("RSeq").parse().unwrap();
-    nothing(&a, "183, as the 180 is not acknowledged");
-    early(&mut early_leg, &ringing);
-    early_leg.cseq += 4;
-    a.next(&mut early_leg, "PRACK", &format!("RAck: {} {}\r\n", first + 1, ringing.header("CSeq")), "");
-    a.response("PRACK", 481);
-    prack(&a, &mut early_leg, &ringing, "");
-    a.response("PRACK", 200);
-    let progress = a.response("INVITE", 183);
-    assert_eq!(progress.header("RSeq").parse(), Ok(first + 1));
-    prack(&a, &mut early_leg, &progress, "");
-    a.response("PRACK", 200);
-    a.next(&mut early_leg, "PRACK", &format!("RAck: {} {}\r\n", first + 1, ringing.header("CSeq")), "");
-    a.response("PRACK", 481);
-    b.respond(&invite, "200 OK", "bob", "", &offer(&b, "0", ""));
-    let answer = a.response("INVITE", 200);
-    assert_eq!(answer.body(), "");
-    a.ack(&leg, &answer);
-    end(&engine, &a, &mut early_leg, &b);
-}
-
-#[test]
-fn an_option_that_is_not_ours_is_refused_and_named() {
-    let (_engine, a, _b) = engine("anchored");
-    let mut leg = a.leg("1002");
-    a.next(&mut leg, "INVITE", "Require: 100rel, magic\r\n", &offer(&a, "0", ""));
-    let refusal = a.refused(&leg);
-    assert_eq!((refusal.status(), refusal.header("Unsupported")), (Some(420), "magic"));
-    a.next(&mut leg, "OPTIONS", "", "");
-    assert_eq!(a.response("OPTIONS", 200).header("Supported"), "100rel");
-}
-
-#[test]
-fn a_reliable_response_out_of_order_is_neither_acknowledged_nor_heard() {
-    let (engine, a, b) = engine("anchored");
-    let leg = a.call_with("1002", RELIABLE, &offer(&a, "0", ""));
-    let invite = b.request("INVITE");
-    reliably(&b, &invite, "180 Ringing", "bob", 20, "");
-    serve(&b, "PRACK", "");
-    a.response("INVITE", 180);
-    reliably(&b, &invite, "183 Session Progress", "bob", 22, "");
-    reliably(&b, &invite, "180 Ringing", "bob", 20, "");
-    nothing(&b, "PRACK");
-    reliably(&b, &invite, "183 Session Progress", "bob", 21, "");
-    assert!(serve(&b, "PRACK", "").header("RAck").starts_with("21 "));
-    a.response("INVITE", 183);
-    a.cancel(&leg);
-    a.refused(&leg);
-    serve(&b, "CANCEL", "");
-    b.respond(&invite, "487 Request Terminated", "bob", "", "");
-    engine.quiet();
-}
-
-#[test]
-fn an_offer_in_a_reliable_response_is_answered_in_the_prack() {
-    let (engine, a, b) = engine("bypass");
-    let mut leg = a.call_with("1002", RELIABLE, "");
-    let invite = b.request("INVITE");
-    assert_eq!((invite.body(), invite.header("Supported")), ("", "100rel"));
-    let (theirs, mine) = (offer(&b, "0 8", ""), offer(&a, "8", ""));
-    reliably(&b, &invite, "183 Session Progress", "bob", 1, &theirs);
-    let progress = a.response("INVITE", 183);
-    assert_eq!(progress.body(), theirs);
-    prack(&a, &mut leg, &progress, &mine);
-    a.response("PRACK", 200);
-    assert_eq!(serve(&b, "PRACK", "").body(), mine);
-    b.respond(&invite, "200 OK", "bob", "", "");
-    assert_eq!(b.request("ACK").body(), "");
-    let answer = a.established(&mut leg);
-    assert_eq!(answer.body(), "");
-    end(&engine, &a, &mut leg, &b);
-}
-
-#[test]
-fn a_caller_without_an_offer_that_takes_reliable_responses_gets_ours_early() {
-    let (engine, a, b) = engine("anchored");
-    let mut leg = a.call_with("1002", RELIABLE, "");
-    let invite = b.request("INVITE");
-    reliably(&b, &invite, "183 Session Progress", "bob", 1, &offer(&b, "0", ""));
-    serve(&b, "PRACK", "");
-    let progress = a.response("INVITE", 183);
-    assert_eq!(progress.media().ip(), engine.sip.ip());
-    prack(&a, &mut leg, &progress, &offer(&a, "0", ""));
-    a.response("PRACK", 200);
-    b.respond(&invite, "200 OK", "bob", "", &offer(&b, "0", ""));
-    let answer = a.established(&mut leg);
-    assert_eq!(answer.body(), "");
-    end(&engine, &a, &mut leg, &b);
-}
-
-/// A call in which both sides have agreed early and reliably.
-fn early_session(a: &Ua, b: &Ua) -> (Leg, Leg, Msg) {
-    let mut leg = a.call_with("1002", RELIABLE, &offer(a, "0 8", ""));
-    let invite = b.request("INVITE");
-    let tag = token();
-    reliably(b, &invite, "183 Session Progress", &tag, 1, &offer(b, "0 8", ""));
-    serve(b, "PRACK", "");
-    let progress = a.response("INVITE", 183);
-    prack(a, &mut leg, &progress, "");
-    a.response("PRACK", 200);
-    (leg, b.leg_of(&invite, &tag), invite)
-}
-
-#[test]
-fn an_update_crosses_an_early_session_either_way() {
-    for media in MODES {
-        let (engine, a, b) = engine(media);
-        let (mut leg, mut other, invite) = early_session(&a, &b);
-        for (from, to, leg) in [(&a, &b, &mut leg), (&b, &a, &mut other)] {
-            from.next(leg, "UPDATE", UPDATES, &offer(from, "8", "a=sendonly\r\n"));
-            let update = serve(to, "UPDATE", &offer(to, "8", "a=recvonly\r\n"));
-            assert_eq!(
-                (direction(&update), update.media().ip() == engine.sip.ip()),
-                ("sendonly", media == "anchored")
-            );
-            assert_eq!(direction(&from.response("UPDATE", 200)), "recvonly");
-        }
-        b.respond(&invite, "200 OK", other.local.rsplit('=').next().unwrap(), "", "");
-        let answer = a.response("INVITE", 200);
-        a.ack(&leg, &answer);
-        assert_eq!(answer.body(), "");
-        end(&engine, &a, &mut leg, &b);
-    }
-}
-
-#[test]
-fn an_offer_in_a_prack_crosses_as_an_update() {
-    let (engine, a, b) = engine("anchored");
-    let mut leg = a.call_with("1002", RELIABLE, &offer(&a, "0 8", ""));
-    let invite = b.request("INVITE");
-    reliably(&b, &invite, "183 Session Progress", "bob", 1, &offer(&b, "0 8", ""));
-    serve(&b, "PRACK", "");
-    let progress = a.response("INVITE", 183);
-    prack(&a, &mut leg, &progress, &offer(&a, "8", ""));
-    let update = serve(&b, "UPDATE", &offer(&b, "8", ""));
-    assert!(update.sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"));
-    assert!(a.response("PRACK", 200).sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"));
-    a.cancel(&leg);
-    serve(&b, "CANCEL", "");
-    b.respond(&invite, "487 Request Terminated", "bob", "", "");
-    engine.quiet();
-}
-
-#[test]
-fn an_update_before_there_is_a_session_is_refused() {
-    let (engine, a, b) = engine("anchored");
-    let mut leg = a.call_with("1002", UPDATES, &offer(&a, "0", ""));
-    let invite = b.request("INVITE");
-    b.respond(&invite, "180 Ringing", "bob", UPDATES, "");
-    let ringing = a.response("INVITE", 180);
-    let before = leg.clone();
-    early(&mut leg, &ringing);
-    a.next(&mut leg, "UPDATE", "", &offer(&a, "8", ""));
-    let refusal = a.response("UPDATE", 500);
-    assert!(refusal.header("Retry-After").parse::<u32>().unwrap() <= 10);
-    a.next(&mut leg, "UPDATE", "", "");
-    a.response("UPDATE", 200);
-    let mut other = b.leg_of(&invite, "bob");
-    b.next(&mut other, "UPDATE", "", &offer(&b, "8", ""));
-    b.response("UPDATE", 491);
-    a.cancel(&before);
-    serve(&b, "CANCEL", "");
-    b.respond(&invite, "487 Request Terminated", "bob", "", "");
-    engine.quiet();
-}
-
-#[test]
 fn an_update_in_a_call_crosses_as_an_update_or_as_a_re_invite() {
     for (allow, method) in [(UPDATES, "UPDATE"), ("Allow: INVITE, ACK, CANCEL, BYE\r\n", "INVITE")] {
         let (engine, a, b) = engine("anchored");
@@ -468,7 +169,7 @@ fn a_re_invite_that_meets_a_491_is_tried_again_after_the_back_off() {
             from.next(leg, "INVITE", "", &offer(from, "8", ""));
             let refused = to.request("INVITE");
             to.respond(&refused, "491 Request Pending", "", "", "");
-            let begin = std::time::Instant::now();
+            let begin = Instant::now();
             let again = to.wait("the INVITE again", |m| m.is("INVITE") && m.cseq() > refused.cseq());
             // To the callee the Call-ID is ours, to the caller it is his.
             let waited = begin.elapsed().as_millis();
@@ -526,31 +227,30 @@ fn a_second_re_invite_while_one_is_pending_is_500_and_an_update_that_crosses_one
 fn every_form_of_hold_is_answered_rightly() {
     let (engine, a, b) = engine("anchored");
     let (mut leg, mut other) = connect(&a, &b, "");
-    let zero = |ua: &Ua, lines: &str| {
-        let text = offer(ua, "0 8", lines);
-        text.replace(&format!("c=IN IP4 {}", ua.local().ip()), "c=IN IP4 0.0.0.0")
-    };
-    let forms: [(fn(&Ua) -> String, bool, &str, &str, &str); 4] = [
-        (|ua| offer(ua, "0 8", "a=sendonly\r\n"), false, "sendonly", "a=recvonly\r\n", "recvonly"),
-        (|ua| offer(ua, "0 8", "a=inactive\r\n"), false, "inactive", "a=inactive\r\n", "inactive"),
-        // The old form, answered by one who knows no other.
-        (|ua| offer(ua, "0 8", ""), true, "sendonly", "", "recvonly"),
-        (|ua| offer(ua, "0 8", "a=recvonly\r\n"), true, "inactive", "", "inactive"),
+    // Its lines, whether in the old form, as what it crosses, the answer, as what that comes back.
+    let forms = [
+        ("a=sendonly\r\n", false, "sendonly", "a=recvonly\r\n", "recvonly"),
+        ("a=inactive\r\n", false, "inactive", "a=inactive\r\n", "inactive"),
+        // The old form, answered by one who knows neither.
+        ("", true, "sendonly", "", "recvonly"),
+        ("a=recvonly\r\n", true, "inactive", "", "inactive"),
     ];
     let mut versions = vec![];
     for (holder, held, leg) in [(&a, &b, &mut leg), (&b, &a, &mut other)] {
         versions.clear();
-        for (form, old, crosses, answered, returns) in &forms {
-            let text = form(holder);
-            let text = if *old { zero(holder, text.split("RTP/AVP 0 8\r\n").nth(1).unwrap()) } else { text };
+        for (lines, old, crosses, answered, returns) in forms {
+            let text = offer(holder, "0 8", lines);
+            let address = if old { "0.0.0.0".to_owned() } else { holder.local().ip().to_string() };
+            let text =
+                text.replace(&format!("c=IN IP4 {}", holder.local().ip()), &format!("c=IN IP4 {address}"));
             holder.next(leg, "INVITE", "", &text);
             let invite = serve(held, "INVITE", &offer(held, "0 8", answered));
             held.request("ACK");
-            assert_eq!((direction(&invite), invite.media().ip()), (*crosses, engine.sip.ip()));
+            assert_eq!((direction(&invite), invite.media().ip()), (crosses, engine.sip.ip()));
             versions.push(version(&invite));
             let answer = holder.response("INVITE", 200);
             holder.ack(leg, &answer);
-            assert_eq!((direction(&answer), answer.media().ip()), (*returns, engine.sip.ip()));
+            assert_eq!((direction(&answer), answer.media().ip()), (returns, engine.sip.ip()));
         }
         holder.next(leg, "INVITE", "", &offer(holder, "0 8", ""));
         let invite = serve(held, "INVITE", &offer(held, "0 8", ""));
@@ -564,7 +264,132 @@ fn every_form_of_hold_is_answered_rightly() {
     end(&engine, &a, &mut leg, &b);
 }
 
-/// The version in `o=`.
-fn version(message: &Msg) -> u64 {
-    message.sdp_line("o=").unwrap().split(' ').nth(2).unwrap().parse().unwrap()
+#[test]
+fn both_sides_hold_and_each_retrieves_for_itself() {
+    let (engine, a, b) = engine("anchored");
+    let (mut leg, mut other) = connect(&a, &b, "");
+    // Who, what he offers, what the other says to it.
+    let steps = [
+        (true, "sendonly", "recvonly"),
+        (false, "inactive", "inactive"),
+        (true, "recvonly", "sendonly"),
+        (false, "sendrecv", "sendrecv"),
+    ];
+    for (by_caller, offered, answered) in steps {
+        let (from, to, leg) = if by_caller { (&a, &b, &mut leg) } else { (&b, &a, &mut other) };
+        from.next(leg, "INVITE", "", &offer(from, "0", &format!("a={offered}\r\n")));
+        let invite = serve(to, "INVITE", &offer(to, "0", &format!("a={answered}\r\n")));
+        to.request("ACK");
+        let answer = from.response("INVITE", 200);
+        from.ack(leg, &answer);
+        assert_eq!((direction(&invite), direction(&answer)), (offered, answered));
+    }
+    end(&engine, &a, &mut leg, &b);
+}
+
+#[test]
+fn a_hold_with_another_codec_and_address_and_a_stream_that_is_put_away_cross() {
+    for media in MODES {
+        let (engine, a, b) = engine(media);
+        let (mut leg, mut other) = connect(&a, &b, "");
+        for (from, to, leg) in [(&a, &b, &mut leg), (&b, &a, &mut other)] {
+            let port = from.local().port();
+            let moved =
+                offer(from, "8", "a=sendonly\r\n").replace(&format!("m=audio {port}"), "m=audio 4242");
+            let gone = sdp(from.local(), "8").replace(&format!("m=audio {port}"), "m=audio 0");
+            for (text, port) in [(moved, None), (gone, Some("0 "))] {
+                from.next(leg, "INVITE", "", &text);
+                let answer = match port {
+                    None => offer(to, "8", "a=recvonly\r\n"),
+                    Some(_) => text.clone(),
+                };
+                let invite = serve(to, "INVITE", &answer);
+                to.request("ACK");
+                let line = invite.sdp_line("m=audio ").unwrap();
+                assert!(
+                    line.ends_with("RTP/AVP 8") && port.is_none_or(|port| line.starts_with(port)),
+                    "{line}"
+                );
+                let answer = from.response("INVITE", 200);
+                from.ack(leg, &answer);
+                let line = answer.sdp_line("m=audio ").unwrap();
+                assert!(port.is_none_or(|port| line.starts_with(port)), "{line}");
+            }
+        }
+        end(&engine, &a, &mut leg, &b);
+    }
+}
+
+/// Calls come from {peer}:5090 and go to {peer}:5070.
+fn trunks(keys: &str) -> String {
+    format!(
+        "[[trunk]]\nname = \"in\"\nproxies = [\"{{peer}}:5090\"]\n\
+         [[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5070\"]\n{keys}\n\
+         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n"
+    )
+}
+
+#[test]
+fn a_trunk_with_delayed_media_is_asked_for_the_offer() {
+    for media in MODES {
+        let engine = Engine::start(&trunks(&format!("media_timing = \"delayed\"\nmedia = \"{media}\"")));
+        let at = |port: u16| (engine.peer(), port).into();
+        let (a, b) = (Ua::on(&engine, "15551234", at(5090)), Ua::on(&engine, "carrier", at(5070)));
+        let mut leg = a.leg("9555123");
+        a.next(&mut leg, "INVITE", "", &offer(&a, "0 8", ""));
+        let invite = b.request("INVITE");
+        assert_eq!(invite.body(), "");
+        b.respond(&invite, "200 OK", "bob", "", &offer(&b, "18 8 0", ""));
+        let ack = b.request("ACK");
+        assert!(ack.sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"), "{ack:?}");
+        let answer = a.established(&mut leg);
+        assert!(answer.sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"), "{answer:?}");
+        assert_ne!(ack.media(), a.local(), "the incoming trunk has its media anchored");
+        end(&engine, &a, &mut leg, &b);
+        engine.cdr("normal", 200, "caller");
+    }
+}
+
+#[test]
+fn an_invite_without_an_offer_comes_by_one_trunk_and_leaves_by_another() {
+    let engine = Engine::start(
+        &trunks("")
+            .replace("5090\"]", "5090\"]\nmedia = \"bypass\"")
+            .replace("5070\"]", "5070\"]\nmedia = \"bypass\""),
+    );
+    let at = |port: u16| (engine.peer(), port).into();
+    let (a, b) = (Ua::on(&engine, "15551234", at(5090)), Ua::on(&engine, "carrier", at(5070)));
+    let mut leg = a.leg("9555123");
+    a.next(&mut leg, "INVITE", RELIABLE, "");
+    let invite = b.request("INVITE");
+    assert_eq!(invite.body(), "");
+    // It may be answered early, and is not.
+    b.respond(&invite, "180 Ringing", "bob", "", "");
+    assert!(a.response("INVITE", 180).headers("RSeq").is_empty());
+    let (theirs, mine) = (offer(&b, "0 8", ""), offer(&a, "0", ""));
+    b.respond(&invite, "200 OK", "bob", "", &theirs);
+    let answer = a.response("INVITE", 200);
+    assert_eq!(answer.body(), theirs);
+    ack_with(&a, &leg, &answer, &mine);
+    assert_eq!(b.request("ACK").body(), mine);
+    early(&mut leg, &answer);
+    end(&engine, &a, &mut leg, &b);
+}
+
+#[test]
+fn an_answer_that_the_ack_brings_after_a_restart_still_reaches_the_callee() {
+    let (mut engine, a, b) = engine("bypass");
+    let mut leg = a.call("1002", "");
+    let invite = b.request("INVITE");
+    let (theirs, mine) = (offer(&b, "0 8", ""), offer(&a, "8", ""));
+    b.respond(&invite, "200 OK", "bob", "", &theirs);
+    a.response("INVITE", 200);
+    engine.kill9();
+    engine.restart();
+    let answer = a.response("INVITE", 200);
+    assert_eq!(answer.body(), theirs);
+    ack_with(&a, &leg, &answer, &mine);
+    assert_eq!(b.request("ACK").body(), mine);
+    early(&mut leg, &answer);
+    end(&engine, &a, &mut leg, &b);
 }
