@@ -224,6 +224,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
         max_calls: trunk.max_calls,
         media: path(trunk.media),
+        media_delayed: trunk.media_timing == settings::MediaTiming::Delayed,
         record: trunk.record,
         trusted: trunk.trusted,
         redirect: redirect(trunk.redirect),

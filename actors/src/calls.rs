@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
 use tandem_protocol::dial_plan;
-use tandem_protocol::dialog::{LocalSide, Routing};
+use tandem_protocol::dialog::{LocalSide, Routing, is_supported};
 use tandem_protocol::digest::{
     Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
 };
@@ -112,13 +112,12 @@ pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
         Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
         Some(Ok(_)) | None => {}
     }
-    let required: Vec<&str> = invite.values(Header::Require).collect();
+    let required: Vec<&str> = invite.values(Header::Require).filter(|option| !is_supported(option)).collect();
     if !required.is_empty() {
         return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
     }
     if invite.body().is_empty() {
-        let text = "304 tandem \"an INVITE without an offer is not supported\"";
-        return Err(Refused::new(488, Refusal::Media).with(Header::Warning, text));
+        return Ok(());
     }
     let kind = invite.header(Header::ContentType).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
@@ -455,7 +454,10 @@ pub(crate) fn admit(
     };
     let outbound = outbound(env, party(env, invite, caller), &route, flow.listener);
     let info = info(env, caller, invite, dialled, &route);
-    let machine = Call::new(route.destination, plan, sdp);
+    let reliable = [Header::Supported, Header::Require].into_iter().any(|h| invite.has_token(h, "100rel"));
+    let delayed = route.trunk.as_ref().is_some_and(|trunk| trunk.config.media_delayed);
+    let machine =
+        Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
 }
 

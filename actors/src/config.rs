@@ -92,6 +92,8 @@ pub struct Trunk {
     pub max_calls: u32,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
+    /// Whether its INVITEs leave without an offer, for its proxies to make it.
+    pub media_delayed: bool,
     /// Whether its calls are recorded.
     pub record: bool,
     /// Whether it belongs to the trust domain of RFC 3325.

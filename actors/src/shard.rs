@@ -13,7 +13,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use serde_json::Value;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::{Input, Output};
+use tandem_protocol::dialog::{Input, Output, SUPPORTED};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
@@ -245,7 +245,8 @@ impl Shard {
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
-        let headers = [(Header::Allow, ALLOW), (Header::Accept, "application/sdp")];
+        let accept = (Header::Accept, "application/sdp");
+        let headers = [(Header::Allow, ALLOW), accept, (Header::Supported, SUPPORTED)];
         self.endpoint.reply(request, flow, 200, &headers);
     }
 
@@ -329,7 +330,7 @@ impl Shard {
 }
 
 /// What we accept.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, REGISTER";
 
 impl Actor for Shard {
     type Context = Context<Self>;

@@ -104,6 +104,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         trusted: false,
         redirect: Redirect::default(),
         redirect_to: Vec::new(),
+        media_delayed: false,
         credentials: None,
     }
 }

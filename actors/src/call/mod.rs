@@ -206,10 +206,10 @@ impl CallActor {
 
     fn act(&mut self, output: Output, now: Now, ctx: &mut Context<Self>) {
         match output {
-            Output::Invite { leg, target, sdp } => self.invite(leg, target, sdp, ctx),
+            Output::Invite { leg, target, sdp, reliable } => self.invite(leg, target, sdp, reliable, ctx),
             Output::Tell(leg, command) => self.tell_leg(leg, command),
             Output::Media { side, view, held } => {
-                self.media.configure(&self.env, self.key, side, Some(&view), held)
+                self.media.configure(&self.env, self.key, side, view.as_ref(), held)
             }
             Output::Commit => self.commit(now),
             Output::Refresh => self.refresh(now),
@@ -223,8 +223,8 @@ impl CallActor {
         }
     }
 
-    fn invite(&mut self, leg: LegId, target: Target, sdp: Bytes, ctx: &mut Context<Self>) {
-        self.media.open_callee(&self.env, self.key);
+    fn invite(&mut self, leg: LegId, target: Target, sdp: Bytes, reliable: bool, ctx: &mut Context<Self>) {
+        self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
             request_uri: target.request_uri,
             from: self.outbound.from.clone(),
@@ -235,6 +235,7 @@ impl CallActor {
             routing: target.routing,
             route: target.route,
             sdp,
+            reliable,
             max_forwards: self.outbound.max_forwards,
             headers: self.outbound.headers.clone(),
             timers: self.outbound.timers,

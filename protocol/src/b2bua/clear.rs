@@ -154,6 +154,7 @@ impl Call {
             Cause::RtpTimeout => Some("SIP;cause=408;text=\"no RTP\""),
             Cause::Operator => Some("SIP;cause=503;text=\"ended by an operator\""),
             Cause::SessionExpired => Some("SIP;cause=408;text=\"session timer expired\""),
+            Cause::Media => Some("SIP;cause=488;text=\"no session agreed\""),
             Cause::Fault => Some("SIP;cause=500;text=\"internal fault\""),
             _ => said.as_deref(),
         };
@@ -205,6 +206,7 @@ impl Call {
                 EndedBy::Peer => (Cause::Normal, Call::side(leg)),
                 EndedBy::Us => (Cause::Fault, Side::Engine),
                 EndedBy::NoAck => (Cause::NoAck, Side::Engine),
+                EndedBy::NoSession => (Cause::Media, Side::Engine),
                 EndedBy::Lost => (Cause::Lost, Call::side(leg)),
                 EndedBy::SessionExpired => (Cause::SessionExpired, Call::side(leg)),
                 EndedBy::Fault => (Cause::Fault, Side::Engine),

@@ -15,7 +15,7 @@ impl Call {
         }
         self.phase = Phase::Hunting;
         if let Some((view, side)) = self.sdp.caller_view(&self.media) {
-            out.push(Output::Media { side, view, held: false });
+            out.push(Output::Media { side, view: Some(view), held: self.sdp.held() });
         }
         self.hunt(now, out);
     }
@@ -44,11 +44,13 @@ impl Call {
     }
 
     fn invite(&mut self, target: Target, now: Now, out: &mut Vec<Output>) {
-        match self.sdp.offer_to_callee(&self.media) {
+        let asks = self.callee_offers();
+        match if asks { Ok(Bytes::new()) } else { self.sdp.offer_to_callee(&self.media) } {
             Ok(sdp) => {
                 let leg = LegId(self.legs.len() as u8);
                 self.legs.push(Leg { id: leg, gone: false, ending: false });
-                out.push(Output::Invite { leg, target, sdp });
+                let reliable = self.may_be_reliable();
+                out.push(Output::Invite { leg, target, sdp, reliable });
             }
             Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
         }
@@ -90,11 +92,14 @@ impl Call {
         }
         let early = sdp.and_then(|sdp| self.sdp.answer_to_caller(&self.media, sdp).ok());
         if let Some((_, view)) = &early
-            && let Some(view) = view
+            && view.is_some()
         {
             out.push(Output::Media { side: Side::Callee, view: view.clone(), held: false });
         }
         let sdp = early.map(|(sdp, _)| sdp);
+        if sdp.is_some() {
+            self.expect_answer_to_our_offer();
+        }
         out.push(Output::Tell(CALLER, Command::Progress { status, sdp }));
     }
 
@@ -124,6 +129,11 @@ impl Call {
             };
             let next = walk.on_outcome(now.mono, outcome);
             out.extend(walk.attempts().last().cloned().map(Output::AttemptFailed));
+            let lost = self.early_session_is_lost_with(leg);
+            self.end_early_session(leg, out);
+            if lost {
+                return self.fail(status, now, out);
+            }
             self.walk_on(next, now, out);
             return;
         }

@@ -19,6 +19,7 @@
 
 mod answer;
 mod clear;
+mod early;
 mod hunt;
 mod info;
 mod media;
@@ -37,6 +38,8 @@ use crate::flow::Flow;
 use crate::proxy_list::{Attempt, ProxyWalk};
 use crate::sdp::negotiate::AudioView;
 use crate::time::{Instant, Now, UnixMillis};
+
+use reoffer::Means;
 
 pub use clear::{Cause, Ended, Side};
 pub use media::{MediaPlan, Sdp};
@@ -134,8 +137,10 @@ pub enum Output {
         leg: LegId,
         /// Where it goes.
         target: Target,
-        /// The offer.
+        /// The offer; empty to ask for one.
         sdp: Bytes,
+        /// Whether provisional responses may be reliable.
+        reliable: bool,
     },
     /// Tell a leg.
     Tell(LegId, Command),
@@ -143,8 +148,8 @@ pub enum Output {
     Media {
         /// Which side.
         side: Side,
-        /// What its peer's session description says.
-        view: AudioView,
+        /// What its peer's session description says; `None` if it has no stream that packets can be sent to.
+        view: Option<AudioView>,
         /// True while either side holds: silence is no fault then.
         held: bool,
     },
@@ -213,7 +218,15 @@ pub struct Call {
     detours: redirect::Detours,
     /// A 3xx has come whose contacts are not tried yet.
     redirected: bool,
-    /// Whose re-INVITE is being carried across.
+    /// The callee whose early session the caller has been told of.
+    early: Option<LegId>,
+    /// The caller takes reliable provisional responses.
+    caller_takes_reliable: bool,
+    /// Callees are asked for the offer.
+    delayed: bool,
+    /// The caller, who offered nothing, has answered an offer of ours.
+    caller_answered: bool,
+    /// The offer that waits for an answer.
     reoffer: Option<reoffer::Reoffer>,
     answered_at: Option<UnixMillis>,
     /// Why the side that ends the call does so (RFC 3326).
@@ -237,11 +250,25 @@ impl Call {
             refusal: None,
             detours: redirect::Detours::default(),
             redirected: false,
+            early: None,
+            caller_takes_reliable: false,
+            delayed: false,
+            caller_answered: false,
             reoffer: None,
             answered_at: None,
             reason: None,
             verdict: None,
         }
+    }
+
+    /// The same, with a caller that takes reliable provisional responses (RFC 3262).
+    pub fn caller_takes_reliable(self, takes: bool) -> Call {
+        Call { caller_takes_reliable: takes, ..self }
+    }
+
+    /// The same, whose INVITEs leave without an offer: the callee makes it (delayed media).
+    pub fn media_delayed(self, delayed: bool) -> Call {
+        Call { delayed, ..self }
     }
 
     /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500.
@@ -278,14 +305,20 @@ impl Call {
     fn leg_event(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
         match event {
             LegEvent::Progress { status, sdp } => self.callee_progress(leg, *status, sdp.as_ref(), out),
+            LegEvent::EarlySession { status, sdp } => self.callee_early_session(leg, *status, sdp, out),
             LegEvent::Answered { sdp } => self.callee_answered(leg, sdp, now, out),
+            LegEvent::AnsweredWithOffer { sdp } => self.callee_answered_with_offer(leg, sdp, now, out),
             LegEvent::Failed { status, unanswered, .. } => {
                 self.callee_failed(leg, *status, *unanswered, now, out);
             }
             LegEvent::AnswerReady => self.answer_ready(now, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
-            LegEvent::Reoffer { sdp } => self.leg_reoffers(leg, sdp, out),
-            LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, out),
+            LegEvent::Reoffer { sdp } => self.leg_offers(leg, sdp, Means::Invite, out),
+            LegEvent::Update { sdp } => self.leg_offers(leg, sdp, Means::Update, out),
+            LegEvent::Prack { sdp } => self.leg_offers(leg, sdp, Means::Prack, out),
+            LegEvent::OfferWanted => self.offer_wanted(leg, out),
+            LegEvent::Offered { sdp } => self.solicited_offer(leg, sdp, now, out),
+            LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, now, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
             LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
             LegEvent::AskedAnswered { id, status, body } => {
@@ -387,7 +420,7 @@ impl Call {
     pub fn restore(mut stored: Call) -> Call {
         stored.phase = Phase::Up;
         stored.deadline = None;
-        stored.reoffer = None;
+        stored.reoffer = stored.reoffer.filter(reoffer::Reoffer::outlives_restart);
         let callee = stored.callee;
         stored.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == callee);
         stored

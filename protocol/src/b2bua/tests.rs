@@ -1,3 +1,4 @@
+mod offers;
 mod redirect;
 
 use std::net::SocketAddr;

@@ -5,16 +5,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::caller::sdp_of;
+use super::offer_answer::carries_offer;
 use super::{
     Body, Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
     Unacknowledged,
 };
 use crate::flow::Flow;
-use crate::message::{Builder, Header, Message, reason_phrase, response_to};
+use crate::message::{Builder, Header, Message, Method, reason_phrase, response_to};
 use crate::time::Now;
 
 /// What we accept within a dialog.
-pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, MESSAGE";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE";
+/// The extensions we have in every dialog.
+pub const SUPPORTED: &str = "100rel";
+/// The extension we have where session timers are on (RFC 4028); whoever requires it gets none where they are off.
+const TIMER: &str = "timer";
+
+/// Whether a Require may ask for an option of ours (RFC 3261 §8.2.2.3).
+pub fn is_supported(option: &str) -> bool {
+    SUPPORTED.split(',').chain([TIMER]).any(|known| known.trim().eq_ignore_ascii_case(option))
+}
 
 impl Dialog {
     /// A dialog for an INVITE of the peer that waits in `transaction`. `local_tag` must be unique in the engine.
@@ -34,7 +44,9 @@ impl Dialog {
         dialog.remote_cseq = Some(invite.cseq());
         dialog.invited = true;
         dialog.refresh_target(&invite);
-        dialog.note_asked(transaction, &invite);
+        dialog.note_allow(&invite);
+        dialog.timer.asked(transaction, &invite);
+        dialog.in_force.peer_offers(sdp_of(&invite));
         dialog.phase = Phase::Incoming(Pending { transaction, request: invite, source });
         dialog
     }
@@ -50,6 +62,11 @@ impl Dialog {
         if status < 300 {
             message.header(Header::Contact, &self.local.contact);
             message.header(Header::Allow, ALLOW);
+        }
+        if (200..300).contains(&status)
+            && matches!(pending.request.method(), Method::Invite | Method::Options)
+        {
+            message.header(Header::Supported, SUPPORTED);
         }
         if (200..300).contains(&status) {
             for (header, value) in self.timer.answer_headers(pending.transaction) {
@@ -81,23 +98,22 @@ impl Dialog {
         Output::Respond { transaction, status, message: message.finish(body), to }
     }
 
-    pub(super) fn progress(&mut self, status: u16, sdp: Option<&Bytes>, out: &mut Vec<Output>) {
-        if let Phase::Incoming(pending) = &self.phase {
-            out.push(self.respond(pending, status, sdp, &[]));
-        }
-    }
-
     pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
         let Phase::Incoming(pending) = &self.phase else { return };
-        if let Output::Respond { message, .. } = self.respond(pending, 200, Some(sdp), &[]) {
-            self.in_force.agree(Some(sdp.clone()), sdp_of(&pending.request));
+        // What a reliable response has said is not said again; if it no longer holds, an offer follows.
+        let settled = self.session.reliable.settled();
+        if settled && self.session.told.as_ref().is_some_and(|told| told != sdp) {
+            self.session.overtaken = Some(sdp.clone());
+        }
+        let sdp = Some(sdp).filter(|_| !settled);
+        if let Output::Respond { message, .. } = self.respond(pending, 200, sdp, &[]) {
             self.phase = Phase::AnswerHeld(pending.clone(), message);
             out.push(Output::Up(LegEvent::AnswerReady));
         }
     }
 
     pub(super) fn send_answer(&mut self, now: Now, out: &mut Vec<Output>) {
-        if !matches!(self.phase, Phase::AnswerHeld(..)) {
+        if !matches!(self.phase, Phase::AnswerHeld(..)) || self.session.reliable.holds_answer() {
             return;
         }
         if let Phase::AnswerHeld(pending, message) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
@@ -119,6 +135,7 @@ impl Dialog {
             message: message.clone(),
             to: pending.source,
             cseq: pending.request.cseq(),
+            offer: carries_offer(pending, &message),
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
@@ -153,12 +170,12 @@ impl Dialog {
     }
 
     /// An ACK within the dialog.
-    pub(super) fn ack(&mut self, ack: &Message, out: &mut Vec<Output>) {
-        if self.unacknowledged.as_ref().is_some_and(|u| u.cseq == ack.cseq()) {
-            self.unacknowledged = None;
-            if let Some(reason) = self.hanging_up.take() {
-                self.bye(reason.as_deref(), out);
-            }
+    pub(super) fn ack(&mut self, ack: &Message, now: Now, out: &mut Vec<Output>) {
+        let Some(answered) = self.unacknowledged.take_if(|answer| answer.cseq == ack.cseq()) else { return };
+        if let Some(reason) = self.hanging_up.take() {
+            self.bye(reason.as_deref(), out);
+        } else if !answered.offer || self.answer_in_ack(ack, out) {
+            self.after_ack(now, out);
         }
     }
 

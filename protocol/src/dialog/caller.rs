@@ -46,8 +46,10 @@ pub struct InviteSpec {
     pub routing: Routing,
     /// A Route set for the INVITE itself (the binding's Path).
     pub route: Vec<String>,
-    /// The offer.
+    /// The offer; empty to ask for one.
     pub sdp: Bytes,
+    /// Whether provisional responses may be reliable (RFC 3262).
+    pub reliable: bool,
     /// Max-Forwards: the caller's, less one.
     pub max_forwards: u8,
     /// Further headers, by name and value.
@@ -63,6 +65,8 @@ pub struct InviteSpec {
 pub(super) struct Calling {
     pub(super) spec: InviteSpec,
     branch: String,
+    /// The INVITE's CSeq: a PRACK or UPDATE in its early dialogs has a higher one.
+    cseq: u32,
     provisional: bool,
     authorized: bool,
     /// Set when the call wants it cancelled; sent once a provisional has come.
@@ -86,6 +90,7 @@ impl Dialog {
         dialog.remote_party.clone_from(&spec.to);
         dialog.remote_target.clone_from(&spec.request_uri);
         dialog.route_set.clone_from(&spec.route);
+        dialog.in_force.we_offer(&spec.sdp);
         dialog.invite(spec, None, out);
         dialog
     }
@@ -119,6 +124,9 @@ impl Dialog {
         for (header, value) in self.timer.request_headers() {
             message.header(header, value);
         }
+        if spec.reliable {
+            message.header(Header::Supported, super::callee::SUPPORTED);
+        }
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
         }
@@ -127,7 +135,7 @@ impl Dialog {
             message.header(header, value);
         }
         out.push(Output::Request {
-            message: message.finish(Some(("application/sdp", &spec.sdp))),
+            message: message.finish(sdp_body(&spec.sdp)),
             method: Method::Invite,
             branch: branch.clone(),
             cseq: self.local_cseq,
@@ -137,6 +145,7 @@ impl Dialog {
         self.phase = Phase::Calling(Box::new(Calling {
             spec,
             branch,
+            cseq: self.local_cseq,
             provisional: false,
             authorized,
             cancel: None,
@@ -147,7 +156,7 @@ impl Dialog {
     pub(super) fn invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let status = response.status();
         let Phase::Calling(calling) = &mut self.phase else { return };
-        if response.cseq() != self.local_cseq {
+        if response.cseq() != calling.cseq {
             return;
         }
         match status {
@@ -156,11 +165,12 @@ impl Dialog {
                 if calling.cancel.is_some() {
                     self.send_cancel(now, out);
                 } else if status > 100 {
-                    let sdp = sdp_of(response);
-                    if let Some(sdp) = &sdp {
-                        self.forks.note_early(response.to_tag(), sdp);
+                    let offered = !calling.spec.sdp.is_empty();
+                    if let Some(sdp) = sdp_of(response).filter(|_| offered) {
+                        self.forks.note_early(response.to_tag(), &sdp);
                     }
-                    out.push(Output::Up(LegEvent::Progress { status, sdp }));
+                    let heard = self.early_response(response, offered, out);
+                    out.extend(heard.map(Output::Up));
                 }
             }
             200..=299 => self.answered(response, now, out),
@@ -184,33 +194,16 @@ impl Dialog {
     }
 
     fn answered(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
-        let given_up = matches!(&self.phase, Phase::Calling(calling) if calling.cancel.is_some());
-        let told = match &self.phase {
-            Phase::Calling(calling) => Some(calling.spec.sdp.clone()),
-            Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing | Phase::Ended => {
-                None
-            }
-        };
-        let early = self.forks.settle(response.to_tag());
-        self.in_force.agree(told, sdp_of(response).or_else(|| early.clone()));
-        self.in_force.note_allow(response);
+        let Phase::Calling(calling) = &self.phase else { return };
+        let (given_up, offered) = (calling.cancel.is_some(), !calling.spec.sdp.is_empty());
         self.timer.accepted(response, now.mono);
         self.become_dialog_of(response);
-        self.acknowledge(response.cseq(), out);
-        match sdp_of(response).or(early) {
+        if given_up {
             // The 200 crossed our CANCEL (§9.1): what was answered is ended.
-            _ if given_up => self.bye(None, out),
-            Some(sdp) => out.push(Output::Up(LegEvent::Answered { sdp })),
-            None => {
-                let reason = "the callee's 200 has no session description".to_owned();
-                out.push(Output::Up(LegEvent::Failed {
-                    status: 502,
-                    reason,
-                    retry_after: None,
-                    unanswered: None,
-                }));
-                self.bye(Some("SIP;cause=502;text=\"no answer in 200\""), out);
-            }
+            self.acknowledge(response.cseq(), out);
+            self.bye(None, out);
+        } else {
+            self.settle_invite(response, offered, out);
         }
     }
 
@@ -276,9 +269,9 @@ impl Dialog {
         calling.cancelled_until = Some(now.mono + calling.spec.timers.t1 * 64);
         let (branch, to, timers) = (calling.branch.clone(), calling.spec.flow, calling.spec.timers);
         let (uri, route) = (calling.spec.request_uri.clone(), calling.spec.route.clone());
-        let reason = calling.cancel.clone().flatten();
+        let (cseq, reason) = (calling.cseq, calling.cancel.clone().flatten());
         let mut message = Builder::request("CANCEL", &uri);
-        self.request_head(&mut message, "CANCEL", self.local_cseq, &branch, 70);
+        self.request_head(&mut message, "CANCEL", cseq, &branch, 70);
         for route in &route {
             message.header(Header::Route, route);
         }
@@ -289,19 +282,22 @@ impl Dialog {
             message: message.finish(None),
             method: Method::Cancel,
             branch,
-            cseq: self.local_cseq,
+            cseq,
             to,
             timers,
         });
     }
 
     /// A response to an INVITE that already has its final: a repeated 2xx, a second branch's 2xx, or one to a re-INVITE.
-    pub(super) fn late_invite_response(&mut self, response: &Message, out: &mut Vec<Output>) {
+    pub(super) fn late_invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let status = response.status();
         if self.reoffering == Some(response.cseq()) {
-            self.reoffer_response(response, out);
+            self.reoffer_response(response, now, out);
         } else if (200..300).contains(&status) {
             if response.to_tag() == self.remote_tag.as_deref() {
+                if self.owes_ack(response.cseq()) {
+                    return;
+                }
                 // Its ACK was lost. It may be an earlier INVITE's: a re-INVITE does not wait for the peer to have the ACK.
                 self.acknowledge(response.cseq(), out);
             } else {
@@ -309,6 +305,10 @@ impl Dialog {
             }
         }
     }
+}
+
+fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
+    (!sdp.is_empty()).then(|| ("application/sdp", sdp.as_ref()))
 }
 
 /// The session description a message carries, if any.

@@ -19,7 +19,7 @@ const ELSEWHERE: &str = "SIP;cause=200;text=\"answered elsewhere\"";
 /// The branches of our INVITE.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Forks {
-    /// Early dialogs: the peer's tag and the session description of its last provisional response that had one.
+    /// The answers in unreliable provisional responses: the peer's tag and the last.
     early: Vec<(String, Bytes)>,
     /// The tags of branches whose 2xx was not kept.
     ended: Vec<String>,
@@ -55,6 +55,7 @@ impl Dialog {
     pub(super) fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Some(tag) = response.to_tag() else { return };
         let mut other = self.clone();
+        other.session = super::offer_answer::Session::default();
         other.become_dialog_of(response);
         let known = self.forks.ended.iter().position(|known| known == tag);
         if known.is_none() {

@@ -5,44 +5,95 @@ use serde::{Deserialize, Serialize};
 
 use super::caller::sdp_of;
 use super::session_timer::Due;
-use super::{Dialog, EndedBy, LegEvent, Output, Pending, ServerTransactionId};
+use super::{Command, Dialog, EndedBy, LegEvent, Output, Pending};
 use crate::message::{Header, Message, Method};
 use crate::time::Now;
 
-/// The session descriptions in force, to be said again as they are: an unchanged one asks for nothing (RFC 3264 §8).
+/// The session descriptions in force, to be said again as they are: an unchanged one asks for nothing (RFC 3264 §8). They are
+/// known from what the call commands and is told, whatever message carries them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct InForce {
     /// Ours, as the peer has it.
-    pub(super) told: Option<Bytes>,
+    told: Option<Bytes>,
     /// The peer's.
-    pub(super) heard: Option<Bytes>,
-    /// Ours in a re-INVITE that waits for the peer.
-    pub(super) offered: Option<Bytes>,
-    /// True if the peer takes UPDATE (RFC 3311).
-    updates: bool,
+    heard: Option<Bytes>,
+    /// Ours that waits for the peer's answer.
+    offered: Option<Bytes>,
+    /// The peer's that waits for our answer.
+    asked: Option<Bytes>,
 }
 
 impl InForce {
-    /// Both sides have agreed on these.
-    pub(super) fn agree(&mut self, told: Option<Bytes>, heard: Option<Bytes>) {
-        self.told = told.or_else(|| self.told.take());
-        self.heard = heard.or_else(|| self.heard.take());
+    /// The peer offers a session.
+    pub(super) fn peer_offers(&mut self, sdp: Option<Bytes>) {
+        self.asked = sdp;
     }
 
-    /// Learns from Allow whether the peer takes UPDATE.
-    pub(super) fn note_allow(&mut self, message: &Message) {
-        if message.header(Header::Allow).is_some() {
-            self.updates = message.has_token(Header::Allow, "UPDATE");
+    /// We offer a session; an empty one asks for an offer.
+    pub(super) fn we_offer(&mut self, sdp: &Bytes) {
+        self.offered = Some(sdp.clone()).filter(|sdp| !sdp.is_empty());
+    }
+
+    /// What the call wants said.
+    pub(super) fn command(&mut self, command: &Command) {
+        match command {
+            Command::EarlySession { sdp, .. }
+            | Command::PrepareAnswer { sdp }
+            | Command::Acknowledge { sdp }
+            | Command::AnswerReoffer { sdp } => {
+                self.told = Some(sdp.clone());
+                self.heard = self.asked.take().or_else(|| self.heard.take());
+            }
+            Command::Reoffer { sdp } | Command::Update { sdp } => self.we_offer(sdp),
+            Command::RefuseReoffer { .. } => self.asked = None,
+            Command::Progress { .. }
+            | Command::Solicit
+            | Command::SendAnswer
+            | Command::Redirect { .. }
+            | Command::Ask { .. }
+            | Command::AnswerAsked { .. }
+            | Command::End { .. } => {}
+        }
+    }
+
+    /// What the call is told.
+    fn event(&mut self, event: &LegEvent) {
+        match event {
+            LegEvent::Reoffer { sdp }
+            | LegEvent::Update { sdp }
+            | LegEvent::Prack { sdp }
+            | LegEvent::Offered { sdp }
+            | LegEvent::AnsweredWithOffer { sdp } => self.peer_offers(Some(sdp.clone())),
+            LegEvent::Answered { sdp } | LegEvent::ReofferAnswered { sdp } => {
+                self.told = self.offered.take().or_else(|| self.told.take());
+                self.heard = Some(sdp.clone());
+            }
+            LegEvent::ReofferRefused { .. } => self.offered = None,
+            LegEvent::Progress { .. }
+            | LegEvent::EarlySession { .. }
+            | LegEvent::Failed { .. }
+            | LegEvent::AnswerReady
+            | LegEvent::Cancelled
+            | LegEvent::OfferWanted
+            | LegEvent::Asked { .. }
+            | LegEvent::AskedAnswered { .. }
+            | LegEvent::Redirected { .. }
+            | LegEvent::Reason(_)
+            | LegEvent::Ended { .. } => {}
         }
     }
 }
 
 impl Dialog {
-    /// Follows what was just sent: a 2xx to an INVITE or UPDATE of the peer's starts its session's time.
-    pub(super) fn note_answers(&mut self, sent: &[Output], now: Now) {
-        for output in sent {
-            if let Output::Respond { transaction, status, .. } = output {
-                self.timer.answered(*transaction, *status, now.mono);
+    /// Follows what was just said: a 2xx to an INVITE or UPDATE of the peer's starts its session's time.
+    pub(super) fn note_outputs(&mut self, said: &[Output], now: Now) {
+        for output in said {
+            match output {
+                Output::Respond { transaction, status, .. } => {
+                    self.timer.answered(*transaction, *status, now.mono);
+                }
+                Output::Up(event) => self.in_force.event(event),
+                Output::Request { .. } | Output::Ack { .. } | Output::Finished => {}
             }
         }
     }
@@ -57,13 +108,8 @@ impl Dialog {
             out.push(self.respond(pending, 422, None, &[(Header::MinSe, &min_se.to_string())]));
             return true;
         }
-        self.note_asked(pending.transaction, request);
+        self.timer.asked(pending.transaction, request);
         false
-    }
-
-    pub(super) fn note_asked(&mut self, transaction: ServerTransactionId, request: &Message) {
-        self.in_force.note_allow(request);
-        self.timer.asked(transaction, request);
     }
 
     /// A re-INVITE that only refreshes the session, and says what is in force already, is answered here with this: the other side
@@ -91,12 +137,15 @@ impl Dialog {
 
     /// By UPDATE without a description if the peer takes it, else by a re-INVITE with the one it knows (§7.4).
     fn refresh(&mut self, now: Now, out: &mut Vec<Output>) {
-        let busy = self.reoffering.is_some() || self.reoffered.is_some() || self.unacknowledged.is_some();
+        let busy = self.our_offer_is_open(None)
+            || self.their_offer_is_open()
+            || self.session.proposal.is_some()
+            || self.unacknowledged.is_some();
         let told = self.in_force.told.clone();
-        if busy || self.hanging_up.is_some() || (told.is_none() && !self.in_force.updates) {
+        if busy || self.hanging_up.is_some() || (told.is_none() && !self.session.allows_update) {
             // A re-INVITE that is under way refreshes the session if it succeeds.
             self.timer.postpone(busy, now.mono);
-        } else if self.in_force.updates {
+        } else if self.session.allows_update {
             let cseq = self.in_dialog_request(Method::Update, None, &[], out);
             self.timer.refreshing = Some(cseq);
         } else {
@@ -118,7 +167,7 @@ impl Dialog {
             200..=299 => {
                 self.refresh_target(response);
                 if response.method() == Method::Invite {
-                    self.in_force.agree(None, sdp_of(response));
+                    self.in_force.heard = sdp_of(response).or_else(|| self.in_force.heard.take());
                     self.acknowledge(cseq, out);
                 }
             }
@@ -126,7 +175,7 @@ impl Dialog {
             422 if self.timer.too_brief(response) => self.refresh(now, out),
             405 | 501 if response.method() == Method::Update => {
                 // It does not take UPDATE after all, whatever its Allow says.
-                self.in_force.updates = false;
+                self.session.allows_update = false;
                 self.refresh(now, out);
             }
             status => self.timer.postpone(status == 491, now.mono),

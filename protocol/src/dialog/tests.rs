@@ -1,5 +1,7 @@
 mod fork;
 mod info;
+mod offers;
+mod prack;
 mod session_timer;
 
 use super::*;
@@ -61,14 +63,32 @@ struct Rig {
 
 impl Rig {
     fn incoming(extra: &str) -> Rig {
+        Rig::invited(extra, "v=0\r\n")
+    }
+
+    /// The peer's INVITE without an offer.
+    fn asked(extra: &str) -> Rig {
+        Rig::invited(extra, "")
+    }
+
+    fn invited(extra: &str, body: &str) -> Rig {
         let contact = format!("Contact: <sip:peer@10.0.0.2>\r\n{extra}");
-        let invite = request("INVITE", 1, &contact, "v=0\r\n");
+        let invite = request("INVITE", 1, &contact, body);
         let id = ServerTransactionId(1);
         let dialog = Dialog::incoming(id, invite, flow(), OURS.into(), local(), Routing::Target);
         Rig { dialog, now: 0, out: Vec::new(), transactions: 1 }
     }
 
     fn calling() -> Rig {
+        Rig::inviting(SDP)
+    }
+
+    /// Our INVITE without an offer.
+    fn asking() -> Rig {
+        Rig::inviting(b"")
+    }
+
+    fn inviting(sdp: &'static [u8]) -> Rig {
         let mut out = Vec::new();
         let spec = InviteSpec {
             request_uri: "sip:peer@10.0.0.2:5060".into(),
@@ -79,7 +99,8 @@ impl Rig {
             flow: flow(),
             routing: Routing::Target,
             route: Vec::new(),
-            sdp: Bytes::from_static(SDP),
+            sdp: Bytes::from_static(sdp),
+            reliable: true,
             max_forwards: 69,
             headers: Vec::new(),
             timers: Timers::default(),
@@ -123,6 +144,12 @@ impl Rig {
         let transaction = Some(ServerTransactionId(self.transactions));
         let request = request(method, cseq, extra, body);
         self.feed(Input::Request { transaction, request, source: flow() });
+    }
+
+    /// The PRACK of our last reliable response.
+    fn prack(&mut self, cseq: u32) {
+        let rack = format!("RAck: {} 1 INVITE\r\n", self.dialog.session.reliable.last());
+        self.request("PRACK", cseq, &rack, "");
     }
 
     fn ack(&mut self, cseq: u32) {

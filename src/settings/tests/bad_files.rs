@@ -232,7 +232,7 @@ fn faults_of_trunks_and_registrations() {
             ("media_timing = \"late\"", "4: trunk[0].media_timing", "allowed: \"normal\" or \"delayed\""),
             ("srtp = \"on\"", "4: trunk[0].srtp", "allowed: \"off\" or \"offered\" or \"required\""),
             ("dscp = 64", "4: trunk[0].dscp", "found 64; allowed: 0 to 63"),
-            ("redirect = \"fork\"", "4: trunk[0].redirect", "allowed: \"follow\", \"pass\""),
+            ("redirect = \"fork\"", "4: trunk[0].redirect", "allowed: \"follow\" or \"pass\""),
             ("redirect_to = [\"x\"]", "4: trunk[0].redirect_to[0]", "allowed: "),
             ("trusted = \"yes\"", "4: trunk[0].trusted", "allowed: true"),
             ("t1_ms = 1", "4: trunk[0].t1_ms", "allowed: 10 to 10000 (milliseconds)"),
