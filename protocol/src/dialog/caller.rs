@@ -121,11 +121,11 @@ impl Dialog {
         }
         message.header(Header::Contact, &self.local.contact);
         message.header(Header::Allow, super::callee::ALLOW);
-        for (header, value) in self.timer.request_headers() {
-            message.header(header, value);
-        }
         if spec.reliable {
             message.header(Header::Supported, super::callee::SUPPORTED);
+        }
+        for (header, value) in self.timer.request_headers() {
+            message.header(header, value);
         }
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
