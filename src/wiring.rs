@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{self, EngineConfig};
-use tandem_protocol::dial_plan::{self, DialPlan, DialPlanError, DialPlanSpec, SearchSpace};
+use tandem_protocol::dial_plan::{
+    self, CallingTransform, DialPlan, DialPlanError, DialPlanSpec, SearchSpace,
+};
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
@@ -18,11 +21,6 @@ use crate::settings::{
 
 /// Stations get a CRLF this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
-/// Expiry bounds of bindings.
-const MIN_EXPIRES: Duration = Duration::from_secs(60);
-const MAX_EXPIRES: Duration = Duration::from_secs(86_400);
-const DEFAULT_EXPIRES: Duration = Duration::from_secs(3600);
-
 /// Settings that are each right and together cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
@@ -49,8 +47,11 @@ pub fn engine_config(
         realm: settings.realm().to_owned(),
         shards: shards(settings),
         sip_trace_bytes: settings.node.sip_trace_bytes(),
-        stations: settings.station.iter().map(station).collect(),
+        stations: settings.station.iter().map(|s| station(settings, s)).collect(),
         trunks: settings.trunk.iter().map(|t| trunk(settings, t)).collect(),
+        route_groups: settings.dial_plan.route_group.iter().map(route_group).collect(),
+        route_lists: settings.dial_plan.route_list.iter().map(route_list).collect(),
+        users: settings.user.iter().map(user).collect(),
         registration_groups: settings
             .registration_group
             .iter()
@@ -67,9 +68,10 @@ pub fn engine_config(
             recording_dir: settings.recording_dir(),
         },
         registrar: config::Registrar {
-            min_expires: MIN_EXPIRES,
-            max_expires: MAX_EXPIRES,
-            default_expires: DEFAULT_EXPIRES,
+            min_expires: settings.registrar.min_expires(),
+            max_expires: settings.registrar.max_expires(),
+            default_expires: settings.registrar.default_expires(),
+            accept_path: settings.registrar.accept_path_without_support,
         },
         keepalive: KEEPALIVE,
         listeners,
@@ -102,6 +104,16 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
         external,
         timers: Timers::new(listen.t1(), listen.t2()),
         session: session(listen),
+        limits: limits(listen),
+    }
+}
+
+fn limits(listen: &settings::Listen) -> Limits {
+    Limits {
+        max_bytes: listen.max_message_bytes as usize,
+        max_header_line: listen.max_header_bytes as usize,
+        max_headers: listen.max_headers as usize,
+        max_vias: listen.max_vias as usize,
     }
 }
 
@@ -165,7 +177,7 @@ fn path(media: MediaPath) -> config::MediaPath {
     }
 }
 
-fn station(station: &Station) -> config::Station {
+fn station(settings: &Settings, station: &Station) -> config::Station {
     let secret = station.credential().map(|credential| match credential {
         Credential::Password(secret) => digest::Secret::Password(secret.reveal().to_owned()),
         Credential::Ha1Md5(secret) => digest::Secret::Ha1Md5(secret.reveal().to_owned()),
@@ -173,15 +185,81 @@ fn station(station: &Station) -> config::Station {
     });
     config::Station {
         name: Arc::from(station.name.as_str()),
-        extension: station.extension.clone(),
+        extension: number_of(station),
         secret,
         calling_search_space: station.calling_search_space.clone(),
         media: path(station.media),
         record: station.record,
         redirect: redirect(station.redirect),
         ring_timeout: station.ring_timeout(),
+        fork_timeout: station.fork_timeout(),
+        connection: connection(settings, station),
+        identify_by_user_only: station.identify_by_user_only,
+        outbound_ani: outbound_ani(settings, station).map(str::to_owned),
+        external_number_mask: station.external_number_mask.clone(),
         max_contacts: station.max_contacts as usize,
         max_calls: station.max_calls,
+    }
+}
+
+/// The number that a station is shown by: its extension, or its name if the extension stands for several numbers.
+pub fn number_of(station: &Station) -> String {
+    let one = dial_plan::pattern_key(&station.extension).ok().and_then(|key| key.only_number());
+    one.unwrap_or_else(|| station.name.clone())
+}
+
+/// What the user of a station shows outside.
+pub fn outbound_ani<'a>(settings: &'a Settings, station: &Station) -> Option<&'a str> {
+    let mut users = settings.user.iter().filter(|u| u.default_station.as_ref() == Some(&station.name));
+    users.find_map(|user| user.outbound_ani.as_deref())
+}
+
+/// The trunk that completes a connection address without a host.
+pub fn trunk_of_station<'a>(settings: &'a Settings, station: &Station) -> Option<&'a Trunk> {
+    match &station.trunk {
+        Some(name) => settings.trunk.iter().find(|trunk| trunk.name == *name),
+        None => settings.trunk.first().filter(|_| settings.trunk.len() == 1),
+    }
+}
+
+fn connection(settings: &Settings, station: &Station) -> Option<config::Connection> {
+    let address = station.connection_address.as_ref()?;
+    let at = match &address.host {
+        Some(host) => config::ConnectedAt::Address(address_of(host)?),
+        None => config::ConnectedAt::Trunk(Arc::from(trunk_of_station(settings, station)?.name.as_str())),
+    };
+    let user = address.user.clone().unwrap_or_else(|| number_of(station));
+    Some(config::Connection { user, at })
+}
+
+fn selection(selection: settings::Selection) -> Selection {
+    match selection {
+        settings::Selection::Priority => Selection::Priority,
+        settings::Selection::RoundRobin => Selection::RoundRobin { offset: 0 },
+    }
+}
+
+fn names(names: &[String]) -> Vec<Arc<str>> {
+    names.iter().map(|name| Arc::from(name.as_str())).collect()
+}
+
+fn route_group(group: &settings::RouteGroup) -> config::RouteGroup {
+    config::RouteGroup {
+        name: Arc::from(group.name.as_str()),
+        trunks: names(&group.trunks),
+        selection: selection(group.selection),
+    }
+}
+
+fn route_list(list: &settings::RouteList) -> config::RouteList {
+    config::RouteList { name: list.name.clone(), groups: names(&list.groups), enabled: list.enabled }
+}
+
+fn user(user: &settings::User) -> config::User {
+    config::User {
+        name: user.name.clone(),
+        default_station: user.default_station.as_deref().map(Arc::from),
+        alert_timeout: user.alert_timeout(),
     }
 }
 
@@ -215,10 +293,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         proxies: trunk.proxies.iter().filter_map(address_of).collect(),
         accept_from: trunk.accept_from.iter().map(source).collect(),
         calling_search_space: trunk.calling_search_space.clone(),
-        selection: match trunk.selection {
-            settings::Selection::Priority => Selection::Priority,
-            settings::Selection::RoundRobin => Selection::RoundRobin { offset: 0 },
-        },
+        selection: selection(trunk.selection),
         timers,
         // The settings have been checked; what cannot be read here cannot come from them.
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
@@ -229,6 +304,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         trusted: trunk.trusted,
         redirect: redirect(trunk.redirect),
         redirect_to: trunk.redirect_to.iter().map(source).collect(),
+        calling_party_mask: trunk.calling_party_mask.clone(),
         credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
     }
 }
@@ -268,50 +344,34 @@ fn service(service: &settings::Service) -> config::Service {
     }
 }
 
-fn target(target: &settings::Target) -> dial_plan::Target {
-    match target {
-        settings::Target::Station(name) => dial_plan::Target::Station(name.clone()),
-        settings::Target::User(name) => dial_plan::Target::User(name.clone()),
-        settings::Target::Trunk(name) => dial_plan::Target::Trunk(name.clone()),
-        settings::Target::RouteGroup(name) => dial_plan::Target::RouteGroup(name.clone()),
-        settings::Target::RouteList(name) => dial_plan::Target::RouteList(name.clone()),
-        settings::Target::Service(name) => dial_plan::Target::Service(name.clone()),
-        settings::Target::Reject(status) => dial_plan::Target::Reject(*status),
-    }
-}
-
-/// An extension is dialled as it is written: what would be a wildcard in a pattern stands for itself.
-fn literal(extension: &str) -> String {
-    let mut text = String::with_capacity(extension.len());
-    for c in extension.chars() {
-        if matches!(c, '.' | '!' | '[' | ']' | 'X' | 'Z' | '\\') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text
-}
-
 /// The dial plan: its own patterns, and one for each extension.
 ///
 /// # Errors
 /// Every fault of it.
 pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
+    build_dial_plan(settings).map_err(WiringError::DialPlan)
+}
+
+pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialPlanError>> {
     let plan = &settings.dial_plan;
     let mut patterns: Vec<dial_plan::Pattern> = plan
         .pattern
         .iter()
         .map(|p| {
             let mut pattern =
-                dial_plan::Pattern::new(p.pattern.clone(), target(&p.target)).in_partition(&p.partition);
+                dial_plan::Pattern::new(p.pattern.clone(), p.target.clone()).in_partition(&p.partition);
             pattern.strip = p.strip.map(|strip| strip as usize);
             pattern.prefix.clone_from(&p.prefix);
+            pattern.calling = CallingTransform {
+                mask: p.calling_party_mask.clone(),
+                prefix: p.calling_party_prefix.clone(),
+            };
             pattern.emergency = p.emergency;
             pattern
         })
         .collect();
     let extension = |number: &str, target, partition: &str| {
-        dial_plan::Pattern::new(literal(number), target).in_partition(partition)
+        dial_plan::Pattern::new(number, target).in_partition(partition)
     };
     patterns.extend(
         settings
@@ -334,5 +394,5 @@ pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
             .collect(),
         patterns,
     };
-    DialPlan::new(spec).map_err(WiringError::DialPlan)
+    DialPlan::new(spec)
 }

@@ -1,29 +1,32 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
-use std::net::IpAddr;
+mod outbound;
+mod route;
+mod unmanaged;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
-use tandem_protocol::dial_plan;
+use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
 use tandem_protocol::dialog::{LocalSide, Routing, is_supported};
 use tandem_protocol::digest::{
     Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
 };
 use tandem_protocol::flow::Flow;
-use tandem_protocol::identity::{ANONYMOUS, Identity};
-use tandem_protocol::message::{Header, Message, Uri, escape_user};
-use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
-use crate::config::{EngineConfig, MediaPath, Redirect, ServiceKind};
+use crate::config::{EngineConfig, MediaPath, Redirect};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::metrics::Refusal;
+
+pub(crate) use outbound::{Party, elsewhere, outbound};
+pub(crate) use route::{Route, route};
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,14 +47,29 @@ pub(crate) struct Info {
     pub(crate) started_mono: Instant,
     pub(crate) answered_at: Option<UnixMillis>,
     pub(crate) unprotected: bool,
+    /// An emergency call by the dial plan.
+    pub(crate) emergency: bool,
 }
 
 /// Who calls.
+#[derive(Clone)]
 pub(crate) enum Caller {
     /// A station that has proved who it is.
     Station(Arc<StationEntry>),
     /// A trunk, known by its address.
     Trunk(Arc<TrunkEntry>),
+}
+
+impl Caller {
+    /// A place for his call, unless he has as many as he may; an emergency call always has one.
+    fn permit(&self, emergency: bool) -> Option<Permit> {
+        match self {
+            Caller::Station(station) if emergency => Some(station.emergency_permit()),
+            Caller::Station(station) => station.permit(),
+            Caller::Trunk(trunk) if emergency => Some(trunk.emergency_permit()),
+            Caller::Trunk(trunk) => trunk.permit(),
+        }
+    }
 }
 
 /// An INVITE that does not become a call.
@@ -80,7 +98,7 @@ impl Refused {
 pub(crate) struct Admitted {
     pub(crate) info: Info,
     pub(crate) machine: Call,
-    pub(crate) outbound: Outbound,
+    pub(crate) outbound: Vec<Outbound>,
     pub(crate) media: Media,
     pub(crate) permits: Vec<Permit>,
     /// Where requests to the caller go.
@@ -126,13 +144,14 @@ pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The station a request claims to be from: a From whose user is a station and whose host is ours.
-fn claimed_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
+/// The station a request claims to be from: a From whose user is a station and whose host is ours, or does not matter for this
+/// station. From a trunk a host that is not ours makes it only a caller's number.
+fn claimed_station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option<&'a Arc<StationEntry>> {
     let uri = request.from().parsed_uri().ok()?;
-    if !env.directory().is_ours(uri.host) {
-        return None;
-    }
-    env.directory().station_of_user(&uri.user_unescaped()?)
+    let station = env.directory().station_of_user(&uri.user_unescaped()?)?;
+    let by_user =
+        || station.config.identify_by_user_only && env.directory().trunk_of_source(flow.remote).is_none();
+    (env.directory().is_ours(uri.host) || by_user()).then_some(station)
 }
 
 /// A challenge in each algorithm the station can answer, the strongest first (RFC 8760 §2.4).
@@ -181,7 +200,10 @@ pub(crate) fn verify(
 
 /// Says who calls, or why he must prove it first.
 pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller, Refused> {
-    if let Some(station) = claimed_station(env, invite) {
+    if let Some(station) = unmanaged::station(env, invite, flow) {
+        return Ok(Caller::Station(station.clone()));
+    }
+    if let Some(station) = claimed_station(env, invite, flow) {
         verify(env, invite, flow, Some(station))?;
         return Ok(Caller::Station(station.clone()));
     }
@@ -242,172 +264,6 @@ impl std::fmt::Display for Callee {
     }
 }
 
-/// Who calls, as the callee is told.
-#[derive(Clone, Default)]
-pub(crate) struct Party {
-    /// The display name, escaped as it came.
-    display: Option<String>,
-    number: String,
-    identity: Identity,
-    /// The caller's Max-Forwards, less one.
-    max_forwards: u8,
-}
-
-/// Where a dialled number leads, before media is decided.
-pub(crate) struct Route {
-    pub(crate) destination: Destination,
-    pub(crate) trunk: Option<Arc<TrunkEntry>>,
-    station: Option<Arc<StationEntry>>,
-    pub(crate) service: Option<ServiceKind>,
-    /// False if either end wants its media through us.
-    bypass: bool,
-    record: bool,
-    /// Where the callee's signalling comes from.
-    pub(crate) signalling: Option<IpAddr>,
-    pub(crate) permit: Option<Permit>,
-    pub(crate) why: String,
-    number: String,
-}
-
-impl Route {
-    fn refused(status: u16, cause: Cause, why: String) -> Route {
-        Route {
-            destination: Destination::Refused { status, cause },
-            trunk: None,
-            station: None,
-            service: None,
-            bypass: true,
-            record: false,
-            signalling: None,
-            permit: None,
-            why,
-            number: String::new(),
-        }
-    }
-
-    /// To an address outside the settings' trunks and stations.
-    pub(crate) fn elsewhere(destination: Destination, host: IpAddr, number: &str, why: String) -> Route {
-        Route {
-            destination,
-            signalling: Some(host),
-            number: number.to_owned(),
-            ..Route::refused(404, Cause::NotFound, why)
-        }
-    }
-}
-
-/// Where a number leads for one who may dial what `css` holds.
-pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
-    let plan = &env.config().dial_plan;
-    let Some(found) = plan.lookup(css, dialled) else {
-        let space = css.unwrap_or("internal");
-        return Route::refused(404, Cause::NotFound, format!("no pattern of {space} matches {dialled}"));
-    };
-    let why =
-        format!("{} in {} leads to {}", found.pattern.pattern, found.pattern.partition, found.pattern.target);
-    match &found.pattern.target {
-        dial_plan::Target::Station(name) => to_station(env, name, &found.number_out, why),
-        dial_plan::Target::Trunk(name) => to_trunk(env, name, &found.number_out, why),
-        dial_plan::Target::Service(name) => to_service(env, name, why),
-        dial_plan::Target::Reject(status) => Route::refused(*status, Cause::Rejected, why),
-        dial_plan::Target::User(_) | dial_plan::Target::RouteGroup(_) | dial_plan::Target::RouteList(_) => {
-            Route::refused(501, Cause::NotFound, format!("{why}, a kind that is not built yet"))
-        }
-    }
-}
-
-fn to_station(env: &Env, name: &str, number: &str, why: String) -> Route {
-    let Some(station) = env.directory().station(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    let now = env.now().wall;
-    let bindings = station.bindings();
-    let mut current: Vec<_> = bindings.iter().filter(|b| b.expires_at > now).collect();
-    current.sort_by_key(|b| std::cmp::Reverse(b.q));
-    if current.is_empty() {
-        return Route::refused(480, Cause::NotRegistered, format!("{why}, which is not registered"));
-    }
-    let Some(permit) = station.permit() else {
-        return Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let contacts: Vec<Target> = current
-        .iter()
-        .map(|b| Target {
-            request_uri: b.contact.clone(),
-            flow: b.source,
-            route: b.path.clone(),
-            routing: Routing::Flow,
-        })
-        .collect();
-    Route {
-        signalling: contacts.first().map(|c| c.flow.remote.ip()),
-        destination: Destination::Station { contacts, ring_timeout: station.config.ring_timeout },
-        trunk: None,
-        station: Some(station.clone()),
-        service: None,
-        bypass: station.config.media == MediaPath::Bypass,
-        record: station.config.record,
-        permit: Some(permit),
-        why,
-        number: number.to_owned(),
-    }
-}
-
-fn to_trunk(env: &Env, name: &str, number: &str, why: String) -> Route {
-    let Some(trunk) = env.directory().trunk(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    let Some(permit) = trunk.permit() else {
-        return Route::refused(503, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let health: Vec<ProxyHealth> = trunk
-        .config
-        .proxies
-        .iter()
-        .zip(trunk.health())
-        .map(|(proxy, up)| ProxyHealth { proxy: *proxy, up })
-        .collect();
-    let selection = match trunk.config.selection {
-        Selection::Priority => Selection::Priority,
-        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
-    };
-    let walk = ProxyWalk::new(&health, selection, trunk.config.retryable.clone());
-    Route {
-        signalling: trunk.config.proxies.first().map(|p| p.ip()),
-        destination: Destination::Trunk {
-            walk,
-            listener: trunk.config.listener,
-            user: escape_user(number).into_owned(),
-        },
-        station: None,
-        service: None,
-        bypass: trunk.config.media == MediaPath::Bypass,
-        record: trunk.config.record,
-        trunk: Some(trunk.clone()),
-        permit: Some(permit),
-        why,
-        number: number.to_owned(),
-    }
-}
-
-fn to_service(env: &Env, name: &str, why: String) -> Route {
-    let Some(service) = env.config().services.iter().find(|s| s.name == name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    Route {
-        destination: Destination::Service,
-        trunk: None,
-        station: None,
-        service: Some(service.kind),
-        bypass: false,
-        record: false,
-        signalling: None,
-        permit: None,
-        why,
-        number: name.to_owned(),
-    }
-}
-
 /// Admits an INVITE of a known caller: routes it, takes permits and ports, builds its call.
 pub(crate) fn admit(
     env: &Env,
@@ -423,15 +279,14 @@ pub(crate) fn admit(
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
-    let mut permits = Vec::new();
     let (css, bypass, record, routing) = match caller {
         Caller::Station(station) => {
-            permits.push(station.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
             let config = &station.config;
-            (config.calling_search_space.as_deref(), config.media, config.record, Routing::Flow)
+            // Who does not register says in Contact where he is.
+            let routing = if config.secret.is_some() { Routing::Flow } else { Routing::Target };
+            (config.calling_search_space.as_deref(), config.media, config.record, routing)
         }
         Caller::Trunk(trunk) => {
-            permits.push(trunk.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
             let config = &trunk.config;
             (config.calling_search_space.as_deref(), config.media, config.record, Routing::Target)
         }
@@ -439,6 +294,7 @@ pub(crate) fn admit(
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let mut route = route(env, css, &dialled);
+    let mut permits = vec![caller.permit(route.emergency).ok_or_else(|| Refused::new(503, Refusal::Limit))?];
     permits.extend(route.permit.take());
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
@@ -452,10 +308,11 @@ pub(crate) fn admit(
             return Err(warning.into_iter().fold(refused, |r, w| r.with(Header::Warning, w)));
         }
     };
-    let outbound = outbound(env, party(env, invite, caller), &route, flow.listener);
+    let party = outbound::party(env, invite, caller, flow.listener);
+    let outbound = outbound::outbound(env, &Arc::new(party), &route);
     let info = info(env, caller, invite, dialled, &route);
     let reliable = [Header::Supported, Header::Require].into_iter().any(|h| invite.has_token(h, "100rel"));
-    let delayed = route.trunk.as_ref().is_some_and(|trunk| trunk.config.media_delayed);
+    let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
@@ -502,74 +359,17 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
         key,
         from,
         to: dialled,
-        trunk: route.trunk.as_ref().map(|t| t.config.name.to_string()),
+        trunk: route.trunks.first().map(|t| t.config.name.to_string()),
         route: route.why.clone(),
         started_at: now.wall,
         started_mono: now.mono,
         answered_at: None,
         unprotected: false,
+        emergency: route.emergency,
     }
 }
 
 fn caller_number(invite: &Message) -> String {
     let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
     user.unwrap_or_else(|| "anonymous".to_owned())
-}
-
-/// Who calls: a station is what the settings say, whatever it says of itself; a trunk's caller is believed if the trunk is.
-fn party(env: &Env, invite: &Message, caller: &Caller) -> Party {
-    let display = invite.from().display.map(str::to_owned);
-    let (number, identity) = match caller {
-        Caller::Station(station) => {
-            let number = station.config.extension.clone();
-            let domain = env.config().domains.first().map_or(&*env.config().node, String::as_str);
-            let name = display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
-            let asserted = format!("{name}<sip:{}@{domain}>", escape_user(&number));
-            (number, Identity::of_station(invite, asserted))
-        }
-        Caller::Trunk(trunk) if trunk.config.trusted => (caller_number(invite), Identity::of_trusted(invite)),
-        Caller::Trunk(_) => (caller_number(invite), Identity::of_stranger(invite)),
-    };
-    let max_forwards = invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1);
-    Party { display, number, identity, max_forwards }
-}
-
-/// From, To and timers of the INVITEs this call sends, of a caller who came to `listener`.
-pub(crate) fn outbound(env: &Env, party: Party, route: &Route, listener: u16) -> Outbound {
-    let config = env.config();
-    let leaves_by = route.trunk.as_ref().map_or(listener, |t| t.config.listener);
-    let at = config.listeners.get(usize::from(leaves_by));
-    let host = at.map_or_else(String::new, |l| l.external.to_string());
-    let domain = config.domains.first().cloned().unwrap_or_else(|| host.clone());
-    let (from_host, to_host) = match &route.trunk {
-        Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
-        None => (domain.clone(), domain),
-    };
-    let timers = route
-        .trunk
-        .as_ref()
-        .map_or_else(|| at.map_or_else(Timers::default, |l| l.timers), |t| t.config.timers);
-    // Stations are outside the trust domain: what From says is all they learn.
-    let trusted = route.trunk.as_ref().is_some_and(|t| t.config.trusted);
-    let presented = party.identity.towards(trusted);
-    let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
-    let from = match presented.anonymous {
-        true => ANONYMOUS.to_owned(),
-        false => format!("{display}<sip:{}@{from_host}>", escape_user(&party.number)),
-    };
-    Outbound {
-        from,
-        to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
-        max_forwards: party.max_forwards,
-        timers,
-        credentials: route.trunk.as_ref().and_then(|t| t.config.credentials.clone()),
-        headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
-        party,
-        callee: match (&route.station, &route.trunk) {
-            (Some(station), _) => Callee::Station(station.clone()),
-            (None, Some(trunk)) => Callee::Trunk(trunk.clone()),
-            (None, None) => Callee::Nobody,
-        },
-        listener,
-    }
 }

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_protocol::dial_plan::DialPlan;
+use tandem_protocol::dial_plan::{DialPlan, NumberMask};
 use tandem_protocol::dialog::SessionPolicy;
 use tandem_protocol::digest::Secret;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
@@ -32,6 +33,8 @@ pub struct Listener {
     pub timers: Timers,
     /// Session timers of its dialogs (RFC 4028).
     pub session: SessionPolicy,
+    /// How much of a message is accepted.
+    pub limits: Limits,
 }
 
 /// What a redirection does to a call.
@@ -42,6 +45,24 @@ pub enum Redirect {
     Follow,
     /// The caller gets it.
     Pass,
+}
+
+/// Where a station is reached that does not register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The user it is asked for.
+    pub user: String,
+    /// Where.
+    pub at: ConnectedAt,
+}
+
+/// The place of a [`Connection`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectedAt {
+    /// An address of its own.
+    Address(SocketAddr),
+    /// The proxies of a trunk.
+    Trunk(Arc<str>),
 }
 
 /// One station.
@@ -63,6 +84,16 @@ pub struct Station {
     pub redirect: Redirect,
     /// How long it rings.
     pub ring_timeout: Duration,
+    /// How long contacts of one q ring before those of the next lower do; zero: until they have failed.
+    pub fork_timeout: Duration,
+    /// Where it is reached while it is not registered.
+    pub connection: Option<Connection>,
+    /// Whether the user part of From alone identifies it, whatever the host.
+    pub identify_by_user_only: bool,
+    /// The whole number that trunks show for its calls: the `outbound_ani` of its user.
+    pub outbound_ani: Option<String>,
+    /// What trunks show for its calls otherwise.
+    pub external_number_mask: Option<NumberMask>,
     /// How many bindings it may have; the oldest goes.
     pub max_contacts: usize,
     /// Concurrent calls it may have; 0: any number.
@@ -102,8 +133,43 @@ pub struct Trunk {
     pub redirect: Redirect,
     /// Addresses besides ours that a redirection by it may lead to.
     pub redirect_to: Vec<Source>,
+    /// What its far end sees of the caller's number.
+    pub calling_party_mask: Option<NumberMask>,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
+}
+
+/// Trunks that stand for each other.
+#[derive(Clone, Debug)]
+pub struct RouteGroup {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its trunks in order.
+    pub trunks: Vec<Arc<str>>,
+    /// Which is tried first.
+    pub selection: Selection,
+}
+
+/// Route groups in the order they are tried.
+#[derive(Clone, Debug)]
+pub struct RouteList {
+    /// Its name.
+    pub name: String,
+    /// Its groups in order.
+    pub groups: Vec<Arc<str>>,
+    /// Whether calls may leave by it.
+    pub enabled: bool,
+}
+
+/// A person, who is reached at a station.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The station that rings.
+    pub default_station: Option<Arc<str>>,
+    /// How long it rings.
+    pub alert_timeout: Duration,
 }
 
 /// A range of source addresses, with a port if only that one counts.
@@ -198,6 +264,8 @@ pub struct Registrar {
     pub max_expires: Duration,
     /// For asks that name none.
     pub default_expires: Duration,
+    /// Whether a `Path` is taken from a device that does not say it knows it (RFC 3327 §5.3).
+    pub accept_path: bool,
 }
 
 /// Everything an engine is told.
@@ -219,6 +287,12 @@ pub struct EngineConfig {
     pub stations: Vec<Station>,
     /// The trunks.
     pub trunks: Vec<Trunk>,
+    /// The route groups.
+    pub route_groups: Vec<RouteGroup>,
+    /// The route lists.
+    pub route_lists: Vec<RouteList>,
+    /// The people.
+    pub users: Vec<User>,
     /// The outbound registrations.
     pub registration_groups: Vec<RegistrationGroup>,
     /// The services.

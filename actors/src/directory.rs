@@ -41,6 +41,15 @@ impl Permits {
             .is_ok()
     }
 
+    /// Taken without regard to the limit.
+    fn take_always(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_full(&self) -> bool {
+        self.limit != 0 && self.taken() >= self.limit
+    }
+
     fn give_back(&self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -90,6 +99,17 @@ impl StationEntry {
     pub fn permit(self: &Arc<Self>) -> Option<Permit> {
         self.calls.take().then(|| Permit::Station(self.clone()))
     }
+
+    /// A place for an emergency call, which no limit refuses.
+    pub fn emergency_permit(self: &Arc<Self>) -> Permit {
+        self.calls.take_always();
+        Permit::Station(self.clone())
+    }
+
+    /// True while it has as many calls as it may.
+    pub fn is_full(&self) -> bool {
+        self.calls.is_full()
+    }
 }
 
 /// What everyone may know of a trunk.
@@ -136,12 +156,28 @@ impl TrunkEntry {
         }
         taken.then(|| Permit::Trunk(self.clone()))
     }
+
+    /// A place for an emergency call, which no limit refuses.
+    pub fn emergency_permit(self: &Arc<Self>) -> Permit {
+        self.calls.take_always();
+        self.metrics.calls.increment(1.0);
+        Permit::Trunk(self.clone())
+    }
+
+    /// True while it has as many calls as it may.
+    pub fn is_full(&self) -> bool {
+        self.calls.is_full()
+    }
 }
 
 /// The shared state of one engine.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
     trunks: BTreeMap<Arc<str>, Arc<TrunkEntry>>,
+    /// Stations that are known by where their requests come from.
+    unmanaged: Vec<Arc<StationEntry>>,
+    /// Whose turn it is in each route group.
+    group_turns: BTreeMap<Arc<str>, AtomicUsize>,
     domains: Vec<String>,
     shards: u16,
     /// Makes and knows our nonces.
@@ -178,8 +214,14 @@ impl Directory {
         }
         domains.sort();
         domains.dedup();
+        let stations: BTreeMap<_, _> =
+            config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect();
+        let is_unmanaged =
+            |s: &&Arc<StationEntry>| s.config.secret.is_none() && s.config.connection.is_some();
         Directory {
-            stations: config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect(),
+            unmanaged: stations.values().filter(is_unmanaged).cloned().collect(),
+            group_turns: config.route_groups.iter().map(|g| (g.name.clone(), AtomicUsize::new(0))).collect(),
+            stations,
             trunks: config.trunks.iter().map(|t| (t.name.clone(), Arc::new(trunk(t)))).collect(),
             domains,
             shards: config.shards,
@@ -197,6 +239,16 @@ impl Directory {
     /// A station by the user part of a From or To: its name, or its extension.
     pub fn station_of_user(&self, user: &str) -> Option<&Arc<StationEntry>> {
         self.stations.get(user).or_else(|| self.stations.values().find(|s| s.config.extension == user))
+    }
+
+    /// The stations without credentials that have a connection address: where a request comes from says that it is theirs.
+    pub fn unmanaged(&self) -> &[Arc<StationEntry>] {
+        &self.unmanaged
+    }
+
+    /// Whose turn it is in a route group, for round robin.
+    pub fn turn_of_group(&self, name: &str) -> usize {
+        self.group_turns.get(name).map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Every station, by name.

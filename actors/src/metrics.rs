@@ -203,6 +203,8 @@ pub struct TrunkMetrics {
     pub failover_timeout: Counter,
     /// Calls that went on because a request could not be sent.
     pub failover_transport: Counter,
+    /// Calls that went on because the trunk had as many as it may.
+    pub failover_limit: Counter,
     /// Calls up.
     pub calls: Gauge,
 }
@@ -372,6 +374,7 @@ impl Metrics {
             failover_status: failover("status"),
             failover_timeout: failover("timeout"),
             failover_transport: failover("transport"),
+            failover_limit: failover("limit"),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
         }
     }
@@ -452,7 +455,7 @@ fn describe(registry: &Registry) {
         Counter,
         "tandem_trunk_failovers_total",
         None,
-        "Calls that went on to another proxy, by cause",
+        "Calls that went on to another proxy or trunk, by cause",
     );
     registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
     registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");

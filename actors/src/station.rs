@@ -195,8 +195,8 @@ impl StationActor {
     }
 
     fn answer(&self, register: Register, result: Result<Vec<Binding>, RegisterError>) {
-        let Register { transaction, flow, request, shard, .. } = register;
-        let done = RegisterDone { transaction, flow, request, now: self.env.now().wall, result };
+        let Register { transaction, flow, request, shard, update, .. } = register;
+        let done = RegisterDone { transaction, flow, request, update, now: self.env.now().wall, result };
         self.env.link(shard, LinkMessage::RegisterDone(Box::new(done)));
     }
 

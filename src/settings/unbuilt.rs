@@ -23,10 +23,7 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("listen.require_client_certificate", None),
     ("media_pool", None),
     ("location.media_pool", None),
-    ("user", None),
     ("station.auto_answer", None),
-    ("station.connection_address", None),
-    ("station.identify_by_user_only", None),
     ("station.qualify_interval_s", None),
     ("station.max_new_calls_per_min", None),
     ("station.location", None),
@@ -45,9 +42,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("trunk.srtp", Some("offered")),
     ("trunk.srtp", Some("required")),
     ("trunk.dscp", None),
-    ("dial_plan.pattern.emergency", None),
-    ("dial_plan.route_list", None),
-    ("dial_plan.route_group", None),
 ];
 
 /// Every key of the table above, for the test that proves each to exist.

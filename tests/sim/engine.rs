@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, Service, ServiceKind,
-    Station, Trunk,
+    EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, RouteGroup, RouteList,
+    Service, ServiceKind, Station, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -23,6 +23,7 @@ use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Secret};
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::transaction::Timers;
@@ -77,6 +78,11 @@ fn stations() -> Vec<Station> {
             record: index % 8 == 0,
             redirect: Redirect::default(),
             ring_timeout: Duration::from_secs(20),
+            fork_timeout: Duration::from_secs(8),
+            connection: None,
+            identify_by_user_only: false,
+            outbound_ani: None,
+            external_number_mask: None,
             max_contacts: 3,
             max_calls: if index == 5 { 2 } else { 0 },
         })
@@ -105,6 +111,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         redirect: Redirect::default(),
         redirect_to: Vec::new(),
         media_delayed: false,
+        calling_party_mask: None,
         credentials: None,
     }
 }
@@ -114,7 +121,7 @@ fn dial_plan() -> DialPlan {
         (0..STATIONS).map(|n| Pattern::new(station(n), Target::Station(station(n)))).collect();
     patterns.push(Pattern::new("*43", Target::Service("echo".into())));
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
-    patterns.push(Pattern::new("97.!", Target::Trunk("b".into())));
+    patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
     patterns.push(Pattern::new("5550", Target::Reject(603)));
     let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
     DialPlan::new(spec).expect("the plan is sound")
@@ -134,12 +141,27 @@ fn config(world: &World) -> EngineConfig {
             external: LISTENER,
             timers: Timers::default(),
             session: SessionPolicy::default(),
+            limits: Limits::default(),
         }],
         stations: stations(),
         trunks: vec![
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
         ],
+        route_groups: vec![
+            RouteGroup { name: "first".into(), trunks: vec!["b".into()], selection: Selection::Priority },
+            RouteGroup {
+                name: "rest".into(),
+                trunks: vec!["b".into(), "a".into()],
+                selection: Selection::RoundRobin { offset: 0 },
+            },
+        ],
+        route_lists: vec![RouteList {
+            name: "out".into(),
+            groups: vec!["first".into(), "rest".into()],
+            enabled: true,
+        }],
+        users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),
             listener: 0,
@@ -162,6 +184,7 @@ fn config(world: &World) -> EngineConfig {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),
             default_expires: Duration::from_secs(60),
+            accept_path: false,
         },
         keepalive: if plan.keepalive { Duration::from_secs(25) } else { Duration::ZERO },
         chaos: false,

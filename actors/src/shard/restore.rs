@@ -3,11 +3,9 @@
 use actix::prelude::*;
 use tandem_protocol::b2bua::Call;
 use tandem_protocol::time::{Now, UnixMillis};
-use tandem_protocol::transaction::Timers;
 
 use super::Shard;
-use crate::call::{CallActor, CallRecord, Caller, Media, Outbound, Setup};
-use crate::calls::{Callee, Party};
+use crate::call::{CallActor, CallRecord, Caller, Media, Setup};
 use crate::cdr::Cdr;
 use crate::env::{Shared, Told};
 use crate::events::{Event, EventKind};
@@ -98,23 +96,12 @@ impl Shard {
         let Some(stored) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
         let machine = Call::restore(stored);
         let key = record.info.key;
-        let outbound = Outbound {
-            from: String::new(),
-            to: String::new(),
-            max_forwards: 70,
-            timers: Timers::default(),
-            credentials: None,
-            headers: Vec::new(),
-            party: Party::default(),
-            callee: Callee::default(),
-            listener: 0,
-        };
         // It counts against the limits it counted against before.
         let permits = record.counted.iter().filter_map(|c| c.permit(self.env.directory())).collect();
         let setup = Setup {
             key,
             machine,
-            outbound,
+            outbound: Vec::new(),
             caller: Caller::Restored(record.legs),
             media: Media::restored(record.media),
             permits,

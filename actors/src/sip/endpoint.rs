@@ -90,7 +90,6 @@ pub(crate) struct Outgoing {
 /// The transaction table of a shard.
 pub(crate) struct Endpoint {
     env: Env,
-    limits: Limits,
     servers: Map<u64, Server>,
     server_names: Map<Box<str>, u64>,
     clients: Map<u64, Client>,
@@ -107,7 +106,6 @@ impl Endpoint {
         let key = env.random();
         Endpoint {
             env,
-            limits: Limits::default(),
             servers: crate::map::new(key),
             server_names: crate::map::new(key ^ 1),
             clients: crate::map::new(key ^ 2),
@@ -130,12 +128,17 @@ impl Endpoint {
         self.env.config().listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers)
     }
 
+    fn limits(&self, listener: u16) -> Limits {
+        self.env.config().listeners.get(usize::from(listener)).map_or_else(Limits::default, |l| l.limits)
+    }
+
     /// Takes a datagram; what is new is handed back.
     pub(crate) fn receive(&mut self, datagram: &Datagram) -> Option<New> {
         if is_keepalive(&datagram.bytes) {
             return None;
         }
-        let message = match Message::parse(datagram.bytes.clone(), &self.limits) {
+        let limits = self.limits(datagram.flow.listener);
+        let message = match Message::parse(datagram.bytes.clone(), &limits) {
             Ok(message) => message,
             Err(malformed) => {
                 self.refuse_malformed(&malformed, datagram.flow);
@@ -248,9 +251,7 @@ impl Endpoint {
         let owner = client.owner.as_ref().and_then(WeakRecipient::upgrade);
         if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
             let flow = client.flow;
-            if let Some(ack) =
-                client.request.as_ref().and_then(|invite| ack_of(invite, &response, &self.limits))
-            {
+            if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, &response)) {
                 self.post(flow, &ack, Method::Ack);
             }
         } else if response.status() >= 200 {
@@ -532,11 +533,9 @@ fn server_name(request: &Message, method: Method) -> Box<str> {
     let via = request.via();
     let method = if method == Method::Ack { Method::Invite } else { method };
     let (host, port) = (via.host, via.port.unwrap_or(5060));
-    match via.branch() {
-        Some(branch) if branch.starts_with("z9hG4bK") => {
-            format!("{branch}|{host}:{port}|{}", method.as_str()).into()
-        }
-        _ => {
+    match via.unique_branch() {
+        Some(branch) => format!("{branch}|{host}:{port}|{}", method.as_str()).into(),
+        None => {
             let (tag, call_id, cseq) = (request.from_tag().unwrap_or(""), request.call_id(), request.cseq());
             format!("{host}:{port}|{call_id}|{tag}|{cseq}|{}", method.as_str()).into()
         }
@@ -556,8 +555,8 @@ fn stateless_tag(request: &Message) -> String {
 }
 
 /// The ACK of a non-2xx final (§17.1.1.3): the INVITE's Via, target and Route, the response's To.
-fn ack_of(invite: &Bytes, response: &Message, limits: &Limits) -> Option<Bytes> {
-    let invite = Message::parse(invite.clone(), limits).ok()?;
+fn ack_of(invite: &Bytes, response: &Message) -> Option<Bytes> {
+    let invite = Message::parse(invite.clone(), &Limits::NONE).ok()?;
     let mut ack = Builder::request("ACK", invite.request_uri());
     ack.header(Header::Via, invite.header(Header::Via)?);
     ack.header(Header::MaxForwards, 70);

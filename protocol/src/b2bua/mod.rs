@@ -20,11 +20,15 @@
 mod answer;
 mod clear;
 mod early;
+mod fork;
 mod hunt;
+#[cfg(test)]
+mod hunt_tests;
 mod info;
 mod media;
 mod redirect;
 mod reoffer;
+mod route_list;
 #[cfg(test)]
 mod tests;
 
@@ -35,15 +39,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialog::{Command, EndedBy, LegEvent, Routing};
 use crate::flow::Flow;
-use crate::proxy_list::{Attempt, ProxyWalk};
 use crate::sdp::negotiate::AudioView;
 use crate::time::{Instant, Now, UnixMillis};
 
 use reoffer::Means;
 
 pub use clear::{Cause, Ended, Side};
+pub use fork::{Branch, Fork};
 pub use media::{MediaPlan, Sdp};
 pub use redirect::Reroute;
+pub use route_list::{TrunkAttempt, TrunkChoice, TrunkHunt};
 
 /// An answer waits this long for its checkpoint, and no longer: a slow disk never costs a call.
 pub const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
@@ -70,26 +75,26 @@ pub struct Target {
     pub route: Vec<String>,
     /// Where requests within the dialog go.
     pub routing: Routing,
+    /// The trunk it is reached by, if any.
+    pub trunk: Option<String>,
 }
 
 /// Where a call goes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Destination {
-    /// A station: every contact rings, the first that answers has the call.
+    /// A station: its contacts ring, the first that answers has the call.
     Station {
         /// Its bindings, or its connection address.
-        contacts: Vec<Target>,
+        contacts: Fork,
         /// How long it rings.
         ring_timeout: Duration,
     },
-    /// A trunk: one proxy after the other.
+    /// One trunk after the other, and of each one proxy after the other.
     Trunk {
-        /// The walk over its proxies.
-        walk: ProxyWalk,
-        /// The listener it leaves by.
-        listener: u16,
-        /// The number it is asked for, already escaped.
-        user: String,
+        /// The trunks.
+        hunt: TrunkHunt,
+        /// How long it may take until somebody answers; at most [`LONGEST_RING`].
+        ring_timeout: Duration,
     },
     /// A service of ours, which answers at once.
     Service,
@@ -111,6 +116,8 @@ pub enum Input {
     Leg(LegId, LegEvent),
     /// A leg's actor is gone, whatever it said last.
     LegGone(LegId),
+    /// A leg cannot begin: its trunk has as many calls as it may.
+    NoPlace(LegId),
     /// The checkpoint of the answer is committed, or could not be.
     Committed(bool),
     /// The answer to [`Output::Redirected`].
@@ -175,8 +182,8 @@ pub enum Output {
         /// True if the call has been redirected often enough: it may only be passed to the caller.
         exhausted: bool,
     },
-    /// A proxy was tried without success.
-    AttemptFailed(Attempt),
+    /// A trunk or one of its proxies was tried without success.
+    AttemptFailed(TrunkAttempt),
     /// The call is over; every leg has ended.
     Over(Ended),
 }
@@ -290,6 +297,7 @@ impl Call {
                     self.leg_ended(*leg, EndedBy::Fault, now, out);
                 }
             }
+            Input::NoPlace(leg) => self.trunk_full(*leg, now, out),
             Input::Committed(committed) => self.committed(*committed, now, out),
             Input::Rerouted { status, reroute } => self.rerouted(*status, reroute, now, out),
             Input::Silent(_) => {
@@ -336,7 +344,7 @@ impl Call {
         }
         self.deadline = None;
         match self.phase {
-            Phase::Hunting => self.nobody_answered(now, out),
+            Phase::Hunting => self.hunted_in_vain(now, out),
             Phase::Committing => self.committed(false, now, out),
             Phase::Clearing => self.give_legs_up(out),
             Phase::New | Phase::Up | Phase::Over => {}
@@ -394,10 +402,10 @@ impl Call {
         self.answered_at
     }
 
-    /// The proxies tried so far.
-    pub fn attempts(&self) -> &[Attempt] {
+    /// The trunks and proxies tried so far.
+    pub fn attempts(&self) -> &[TrunkAttempt] {
         match &self.destination {
-            Destination::Trunk { walk, .. } => walk.attempts(),
+            Destination::Trunk { hunt, .. } => hunt.attempts(),
             Destination::Station { .. } | Destination::Service | Destination::Refused { .. } => &[],
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::dialog::NoAnswer;
-use crate::proxy_list::{Outcome, ProxyHealth, RetryableCodes, Selection};
+use crate::proxy_list::{Outcome, ProxyHealth, ProxyWalk, RetryableCodes, Selection};
 use crate::sdp::negotiate::LocalMedia;
 
 const OFFER: &str =
@@ -33,6 +33,7 @@ fn target(port: u16) -> Target {
         flow: Flow { listener: 0, remote: addr(port) },
         route: Vec::new(),
         routing: Routing::Flow,
+        trunk: None,
     }
 }
 
@@ -52,14 +53,16 @@ impl Rig {
     }
 
     fn station(contacts: u16) -> Rig {
-        let contacts = (0..contacts).map(|n| target(5070 + n)).collect();
+        let contacts = Fork::parallel((0..contacts).map(|n| target(5070 + n)).collect());
         Rig::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) }, MediaPlan::Bypass)
     }
 
     fn trunk(proxies: u16) -> Rig {
         let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth { proxy: addr(5070 + n), up: true }).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        Rig::new(Destination::Trunk { walk, listener: 0, user: "123".into() }, MediaPlan::Bypass)
+        let choice = TrunkChoice { trunk: "out".into(), listener: 0, user: "123".into(), walk };
+        let hunt = TrunkHunt::new(vec![choice]);
+        Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING }, MediaPlan::Bypass)
     }
 
     /// A station's call that both sides have.
@@ -289,7 +292,7 @@ fn a_proxy_that_fails_is_followed_by_the_next_and_every_attempt_is_told() {
     assert_eq!(rig.invited(), Some((LegId(3), addr(5072))));
     rig.failed(LegId(3), 503, Some(NoAnswer::Transport));
     assert_eq!(rig.invited(), Some((LegId(4), addr(5073))));
-    let causes: Vec<Outcome> = rig.call.attempts().iter().map(|a| a.cause).collect();
+    let causes: Vec<Outcome> = rig.call.attempts().iter().filter_map(|a| a.tried.map(|t| t.cause)).collect();
     assert_eq!(causes, [Outcome::Status(503), Outcome::Timeout, Outcome::TransportError]);
     rig.failed(LegId(4), 486, None);
     assert_eq!(rig.told_to_end(CALLER), Some(486), "busy is busy");
@@ -377,7 +380,7 @@ fn a_service_answers_at_once_and_a_refused_number_never_rings() {
 fn a_hold_of_anchored_media_tells_the_sessions_that_silence_is_no_fault() {
     let local = |port| LocalMedia::from(("127.0.0.1".parse().unwrap(), port));
     let media = MediaPlan::Anchored { caller: local(20_000), callee: local(20_002) };
-    let contacts = vec![target(5070)];
+    let contacts = Fork::parallel(vec![target(5070)]);
     let mut rig = Rig::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) }, media);
     rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
     rig.leg(CALLER, LegEvent::AnswerReady);

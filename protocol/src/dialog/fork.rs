@@ -12,8 +12,6 @@ use crate::message::{Header, Message, Method, Via};
 
 /// How many branches of an INVITE are told apart; of more, the oldest is forgotten.
 const MOST_BRANCHES: usize = 16;
-/// Requests to a branch that was not kept are numbered apart from those to the one that was.
-const BRANCH_GAP: u32 = 1000;
 const ELSEWHERE: &str = "SIP;cause=200;text=\"answered elsewhere\"";
 
 /// The branches of our INVITE.
@@ -23,8 +21,6 @@ pub(super) struct Forks {
     early: Vec<(String, Bytes)>,
     /// The tags of branches whose 2xx was not kept.
     ended: Vec<String>,
-    /// How many 2xx were not kept.
-    refused: u32,
 }
 
 impl Forks {
@@ -55,21 +51,23 @@ impl Dialog {
     pub(super) fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Some(tag) = response.to_tag() else { return };
         let mut other = self.clone();
+        // The peer's re-INVITE is the kept branch's: it is not this BYE that ends it.
+        other.reoffered = None;
         other.session = super::offer_answer::Session::default();
         other.become_dialog_of(response);
         let known = self.forks.ended.iter().position(|known| known == tag);
         if known.is_none() {
-            self.forks.refused = self.forks.refused.wrapping_add(1);
             if self.forks.ended.len() == MOST_BRANCHES {
                 self.forks.ended.remove(0);
             }
             self.forks.ended.push(tag.to_owned());
         }
-        other.sent = other.sent.wrapping_add(BRANCH_GAP.wrapping_mul(self.forks.refused));
         other.acknowledge(response.cseq(), out);
         if known.is_none() {
             other.bye(Some(ELSEWHERE), out);
         }
+        // Another branch, or this one's 2xx again, must not find our Via branches used.
+        self.sent = other.sent;
     }
 
     /// What a 2xx to our INVITE says of its dialog (§12.1.2).

@@ -624,8 +624,11 @@ impl Dialog {
 
     /// The peer is silent: the call ends now, the dialog when its BYE is answered or given up.
     fn lose(&mut self, reason: &str, out: &mut Vec<Output>) {
-        out.push(Output::Up(LegEvent::Ended { by: EndedBy::Lost }));
-        self.bye(Some(reason), out);
+        // A request that is given up after our BYE, or after the end, is no news.
+        if self.is_established() {
+            out.push(Output::Up(LegEvent::Ended { by: EndedBy::Lost }));
+            self.bye(Some(reason), out);
+        }
     }
 
     fn finish(&mut self, by: EndedBy, out: &mut Vec<Output>) {

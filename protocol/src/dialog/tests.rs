@@ -346,6 +346,37 @@ fn the_2xx_of_a_second_branch_is_acknowledged_and_ended() {
 }
 
 #[test]
+fn the_end_of_a_second_branch_leaves_the_re_invite_of_the_first_open() {
+    let mut rig = Rig::answered("");
+    rig.request("INVITE", 2, "", "v=0\r\n");
+    rig.feed(Input::Response(response(
+        200,
+        "INVITE",
+        1,
+        "second",
+        "Contact: <sip:o@10.0.0.9>\r\n",
+        "v=0\r\n",
+    )));
+    assert!(rig.sent(Method::Bye).is_some() && rig.statuses().is_empty());
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(SDP) });
+    assert_eq!(rig.statuses(), [200]);
+}
+
+#[test]
+fn the_byes_that_end_further_branches_are_transactions_of_their_own() {
+    let mut rig = Rig::answered("");
+    let contact = "Contact: <sip:other@10.0.0.9:5060>\r\n";
+    let mut branches = std::collections::BTreeSet::new();
+    for tag in ["second", "third"] {
+        rig.feed(Input::Response(response(200, "INVITE", 1, tag, contact, "v=0\r\n")));
+        let (bye, _) = rig.sent(Method::Bye).unwrap();
+        assert!(branches.insert(bye.via().branch().unwrap().to_owned()), "{branches:?}");
+    }
+    rig.hang_up();
+    assert!(branches.insert(rig.sent(Method::Bye).unwrap().0.via().branch().unwrap().to_owned()));
+}
+
+#[test]
 fn a_re_invite_while_ours_is_open_is_answered_491_and_a_second_one_of_theirs_500() {
     let mut rig = Rig::answered("");
     rig.command(Command::Reoffer { sdp: Bytes::from_static(SDP) });

@@ -54,8 +54,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// For a message that was accepted before, under limits that are no longer known.
-    const NONE: Limits = Limits {
+    /// For a message of our own, or one that was accepted before, under limits that are no longer known.
+    pub const NONE: Limits = Limits {
         max_bytes: usize::MAX,
         max_header_line: usize::MAX,
         max_headers: usize::MAX,

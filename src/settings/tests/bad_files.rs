@@ -6,9 +6,9 @@ use super::*;
 type Case = (&'static str, &'static str, &'static str);
 
 const STATION: &str = "[[station]]\nname = \"1001\"\nextension = \"1001\"\npassword = \"pw\"\n";
-const TRUNK: &str = "[[trunk]]\nname = \"carrier\"\nproxies = [\"192.0.2.1\"]\n";
+pub(super) const TRUNK: &str = "[[trunk]]\nname = \"carrier\"\nproxies = [\"192.0.2.1\"]\n";
 
-fn check_all(before: &str, cases: &[Case]) {
+pub(super) fn check_all(before: &str, cases: &[(&str, &str, &str)]) {
     for (text, place, allowed) in cases {
         let all = problems(load(&format!("{before}{text}")));
         let told = all.join("\n");
@@ -61,6 +61,23 @@ fn faults_of_the_node_and_its_addresses() {
             ),
             ("[[listen]]\nmin_se_s = 60", "2: listen[0].min_se_s", "allowed: 90 to 86400"),
             ("[[listen]]\nt1_ms = 500\nt2_ms = 100", "3: listen[0].t2_ms", "allowed: 500 to 60000"),
+            (
+                "[[listen]]\nmax_message_bytes = 65536",
+                "2: listen[0].max_message_bytes",
+                "1300 to 65535 (bytes)",
+            ),
+            (
+                "[[listen]]\nmax_header_bytes = 65536",
+                "2: listen[0].max_header_bytes",
+                "allowed: 256 to 65535",
+            ),
+            (
+                "[[listen]]\nmax_message_bytes = 2000\nmax_header_bytes = 2001",
+                "3: listen[0].max_header_bytes",
+                "allowed: 256 to 2000 (bytes, not more than max_message_bytes)",
+            ),
+            ("[[listen]]\nmax_headers = 2", "2: listen[0].max_headers", "allowed: 16 to 1024"),
+            ("[[listen]]\nmax_vias = 0", "2: listen[0].max_vias", "allowed: 1 to 255"),
             (
                 "[[listen]]\nrequire_client_certificate = true",
                 "1: listen[0].client_ca",
@@ -164,9 +181,9 @@ fn faults_of_stations_users_and_services() {
                 "a number of its own in partition \"internal\"; station[0].extension has this one",
             ),
             (
-                "[[station]]\nname = \"b\"\nextension = \"desk\"\npassword = \"pw\"",
+                "[[station]]\nname = \"b\"\nextension = \"the desk\"\npassword = \"pw\"",
                 "7: station[1].extension",
-                "found \"desk\"; allowed: digits",
+                "found \"the desk\"; allowed: digits",
             ),
             (
                 "[[user]]\nname = \"u\"\nextension = \"1001\"",
@@ -322,7 +339,18 @@ fn faults_of_the_dial_plan() {
             "allowed: digits",
         ),
         (
-            "pattern = \"9.x\"\ntarget = \"reject:404\"\n[[dial_plan.pattern]]\npattern = \"9X\"\ntarget = \"reject:404\"",
+            "pattern = \"9\"\ntarget = \"reject:404\"\ncalling_party_mask = \"me\"",
+            "4: dial_plan.pattern[0].calling_party_mask",
+            "allowed: up to 32 digits, X",
+        ),
+        (
+            "pattern = \"9\"\ntarget = \"reject:404\"\ncalling_party_prefix = \"a\"",
+            "4: dial_plan.pattern[0].calling_party_prefix",
+            "allowed: digits",
+        ),
+        ("pattern = \"9\"\ntarget = \"reject:404\"\nstrip = 2", "1: dial_plan", "strips 2 of at least 1"),
+        (
+            "pattern = \"9.X\"\ntarget = \"reject:404\"\n[[dial_plan.pattern]]\npattern = \"9X\"\ntarget = \"reject:404\"",
             "5: dial_plan.pattern[1].pattern",
             "dial_plan.pattern[0].pattern has this one",
         ),

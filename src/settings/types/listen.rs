@@ -73,6 +73,14 @@ pub struct Listen {
     pub session_expires_s: u32,
     /// The shortest such interval that is accepted, in seconds.
     pub min_se_s: u32,
+    /// The longest message accepted, in bytes; a request beyond this and the next three is answered 513 (RFC 3261 §21.5.7).
+    pub max_message_bytes: u32,
+    /// The longest start line, and the longest header with its folds, in bytes.
+    pub max_header_bytes: u32,
+    /// How many header lines a message may have, folds not counted.
+    pub max_headers: u32,
+    /// How many Via values a message may have.
+    pub max_vias: u32,
     /// The certificate chain, in PEM.
     pub certificate: Option<PathBuf>,
     /// The key of the certificate, in PEM.
@@ -94,6 +102,10 @@ impl Default for Listen {
             t2_ms: None,
             session_expires_s: 1800,
             min_se_s: 90,
+            max_message_bytes: 65_535,
+            max_header_bytes: 8192,
+            max_headers: 256,
+            max_vias: 70,
             certificate: None,
             private_key: None,
             client_ca: None,

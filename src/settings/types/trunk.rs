@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Listen, MediaPath, Transport};
-use crate::settings::values::{CodeRange, Codec, HostPort, Secret, Source};
+use crate::settings::values::{CodeRange, Codec, HostPort, NumberMask, Secret, Source, number_mask};
 
 /// How the next of several is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -122,6 +122,9 @@ pub struct Trunk {
     /// Addresses besides our own that a followed redirection may lead to.
     #[serde(default)]
     pub redirect_to: Vec<Source>,
+    /// What its far end sees of the caller's number.
+    #[serde(default, deserialize_with = "number_mask")]
+    pub calling_party_mask: Option<NumberMask>,
     /// The codecs offered, best first; empty: those of its location.
     #[serde(default)]
     pub codecs: Vec<Codec>,

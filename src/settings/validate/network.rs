@@ -85,6 +85,7 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
         let unit = "seconds, not less than min_se_s, or 0, which is off";
         findings.within(&path.key("session_expires_s"), listen.session_expires_s, shortest..=86_400, unit);
     }
+    check_limits(path, listen, findings);
     if listen.transport.is_secure() {
         for (key, file) in [("certificate", &listen.certificate), ("private_key", &listen.private_key)] {
             if file.is_none() {
@@ -96,6 +97,16 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
     if listen.require_client_certificate && listen.client_ca.is_none() {
         findings.error(&path.key("client_ca"), "is missing; `require_client_certificate` needs it");
     }
+}
+
+/// The lowest values leave room for an ordinary INVITE; the highest of the bytes is the largest datagram there is.
+fn check_limits(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
+    let longest = u64::from(listen.max_message_bytes.clamp(256, 65_535));
+    findings.within(&path.key("max_message_bytes"), listen.max_message_bytes, 1300..=65_535, "bytes");
+    let unit = "bytes, not more than max_message_bytes";
+    findings.within(&path.key("max_header_bytes"), listen.max_header_bytes, 256..=longest, unit);
+    findings.within(&path.key("max_headers"), listen.max_headers, 16..=1024, "header lines");
+    findings.within(&path.key("max_vias"), listen.max_vias, 1..=255, "Via values");
 }
 
 /// Checks T1 and T2 in milliseconds; one that is not set is another's to check.

@@ -103,6 +103,9 @@ fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
         listeners: Vec::new(),
         stations: Vec::new(),
         trunks: Vec::new(),
+        route_groups: Vec::new(),
+        route_lists: Vec::new(),
+        users: Vec::new(),
         registration_groups: Vec::new(),
         services: Vec::new(),
         dial_plan: DialPlan::new(DialPlanSpec::default()).unwrap(),
@@ -114,7 +117,12 @@ fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
             rtp_timeout: minute,
             recording_dir: "/nowhere".into(),
         },
-        registrar: Registrar { min_expires: minute, max_expires: minute, default_expires: minute },
+        registrar: Registrar {
+            min_expires: minute,
+            max_expires: minute,
+            default_expires: minute,
+            accept_path: false,
+        },
         keepalive: Duration::ZERO,
         chaos: false,
     }
