@@ -58,7 +58,7 @@ impl CallActor {
             match self.lead(&contact) {
                 Ok((route, outbound)) => {
                     self.note_diversion(now, status, &route.why, &contact);
-                    let destination = self.go(route, outbound);
+                    let destination = Box::new(self.go(route, outbound));
                     return Reroute::To { destination, rest: contacts.collect() };
                 }
                 Err(why) => self.note_diversion(now, status, &why, &contact),

@@ -19,7 +19,7 @@ pub enum Reroute {
     /// The call goes on to `destination`; the contacts in `rest` have not been tried.
     To {
         /// Where it goes.
-        destination: Destination,
+        destination: Box<Destination>,
         /// What is left if that fails.
         rest: Vec<String>,
     },
@@ -78,7 +78,7 @@ impl Call {
                 self.detours.tried += 1;
                 self.detours.contacts.clone_from(rest);
                 self.refusal = None;
-                self.destination = destination.clone();
+                self.destination = (**destination).clone();
                 self.hunt(now, out);
             }
             Reroute::Pass(contacts) => {

@@ -27,7 +27,7 @@ impl Rig {
 
     fn to(&mut self, status: u16, port: u16, rest: &[&str]) {
         let contacts = Fork::parallel(vec![target(port)]);
-        let destination = Destination::Station { contacts, ring_timeout: Duration::from_secs(20) };
+        let destination = Box::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) });
         let rest = rest.iter().map(|c| (*c).to_owned()).collect();
         self.reroute(status, Reroute::To { destination, rest });
     }
