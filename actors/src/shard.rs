@@ -4,6 +4,7 @@ mod ask;
 mod invite;
 mod named;
 mod restore;
+mod stray;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::{Input, Output};
+use tandem_protocol::dialog::{Input, Output, SUPPORTED};
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
@@ -150,6 +151,7 @@ pub struct Shard {
     keepalive_turn: u64,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
+    strays: stray::StrayLimit,
     _guard: Guard,
 }
 
@@ -176,6 +178,7 @@ impl Shard {
             keepalive_turn: 0,
             timer: None,
             due: Vec::new(),
+            strays: stray::StrayLimit::default(),
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -196,6 +199,7 @@ impl Shard {
                     dialog.tell(Input::Request { transaction: None, request: ack, source });
                 }
             }
+            Some(New::Answer(response, source)) => self.unclaimed_answer(response, source),
             None => {}
         }
     }
@@ -278,7 +282,8 @@ impl Shard {
     fn options(&mut self, request: &Message, flow: Flow) {
         match check::well_formed(request).and_then(|()| check::acceptable(request)) {
             Ok(()) => {
-                let headers = [(Header::Allow, check::ALLOW), (Header::Accept, check::ACCEPT)];
+                let accept = (Header::Accept, check::ACCEPT);
+                let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];
                 self.endpoint.reply(request, flow, Answer::new(200, &headers));
             }
             Err(refused) => self.refuse(request, flow, &refused),
