@@ -116,8 +116,7 @@ impl Dialog {
     /// A number that differs from dialog to dialog and from request to request; the tag it is made from is random.
     pub(super) fn chance(&self) -> u64 {
         let seed = self.local_tag.bytes().chain(self.local_cseq.to_be_bytes());
-        let hash =
-            seed.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = crate::fnv::fnv1a(seed);
         hash ^ (hash >> 29)
     }
 
