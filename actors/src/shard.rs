@@ -231,6 +231,10 @@ impl Shard {
                     self.endpoint.reply_once(request, flow, 489, &[])
                 }
                 Method::Refer => self.endpoint.reply_once(request, flow, 603, &[]),
+                // They live within a dialog only.
+                Method::Bye | Method::Prack | Method::Update => {
+                    self.endpoint.reply_once(request, flow, 481, &[])
+                }
                 _ => self.endpoint.reply_once(request, flow, 405, &[(Header::Allow, ALLOW)]),
             },
             Err(refused) => self.refuse(request, flow, &refused),

@@ -99,6 +99,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         retryable: RetryableCodes::default(),
         max_calls: 0,
         media,
+        media_delayed: false,
         record: false,
         credentials: None,
     }
@@ -145,7 +146,6 @@ fn config(world: &World) -> EngineConfig {
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
         dial_plan: dial_plan(),
         media: Media {
-            media_delayed: false,
             address: MEDIA_IP.into(),
             external: MEDIA_IP.into(),
             ports: (20_000, 39_999),
