@@ -6,11 +6,12 @@ import os
 import subprocess
 
 from harness import HERE, SCENARIOS, Failed, Processes, answers_sip, bound, cpu_seconds, family, start_engine
+from relay import start_rtpengine
 
 SIPP = ["sipp", "-i", "127.0.0.1", "-nostdin", "-buff_size", "4000000"]
 
 
-def start_kamailio(processes):
+def start_kamailio(processes, *options):
     """Kamailio with its fast allocator: Debian's default is three to four times slower."""
     modules = glob.glob("/usr/lib/*/kamailio/modules")
     if not modules:
@@ -19,7 +20,7 @@ def start_kamailio(processes):
     kamailio = processes.start(
         "kamailio",
         ["kamailio", "-DD", "-E", "-m", "2000", "-M", "32", "-x", "fm", "-X", "fm", "-L", modules[0]]
-        + ["-f", HERE / "kamailio.cfg", "-P", directory / "kamailio.pid", "-Y", directory],
+        + ["-f", HERE / "kamailio.cfg", "-P", directory / "kamailio.pid", "-Y", directory, *options],
     )
     processes.wait_until("Kamailio answers", lambda: answers_sip(5070))
     return kamailio
@@ -33,49 +34,56 @@ def start_callee(processes):
     return callee
 
 
-def place(processes, name, port, rate, seconds):
-    """Places calls through a server; returns SIPp's last line of figures."""
-    figures = processes.directory / f"{name}.csv"
-    calls = rate * seconds
-    command = SIPP + ["-sf", SCENARIOS / "caller.xml", f"127.0.0.1:{port}", "-p", "25060", "-mp", "36000", "-s", "100"]
-    command += ["-r", rate, "-m", calls, "-l", 20000, "-d", 0, "-recv_timeout", 20000]
+def figures_of(processes, name, command, rate, seconds):
+    """Runs SIPp with a rate for so long; its last line of figures."""
+    figures, calls = processes.directory / f"{name}.csv", rate * seconds
+    command = command + ["-r", rate, "-m", calls, "-l", 20000, "-recv_timeout", 20000]
     command += ["-trace_stat", "-stf", figures, "-fd", 1, "-timeout", f"{seconds * 2 + 30}s", "-timeout_error"]
-    caller = processes.start(name, command)
+    sipp = processes.start(name, command)
     try:
-        caller.wait(timeout=seconds * 2 + 60)
+        sipp.wait(timeout=seconds * 2 + 60)
     except subprocess.TimeoutExpired:
         raise Failed(f"{name}: SIPp does not end") from None
     if not figures.exists():
-        raise Failed(f"{name}: SIPp ended with {caller.returncode}:\n{processes.log(name)}")
+        raise Failed(f"{name}: SIPp ended with {sipp.returncode}:\n{processes.log(name)}")
     with open(figures, encoding="utf-8", newline="") as file:
         last = list(csv.DictReader(file, delimiter=";"))[-1]
     # A call that was never placed has failed, too.
-    answered = int(last["SuccessfulCall(C)"])
-    return {"calls": answered, "failed": calls - answered, "retransmissions": int(last["Retransmissions(C)"])}
+    answered, again = int(last["SuccessfulCall(C)"]), int(last["Retransmissions(C)"])
+    return {"calls": answered, "failed": calls - answered, "retransmissions": again, "pid": sipp.pid}
 
 
-def measure(directory, start, port, rate, seconds):
-    """Starts a server by `start`, warms it up, and measures."""
-    os.makedirs(directory)
-    with Processes(directory) as processes:
-        server = start(processes)
-        start_callee(processes)
-        place(processes, "warm-up", port, rate, 2)
-        pids = family(server.pid)
-        before = cpu_seconds(pids)
-        figures = place(processes, "caller", port, rate, seconds)
-        used = cpu_seconds(pids) - before
+def place(processes, name, port, rate, seconds, *options):
+    """Places calls through a server."""
+    command = SIPP + ["-sf", SCENARIOS / "caller.xml", f"127.0.0.1:{port}", "-p", "25060", "-mp", "36000", "-s", "100"]
+    return figures_of(processes, name, command + ["-d", 0, *options], rate, seconds)
+
+
+def measure_on(processes, name, port, rate, seconds, servers):
+    """Places calls through servers that run; CPU of all of them per call."""
+    pids = [pid for server in servers for pid in family(server.pid)]
+    before = cpu_seconds(pids)
+    figures = place(processes, name, port, rate, seconds)
+    used = cpu_seconds(pids) - before
     if not figures["calls"]:
-        raise Failed(f"no call succeeded:\n{processes.log('caller')}")
+        raise Failed(f"no call succeeded:\n{processes.log(name)}")
     return figures | {"us_per_call": round(1e6 * used / figures["calls"], 1)}
 
 
-def compare(directory, binaries, quick):
-    """The engine beside Kamailio."""
-    rate, seconds = 2000, 5 if quick else 30
-    engine = lambda processes: start_engine(processes, binaries, "bypass")
-    peer = measure(directory / "calls-kamailio", start_kamailio, 5070, rate, seconds)
-    own = measure(directory / "calls-tandem", engine, 5080, rate, seconds)
+def measure(directory, start, port, rate, seconds):
+    """Starts servers by `start`, warms them up, and measures; the CPU is that of all of them."""
+    os.makedirs(directory)
+    with Processes(directory) as processes:
+        servers = start(processes)
+        start_callee(processes)
+        place(processes, "warm-up", port, rate, 2)
+        return measure_on(processes, "caller", port, rate, seconds, servers)
+
+
+def bypass(directory, binaries, rate, seconds, reach):
+    """The engine beside Kamailio at one rate, without media."""
+    peer = measure(directory / f"kamailio-{rate}", lambda p: [start_kamailio(p)], 5070, rate, seconds)
+    own = measure(directory / f"tandem-{rate}", lambda p: [start_engine(p, binaries, "bypass")], 5080, rate, seconds)
     return {
         "what": f"CPU per call, bypass, {rate} calls/s for {seconds} s",
         "unit": "us",
@@ -83,5 +91,73 @@ def compare(directory, binaries, quick):
         "tandem": own,
         "peer": peer,
         "figure": "us_per_call",
-        "reach": 2.0,
+        "reach": reach,
     }
+
+
+def compare(directory, binaries, quick):
+    """CPU per call at 2,000 calls/s."""
+    return [bypass(directory / "calls", binaries, 2000, 5 if quick else 30, 2.0)]
+
+
+def rates(directory, binaries, quick):
+    """CPU per call, and what is lost, from an easy rate to one that fills the machine."""
+    seconds = 5 if quick else 15
+    return [bypass(directory / "rates", binaries, rate, seconds, None) for rate in (500, 4000, 8000)]
+
+
+def anchored(directory, binaries, quick):
+    """Calls whose media is anchored, without a packet: the engine beside Kamailio with rtpengine."""
+    rate, seconds = 1000, 5 if quick else 15
+
+    def kamailio(processes):
+        return [start_rtpengine(processes), start_kamailio(processes, "-A", "ANCHORED")]
+
+    peer = measure(directory / "anchored-kamailio", kamailio, 5070, rate, seconds)
+    own = measure(directory / "anchored-tandem", lambda p: [start_engine(p, binaries, "anchored")], 5080, rate, seconds)
+    return [
+        {
+            "what": f"CPU per call, anchored, {rate} calls/s for {seconds} s",
+            "unit": "us",
+            "peer_name": "Kamailio (fm) and rtpengine",
+            "tandem": own,
+            "peer": peer,
+            "figure": "us_per_call",
+            "reach": 1.3,
+        }
+    ]
+
+
+def set_up_times(directory, start, port, rate, seconds):
+    """Median and 99th percentile of the time from INVITE to 200, in whole milliseconds (SIPp's clock)."""
+    os.makedirs(directory)
+    with Processes(directory) as processes:
+        start(processes)
+        start_callee(processes)
+        place(processes, "warm-up", port, rate, 2)
+        figures = place(processes, "caller", port, rate, seconds, "-trace_rtt", "-rtt_freq", rate)
+        (file,) = directory.glob(f"caller_{figures['pid']}_rtt.csv")
+        with open(file, encoding="ascii", newline="") as rows:
+            times = sorted(float(row["response_time_ms"]) for row in csv.DictReader(rows, delimiter=";"))
+    if not times:
+        raise Failed("SIPp wrote no set-up times")
+    return figures | {"p50_ms": times[len(times) // 2], "p99_ms": times[len(times) * 99 // 100]}
+
+
+def delay(directory, binaries, quick):
+    """What the engine adds to the time until a call is answered, beside SIPp calling SIPp."""
+    rate, seconds = 1000, 5 if quick else 15
+    direct = set_up_times(directory / "delay-direct", lambda _: None, 25080, rate, seconds)
+    through = set_up_times(directory / "delay-tandem", lambda p: start_engine(p, binaries, "bypass"), 5080, rate, seconds)
+    added = {f"added_{name}": round(through[name] - direct[name], 1) for name in ("p50_ms", "p99_ms")}
+    return [
+        {
+            "what": f"added set-up delay, p99 (p50: {added['added_p50_ms']} ms), {rate} calls/s for {seconds} s",
+            "unit": "ms",
+            "peer_name": None,
+            "tandem": through | added,
+            "peer": direct,
+            "figure": "added_p99_ms",
+            "reach": 5.0,
+        }
+    ]

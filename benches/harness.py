@@ -138,7 +138,23 @@ def answers_sip(port):
             return False
 
 
-def start_engine(processes, binaries, media):
+def resident_bytes(pids):
+    """Memory of processes that is in RAM."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+            total += int(statm.read().split()[1])
+    return total * os.sysconf("SC_PAGESIZE")
+
+
+def metric(engine, name):
+    """The sum of a metric of the engine over its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{engine.http}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def start_engine(processes, binaries, media, stations=""):
     """Starts the engine with a trunk for SIPp's calls and a trunk for where they go, both with `media`."""
     http = free_port()
     settings = processes.directory / "tandem.toml"
@@ -146,6 +162,7 @@ def start_engine(processes, binaries, media):
         f"""
 [node]
 name = "bench"
+realm = "127.0.0.1"
 data_dir = "{processes.directory / "data"}"
 
 [http]
@@ -158,12 +175,12 @@ address = "127.0.0.1:5080"
 
 [media]
 addresses = ["127.0.0.1"]
-ports = [20000, 29999]
+ports = [10000, 24999]
 
 [[trunk]]
 name = "in"
 proxies = ["127.0.0.1:25060"]
-accept_from = ["127.0.0.1/32:25060"]
+accept_from = ["127.0.0.1/32:25060", "127.0.0.1/32:25061"]
 media = "{media}"
 
 [[trunk]]
@@ -174,8 +191,9 @@ media = "{media}"
 [[dial_plan.pattern]]
 pattern = "100"
 target = "trunk:out"
-"""
+{stations}"""
     )
     engine = processes.start("tandem", [binaries / "tandem", "run", "--config", settings])
+    engine.http = http
     processes.wait_until("the engine is ready", lambda: answers_http(f"http://127.0.0.1:{http}/readyz"))
     return engine

@@ -65,15 +65,19 @@ def description(port):
     )
 
 
-def calls_of_rtpengine(processes):
-    """Starts rtpengine, without its kernel module, and sets calls up; the process and the streams."""
+def start_rtpengine(processes):
+    """Starts rtpengine, without its kernel module."""
     command = ["rtpengine", "--foreground", "--table=-1", "--interface=127.0.0.1", "--listen-ng=127.0.0.1:22222"]
     command += ["--port-min=30000", "--port-max=39999", "--log-level=3", "--log-stderr", "--num-threads=2"]
     command += [f"--pidfile={processes.directory / 'rtpengine.pid'}", "--delete-delay=0"]
     server = processes.start("rtpengine", command)
-    control = Control()
-    processes.wait_until("rtpengine answers", control.alive)
-    streams = []
+    processes.wait_until("rtpengine answers", Control().alive)
+    return server
+
+
+def calls_of_rtpengine(processes):
+    """Starts rtpengine and sets calls up; the process and the streams."""
+    server, control, streams = start_rtpengine(processes), Control(), []
     for caller, callee in zip(CALLER_PORTS, CALLEE_PORTS):
         call = {"call-id": f"bench-{caller}", "from-tag": "a"}
         for_callee = control.port(command="offer", sdp=description(caller), **call)
@@ -140,12 +144,13 @@ def compare(directory, binaries, quick):
     engine = lambda processes: calls_of_engine(processes, binaries)
     peer = measure(directory / "relay-rtpengine", calls_of_rtpengine, binaries, seconds)
     own = measure(directory / "relay-tandem", engine, binaries, seconds)
-    return {
+    result = {
         "what": f"CPU per RTP packet, {2 * CALLS} streams for {seconds} s",
         "unit": "us",
         "peer_name": "rtpengine (user space)",
         "tandem": own,
         "peer": peer,
         "figure": "us_per_packet",
-        "reach": None,
+        "reach": 1.2,
     }
+    return [result]

@@ -139,9 +139,15 @@ impl Load {
             cause: "normal".into(),
             sip_status: 200,
             ended_by: "caller".into(),
-            attempts: vec![Attempt { proxy: "127.0.0.1:5070".into(), cause: "answered".into(), ms: 200 }],
+            attempts: vec![Attempt {
+                trunk: "a".into(),
+                proxy: "127.0.0.1:5070".into(),
+                cause: "answered".into(),
+                ms: 200,
+            }],
             legs: vec![leg.clone(), leg],
             unprotected: false,
+            emergency: false,
             recording: None,
         });
         self.store.submit(batch);

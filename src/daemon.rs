@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 
 use crate::http;
 use crate::settings::token::{self, TokenError};
-use crate::settings::{Secret, Settings};
+use crate::settings::{Secret, Settings, Transport};
 use crate::store::{Dropped, Embedded, Meter, OpenError, Options};
 use crate::telemetry::{self, TelemetryError};
 use crate::wiring::{self, WiringError};
@@ -45,10 +45,12 @@ const PLACEMENT_KEY: &str = "placement_key";
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener's address cannot be bound.
-    #[error("listen {name:?}: cannot bind udp {address}: {source}")]
+    #[error("listen {name:?}: cannot bind {transport} {address}: {source}")]
     Listen {
         /// The listener's name.
         name: String,
+        /// Its transport.
+        transport: Transport,
         /// Its address.
         address: SocketAddr,
         /// Why.
@@ -225,15 +227,13 @@ pub fn run(settings: &Settings) -> Result<(), StartError> {
     })
 }
 
-type Bound = (Vec<SocketAddr>, Vec<Vec<std::net::UdpSocket>>);
+type Bound = (Vec<SocketAddr>, Vec<Vec<runtime::ListenSocket>>);
 
 fn bind(settings: &Settings, shards: u16) -> Result<Bound, StartError> {
     let bind = |listen: &crate::settings::Listen| {
         let address = listen.address.0;
-        runtime::bind(address, shards).map_err(|source| StartError::Listen {
-            name: listen.name.clone(),
-            address,
-            source,
+        runtime::bind(wiring::transport(listen.transport), address, shards).map_err(|source| {
+            StartError::Listen { name: listen.name.clone(), transport: listen.transport, address, source }
         })
     };
     Ok(settings.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?.into_iter().unzip())

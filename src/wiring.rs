@@ -1,28 +1,27 @@
 //! From settings to what an engine is told: names become places, defaults become values.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{self, EngineConfig};
-use tandem_protocol::dial_plan::{self, DialPlan, DialPlanError, DialPlanSpec, SearchSpace};
-use tandem_protocol::dialog::Credentials;
+use tandem_protocol::dial_plan::{
+    self, CallingTransform, DialPlan, DialPlanError, DialPlanSpec, SearchSpace,
+};
+use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
+use tandem_protocol::flow::Transport;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 use crate::settings::{
-    self, Credential, HostPort, MediaPath, Registration, RegistrationGroup, ServiceKind, Settings, Station,
-    Trunk,
+    self, Credential, DigestAlgorithm, HostPort, MediaPath, Registration, RegistrationGroup, ServiceKind,
+    Settings, Station, Trunk,
 };
 
 /// Stations get a CRLF this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
-/// Expiry bounds of bindings.
-const MIN_EXPIRES: Duration = Duration::from_secs(60);
-const MAX_EXPIRES: Duration = Duration::from_secs(86_400);
-const DEFAULT_EXPIRES: Duration = Duration::from_secs(3600);
-
 /// Settings that are each right and together cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
@@ -47,10 +46,14 @@ pub fn engine_config(
         node: settings.node.name.clone(),
         domains: settings.domains(),
         realm: settings.realm().to_owned(),
+        digest_algorithms: settings.node.digest_algorithms.iter().map(|a| algorithm(*a)).collect(),
         shards: shards(settings),
         sip_trace_bytes: settings.node.sip_trace_bytes(),
-        stations: settings.station.iter().map(station).collect(),
+        stations: settings.station.iter().map(|s| station(settings, s)).collect(),
         trunks: settings.trunk.iter().map(|t| trunk(settings, t)).collect(),
+        route_groups: settings.dial_plan.route_group.iter().map(route_group).collect(),
+        route_lists: settings.dial_plan.route_list.iter().map(route_list).collect(),
+        users: settings.user.iter().map(user).collect(),
         registration_groups: settings
             .registration_group
             .iter()
@@ -67,9 +70,10 @@ pub fn engine_config(
             recording_dir: settings.recording_dir(),
         },
         registrar: config::Registrar {
-            min_expires: MIN_EXPIRES,
-            max_expires: MAX_EXPIRES,
-            default_expires: DEFAULT_EXPIRES,
+            min_expires: settings.registrar.min_expires(),
+            max_expires: settings.registrar.max_expires(),
+            default_expires: settings.registrar.default_expires(),
+            accept_path: settings.registrar.accept_path_without_support,
         },
         keepalive: KEEPALIVE,
         listeners,
@@ -88,6 +92,13 @@ fn one_per_core(threads: u32) -> u16 {
     if threads == 0 { cores } else { threads }.min(250) as u16
 }
 
+fn algorithm(algorithm: DigestAlgorithm) -> digest::Algorithm {
+    match algorithm {
+        DigestAlgorithm::Md5 => digest::Algorithm::Md5,
+        DigestAlgorithm::Sha256 => digest::Algorithm::Sha256,
+    }
+}
+
 fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener {
     let external = match &listen.external_address {
         Some(external) => SocketAddr::new(
@@ -100,7 +111,58 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
         name: listen.name.clone(),
         address,
         external,
+        transport: transport(listen.transport),
         timers: Timers::new(listen.t1(), listen.t2()),
+        streams: config::StreamLimits {
+            connections: listen.max_connections as usize,
+            connections_per_source: listen.max_connections_per_source as usize,
+            idle: listen.idle_timeout(),
+            message: listen.message_timeout(),
+            connect: listen.connect_timeout(),
+            send_queue: listen.send_queue(),
+        },
+        session: session(listen),
+        limits: limits(listen),
+    }
+}
+
+/// How a listener carries SIP. The settings have been checked: one whose transport is not built is refused before.
+pub fn transport(transport: settings::Transport) -> Transport {
+    match transport {
+        settings::Transport::Udp => Transport::Udp,
+        settings::Transport::Tcp
+        | settings::Transport::Tls
+        | settings::Transport::Ws
+        | settings::Transport::Wss => Transport::Tcp,
+    }
+}
+
+fn limits(listen: &settings::Listen) -> Limits {
+    Limits {
+        max_bytes: listen.max_message_bytes as usize,
+        max_header_line: listen.max_header_bytes as usize,
+        max_headers: listen.max_headers as usize,
+        max_vias: listen.max_vias as usize,
+    }
+}
+
+fn session(listen: &settings::Listen) -> SessionPolicy {
+    let (interval, min_se) = listen.session();
+    SessionPolicy { interval, min_se }
+}
+
+fn redirect(redirect: settings::Redirect) -> config::Redirect {
+    match redirect {
+        settings::Redirect::Follow => config::Redirect::Follow,
+        settings::Redirect::Pass => config::Redirect::Pass,
+    }
+}
+
+fn source(source: &settings::Source) -> config::Source {
+    config::Source {
+        network: source.network.network(),
+        prefix: source.network.prefix_len(),
+        port: source.port,
     }
 }
 
@@ -110,10 +172,13 @@ fn reachable(address: IpAddr) -> IpAddr {
         return address;
     }
     // Connecting a UDP socket sends nothing; it only asks the routing table.
-    let by_route = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr())
-    });
-    by_route.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |local| local.ip())
+    let (anywhere, here): (IpAddr, IpAddr) = match address {
+        IpAddr::V4(_) => (Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(_) => (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(), Ipv6Addr::LOCALHOST.into()),
+    };
+    let by_route = UdpSocket::bind((address, 0))
+        .and_then(|socket| socket.connect((anywhere, 9)).and_then(|()| socket.local_addr()));
+    by_route.map_or(here, |local| local.ip())
 }
 
 /// Where media sockets are bound, and what peers are told.
@@ -144,7 +209,7 @@ fn path(media: MediaPath) -> config::MediaPath {
     }
 }
 
-fn station(station: &Station) -> config::Station {
+fn station(settings: &Settings, station: &Station) -> config::Station {
     let secret = station.credential().map(|credential| match credential {
         Credential::Password(secret) => digest::Secret::Password(secret.reveal().to_owned()),
         Credential::Ha1Md5(secret) => digest::Secret::Ha1Md5(secret.reveal().to_owned()),
@@ -152,14 +217,81 @@ fn station(station: &Station) -> config::Station {
     });
     config::Station {
         name: Arc::from(station.name.as_str()),
-        extension: station.extension.clone(),
+        extension: number_of(station),
         secret,
         calling_search_space: station.calling_search_space.clone(),
         media: path(station.media),
         record: station.record,
+        redirect: redirect(station.redirect),
         ring_timeout: station.ring_timeout(),
+        fork_timeout: station.fork_timeout(),
+        connection: connection(settings, station),
+        identify_by_user_only: station.identify_by_user_only,
+        outbound_ani: outbound_ani(settings, station).map(str::to_owned),
+        external_number_mask: station.external_number_mask.clone(),
         max_contacts: station.max_contacts as usize,
         max_calls: station.max_calls,
+    }
+}
+
+/// The number that a station is shown by: its extension, or its name if the extension stands for several numbers.
+pub fn number_of(station: &Station) -> String {
+    let one = dial_plan::pattern_key(&station.extension).ok().and_then(|key| key.only_number());
+    one.unwrap_or_else(|| station.name.clone())
+}
+
+/// What the user of a station shows outside.
+pub fn outbound_ani<'a>(settings: &'a Settings, station: &Station) -> Option<&'a str> {
+    let mut users = settings.user.iter().filter(|u| u.default_station.as_ref() == Some(&station.name));
+    users.find_map(|user| user.outbound_ani.as_deref())
+}
+
+/// The trunk that completes a connection address without a host.
+pub fn trunk_of_station<'a>(settings: &'a Settings, station: &Station) -> Option<&'a Trunk> {
+    match &station.trunk {
+        Some(name) => settings.trunk.iter().find(|trunk| trunk.name == *name),
+        None => settings.trunk.first().filter(|_| settings.trunk.len() == 1),
+    }
+}
+
+fn connection(settings: &Settings, station: &Station) -> Option<config::Connection> {
+    let address = station.connection_address.as_ref()?;
+    let at = match &address.host {
+        Some(host) => config::ConnectedAt::Address(address_of(host)?),
+        None => config::ConnectedAt::Trunk(Arc::from(trunk_of_station(settings, station)?.name.as_str())),
+    };
+    let user = address.user.clone().unwrap_or_else(|| number_of(station));
+    Some(config::Connection { user, at })
+}
+
+fn selection(selection: settings::Selection) -> Selection {
+    match selection {
+        settings::Selection::Priority => Selection::Priority,
+        settings::Selection::RoundRobin => Selection::RoundRobin { offset: 0 },
+    }
+}
+
+fn names(names: &[String]) -> Vec<Arc<str>> {
+    names.iter().map(|name| Arc::from(name.as_str())).collect()
+}
+
+fn route_group(group: &settings::RouteGroup) -> config::RouteGroup {
+    config::RouteGroup {
+        name: Arc::from(group.name.as_str()),
+        trunks: names(&group.trunks),
+        selection: selection(group.selection),
+    }
+}
+
+fn route_list(list: &settings::RouteList) -> config::RouteList {
+    config::RouteList { name: list.name.clone(), groups: names(&list.groups), enabled: list.enabled }
+}
+
+fn user(user: &settings::User) -> config::User {
+    config::User {
+        name: user.name.clone(),
+        default_station: user.default_station.as_deref().map(Arc::from),
+        alert_timeout: user.alert_timeout(),
     }
 }
 
@@ -191,20 +323,9 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         name: Arc::from(trunk.name.as_str()),
         listener: place_of(settings, trunk),
         proxies: trunk.proxies.iter().filter_map(address_of).collect(),
-        accept_from: trunk
-            .accept_from
-            .iter()
-            .map(|source| config::Source {
-                network: source.network.network(),
-                prefix: source.network.prefix_len(),
-                port: source.port,
-            })
-            .collect(),
+        accept_from: trunk.accept_from.iter().map(source).collect(),
         calling_search_space: trunk.calling_search_space.clone(),
-        selection: match trunk.selection {
-            settings::Selection::Priority => Selection::Priority,
-            settings::Selection::RoundRobin => Selection::RoundRobin { offset: 0 },
-        },
+        selection: selection(trunk.selection),
         timers,
         // The settings have been checked; what cannot be read here cannot come from them.
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
@@ -212,6 +333,10 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         media: path(trunk.media),
         media_delayed: trunk.media_timing == settings::MediaTiming::Delayed,
         record: trunk.record,
+        trusted: trunk.trusted,
+        redirect: redirect(trunk.redirect),
+        redirect_to: trunk.redirect_to.iter().map(source).collect(),
+        calling_party_mask: trunk.calling_party_mask.clone(),
         credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
     }
 }
@@ -233,7 +358,13 @@ fn one_registration(
     let password = registration.password.as_ref().or_else(|| trunk?.password.as_ref());
     Some(config::RegistrationGroup {
         name: Arc::from(group.name.as_str()),
-        listener: trunk.map_or(0, |t| place_of(settings, t)),
+        listener: trunk.map_or_else(
+            || {
+                let same = |l: &settings::Listen| Some(l.transport) == registration.transport;
+                settings.listen.iter().position(same).unwrap_or(0) as u16
+            },
+            |t| place_of(settings, t),
+        ),
         registrar: address_of(target)?,
         domain: registration.domain.clone().unwrap_or_else(|| target.host.clone()),
         credentials: credentials(username, password)?,
@@ -251,50 +382,34 @@ fn service(service: &settings::Service) -> config::Service {
     }
 }
 
-fn target(target: &settings::Target) -> dial_plan::Target {
-    match target {
-        settings::Target::Station(name) => dial_plan::Target::Station(name.clone()),
-        settings::Target::User(name) => dial_plan::Target::User(name.clone()),
-        settings::Target::Trunk(name) => dial_plan::Target::Trunk(name.clone()),
-        settings::Target::RouteGroup(name) => dial_plan::Target::RouteGroup(name.clone()),
-        settings::Target::RouteList(name) => dial_plan::Target::RouteList(name.clone()),
-        settings::Target::Service(name) => dial_plan::Target::Service(name.clone()),
-        settings::Target::Reject(status) => dial_plan::Target::Reject(*status),
-    }
-}
-
-/// An extension is dialled as it is written: what would be a wildcard in a pattern stands for itself.
-fn literal(extension: &str) -> String {
-    let mut text = String::with_capacity(extension.len());
-    for c in extension.chars() {
-        if matches!(c, '.' | '!' | '[' | ']' | 'X' | 'Z' | '\\') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text
-}
-
 /// The dial plan: its own patterns, and one for each extension.
 ///
 /// # Errors
 /// Every fault of it.
 pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
+    build_dial_plan(settings).map_err(WiringError::DialPlan)
+}
+
+pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialPlanError>> {
     let plan = &settings.dial_plan;
     let mut patterns: Vec<dial_plan::Pattern> = plan
         .pattern
         .iter()
         .map(|p| {
             let mut pattern =
-                dial_plan::Pattern::new(p.pattern.clone(), target(&p.target)).in_partition(&p.partition);
+                dial_plan::Pattern::new(p.pattern.clone(), p.target.clone()).in_partition(&p.partition);
             pattern.strip = p.strip.map(|strip| strip as usize);
             pattern.prefix.clone_from(&p.prefix);
+            pattern.calling = CallingTransform {
+                mask: p.calling_party_mask.clone(),
+                prefix: p.calling_party_prefix.clone(),
+            };
             pattern.emergency = p.emergency;
             pattern
         })
         .collect();
     let extension = |number: &str, target, partition: &str| {
-        dial_plan::Pattern::new(literal(number), target).in_partition(partition)
+        dial_plan::Pattern::new(number, target).in_partition(partition)
     };
     patterns.extend(
         settings
@@ -317,5 +432,5 @@ pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
             .collect(),
         patterns,
     };
-    DialPlan::new(spec).map_err(WiringError::DialPlan)
+    DialPlan::new(spec)
 }

@@ -20,14 +20,13 @@ use serde_json::{Value, json};
 use tandem_media::tone::ToneGenerator;
 use tandem_phone::{AutoAnswer, CallHandle, Command as Order, Direction, Event};
 
-/// Station 1001. baresip 1.0.0 gives up at a challenge in SHA-256, even beside one in MD5 ("Function not
-/// implemented"); a station of which only the MD5 hash is known is challenged in nothing else. The hash is that of
-/// `1001:tandem:secret-1001`, the realm being the default.
+/// Station 1001. baresip 1.0.0 gives up at a challenge in SHA-256, even after one in MD5 ("Function not implemented"): it stands for
+/// the phones that the default challenge must suit.
 const STATION: &str = r#"
 [[station]]
 name = "1001"
 extension = "1001"
-ha1_md5 = "360dbce7f57c240f3b3c39d3f6a8ae74"
+password = "secret-1001"
 "#;
 /// baresip hangs up when its file ends, so the file is longer than any test.
 const SPEECH_FRAMES: usize = 120 * 50;

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::engine::stations;
+use common::engine::{station, stations};
 use common::phone::{assert_heard, connect, pair};
 use common::{Engine, Sipp, Ua, sdp, so, within};
 use tandem_phone::{Command, Event};
@@ -143,4 +143,27 @@ fn new_calls_work_after_a_restart_and_old_records_stay() {
         engine.restart();
         assert_eq!(engine.cdrs().len(), round, "no record is lost or doubled");
     }
+}
+
+#[test]
+fn a_restored_call_counts_against_the_limits_of_both_its_ends() {
+    let one_call = "max_calls = 1";
+    let settings = station("1001", one_call) + &station("1002", one_call) + &station("1003", "");
+    let mut engine = Engine::start(&settings);
+    let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
+    let c = Ua::new(&engine, "1003");
+    let mut leg = a.call("1002", &sdp(a.local(), "0"));
+    b.answer(&b.request("INVITE"), &sdp(b.local(), "0"));
+    a.established(&mut leg);
+    engine.kill9();
+    engine.restart();
+    let busy = c.call("1002", &sdp(c.local(), "0"));
+    assert_eq!(c.refused(&busy).status(), Some(486), "the callee has its one call");
+    let second = a.call("1003", &sdp(a.local(), "0"));
+    assert_eq!(a.refused(&second).status(), Some(503), "and so has the caller");
+    a.hang_up(&mut leg);
+    b.respond(&b.request("BYE"), "200 OK", "", "", "");
+    engine.quiet();
+    c.call("1002", &sdp(c.local(), "0"));
+    b.request("INVITE");
 }

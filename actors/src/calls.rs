@@ -1,28 +1,35 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
-use std::net::IpAddr;
+pub(crate) mod check;
+mod identify;
+mod outbound;
+mod refused;
+mod route;
+mod unmanaged;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tandem_protocol::b2bua::{Call, Cause, Destination, MediaPlan, Sdp, Target};
-use tandem_protocol::dial_plan;
-use tandem_protocol::dialog::{Credentials, LocalSide, Routing, is_supported};
-use tandem_protocol::digest::{
-    Algorithm, Credentials as Presented, Server, Verdict, authenticate, www_authenticate,
-};
-use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Header, Message, Uri, escape_user};
-use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
+use tandem_protocol::dialog::{LocalSide, Routing};
+use tandem_protocol::flow::{Flow, Transport};
+use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
-use crate::config::{EngineConfig, MediaPath, ServiceKind};
+use crate::config::{EngineConfig, MediaPath, Redirect};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::metrics::Refusal;
+
+pub(crate) use outbound::{Party, elsewhere, outbound};
+pub(crate) use route::{Route, route};
+
+pub(crate) use identify::{Caller, identify, verify};
+pub(crate) use refused::Refused;
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,43 +50,15 @@ pub(crate) struct Info {
     pub(crate) started_mono: Instant,
     pub(crate) answered_at: Option<UnixMillis>,
     pub(crate) unprotected: bool,
-}
-
-/// Who calls.
-pub(crate) enum Caller {
-    /// A station that has proved who it is.
-    Station(Arc<StationEntry>),
-    /// A trunk, known by its address.
-    Trunk(Arc<TrunkEntry>),
-}
-
-/// An INVITE that does not become a call.
-pub(crate) struct Refused {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(Header, String)>,
-    pub(crate) why: Refusal,
-}
-
-impl Refused {
-    fn new(status: u16, why: Refusal) -> Refused {
-        Refused { status, headers: Vec::new(), why }
-    }
-
-    pub(crate) fn headers(&self) -> Vec<(Header, &str)> {
-        self.headers.iter().map(|(header, value)| (*header, value.as_str())).collect()
-    }
-
-    fn with(mut self, header: Header, value: impl Into<String>) -> Refused {
-        self.headers.push((header, value.into()));
-        self
-    }
+    /// An emergency call by the dial plan.
+    pub(crate) emergency: bool,
 }
 
 /// An INVITE that becomes a call.
 pub(crate) struct Admitted {
     pub(crate) info: Info,
     pub(crate) machine: Call,
-    pub(crate) outbound: Outbound,
+    pub(crate) outbound: Vec<Outbound>,
     pub(crate) media: Media,
     pub(crate) permits: Vec<Permit>,
     /// Where requests to the caller go.
@@ -88,244 +67,66 @@ pub(crate) struct Admitted {
 
 /// How our side appears on a listener.
 pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide> {
-    let (external, timers) = config
-        .listeners
-        .get(usize::from(listener))
-        .map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
-    Arc::new(LocalSide {
-        via: format!("SIP/2.0/UDP {external}"),
-        contact: format!("<sip:{external}>"),
-        timers,
-    })
-}
-
-/// Checks what every INVITE must have, before anyone is asked who he is.
-pub(crate) fn check(invite: &Message) -> Result<(), Refused> {
-    let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    if !matches!(uri.scheme, "sip" | "tel") {
-        return Err(Refused::new(416, Refusal::Unsupported));
-    }
-    match invite.max_forwards() {
-        Some(Ok(0)) => return Err(Refused::new(483, Refusal::Loop)),
-        Some(Err(_)) => return Err(Refused::new(400, Refusal::Malformed)),
-        Some(Ok(_)) | None => {}
-    }
-    let required: Vec<&str> = invite.values(Header::Require).filter(|option| !is_supported(option)).collect();
-    if !required.is_empty() {
-        return Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, required.join(", ")));
-    }
-    if invite.body().is_empty() {
-        return Ok(());
-    }
-    let kind = invite.header(Header::ContentType).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
-        return Err(Refused::new(415, Refusal::Media).with(Header::Accept, "application/sdp"));
-    }
-    Ok(())
-}
-
-/// The station a request claims to be from: a From whose user is a station and whose host is ours.
-fn claimed_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
-    let uri = request.from().parsed_uri().ok()?;
-    if !env.directory().is_ours(uri.host) {
-        return None;
-    }
-    env.directory().station_of_user(&uri.user_unescaped()?)
-}
-
-/// A challenge in each algorithm the station can answer, the strongest first (RFC 8760 §2.4).
-fn challenge(env: &Env, station: Option<&StationEntry>, stale: bool) -> Refused {
-    let nonce = env.directory().nonces.challenge(env.now().wall, env.random());
-    let both = [Algorithm::Sha256, Algorithm::Md5];
-    let algorithms =
-        station.and_then(|s| s.config.secret.as_ref()).map_or(&both[..], |secret| secret.algorithms());
-    let mut refused = Refused::new(401, Refusal::Unauthorized);
-    for algorithm in algorithms {
-        let value = www_authenticate(&env.config().realm, &nonce, *algorithm, stale);
-        refused.headers.push((Header::WwwAuthenticate, value));
-    }
-    refused
-}
-
-/// Proves that a request is from `station`: RFC 3261 §22, RFC 7616.
-pub(crate) fn verify(
-    env: &Env,
-    request: &Message,
-    flow: Flow,
-    station: Option<&Arc<StationEntry>>,
-) -> Result<(), Refused> {
-    let known = station.map(Arc::as_ref);
-    let Some(value) = request.header(Header::Authorization) else { return Err(challenge(env, known, false)) };
-    let Ok(presented) = Presented::parse(value) else { return Err(challenge(env, known, false)) };
-    let ours = known.filter(|s| presented.username == *s.config.name);
-    let server = Server {
-        realm: &env.config().realm,
-        signer: &env.directory().nonces,
-        windows: &env.directory().windows,
+    let ours = config.listeners.get(usize::from(listener));
+    let (external, timers) =
+        ours.map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
+    let transport = config.transport(listener);
+    let contact = match transport {
+        // What a URI without the parameter means (RFC 3261 §19.1.2).
+        Transport::Udp => format!("<sip:{external}>"),
+        Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
-    let secret = ours.and_then(|s| s.config.secret.as_ref());
-    match authenticate(server, env.now().wall, &presented, request.method_name(), request.body(), secret) {
-        Verdict::Accepted => Ok(()),
-        Verdict::Challenge { stale, wrong } => {
-            if wrong {
-                env.metrics().auth_failures.increment(1);
-                tracing::warn!(peer = %flow.remote, user = presented.username, method = request.method_name(), "authentication failed");
-            }
-            Err(challenge(env, known, stale))
+    let via = format!("SIP/2.0/{} {external}", transport.via());
+    Arc::new(LocalSide { via, contact, timers, session: ours.map(|l| l.session).unwrap_or_default() })
+}
+
+/// Who is called.
+#[derive(Clone, Default)]
+pub(crate) enum Callee {
+    /// Nobody who could say anything.
+    #[default]
+    Nobody,
+    /// A station.
+    Station(Arc<StationEntry>),
+    /// A trunk.
+    Trunk(Arc<TrunkEntry>),
+}
+
+impl Callee {
+    /// What a redirection by it does.
+    pub(crate) fn redirect(&self) -> Redirect {
+        match self {
+            Callee::Nobody => Redirect::Follow,
+            Callee::Station(station) => station.config.redirect,
+            Callee::Trunk(trunk) => trunk.config.redirect,
         }
-        Verdict::Overloaded => Err(Refused::new(503, Refusal::Limit)),
     }
-}
 
-/// Says who calls, or why he must prove it first.
-pub(crate) fn identify(env: &Env, invite: &Message, flow: Flow) -> Result<Caller, Refused> {
-    if let Some(station) = claimed_station(env, invite) {
-        verify(env, invite, flow, Some(station))?;
-        return Ok(Caller::Station(station.clone()));
+    /// Whose numbers it may dial.
+    pub(crate) fn calling_search_space(&self) -> Option<&str> {
+        match self {
+            Callee::Nobody => None,
+            Callee::Station(station) => station.config.calling_search_space.as_deref(),
+            Callee::Trunk(trunk) => trunk.config.calling_search_space.as_deref(),
+        }
     }
-    match env.directory().trunk_of_source(flow.remote) {
-        Some(trunk) => Ok(Caller::Trunk(trunk.clone())),
-        // Whoever is asked for, a stranger learns nothing but that he is one.
-        None => verify(env, invite, flow, None).and(Err(challenge(env, None, false))),
-    }
-}
 
-/// Where a dialled number leads, before media is decided.
-struct Route {
-    destination: Destination,
-    trunk: Option<Arc<TrunkEntry>>,
-    service: Option<ServiceKind>,
-    /// False if either end wants its media through us.
-    bypass: bool,
-    record: bool,
-    /// Where the callee's signalling comes from.
-    signalling: Option<IpAddr>,
-    permit: Option<Permit>,
-    why: String,
-    number: String,
-}
-
-impl Route {
-    fn refused(status: u16, cause: Cause, why: String) -> Route {
-        Route {
-            destination: Destination::Refused { status, cause },
-            trunk: None,
-            service: None,
-            bypass: true,
-            record: false,
-            signalling: None,
-            permit: None,
-            why,
-            number: String::new(),
+    /// The trunk it is.
+    pub(crate) fn trunk(&self) -> Option<&Arc<TrunkEntry>> {
+        match self {
+            Callee::Trunk(trunk) => Some(trunk),
+            Callee::Nobody | Callee::Station(_) => None,
         }
     }
 }
 
-fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
-    let plan = &env.config().dial_plan;
-    let Some(found) = plan.lookup(css, dialled) else {
-        let space = css.unwrap_or("internal");
-        return Route::refused(404, Cause::NotFound, format!("no pattern of {space} matches {dialled}"));
-    };
-    let why =
-        format!("{} in {} leads to {}", found.pattern.pattern, found.pattern.partition, found.pattern.target);
-    match &found.pattern.target {
-        dial_plan::Target::Station(name) => to_station(env, name, &found.number_out, why),
-        dial_plan::Target::Trunk(name) => to_trunk(env, name, &found.number_out, why),
-        dial_plan::Target::Service(name) => to_service(env, name, why),
-        dial_plan::Target::Reject(status) => Route::refused(*status, Cause::Rejected, why),
-        dial_plan::Target::User(_) | dial_plan::Target::RouteGroup(_) | dial_plan::Target::RouteList(_) => {
-            Route::refused(501, Cause::NotFound, format!("{why}, a kind that is not built yet"))
+impl std::fmt::Display for Callee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Callee::Nobody => f.write_str("nobody"),
+            Callee::Station(station) => write!(f, "station:{}", station.config.name),
+            Callee::Trunk(trunk) => write!(f, "trunk:{}", trunk.config.name),
         }
-    }
-}
-
-fn to_station(env: &Env, name: &str, number: &str, why: String) -> Route {
-    let Some(station) = env.directory().station(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    let now = env.now().wall;
-    let bindings = station.bindings();
-    let mut current: Vec<_> = bindings.iter().filter(|b| b.expires_at > now).collect();
-    current.sort_by_key(|b| std::cmp::Reverse(b.q));
-    if current.is_empty() {
-        return Route::refused(480, Cause::NotRegistered, format!("{why}, which is not registered"));
-    }
-    let Some(permit) = station.permit() else {
-        return Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let contacts: Vec<Target> = current
-        .iter()
-        .map(|b| Target {
-            request_uri: b.contact.clone(),
-            flow: b.source,
-            route: b.path.clone(),
-            routing: Routing::Flow,
-        })
-        .collect();
-    Route {
-        signalling: contacts.first().map(|c| c.flow.remote.ip()),
-        destination: Destination::Station { contacts, ring_timeout: station.config.ring_timeout },
-        trunk: None,
-        service: None,
-        bypass: station.config.media == MediaPath::Bypass,
-        record: station.config.record,
-        permit: Some(permit),
-        why,
-        number: number.to_owned(),
-    }
-}
-
-fn to_trunk(env: &Env, name: &str, number: &str, why: String) -> Route {
-    let Some(trunk) = env.directory().trunk(name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    let Some(permit) = trunk.permit() else {
-        return Route::refused(503, Cause::Limit, format!("{why}, which has max_calls calls"));
-    };
-    let health: Vec<ProxyHealth> = trunk
-        .config
-        .proxies
-        .iter()
-        .zip(trunk.health())
-        .map(|(proxy, up)| ProxyHealth { proxy: *proxy, up })
-        .collect();
-    let selection = match trunk.config.selection {
-        Selection::Priority => Selection::Priority,
-        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
-    };
-    let walk = ProxyWalk::new(&health, selection, trunk.config.retryable.clone());
-    Route {
-        signalling: trunk.config.proxies.first().map(|p| p.ip()),
-        destination: Destination::Trunk {
-            walk,
-            listener: trunk.config.listener,
-            user: escape_user(number).into_owned(),
-        },
-        service: None,
-        bypass: trunk.config.media == MediaPath::Bypass,
-        record: trunk.config.record,
-        trunk: Some(trunk.clone()),
-        permit: Some(permit),
-        why,
-        number: number.to_owned(),
-    }
-}
-
-fn to_service(env: &Env, name: &str, why: String) -> Route {
-    let Some(service) = env.config().services.iter().find(|s| s.name == name) else {
-        return Route::refused(404, Cause::NotFound, format!("{why}, which does not exist"));
-    };
-    Route {
-        destination: Destination::Service,
-        trunk: None,
-        service: Some(service.kind),
-        bypass: false,
-        record: false,
-        signalling: None,
-        permit: None,
-        why,
-        number: name.to_owned(),
     }
 }
 
@@ -340,15 +141,18 @@ pub(crate) fn admit(
     if env.directory().draining() {
         return Err(Refused::new(503, Refusal::Draining));
     }
-    let mut permits = Vec::new();
+    if let Some(min_se) = local_side(env.config(), flow.listener).session.refuses(invite) {
+        // RFC 4028 §9.
+        return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
+    }
     let (css, bypass, record, routing) = match caller {
         Caller::Station(station) => {
-            permits.push(station.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
             let config = &station.config;
-            (config.calling_search_space.as_deref(), config.media, config.record, Routing::Flow)
+            // Who does not register says in Contact where he is.
+            let routing = if config.secret.is_some() { Routing::Flow } else { Routing::Target };
+            (config.calling_search_space.as_deref(), config.media, config.record, routing)
         }
         Caller::Trunk(trunk) => {
-            permits.push(trunk.permit().ok_or_else(|| Refused::new(503, Refusal::Limit))?);
             let config = &trunk.config;
             (config.calling_search_space.as_deref(), config.media, config.record, Routing::Target)
         }
@@ -356,6 +160,14 @@ pub(crate) fn admit(
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let mut route = route(env, css, &dialled);
+    if matches!(route.destination, Destination::Trunk { .. })
+        && route.number == dialled
+        && check::has_been_here(env.config(), invite)
+    {
+        // What we would send is what we sent: it only goes round (RFC 3261 §16.3 step 4).
+        return Err(Refused::new(482, Refusal::Loop));
+    }
+    let mut permits = vec![caller.permit(route.emergency).ok_or_else(|| Refused::new(503, Refusal::Limit))?];
     permits.extend(route.permit.take());
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
@@ -369,10 +181,11 @@ pub(crate) fn admit(
             return Err(warning.into_iter().fold(refused, |r, w| r.with(Header::Warning, w)));
         }
     };
-    let outbound = outbound(env, invite, caller, &route, flow);
+    let party = outbound::party(env, invite, caller, flow.listener);
+    let outbound = outbound::outbound(env, &Arc::new(party), &route);
     let info = info(env, caller, invite, dialled, &route);
     let reliable = [Header::Supported, Header::Require].into_iter().any(|h| invite.has_token(h, "100rel"));
-    let delayed = route.trunk.as_ref().is_some_and(|trunk| trunk.config.media_delayed);
+    let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
@@ -419,46 +232,17 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
         key,
         from,
         to: dialled,
-        trunk: route.trunk.as_ref().map(|t| t.config.name.to_string()),
+        trunk: route.trunks.first().map(|t| t.config.name.to_string()),
         route: route.why.clone(),
         started_at: now.wall,
         started_mono: now.mono,
         answered_at: None,
         unprotected: false,
+        emergency: route.emergency,
     }
 }
 
 fn caller_number(invite: &Message) -> String {
     let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
     user.unwrap_or_else(|| "anonymous".to_owned())
-}
-
-/// From, To and timers of the INVITEs this call sends.
-fn outbound(env: &Env, invite: &Message, caller: &Caller, route: &Route, flow: Flow) -> Outbound {
-    let config = env.config();
-    let listener = route.trunk.as_ref().map_or(flow.listener, |t| t.config.listener);
-    let host =
-        config.listeners.get(usize::from(listener)).map_or_else(String::new, |l| l.external.to_string());
-    let (display, number) = match caller {
-        Caller::Station(station) => (invite.from().display, station.config.extension.clone()),
-        Caller::Trunk(_) => (invite.from().display, caller_number(invite)),
-    };
-    let display = display.map(|d| format!("\"{d}\" ")).unwrap_or_default();
-    let domain = config.domains.first().cloned().unwrap_or_else(|| host.clone());
-    let (from_host, to_host) = match &route.trunk {
-        Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
-        None => (domain.clone(), domain),
-    };
-    let timers = route.trunk.as_ref().map_or_else(
-        || config.listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers),
-        |t| t.config.timers,
-    );
-    let credentials: Option<Credentials> = route.trunk.as_ref().and_then(|t| t.config.credentials.clone());
-    Outbound {
-        from: format!("{display}<sip:{}@{from_host}>", escape_user(&number)),
-        to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
-        max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
-        timers,
-        credentials,
-    }
 }

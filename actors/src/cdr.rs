@@ -3,12 +3,15 @@
 use serde::{Deserialize, Serialize};
 use tandem_protocol::time::UnixMillis;
 
-/// One try of one proxy.
+/// One try of one proxy of a trunk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The proxy's address.
+    /// The trunk.
+    #[serde(default)]
+    pub trunk: String,
+    /// The proxy's address; empty if the trunk had no place for the call, so that none was tried.
     pub proxy: String,
-    /// How it ended: a SIP status, `timeout`, `transport`, `cancelled` or `answered`.
+    /// How it ended: a SIP status, `timeout`, `transport`, `cancelled`, `answered`, or `limit` if the trunk has `max_calls` calls.
     pub cause: String,
     /// How long it took, in milliseconds.
     pub ms: u64,
@@ -60,13 +63,16 @@ pub struct Cdr {
     pub sip_status: u16,
     /// Who ended it: `caller`, `callee`, `engine` or `operator`.
     pub ended_by: String,
-    /// The proxies tried, in order.
+    /// The trunks and proxies tried, in order.
     pub attempts: Vec<Attempt>,
     /// Media of each leg, the caller's first.
     pub legs: Vec<LegMedia>,
     /// True when the answer left before its checkpoint was committed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unprotected: bool,
+    /// True for an emergency call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
     /// Where the recording is, if the call was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<String>,

@@ -1,15 +1,27 @@
 //! The frozen form of machines: a format number, then the machine.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+thread_local! {
+    /// Room to write in: what is kept is a copy without spare room.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Freezes `machine` in format number `format`.
 pub(crate) fn freeze<M: Serialize>(format: u8, machine: &M) -> Option<Bytes> {
-    let mut bytes = Vec::with_capacity(1024);
-    bytes.push(format);
-    match postcard::to_extend(machine, bytes) {
-        Ok(bytes) => Some(Bytes::from(bytes)),
+    let mut room = ROOM.take();
+    room.clear();
+    room.push(format);
+    match postcard::to_extend(machine, room) {
+        Ok(room) => {
+            let frozen = Bytes::copy_from_slice(&room);
+            ROOM.set(room);
+            Some(frozen)
+        }
         Err(why) => {
             tracing::error!(%why, "a machine could not be frozen; it will not survive a fault");
             None

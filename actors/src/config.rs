@@ -4,8 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_protocol::dial_plan::DialPlan;
-use tandem_protocol::digest::Secret;
+use tandem_protocol::dial_plan::{DialPlan, NumberMask};
+use tandem_protocol::dialog::SessionPolicy;
+use tandem_protocol::digest::{Algorithm, Secret};
+use tandem_protocol::flow::Transport;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
@@ -23,12 +26,78 @@ pub enum MediaPath {
 pub struct Listener {
     /// Its name in the settings.
     pub name: String,
+    /// How it carries SIP.
+    pub transport: Transport,
     /// Where it listens.
     pub address: SocketAddr,
     /// What peers are told, when that differs (NAT).
     pub external: SocketAddr,
     /// T1 and T2 of its transactions.
     pub timers: Timers,
+    /// What its connections may ask for; of no effect on datagrams.
+    pub streams: StreamLimits,
+    /// Session timers of its dialogs (RFC 4028).
+    pub session: SessionPolicy,
+    /// How much of a message is accepted.
+    pub limits: Limits,
+}
+
+/// What the connections of one listener may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Connections accepted at once.
+    pub connections: usize,
+    /// Connections accepted at once from one IPv4 address or IPv6 /64.
+    pub connections_per_source: usize,
+    /// A connection over which nothing went either way for this long is closed.
+    pub idle: Duration,
+    /// A message must be whole within this time after its first byte; the first one after the connection was accepted.
+    pub message: Duration,
+    /// How long opening a connection may take.
+    pub connect: Duration,
+    /// Bytes that may wait to be sent on one connection; a peer that reads too little for that is cut off.
+    pub send_queue: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> StreamLimits {
+        StreamLimits {
+            connections: 10_000,
+            connections_per_source: 100,
+            idle: Duration::from_secs(600),
+            message: Duration::from_secs(10),
+            connect: Duration::from_millis(3000),
+            send_queue: 262_144,
+        }
+    }
+}
+
+/// What a redirection does to a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirect {
+    /// The call goes on to its contacts.
+    #[default]
+    Follow,
+    /// The caller gets it.
+    Pass,
+}
+
+/// Where a station is reached that does not register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The user it is asked for.
+    pub user: String,
+    /// Where.
+    pub at: ConnectedAt,
+}
+
+/// The place of a [`Connection`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectedAt {
+    /// An address of its own.
+    Address(SocketAddr),
+    /// The proxies of a trunk.
+    Trunk(Arc<str>),
 }
 
 /// One station.
@@ -46,8 +115,20 @@ pub struct Station {
     pub media: MediaPath,
     /// Whether its calls are recorded.
     pub record: bool,
+    /// What a redirection by it does.
+    pub redirect: Redirect,
     /// How long it rings.
     pub ring_timeout: Duration,
+    /// How long contacts of one q ring before those of the next lower do; zero: until they have failed.
+    pub fork_timeout: Duration,
+    /// Where it is reached while it is not registered.
+    pub connection: Option<Connection>,
+    /// Whether the user part of From alone identifies it, whatever the host.
+    pub identify_by_user_only: bool,
+    /// The whole number that trunks show for its calls: the `outbound_ani` of its user.
+    pub outbound_ani: Option<String>,
+    /// What trunks show for its calls otherwise.
+    pub external_number_mask: Option<NumberMask>,
     /// How many bindings it may have; the oldest goes.
     pub max_contacts: usize,
     /// Concurrent calls it may have; 0: any number.
@@ -81,8 +162,49 @@ pub struct Trunk {
     pub media_delayed: bool,
     /// Whether its calls are recorded.
     pub record: bool,
+    /// Whether it belongs to the trust domain of RFC 3325.
+    pub trusted: bool,
+    /// What a redirection by it does.
+    pub redirect: Redirect,
+    /// Addresses besides ours that a redirection by it may lead to.
+    pub redirect_to: Vec<Source>,
+    /// What its far end sees of the caller's number.
+    pub calling_party_mask: Option<NumberMask>,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
+}
+
+/// Trunks that stand for each other.
+#[derive(Clone, Debug)]
+pub struct RouteGroup {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its trunks in order.
+    pub trunks: Vec<Arc<str>>,
+    /// Which is tried first.
+    pub selection: Selection,
+}
+
+/// Route groups in the order they are tried.
+#[derive(Clone, Debug)]
+pub struct RouteList {
+    /// Its name.
+    pub name: String,
+    /// Its groups in order.
+    pub groups: Vec<Arc<str>>,
+    /// Whether calls may leave by it.
+    pub enabled: bool,
+}
+
+/// A person, who is reached at a station.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The station that rings.
+    pub default_station: Option<Arc<str>>,
+    /// How long it rings.
+    pub alert_timeout: Duration,
 }
 
 /// A range of source addresses, with a port if only that one counts.
@@ -177,6 +299,15 @@ pub struct Registrar {
     pub max_expires: Duration,
     /// For asks that name none.
     pub default_expires: Duration,
+    /// Whether a `Path` is taken from a device that does not say it knows it (RFC 3327 §5.3).
+    pub accept_path: bool,
+}
+
+impl EngineConfig {
+    /// How a listener carries SIP; what there is no listener for goes by datagrams.
+    pub fn transport(&self, listener: u16) -> Transport {
+        self.listeners.get(usize::from(listener)).map_or(Transport::Udp, |l| l.transport)
+    }
 }
 
 /// Everything an engine is told.
@@ -188,6 +319,8 @@ pub struct EngineConfig {
     pub domains: Vec<String>,
     /// The digest realm.
     pub realm: String,
+    /// What requests are challenged with, whoever sends them: the preferred algorithm first (RFC 8760 §2.4).
+    pub digest_algorithms: Vec<Algorithm>,
     /// How many shards.
     pub shards: u16,
     /// Bytes of SIP kept for `why --sip`, a shard.
@@ -198,6 +331,12 @@ pub struct EngineConfig {
     pub stations: Vec<Station>,
     /// The trunks.
     pub trunks: Vec<Trunk>,
+    /// The route groups.
+    pub route_groups: Vec<RouteGroup>,
+    /// The route lists.
+    pub route_lists: Vec<RouteList>,
+    /// The people.
+    pub users: Vec<User>,
     /// The outbound registrations.
     pub registration_groups: Vec<RegistrationGroup>,
     /// The services.

@@ -125,11 +125,11 @@ pub struct DialogActor {
     shard: Addr<Shard>,
     call: Addr<CallActor>,
     leg: LegId,
-    origin: Origin,
+    /// Until there is a checkpoint.
+    origin: Option<Origin>,
     shell: Shell<Dialog>,
     /// What the dialog did when it was built, done when its actor has an address.
     first: Vec<Output>,
-    scratch: Vec<Output>,
     timer: Option<TimerId>,
     tag: String,
     /// Shard and call have been told of its end.
@@ -164,10 +164,9 @@ impl DialogActor {
             shard: shard.clone(),
             call: call.clone(),
             leg,
-            origin,
+            origin: Some(origin),
             shell: Shell::new(dialog),
             first,
-            scratch: Vec::new(),
             timer: None,
             tag,
             parted,
@@ -181,7 +180,7 @@ impl DialogActor {
         if self.env.inject_panic(ActorKind::Dialog) {
             self.shell.inject(Injection::Once);
         }
-        let mut out = std::mem::take(&mut self.scratch);
+        let mut out = Vec::new();
         match self.shell.feed(input, now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => self.call.tell(LegFault { leg: self.leg, panic, lost: false }),
@@ -192,7 +191,6 @@ impl DialogActor {
             }
         }
         self.release(&mut out, ctx);
-        self.scratch = out;
     }
 
     /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
@@ -200,7 +198,7 @@ impl DialogActor {
         let kept = self.shell.frozen().and_then(|frozen| Dialog::thaw(frozen, now));
         let ended = match kept {
             Some(dialog) => Some(ended_after_fault(dialog, now, out)),
-            None => self.origin.build_to_end(now, out),
+            None => self.origin.as_ref().and_then(|origin| origin.build_to_end(now, out)),
         };
         match ended {
             Some(dialog) => self.shell.replace(dialog),
@@ -230,6 +228,9 @@ impl DialogActor {
         if finished {
             self.part();
         }
+        if self.shell.frozen().is_some() {
+            self.origin = None;
+        }
         if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
         }
@@ -255,9 +256,9 @@ impl Actor for DialogActor {
         let invite = dialog.peers_invite();
         let merge_key =
             invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
-        let restored = matches!(self.origin, Origin::Restored(_));
+        let restored = matches!(self.origin, Some(Origin::Restored(_)));
         self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.clone(), merge_key, restored });
-        if let Origin::Incoming { transaction, .. } = &self.origin {
+        if let Some(Origin::Incoming { transaction, .. }) = &self.origin {
             self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
         }
         if restored {

@@ -9,12 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use tandem_protocol::digest::{NonceSigner, NonceWindows};
+use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::registrar::Binding;
 
 use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::{Metrics, TrunkMetrics};
+use crate::sip::peers::StreamPeers;
+
+/// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
+const THROTTLE_SLOTS: usize = 16_384;
 
 /// How many calls something has, and how many it may have.
 #[derive(Debug, Default)]
@@ -39,6 +44,15 @@ impl Permits {
         self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
             .is_ok()
+    }
+
+    /// Taken without regard to the limit.
+    fn take_always(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_full(&self) -> bool {
+        self.limit != 0 && self.taken() >= self.limit
     }
 
     fn give_back(&self) {
@@ -90,6 +104,17 @@ impl StationEntry {
     pub fn permit(self: &Arc<Self>) -> Option<Permit> {
         self.calls.take().then(|| Permit::Station(self.clone()))
     }
+
+    /// A place for an emergency call, which no limit refuses.
+    pub fn emergency_permit(self: &Arc<Self>) -> Permit {
+        self.calls.take_always();
+        Permit::Station(self.clone())
+    }
+
+    /// True while it has as many calls as it may.
+    pub fn is_full(&self) -> bool {
+        self.calls.is_full()
+    }
 }
 
 /// What everyone may know of a trunk.
@@ -136,18 +161,40 @@ impl TrunkEntry {
         }
         taken.then(|| Permit::Trunk(self.clone()))
     }
+
+    /// A place for an emergency call, which no limit refuses.
+    pub fn emergency_permit(self: &Arc<Self>) -> Permit {
+        self.calls.take_always();
+        self.metrics.calls.increment(1.0);
+        Permit::Trunk(self.clone())
+    }
+
+    /// True while it has as many calls as it may.
+    pub fn is_full(&self) -> bool {
+        self.calls.is_full()
+    }
 }
 
 /// The shared state of one engine.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
+    /// The first station, by name, of each extension: so that one that does not exist takes no longer to find.
+    by_extension: BTreeMap<String, Arc<StationEntry>>,
     trunks: BTreeMap<Arc<str>, Arc<TrunkEntry>>,
+    /// Stations that are known by where their requests come from.
+    unmanaged: Vec<Arc<StationEntry>>,
+    /// Whose turn it is in each route group.
+    group_turns: BTreeMap<Arc<str>, AtomicUsize>,
     domains: Vec<String>,
     shards: u16,
     /// Makes and knows our nonces.
     pub nonces: NonceSigner,
     /// Which nonce counts were used.
     pub windows: NonceWindows,
+    /// Who has guessed passwords.
+    pub throttle: Throttle,
+    /// Who is known to take streams.
+    pub stream_peers: StreamPeers,
     draining: AtomicBool,
 }
 
@@ -178,13 +225,26 @@ impl Directory {
         }
         domains.sort();
         domains.dedup();
+        let stations: BTreeMap<Arc<str>, Arc<StationEntry>> =
+            config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect();
+        let mut by_extension = BTreeMap::new();
+        for station in stations.values() {
+            by_extension.entry(station.config.extension.clone()).or_insert_with(|| station.clone());
+        }
+        let is_unmanaged =
+            |s: &&Arc<StationEntry>| s.config.secret.is_none() && s.config.connection.is_some();
         Directory {
-            stations: config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect(),
+            unmanaged: stations.values().filter(is_unmanaged).cloned().collect(),
+            group_turns: config.route_groups.iter().map(|g| (g.name.clone(), AtomicUsize::new(0))).collect(),
+            stations,
+            by_extension,
             trunks: config.trunks.iter().map(|t| (t.name.clone(), Arc::new(trunk(t)))).collect(),
             domains,
             shards: config.shards,
+            throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
             nonces,
             windows,
+            stream_peers: StreamPeers::of_trunks(config),
             draining: AtomicBool::new(false),
         }
     }
@@ -196,7 +256,24 @@ impl Directory {
 
     /// A station by the user part of a From or To: its name, or its extension.
     pub fn station_of_user(&self, user: &str) -> Option<&Arc<StationEntry>> {
-        self.stations.get(user).or_else(|| self.stations.values().find(|s| s.config.extension == user))
+        // Both are looked up in any case: how long it takes tells nobody which of them exists.
+        let (by_name, by_extension) = (self.stations.get(user), self.by_extension.get(user));
+        by_name.or(by_extension)
+    }
+
+    /// A station to be looked at in place of one that does not exist, so that this takes as long; it must have no say.
+    pub fn stand_in(&self) -> Option<&Arc<StationEntry>> {
+        self.stations.values().next()
+    }
+
+    /// The stations without credentials that have a connection address: where a request comes from says that it is theirs.
+    pub fn unmanaged(&self) -> &[Arc<StationEntry>] {
+        &self.unmanaged
+    }
+
+    /// Whose turn it is in a route group, for round robin.
+    pub fn turn_of_group(&self, name: &str) -> usize {
+        self.group_turns.get(name).map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Every station, by name.
@@ -214,9 +291,11 @@ impl Directory {
         self.trunks.values()
     }
 
-    /// The trunk a UDP datagram belongs to by its source: one of its proxies, or within `accept_from`.
-    pub fn trunk_of_source(&self, from: SocketAddr) -> Option<&Arc<TrunkEntry>> {
-        self.trunks.values().find(|t| t.config.proxies.contains(&from)).or_else(|| {
+    /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
+    /// port that its sender listens on; for a stream it is `accept_from` alone.
+    pub fn trunk_of_source(&self, from: SocketAddr, transport: Transport) -> Option<&Arc<TrunkEntry>> {
+        let proxies = |t: &&Arc<TrunkEntry>| !transport.is_reliable() && t.config.proxies.contains(&from);
+        self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
     }

@@ -9,11 +9,12 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message, Recipient, WeakRecipient};
 use bytes::Bytes;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::config::EngineConfig;
@@ -33,8 +34,15 @@ pub trait Seams {
     fn now(&self) -> Now;
     /// Chance: seeded in a simulation.
     fn random(&self) -> u64;
-    /// Sends a datagram. An error is final for this datagram; retransmission is the protocol's business.
-    fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent>;
+    /// Sends a message: as a datagram, or by the connection that the flow names, which is this shard's. An error is final for
+    /// this message; retransmission is the protocol's business. [`Unsent::Unreachable`] for a connection means that it is gone.
+    fn transmit(&self, flow: Flow, message: Bytes) -> Result<(), Unsent>;
+    /// A connection from a listener of streams to `remote`: one that this shard has opened before, else a new one, which may
+    /// take `within` to come about. What is sent until then waits. That it did not come about, or ends, is told by
+    /// [`crate::shard::FromStream::Gone`].
+    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
+    /// Closes a connection of this shard once what waits to be sent by it has gone.
+    fn close(&self, connection: ConnectionId);
     /// Hands a message to another shard, or to this one later.
     fn link(&self, to: ShardId, message: LinkMessage);
     /// Asks that this shard be told the time at `at`; replaces the last such wish.
@@ -45,13 +53,13 @@ pub trait Seams {
     fn inject_panic(&self, kind: ActorKind) -> bool;
 }
 
-/// A datagram could not be handed to the network.
+/// A message could not be handed to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsent {
     /// The socket's buffer is full: as good as lost on the way.
     #[error("the socket's buffer is full")]
     Full,
-    /// There is no way to that address.
+    /// There is no way to that address, or the connection is gone.
     #[error("the address cannot be reached")]
     Unreachable,
 }
@@ -142,9 +150,40 @@ impl Env {
         self.0.shared.store.submit(batch);
     }
 
-    /// Sends a datagram.
-    pub fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent> {
-        self.0.seams.transmit(flow, datagram)
+    /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.
+    ///
+    /// # Errors
+    /// See [`Seams::transmit`]. If a connection of another shard is gone, that shard says so later.
+    pub fn transmit(&self, flow: Flow, message: Bytes) -> Result<Flow, Unsent> {
+        let flow = match flow.connection {
+            None if self.config().transport(flow.listener).is_reliable() => {
+                let limits = self.config().listeners.get(usize::from(flow.listener)).map(|l| l.streams);
+                self.connect(flow.listener, flow.remote, limits.unwrap_or_default().connect)?
+            }
+            Some(connection) if connection.shard >= self.directory().shards() => {
+                return Err(Unsent::Unreachable);
+            }
+            Some(connection) if connection.shard != self.0.shard.0 => {
+                let from = self.0.shard;
+                self.link(ShardId(connection.shard), LinkMessage::Send { flow, message, from });
+                return Ok(flow);
+            }
+            None | Some(_) => flow,
+        };
+        self.0.seams.transmit(flow, message).map(|()| flow)
+    }
+
+    /// A connection to `remote`; see [`Seams::connect`].
+    ///
+    /// # Errors
+    /// None can be opened.
+    pub fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+        self.0.seams.connect(listener, remote, within)
+    }
+
+    /// Closes a connection of this shard; see [`Seams::close`].
+    pub fn close(&self, connection: ConnectionId) {
+        self.0.seams.close(connection);
     }
 
     /// Hands a message to a shard.
@@ -277,7 +316,7 @@ impl<T: Send + 'static> Tell<T> for Recipient<Told<T>> {
     }
 }
 
-/// A datagram that a listener received.
+/// A message that a listener received, as a datagram or framed out of a stream.
 #[derive(Clone, Debug)]
 pub struct Datagram {
     /// The listener and the sender.
@@ -289,6 +328,6 @@ pub struct Datagram {
 impl Datagram {
     /// A datagram from `remote` to listener number `listener`.
     pub fn new(listener: u16, remote: SocketAddr, bytes: Bytes) -> Datagram {
-        Datagram { flow: Flow { listener, remote }, bytes }
+        Datagram { flow: Flow::to(listener, remote), bytes }
     }
 }

@@ -1,65 +1,16 @@
 //! The engine's metrics: every handle made once, on a recorder of the engine's own.
 
+mod refusal;
+mod sip;
+
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Method;
 
-/// Why an INVITE was refused before it became a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Not understood.
-    Malformed,
-    /// No or wrong credentials.
-    Unauthorized,
-    /// No route for what was dialled.
-    NotFound,
-    /// No common media.
-    Media,
-    /// No media port left.
-    NoPort,
-    /// A limit on calls is reached.
-    Limit,
-    /// An extension is required that is not there.
-    Unsupported,
-    /// It has come by us before.
-    Loop,
-    /// The engine is draining.
-    Draining,
-    /// The media workers have not said yet what ports they have; it is not answered and comes again.
-    Starting,
-}
-
-impl Refusal {
-    const ALL: [Refusal; 10] = [
-        Refusal::Malformed,
-        Refusal::Unauthorized,
-        Refusal::NotFound,
-        Refusal::Media,
-        Refusal::NoPort,
-        Refusal::Limit,
-        Refusal::Unsupported,
-        Refusal::Loop,
-        Refusal::Draining,
-        Refusal::Starting,
-    ];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::Malformed => "malformed",
-            Refusal::Unauthorized => "unauthorized",
-            Refusal::NotFound => "not_found",
-            Refusal::Media => "media",
-            Refusal::NoPort => "no_port",
-            Refusal::Limit => "limit",
-            Refusal::Unsupported => "unsupported",
-            Refusal::Loop => "loop",
-            Refusal::Draining => "draining",
-            Refusal::Starting => "starting",
-        }
-    }
-}
+pub use refusal::Refusal;
+pub use sip::{Closed, ConnectionMetrics, Refused};
 
 /// The kinds of actor, for restarts and shed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -110,24 +61,6 @@ impl ActorKind {
         }
     }
 }
-
-const METHODS: [Method; 15] = [
-    Method::Invite,
-    Method::Ack,
-    Method::Bye,
-    Method::Cancel,
-    Method::Options,
-    Method::Register,
-    Method::Info,
-    Method::Update,
-    Method::Prack,
-    Method::Refer,
-    Method::Notify,
-    Method::Subscribe,
-    Method::Message,
-    Method::Publish,
-    Method::Other,
-];
 
 /// Makes handles on one recorder.
 #[derive(Clone)]
@@ -199,6 +132,8 @@ pub struct TrunkMetrics {
     pub failover_timeout: Counter,
     /// Calls that went on because a request could not be sent.
     pub failover_transport: Counter,
+    /// Calls that went on because the trunk had as many as it may.
+    pub failover_limit: Counter,
     /// Calls up.
     pub calls: Gauge,
 }
@@ -220,11 +155,13 @@ pub struct Metrics {
     /// Ended calls by result: answered, busy, no_answer, abandoned, rejected, failed.
     calls: Vec<(&'static str, Counter)>,
     refused: Vec<Counter>,
+    refused_requests: Vec<Counter>,
     /// Seconds from INVITE to its 200.
     pub call_setup: Histogram,
-    messages_in: Vec<Counter>,
-    messages_out: Vec<Counter>,
-    /// SIP datagrams that were dropped: not SIP at all, or malformed beyond an answer.
+    messages: sip::Messages,
+    /// Connections of listeners of streams.
+    pub connections: ConnectionMetrics,
+    /// SIP messages that were dropped: not SIP at all, or malformed beyond an answer.
     pub sip_dropped: Counter,
     /// Transactions that exist now.
     pub transactions_active: Gauge,
@@ -232,6 +169,8 @@ pub struct Metrics {
     pub registrations_active: Gauge,
     /// Failed authentications.
     pub auth_failures: Counter,
+    /// Credentials that were not judged, because too many before them were wrong.
+    pub auth_throttled: Counter,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -261,6 +200,10 @@ pub struct Metrics {
     pub recordings_failed: Counter,
     /// Answers that left before their checkpoint was committed.
     pub unprotected_answers: Counter,
+    /// 2xx to INVITEs of ours that nobody waited for: acknowledged and ended.
+    pub stray_answers_ended: Counter,
+    /// The same, dropped because there were too many.
+    pub stray_answers_dropped: Counter,
 }
 
 /// Results of calls, as `tandem_calls_total` names them.
@@ -273,25 +216,20 @@ impl Metrics {
     /// Makes every handle; every counter known now starts at 0.
     pub fn new(registry: Registry) -> Metrics {
         describe(&registry);
-        let messages = |direction: &str| {
-            METHODS
-                .iter()
-                .map(|method| {
-                    let labels = [
-                        ("direction", direction.to_owned()),
-                        ("method", method.as_str().to_owned()),
-                        ("transport", "udp".to_owned()),
-                    ];
-                    registry.counter("tandem_sip_messages_total", &labels)
-                })
-                .collect()
-        };
         let per_actor = |name| {
             ActorKind::ALL
                 .iter()
                 .map(|kind| registry.counter(name, &[("actor", kind.as_str().to_owned())]))
                 .collect()
         };
+        let per_refusal = |name| {
+            Refusal::ALL
+                .iter()
+                .map(|why| registry.counter(name, &[("reason", why.as_str().to_owned())]))
+                .collect()
+        };
+        let stray =
+            |result: &str| registry.counter("tandem_stray_answers_total", &[("result", result.to_owned())]);
         Metrics {
             calls_active: registry.gauge("tandem_calls_active", &[]),
             calls: CALL_RESULTS
@@ -300,19 +238,16 @@ impl Metrics {
                     (*result, registry.counter("tandem_calls_total", &[("result", (*result).to_owned())]))
                 })
                 .collect(),
-            refused: Refusal::ALL
-                .iter()
-                .map(|why| {
-                    registry.counter("tandem_invites_refused_total", &[("reason", why.as_str().to_owned())])
-                })
-                .collect(),
+            refused: per_refusal("tandem_invites_refused_total"),
+            refused_requests: per_refusal("tandem_requests_refused_total"),
             call_setup: registry.histogram("tandem_call_setup_seconds", &[]),
-            messages_in: messages("in"),
-            messages_out: messages("out"),
+            messages: sip::Messages::new(&registry),
+            connections: ConnectionMetrics::new(&registry, Transport::Tcp),
             sip_dropped: registry.counter("tandem_sip_dropped_total", &[]),
             transactions_active: registry.gauge("tandem_transactions_active", &[]),
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
             auth_failures: registry.counter("tandem_auth_failures_total", &[]),
+            auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),
@@ -332,6 +267,8 @@ impl Metrics {
             recordings_active: registry.gauge("tandem_recordings_active", &[]),
             recordings_failed: registry.counter("tandem_recordings_failed_total", &[]),
             unprotected_answers: registry.counter("tandem_unprotected_answers_total", &[]),
+            stray_answers_ended: stray("ended"),
+            stray_answers_dropped: stray("dropped"),
             registry,
         }
     }
@@ -360,6 +297,7 @@ impl Metrics {
             failover_status: failover("status"),
             failover_timeout: failover("timeout"),
             failover_transport: failover("transport"),
+            failover_limit: failover("limit"),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
         }
     }
@@ -385,14 +323,20 @@ impl Metrics {
         self.refused[why as usize].increment(1);
     }
 
+    /// Counts a refused request of any method.
+    pub fn refuse_request(&self, method: Method, why: Refusal) {
+        let counters = if method == Method::Invite { &self.refused } else { &self.refused_requests };
+        counters[why as usize].increment(1);
+    }
+
     /// Counts a SIP message that came.
-    pub fn message_in(&self, method: Method) {
-        self.messages_in[method as usize].increment(1);
+    pub fn message_in(&self, method: Method, transport: Transport) {
+        self.messages.received(method, transport).increment(1);
     }
 
     /// Counts a SIP message that went.
-    pub fn message_out(&self, method: Method) {
-        self.messages_out[method as usize].increment(1);
+    pub fn message_out(&self, method: Method, transport: Transport) {
+        self.messages.sent(method, transport).increment(1);
     }
 
     /// Counts an actor's restart.
@@ -425,22 +369,24 @@ fn describe(registry: &Registry) {
         "INVITEs that did not become calls, by reason",
     );
     registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
-    registry.describe(
-        Counter,
-        "tandem_sip_messages_total",
-        None,
-        "SIP messages by direction, method and transport",
-    );
-    registry.describe(Counter, "tandem_sip_dropped_total", None, "Datagrams on SIP ports that were not SIP");
+    sip::describe(registry);
+    registry.describe(Counter, "tandem_sip_dropped_total", None, "Messages on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
+    registry.describe(Counter, "tandem_requests_refused_total", None, "Other requests refused, by reason");
     registry.describe(Counter, "tandem_auth_failures_total", None, "Wrong credentials");
+    registry.describe(
+        Counter,
+        "tandem_auth_throttled_total",
+        None,
+        "Credentials not judged, after too many wrong ones",
+    );
     registry.describe(Gauge, "tandem_trunk_up", None, "1 if the proxy of the trunk is up");
     registry.describe(
         Counter,
         "tandem_trunk_failovers_total",
         None,
-        "Calls that went on to another proxy, by cause",
+        "Calls that went on to another proxy or trunk, by cause",
     );
     registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
     registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");
@@ -484,6 +430,12 @@ fn describe(registry: &Registry) {
     registry.describe(Gauge, "tandem_media_ports_free", None, "Bound port pairs that no call uses");
     registry.describe(Gauge, "tandem_recordings_active", None, "Recordings now");
     registry.describe(Counter, "tandem_recordings_failed_total", None, "Recordings that died");
+    registry.describe(
+        Counter,
+        "tandem_stray_answers_total",
+        None,
+        "2xx to INVITEs that nobody waited for: acknowledged and ended, or dropped",
+    );
     registry.describe(
         Counter,
         "tandem_unprotected_answers_total",

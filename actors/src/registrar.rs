@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use tandem_protocol::dialog::ServerTransactionId;
+use tandem_protocol::digest::Credentials;
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Contacts, Header, Message, NameAddr, reason_phrase, response_to};
-use tandem_protocol::registrar::{Binding, ContactSet, ContactUpdate, Limits, RegisterError, Update};
+use tandem_protocol::message::{Header, Message, reason_phrase, response_to};
+use tandem_protocol::registrar::{self, BadRegister, Binding, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
-use crate::calls::{Refused, verify};
+use crate::calls::{Refused, check, verify};
+use crate::directory::StationEntry;
 use crate::env::Env;
 use crate::ids::ShardId;
 use crate::metrics::Refusal;
@@ -29,8 +31,10 @@ pub struct RegisterDone {
     pub(crate) transaction: ServerTransactionId,
     pub(crate) flow: Flow,
     pub(crate) request: Message,
+    pub(crate) update: Update,
     pub(crate) now: UnixMillis,
-    pub(crate) result: Result<Vec<Binding>, RegisterError>,
+    /// `None` if a fault has ended the station's actor.
+    pub(crate) result: Option<Result<Vec<Binding>, RegisterError>>,
 }
 
 /// A REGISTER whose sender has proved who he is.
@@ -41,75 +45,72 @@ pub(crate) struct Accepted {
 
 /// Reads and verifies a REGISTER.
 pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accepted, Refused> {
-    let to = request.to().parsed_uri().ok();
-    let user = to.as_ref().and_then(|uri| uri.user_unescaped());
-    let ours = to.as_ref().is_some_and(|uri| env.directory().is_ours(uri.host));
-    let station = user.filter(|_| ours).and_then(|user| env.directory().station_of_user(&user));
-    // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
-    let contacts = contacts(request)?;
-    verify(env, request, flow, station)?;
-    let Some(station) = station else { return Err(refused(404)) };
     let registrar = env.config().registrar;
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     let limits = Limits {
         min_expires: seconds(registrar.min_expires),
         max_expires: seconds(registrar.max_expires),
         default_expires: seconds(registrar.default_expires),
-        max_contacts: station.config.max_contacts,
+        max_contacts: Limits::default().max_contacts,
     };
-    let update = Update {
-        call_id: request.call_id().to_owned(),
-        cseq: request.cseq(),
-        contacts,
-        default_expires: request.expires(),
-        source: flow,
-        path: request.values(Header::Path).map(str::to_owned).collect(),
-        user_agent: request.header(Header::UserAgent).map(str::to_owned),
-        limits,
+    // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
+    check::well_formed(request)?;
+    let read = registrar::read(request, flow, limits, registrar.accept_path);
+    if matches!(read, Err(BadRegister::Malformed)) {
+        return Err(Refused::bad("Bad Contact"));
+    }
+    let to = request.to().parsed_uri().ok();
+    let user = to.as_ref().and_then(|uri| uri.user_unescaped());
+    let ours = to.as_ref().is_some_and(|uri| env.directory().is_ours(uri.host));
+    let station = user.filter(|_| ours).and_then(|user| env.directory().station_of_user(&user));
+    // Who he says he is must be proved first; only then whether the address-of-record is his (RFC 3261 §10.3 steps 3 to 5).
+    let claimed = presented_station(env, request).or(station);
+    verify(env, request, flow, claimed)?;
+    check::acceptable(request).map_err(Refused::for_known)?;
+    let mut update = read.map_err(|bad| refuse(&bad).for_known())?;
+    let own = station.filter(|station| claimed.is_some_and(|c| c.config.name == station.config.name));
+    let Some(station) = own else {
+        tracing::warn!(peer = %flow.remote, aor = request.to().uri, "registration for another's address-of-record refused");
+        return Err(Refused::new(403, Refusal::Unauthorized).for_known());
     };
+    update.limits.max_contacts = station.config.max_contacts;
     Ok(Accepted { station: station.config.name.clone(), update })
 }
 
-fn refused(status: u16) -> Refused {
-    Refused { status, headers: Vec::new(), why: Refusal::Malformed }
+/// The station whose name the credentials give.
+fn presented_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
+    let presented = Credentials::parse(request.header(Header::Authorization)?).ok()?;
+    env.directory().station(&presented.username)
 }
 
-fn contacts(request: &Message) -> Result<ContactSet, Refused> {
-    match request.contacts().map_err(|_| refused(400))? {
-        Contacts::None => Ok(ContactSet::Query),
-        Contacts::Star => Ok(ContactSet::Star),
-        Contacts::List(list) => Ok(ContactSet::List(list.iter().map(contact).collect())),
-    }
-}
-
-fn contact(contact: &NameAddr<'_>) -> ContactUpdate {
-    let mut update = ContactUpdate::new(contact.uri);
-    update.expires = contact.param("expires").and_then(|v| v.parse().ok());
-    if let Some(q) = contact.param("q").and_then(|v| v.parse::<f32>().ok()) {
-        update.q = (q.clamp(0.0, 1.0) * 1000.0) as u16;
-    }
-    update.instance = contact.param("+sip.instance").map(str::to_owned);
-    update.reg_id = contact.param("reg-id").and_then(|v| v.parse().ok());
-    update
+fn refuse(bad: &BadRegister) -> Refused {
+    let unsupported = bad.unsupported().map(|extensions| (Header::Unsupported, extensions.to_owned()));
+    let why = match bad {
+        BadRegister::Malformed => Refusal::Malformed,
+        BadRegister::BadExtension(_) | BadRegister::FirstHopLacksOutbound => Refusal::Unsupported,
+    };
+    Refused { headers: unsupported.into_iter().collect(), ..Refused::new(bad.status(), why) }
 }
 
 /// Answers a REGISTER in its transaction.
 pub(crate) fn answer(endpoint: &mut Endpoint, done: &RegisterDone) {
     let status = match &done.result {
-        Ok(_) => 200,
-        Err(error) => error.status(),
+        Some(Ok(_)) => 200,
+        Some(Err(error)) => error.status(),
+        None => 500,
     };
     let tag = format!("r{:x}", done.transaction.0);
     let mut response =
         response_to(&done.request, Some(done.flow.remote), status, reason_phrase(status), Some(&tag));
     match &done.result {
-        Ok(bindings) => {
-            for binding in bindings {
-                let expires = binding.expires_in(done.now);
-                response.header(Header::Contact, format_args!("<{}>;expires={expires}", binding.contact));
+        Some(Ok(bindings)) => {
+            for (header, value) in registrar::granted_headers(&done.request, &done.update, bindings, done.now)
+            {
+                response.header(header, value);
             }
         }
-        Err(error) => {
+        None => {}
+        Some(Err(error)) => {
             if let Some(min) = error.min_expires() {
                 response.header(Header::MinExpires, min);
             }

@@ -151,7 +151,7 @@ impl GroupActor {
             method: Method::Register,
             branch,
             cseq,
-            to: Flow { listener: self.config.listener, remote: self.config.registrar },
+            to: Flow::to(self.config.listener, self.config.registrar),
             timers: Timers::new(local.timers.t1, local.timers.t2),
         };
         self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
@@ -215,7 +215,7 @@ impl Handler<Told<dialog::Input>> for GroupActor {
             dialog::Input::Unanswered { .. } => Input::NoResponse,
             dialog::Input::Response(_)
             | dialog::Input::Request { .. }
-            | dialog::Input::Cancelled
+            | dialog::Input::Cancelled { .. }
             | dialog::Input::Command(_)
             | dialog::Input::Timeout => return,
         };

@@ -1,13 +1,14 @@
 //! The engine on threads and sockets: the only file that reads the operating system's clocks and spawns tasks for shards.
 //!
-//! Each shard has an arbiter thread. On it three kinds of task feed its actor: one a listener (datagrams, in batches), one for what comes from
-//! other threads (in batches), one for the shard's single timer. A listener has one socket a shard, and the kernel spreads
-//! peers over them; a datagram whose call lives elsewhere crosses once.
+//! Each shard has an arbiter thread. On it these kinds of task feed its actor: one a listener ([`crate::sip::udp`],
+//! [`crate::sip::tcp`]), one a connection, one for what comes from other threads (in batches), one for the shard's single
+//! timer. A listener has one socket a shard, and the kernel spreads peers over them; a message whose call lives elsewhere
+//! crosses once.
 #![allow(clippy::disallowed_methods)]
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,30 +17,25 @@ use actix::prelude::*;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use smallvec::SmallVec;
-use socket2::{Domain, Protocol, Socket, Type};
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc};
 
 use crate::engine::Engine;
-use crate::env::{Datagram, Env, Seams, Shared, Tell, Unsent};
+use crate::env::{Env, Seams, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::ActorKind;
-use crate::shard::{Datagrams, LinkMessage, Linked, Restore, Shard, Tick};
+use crate::shard::{LinkMessage, Linked, Restore, Shard, Tick};
+use crate::sip::tcp::{self, Door, Streams};
+use crate::sip::udp;
 use crate::store::{Completions, StoreFault, Ticket};
 
 /// Messages that may wait for a shard from other threads; more are shed and counted.
 const LINK_DEPTH: usize = 65_536;
-/// Datagrams taken from a socket, and messages from a link, before the shard's actors get their turn.
+/// Messages taken from a link before the shard's actors get their turn.
 const BATCH: usize = 32;
-/// The largest datagram UDP can carry.
-const LARGEST_DATAGRAM: usize = 65_535;
-/// Asked of the kernel for each SIP socket; it grants what it may.
-const SOCKET_BUFFER: usize = 4 << 20;
-
 /// Both clocks, read from the operating system.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -108,28 +104,29 @@ pub fn links(shards: u16, shed: impl Fn(u64) + Send + Sync + 'static) -> (Links,
     (Links { senders: Arc::new(senders), shed: Arc::new(shed) }, Inlets(receivers))
 }
 
+/// A socket of a listener, on one shard.
+pub enum ListenSocket {
+    /// Of datagrams.
+    Udp(StdUdpSocket),
+    /// Of connections.
+    Tcp(StdTcpListener),
+}
+
 /// Binds a listener: one socket a shard on the same address.
 ///
 /// # Errors
 /// The address is in use, or not ours.
-pub fn bind(address: SocketAddr, shards: u16) -> io::Result<(SocketAddr, Vec<StdUdpSocket>)> {
-    // The first bind is exclusive: another process on the port is found even if it shares ports as we do.
-    let probe = StdUdpSocket::bind(address)?;
-    let address = probe.local_addr()?;
-    drop(probe);
-    let sockets = (0..shards.max(1)).map(|_| shared_socket(address)).collect::<io::Result<Vec<_>>>()?;
-    Ok((address, sockets))
-}
-
-fn shared_socket(address: SocketAddr) -> io::Result<StdUdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    // The kernel's bound may be lower; more room only helps in a burst.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+pub fn bind(
+    transport: Transport,
+    address: SocketAddr,
+    shards: u16,
+) -> io::Result<(SocketAddr, Vec<ListenSocket>)> {
+    match transport {
+        Transport::Udp => udp::bind(address, shards)
+            .map(|(address, sockets)| (address, sockets.into_iter().map(ListenSocket::Udp).collect())),
+        Transport::Tcp => tcp::bind(address, shards)
+            .map(|(address, sockets)| (address, sockets.into_iter().map(ListenSocket::Tcp).collect())),
+    }
 }
 
 /// Hands orders to media workers.
@@ -142,7 +139,7 @@ pub struct Start {
     /// The clock.
     pub clock: Clock,
     /// For each listener, one socket a shard.
-    pub sockets: Vec<Vec<StdUdpSocket>>,
+    pub sockets: Vec<Vec<ListenSocket>>,
     /// The ways into the shards.
     pub links: Links,
     /// Their receiving ends.
@@ -160,13 +157,25 @@ pub struct Start {
 pub async fn start(start: Start) -> io::Result<Engine> {
     let Start { shared, clock, mut sockets, links, inlets, media, mut restore } = start;
     let mut shards = Vec::new();
+    let doors: Vec<Arc<Door>> = shared.config.listeners.iter().map(|l| Door::new(l.streams)).collect();
     for (number, inlet) in inlets.0.into_iter().enumerate() {
         let shard = ShardId(number as u16);
-        let own: Vec<StdUdpSocket> = sockets.iter_mut().filter_map(Vec::pop).collect();
+        let own: Vec<ListenSocket> = sockets.iter_mut().filter_map(Vec::pop).collect();
         let records = restore.iter().position(|(s, _)| *s == shard).map(|at| restore.swap_remove(at).1);
-        let seat = Seat { shard, shared: shared.clone(), clock, links: links.clone(), media: media.clone() };
+        let seat = Seat {
+            shard,
+            shared: shared.clone(),
+            clock,
+            links: links.clone(),
+            media: media.clone(),
+            doors: doors.clone(),
+        };
         let (ready, started) = tokio::sync::oneshot::channel();
-        let arbiter = Arbiter::new();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(Pace::default().into_hook())
+            .build()?;
+        let arbiter = Arbiter::with_tokio_rt(move || runtime);
         arbiter.spawn(async move {
             // The starter may have given up.
             let _ = ready.send(seat.take(own, inlet, records));
@@ -176,6 +185,37 @@ pub async fn start(start: Start) -> io::Result<Engine> {
     Ok(Engine::new(shards, shared))
 }
 
+/// Lets a busy shard rest before it looks for work again, so that one wake-up finds several datagrams: waking costs more than
+/// most datagrams do. A shard that was idle answers at once.
+struct Pace {
+    /// When the thread last ran out of work.
+    parked: std::sync::Mutex<std::time::Instant>,
+}
+
+/// How long it rests; what it adds to a message's way at most.
+const REST: Duration = Duration::from_micros(500);
+/// It is busy if it ran out of work less than this ago.
+const BUSY: Duration = Duration::from_millis(1);
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { parked: std::sync::Mutex::new(std::time::Instant::now()) }
+    }
+}
+
+impl Pace {
+    fn into_hook(self) -> impl Fn() + Send + Sync + 'static {
+        move || {
+            // Only this thread ever takes the lock: the runtime asks for a hook that could be shared.
+            let Ok(mut parked) = self.parked.try_lock() else { return };
+            if parked.elapsed() < BUSY {
+                std::thread::sleep(REST);
+            }
+            *parked = std::time::Instant::now();
+        }
+    }
+}
+
 /// What a shard's thread begins with.
 struct Seat {
     shard: ShardId,
@@ -183,32 +223,45 @@ struct Seat {
     clock: Clock,
     links: Links,
     media: MediaRoute,
+    doors: Vec<Arc<Door>>,
 }
 
 impl Seat {
     fn take(
         self,
-        sockets: Vec<StdUdpSocket>,
+        sockets: Vec<ListenSocket>,
         inlet: mpsc::Receiver<LinkMessage>,
         restore: Option<Restore>,
     ) -> io::Result<Addr<Shard>> {
         let wake = Rc::new(Wake::default());
-        let senders = sockets.iter().map(StdUdpSocket::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let senders = sockets.iter().map(sender).collect::<io::Result<Vec<_>>>()?;
+        let mut random = StdRng::from_os_rng();
+        let streams = Streams::new(self.shard, self.shared.clone(), self.doors, random.next_u64());
         let seams = Threads {
             clock: self.clock,
             sockets: senders,
+            streams: streams.clone(),
             links: self.links,
             media: self.media,
             wake: wake.clone(),
-            random: RefCell::new(StdRng::from_os_rng()),
+            random: RefCell::new(random),
         };
         let env = Env::new(self.shard, self.shared, Box::new(seams));
         let shard = Shard::new(env).start();
+        streams.belong_to(shard.clone());
         if let Some(restore) = restore {
             shard.tell(restore);
         }
         for (listener, socket) in sockets.into_iter().enumerate() {
-            actix::spawn(listen(UdpSocket::from_std(socket)?, listener as u16, shard.clone()));
+            let listener = listener as u16;
+            match socket {
+                ListenSocket::Udp(socket) => {
+                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, listener, shard.clone()))
+                }
+                ListenSocket::Tcp(socket) => {
+                    actix::spawn(tcp::accept(TcpListener::from_std(socket)?, listener, streams.clone()))
+                }
+            };
         }
         actix::spawn(receive(inlet, shard.clone()));
         actix::spawn(keep_time(wake, self.clock, shard.clone()));
@@ -216,29 +269,11 @@ impl Seat {
     }
 }
 
-/// Reads a listener's socket for ever.
-async fn listen(socket: UdpSocket, listener: u16, shard: Addr<Shard>) {
-    let mut buffer = vec![0; LARGEST_DATAGRAM];
-    loop {
-        if let Err(why) = socket.readable().await {
-            tracing::error!(listener, %why, "a SIP socket has failed");
-            return;
-        }
-        let mut batch = SmallVec::new();
-        while batch.len() < BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => {
-                    batch.push(Datagram::new(listener, from, Bytes::copy_from_slice(&buffer[..length])))
-                }
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP error of an earlier send; the transaction's timer deals with it.
-                Err(why) => tracing::debug!(listener, %why, "receive error"),
-            }
-        }
-        if !batch.is_empty() {
-            shard.tell(Datagrams(batch));
-        }
-        tokio::task::yield_now().await;
+/// What a shard sends datagrams of a listener by; connections have their own.
+fn sender(socket: &ListenSocket) -> io::Result<Option<StdUdpSocket>> {
+    match socket {
+        ListenSocket::Udp(socket) => socket.try_clone().map(Some),
+        ListenSocket::Tcp(_) => Ok(None),
     }
 }
 
@@ -282,7 +317,9 @@ async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
 /// The seams of one shard in production.
 struct Threads {
     clock: Clock,
-    sockets: Vec<StdUdpSocket>,
+    /// One a listener of datagrams.
+    sockets: Vec<Option<StdUdpSocket>>,
+    streams: Rc<Streams>,
     links: Links,
     media: MediaRoute,
     wake: Rc<Wake>,
@@ -298,17 +335,20 @@ impl Seams for Threads {
         self.random.borrow_mut().next_u64()
     }
 
-    fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent> {
-        let socket = self.sockets.get(usize::from(flow.listener)).ok_or(Unsent::Unreachable)?;
-        match socket.send_to(&datagram, flow.remote) {
-            Ok(_) => Ok(()),
-            Err(why) => match why.kind() {
-                io::ErrorKind::WouldBlock => Err(Unsent::Full),
-                // Tells of an earlier datagram (ICMP port unreachable), not of this one; this one is sent again by its timer.
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted => Err(Unsent::Full),
-                _ => Err(Unsent::Unreachable),
-            },
+    fn transmit(&self, flow: Flow, message: Bytes) -> Result<(), Unsent> {
+        match (flow.connection, self.sockets.get(usize::from(flow.listener))) {
+            (Some(connection), _) => self.streams.send(connection, message),
+            (None, Some(Some(socket))) => udp::send(socket, flow.remote, &message),
+            (None, Some(None) | None) => Err(Unsent::Unreachable),
         }
+    }
+
+    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+        self.streams.connect(listener, remote, within)
+    }
+
+    fn close(&self, connection: ConnectionId) {
+        self.streams.close(connection);
     }
 
     fn link(&self, to: ShardId, message: LinkMessage) {

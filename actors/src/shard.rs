@@ -4,33 +4,37 @@ mod ask;
 mod invite;
 mod named;
 mod restore;
+mod stray;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output, SUPPORTED};
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::CallKey;
+use crate::calls::{CallKey, Refused, check, identify};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
 use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
-use crate::metrics::ActorKind;
+use crate::metrics::{ActorKind, Refusal};
 use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New, Outgoing};
+use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
@@ -39,11 +43,28 @@ pub use ask::{Ask, Asked, parse_call_id};
 pub(crate) use invite::merge_key;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
+pub use streams::FromStream;
 
 /// What crosses from one shard, from the store or from media to a shard.
 pub enum LinkMessage {
     /// A datagram that another shard's socket received.
     Datagram(Datagram),
+    /// A message to send by a connection of the receiving shard.
+    Send {
+        /// The connection.
+        flow: Flow,
+        /// The message.
+        message: Bytes,
+        /// Who hears if it is gone.
+        from: ShardId,
+    },
+    /// A connection of another shard has ended, or had ended already. `was_up`: it had come about before.
+    Gone {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether it had come about.
+        was_up: bool,
+    },
     /// Tickets of committed batches: the token, and whether it was committed.
     Committed(Vec<(u64, bool)>),
     /// A verified REGISTER, for the station's shard.
@@ -130,6 +151,7 @@ pub struct Shard {
     keepalive_turn: u64,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
+    strays: stray::StrayLimit,
     _guard: Guard,
 }
 
@@ -137,10 +159,9 @@ impl Shard {
     /// A shard that uses `env`.
     pub fn new(env: Env) -> Shard {
         let key = env.random();
-        let workers = env.config().media.workers;
         Shard {
             endpoint: Endpoint::new(env.clone()),
-            leases: Leases::new(workers),
+            leases: Leases::new(&env.config().media, env.config().shards),
             awaiting_ports: Vec::new(),
             calls: crate::map::new(key),
             dialogs: crate::map::new(key ^ 1),
@@ -157,6 +178,7 @@ impl Shard {
             keepalive_turn: 0,
             timer: None,
             due: Vec::new(),
+            strays: stray::StrayLimit::default(),
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -177,6 +199,7 @@ impl Shard {
                     dialog.tell(Input::Request { transaction: None, request: ack, source });
                 }
             }
+            Some(New::Answer(response, source)) => self.unclaimed_answer(response, source),
             None => {}
         }
     }
@@ -195,7 +218,7 @@ impl Shard {
             Method::Invite => self.invite(&request, flow, ctx),
             Method::Register => self.register(&request, flow),
             Method::Options => self.options(&request, flow),
-            Method::Other => self.endpoint.reply(&request, flow, 405, &[(Header::Allow, ALLOW)]),
+            Method::Other => self.refuse(&request, flow, &check::not_taken(&request)),
             Method::Ack | Method::Cancel => {}
             Method::Bye
             | Method::Info
@@ -210,50 +233,68 @@ impl Shard {
     }
 
     fn in_dialog(&mut self, request: Message, flow: Flow) {
-        match self.dialog_of(&request) {
-            Some(dialog) => {
-                let transaction = self.endpoint.accept(&request, flow);
-                if request.method() == Method::Invite {
-                    // A CANCEL of a re-INVITE finds its transaction, but changes nothing in the dialog.
-                    self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
-                }
-                dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
-            }
-            None => self.endpoint.reply(&request, flow, 481, &[]),
+        let Some(dialog) = self.dialog_of(&request) else {
+            return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
+        };
+        if let Err(refused) = check::within_dialog(&request) {
+            return self.refuse(&request, flow, &refused.for_known());
         }
+        let transaction = self.endpoint.accept(&request, flow);
+        if request.method() == Method::Invite {
+            // A CANCEL of a re-INVITE finds its transaction, but changes nothing in the dialog.
+            self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
+        }
+        dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
     }
 
     /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
     fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
-        match crate::calls::identify(&self.env, request, flow) {
-            Ok(_) => match request.method() {
-                Method::Subscribe | Method::Notify | Method::Publish => {
-                    self.endpoint.reply_once(request, flow, 489, &[])
-                }
-                Method::Refer => self.endpoint.reply_once(request, flow, 603, &[]),
-                // They live within a dialog only.
-                Method::Bye | Method::Prack | Method::Update => {
-                    self.endpoint.reply_once(request, flow, 481, &[])
-                }
-                _ => self.endpoint.reply_once(request, flow, 405, &[(Header::Allow, ALLOW)]),
-            },
-            Err(refused) => self.refuse(request, flow, &refused),
+        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
+        let refused = match known {
+            Ok(_) => {
+                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
+            }
+            Err(refused) => refused,
+        };
+        self.refuse(request, flow, &refused);
+    }
+
+    /// Every refusal of a request that has no transaction yet.
+    fn refuse(&mut self, request: &Message, flow: Flow, refused: &Refused) {
+        self.env.metrics().refuse_request(request.method(), refused.why);
+        tracing::debug!(
+            peer = %flow.remote,
+            sip_call_id = request.call_id(),
+            method = request.method_name(),
+            status = refused.status,
+            reason = refused.why.as_str(),
+            "refused"
+        );
+        let headers = refused.headers();
+        let answer = Answer { status: refused.status, phrase: refused.phrase, headers: &headers };
+        if refused.known {
+            self.endpoint.reply_once(request, flow, answer);
+        } else {
+            self.endpoint.reply(request, flow, answer);
         }
     }
 
-    fn refuse(&mut self, request: &Message, flow: Flow, refused: &crate::calls::Refused) {
-        self.endpoint.reply(request, flow, refused.status, &refused.headers());
-    }
-
     fn options(&mut self, request: &Message, flow: Flow) {
-        let accept = (Header::Accept, "application/sdp");
-        let headers = [(Header::Allow, ALLOW), accept, (Header::Supported, SUPPORTED)];
-        self.endpoint.reply(request, flow, 200, &headers);
+        match check::well_formed(request).and_then(|()| check::acceptable(request)) {
+            Ok(()) => {
+                let accept = (Header::Accept, check::ACCEPT);
+                let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];
+                self.endpoint.reply(request, flow, Answer::new(200, &headers));
+            }
+            Err(refused) => self.refuse(request, flow, &refused),
+        }
     }
 
     fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
+            LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
+            LinkMessage::Gone { connection, was_up } => self.endpoint.connection_gone(connection, was_up),
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
                     self.committed(token, committed, ctx);
@@ -267,10 +308,11 @@ impl Shard {
     }
 
     fn committed(&mut self, token: u64, committed: bool, ctx: &Context<Self>) {
+        let (station, place) = crate::station::place_of(token);
         if let Some(call) = self.calls.get(&CallKey(token)) {
             call.tell(Committed(committed));
-        } else if let Some(name) = self.station_tokens.get(&token).cloned() {
-            self.tell_station(&name, crate::station::Committed(committed), ctx);
+        } else if let Some(name) = self.station_tokens.get(&station).cloned() {
+            self.tell_station(&name, crate::station::Committed { place, well: committed }, ctx);
         }
     }
 
@@ -329,9 +371,6 @@ impl Shard {
         (self.endpoint.len(), self.dialogs.len(), self.calls.len(), self.leases.len())
     }
 }
-
-/// What we accept.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, REGISTER";
 
 impl Actor for Shard {
     type Context = Context<Self>;

@@ -1,6 +1,9 @@
 //! The actor of one station: its bindings. It is activated by a REGISTER or an expiry and rests in the store otherwise.
 
-use std::collections::VecDeque;
+mod commits;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +24,9 @@ use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
+use commits::Commits;
+pub(crate) use commits::Place;
+
 /// The number of the stored form.
 const FORMAT: u8 = 1;
 /// A REGISTER waits this long for its commit; then it is answered from memory.
@@ -28,11 +34,17 @@ const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
 /// A station without work rests in the store after this.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What the store's ticket carries for a station: distinct from every call's key by its top bit.
+/// What the store's tickets carry for a station, with the place of the REGISTER in the low bits ([`place_of`]): distinct from
+/// every call's key by its top bit.
 pub(crate) fn token(name: &str) -> u64 {
     let hash =
         name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    hash | 1 << 63
+    (hash | 1 << 63) & !u64::from(Place::MAX)
+}
+
+/// Takes a ticket's token apart: the station's, and which of its REGISTERs is meant.
+pub(crate) fn place_of(token: u64) -> (u64, Place) {
+    (token & !u64::from(Place::MAX), token as Place)
 }
 
 /// Bindings as the store keeps them.
@@ -43,8 +55,11 @@ pub fn read_bindings(frozen: &[u8]) -> Option<Vec<Binding>> {
 /// Bindings have expired.
 pub(crate) struct Expire;
 
-/// The store has committed the first REGISTER that waits.
-pub(crate) struct Committed(pub(crate) bool);
+/// The store has committed the REGISTER at this place, or could not.
+pub(crate) struct Committed {
+    pub(crate) place: Place,
+    pub(crate) well: bool,
+}
 
 /// The machine: the registrar's rules for one address-of-record.
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,19 +105,13 @@ impl Machine for Registered {
     }
 }
 
-struct Waiting {
-    register: Register,
-    result: Result<Vec<Binding>, RegisterError>,
-    until: Instant,
-}
-
 /// The actor.
 pub struct StationActor {
     env: Env,
     shard: Addr<Shard>,
     entry: Arc<StationEntry>,
     shell: Shell<Registered>,
-    waiting: VecDeque<Waiting>,
+    waiting: Commits<(Register, Result<Vec<Binding>, RegisterError>)>,
     idle_at: Instant,
     /// How many of the shard's messages it has handled.
     handled: u64,
@@ -119,7 +128,7 @@ impl StationActor {
             shard: shard.clone(),
             shell: Shell::new(Registered(entry.bindings().to_vec())),
             entry,
-            waiting: VecDeque::new(),
+            waiting: Commits::new(env.random() as Place),
             idle_at: env.now().mono + IDLE,
             handled: 0,
             timer: None,
@@ -153,7 +162,11 @@ impl StationActor {
         let before = self.entry.bindings().len();
         let change = Change::Register(register.update.clone());
         let outcome = self.feed(&change, ctx).pop();
-        let Some(Outcome::Registered(result)) = outcome else { return };
+        let Some(Outcome::Registered(result)) = outcome else {
+            // A fault has ended the machine; whoever comes next finds a new one.
+            self.reply(register, None);
+            return;
+        };
         let changed =
             result.is_ok() && register.update.contacts != tandem_protocol::registrar::ContactSet::Query;
         if !changed {
@@ -171,7 +184,7 @@ impl StationActor {
         );
         let event = event.with("station", name.to_string()).with("bindings", after as i64);
         self.save(Urgency::Urgent, event);
-        self.waiting.push_back(Waiting { register, result, until: now.mono + COMMIT_PATIENCE });
+        self.waiting.push((register, result), now.mono + COMMIT_PATIENCE);
     }
 
     fn publish(&self) {
@@ -189,27 +202,31 @@ impl StationActor {
         let value = if self.shell.machine().0.is_empty() { None } else { self.shell.machine().freeze() };
         batch.writes.push(Write { bucket: Bucket::Bindings, key: name.to_string(), value, expect: None });
         batch.events.push(event);
-        batch.ticket =
-            (urgency == Urgency::Urgent).then(|| Ticket { shard: self.env.shard().0, token: token(name) });
+        let token = token(name) | u64::from(self.waiting.next());
+        batch.ticket = (urgency == Urgency::Urgent).then(|| Ticket { shard: self.env.shard().0, token });
         self.env.submit(batch);
     }
 
     fn answer(&self, register: Register, result: Result<Vec<Binding>, RegisterError>) {
-        let Register { transaction, flow, request, shard, .. } = register;
-        let done = RegisterDone { transaction, flow, request, now: self.env.now().wall, result };
+        self.reply(register, Some(result));
+    }
+
+    fn reply(&self, register: Register, result: Option<Result<Vec<Binding>, RegisterError>>) {
+        let Register { transaction, flow, request, shard, update, .. } = register;
+        let done = RegisterDone { transaction, flow, request, update, now: self.env.now().wall, result };
         self.env.link(shard, LinkMessage::RegisterDone(Box::new(done)));
     }
 
     fn answer_all(&mut self) {
-        while let Some(waiting) = self.waiting.pop_front() {
-            self.answer(waiting.register, waiting.result);
+        while let Some((register, result)) = self.waiting.pop() {
+            self.answer(register, result);
         }
     }
 
     fn rearm(&mut self) {
         let now = self.env.now().mono;
         self.idle_at = now + IDLE;
-        let at = self.waiting.front().map_or(self.idle_at, |w| w.until);
+        let at = self.waiting.deadline().unwrap_or(self.idle_at);
         if let Some(timer) = self.timer {
             self.env.arm(timer, Some(at));
         }
@@ -244,11 +261,12 @@ impl Handler<Told<Committed>> for StationActor {
     type Result = ();
     fn handle(&mut self, told: Told<Committed>, _: &mut Context<Self>) {
         self.handled += 1;
-        if !told.0.0 {
+        let Committed { place, well } = told.0;
+        if !well {
             tracing::error!(station = %self.entry.config.name, "the binding could not be stored; it is kept in memory");
         }
-        if let Some(waiting) = self.waiting.pop_front() {
-            self.answer(waiting.register, waiting.result);
+        if let Some((register, result)) = self.waiting.committed(place) {
+            self.answer(register, result);
         }
         self.rearm();
     }
@@ -279,16 +297,14 @@ impl Handler<Told<Fire>> for StationActor {
     type Result = ();
     fn handle(&mut self, _: Told<Fire>, _: &mut Context<Self>) {
         let now = self.env.now().mono;
-        while self.waiting.front().is_some_and(|w| w.until <= now) {
-            if let Some(waiting) = self.waiting.pop_front() {
-                tracing::error!(station = %self.entry.config.name, "the store is slow: a REGISTER was answered before its commit");
-                self.answer(waiting.register, waiting.result);
-            }
+        while let Some((register, result)) = self.waiting.overdue(now) {
+            tracing::error!(station = %self.entry.config.name, "the store is slow: a REGISTER was answered before its commit");
+            self.answer(register, result);
         }
-        if self.waiting.is_empty() && self.idle_at <= now {
+        if self.waiting.deadline().is_none() && self.idle_at <= now {
             self.shard.tell(StationIdle { station: self.entry.config.name.clone(), handled: self.handled });
         } else {
-            let at = self.waiting.front().map_or(self.idle_at, |w| w.until);
+            let at = self.waiting.deadline().unwrap_or(self.idle_at);
             if let Some(timer) = self.timer {
                 self.env.arm(timer, Some(at));
             }

@@ -104,13 +104,15 @@ impl Session {
     pub fn reconfigure(&mut self, config: SessionConfig, now: Duration) {
         let addressed_anew = config.remote_rtp != self.config.remote_rtp;
         let received_before = self.config.direction.receives();
+        let watched_before = self.config.rtp_timeout.is_some();
         let tone_changes = config.mode != self.config.mode || config.codec != self.config.codec;
         self.rtp.rename(config.remote_rtp, config.signalling_ip, config.learn, now);
         self.rtcp.rename(config.named_rtcp(), config.signalling_ip, config.learn, now);
         self.accepted = config.accepted();
         self.config = config;
-        // Waiting for packets begins again, but not with each refresh: it would never end.
-        if self.config.direction.receives() && (addressed_anew || !received_before) {
+        // Waiting for packets begins again, but not with each refresh: it would never end. Nor did it begin while silence was in order:
+        // before the answer, and while either end holds.
+        if self.config.direction.receives() && (addressed_anew || !received_before || !watched_before) {
             self.heard_at = now;
         }
         if received_before && !self.config.direction.receives() {

@@ -85,6 +85,13 @@ pub enum Command {
     Retrieve(CallHandle),
     /// A re-INVITE that changes nothing.
     ReInvite(CallHandle),
+    /// Receive media at another address from now on: a re-INVITE that says so.
+    Move {
+        /// The call.
+        call: CallHandle,
+        /// Where it is to hear from now on.
+        media: SocketAddr,
+    },
     /// Ask the server for its capabilities.
     Options,
 }

@@ -70,9 +70,20 @@ impl Phone {
             Command::Hold(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, Some(true))),
             Command::Retrieve(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, Some(false))),
             Command::ReInvite(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, None)),
+            Command::Move { call, media } => self.with(call, |call, ep| call.move_media(ep, now, media)),
             Command::Options => self.options(now),
         }
         None
+    }
+
+    /// Calls that begin from now on receive their media at `media`; those under way stay where they are.
+    pub fn set_media(&mut self, media: SocketAddr) {
+        self.ep.config.media = media;
+    }
+
+    /// Where a call receives its media, or is to once its re-INVITE is accepted.
+    pub fn media_of(&self, call: CallHandle) -> Option<SocketAddr> {
+        self.calls.get(&call).map(Call::media)
     }
 
     /// Takes a datagram; anything unreadable is an [`Event::Protocol`].

@@ -228,6 +228,16 @@ impl LocalSdp {
         LocalSdp { media, id: id >> 1, version: 1, last: None }
     }
 
+    /// Where it says that media is received.
+    pub(crate) fn media(&self) -> SocketAddr {
+        self.media
+    }
+
+    /// Descriptions from now on name another address.
+    pub(crate) fn move_to(&mut self, media: SocketAddr) {
+        self.media = media;
+    }
+
     /// An offer of one audio stream with `codecs` in order of preference.
     pub(crate) fn offer(&mut self, codecs: &[u8], direction: Direction) -> String {
         let media = audio_lines(self.media.port(), codecs, direction);

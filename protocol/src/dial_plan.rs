@@ -4,17 +4,18 @@
 //!
 //! | element | matches |
 //! | --- | --- |
-//! | a digit, a letter, `*`, `#`, `+`, `-`, `_` | itself; only `X` and `Z` are special, so `x` is a letter |
-//! | `X` | one digit 0-9 |
-//! | `Z` | one digit 1-9 |
+//! | a digit, a letter, `*`, `#`, `+`, `-`, `_` | itself; only `X`, `Z` and `N` are special, so `x` is a letter |
+//! | `X`, `Z`, `N` | one digit: 0-9, 1-9, 2-9 |
 //! | `[2-9]`, `[13-5*]` | one of the set: digits, ranges of digits, `*`, `#`, `+` |
+//! | `[^9]`, `[^0-3]` | one digit that is not in the set |
 //! | `!` | one or more digits; once in a pattern |
+//! | `#` after `!`, last | nothing: it may be dialled to end the number, and is not sent on |
 //! | `.` | nothing: the place where stripping ends, once, before any `!` |
 //! | `\` | the next character as itself: `john\.doe` |
 //!
 //! What stands before the `.` is stripped from the number unless the pattern says `strip` itself, which counts
 //! characters from the left; then `prefix` is put in front. A `#` dialled at the end only says that dialling is
-//! complete: it is dropped when the pattern does not end in `#`.
+//! complete: it is dropped when the pattern does not end in `#` itself.
 //!
 //! # The best match
 //!
@@ -24,6 +25,8 @@
 //! a partition, the pattern that was configured first.
 
 mod explain;
+mod loops;
+mod mask;
 mod measure;
 mod pattern;
 mod target;
@@ -37,7 +40,9 @@ use serde::{Deserialize, Serialize};
 use pattern::Compiled;
 
 pub use explain::{Decision, Step, StepVerdict};
-pub use pattern::PatternFault;
+pub use loops::{Loop, Return};
+pub use mask::{BadMask, CallingTransform, NumberMask, is_dialable};
+pub use pattern::{PatternFault, PatternKey, pattern_key};
 pub use target::{BadTarget, Target};
 
 /// The partition of patterns that name none, and all that a caller without a search space can reach.
@@ -59,6 +64,8 @@ pub struct Pattern {
     pub strip: Option<usize>,
     /// What is put in front after stripping.
     pub prefix: String,
+    /// What the far end sees of the caller's number.
+    pub calling: CallingTransform,
     /// Whether a matching call is an emergency call.
     pub emergency: bool,
 }
@@ -72,6 +79,7 @@ impl Pattern {
             target,
             strip: None,
             prefix: String::new(),
+            calling: CallingTransform::default(),
             emergency: false,
         }
     }

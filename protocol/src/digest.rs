@@ -2,17 +2,19 @@
 //!
 //! # The server's rule
 //!
-//! [`authenticate`] holds it in one place. Credentials are judged first, their nonce second:
+//! [`authenticate`] holds it in one place. The nonce is judged first, the credentials second:
 //!
-//! | credentials | nonce | verdict |
+//! | nonce | credentials | verdict |
 //! | --- | --- | --- |
-//! | wrong | any | plain challenge: the user may have to type again |
-//! | right | expired, or signed by someone else | challenge with `stale=true`: the client tries again by itself |
-//! | right | fresh, count used before | challenge with `stale=true`: a replay gains nothing, a client loses little |
-//! | right | fresh, count new | accepted |
+//! | expired, signed by someone else, or sent to another address | not judged | challenge with `stale=true`: the client tries again by itself |
+//! | fresh, guessing is [throttled](Throttle) | of no effect | plain challenge, as for wrong ones |
+//! | fresh | wrong | plain challenge: the user may have to type again |
+//! | fresh, count used before | right | challenge with `stale=true`: a replay gains nothing, a client loses little |
+//! | fresh, count new | right | accepted |
 //!
-//! So only a client that knows the password ever occupies a slot of the replay table, and a challenge costs no
-//! state at all: see [`NonceSigner`] and [`NonceWindows`].
+//! So a password can be guessed only with a nonce that was sent to the guesser, whose address is thereby proved, and
+//! whose failures count against him and nobody else. Only a client that knows the password ever occupies a slot of the
+//! replay table, and a challenge costs no state at all: see [`NonceSigner`] and [`NonceWindows`].
 
 mod client;
 mod credentials;
@@ -20,18 +22,21 @@ mod nonce;
 mod params;
 #[cfg(test)]
 mod tests;
+pub mod throttle;
 
 use std::fmt;
+use std::net::IpAddr;
 
 use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::time::UnixMillis;
+use crate::time::Now;
 
 pub use client::{Challenge, answer};
 pub use credentials::{Credentials, Qop, Secret};
 pub use nonce::{Accept, NonceCheck, NonceSigner, NonceWindows};
+pub use throttle::{Attempt, Throttle};
 
 /// The hash of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,7 +81,15 @@ impl fmt::Display for Algorithm {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has hashed: what judging costs.
+    static HASHES: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
 fn hash_with<D: Digest>(mut digest: D, parts: &[&[u8]]) -> String {
+    #[cfg(test)]
+    HASHES.set(HASHES.get() + 1);
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
             digest.update(b":");
@@ -123,7 +136,7 @@ pub enum DigestError {
 
 /// The value of a `WWW-Authenticate` or `Proxy-Authenticate` header.
 ///
-/// A server that takes more than one algorithm sends one header for each, the strongest first (RFC 8760 §2.4).
+/// A server that takes more than one algorithm sends one header for each, the one it prefers first (RFC 8760 §2.4).
 pub fn www_authenticate(realm: &str, nonce: &str, algorithm: Algorithm, stale: bool) -> String {
     let realm = params::quote(realm);
     let stale = if stale { ", stale=true" } else { "" };
@@ -135,14 +148,12 @@ pub fn www_authenticate(realm: &str, nonce: &str, algorithm: Algorithm, stale: b
 pub enum Verdict {
     /// The user is who he says.
     Accepted,
-    /// Challenge (401 or 407), `stale` as given. `wrong` tells a failed attempt, which is to be counted and
-    /// logged, from one that has only to be repeated.
-    Challenge {
-        /// Whether the challenge says `stale=true`.
-        stale: bool,
-        /// Whether the credentials were wrong.
-        wrong: bool,
-    },
+    /// Challenge (401 or 407) with `stale=true`: nothing was said of the credentials.
+    Stale,
+    /// Challenge: the credentials are wrong. To be counted and logged.
+    Wrong,
+    /// Challenge as for wrong credentials, which were not judged: too many before them were wrong.
+    Throttled,
     /// The replay table is full: answer 503, because nothing can be accepted safely.
     Overloaded,
 }
@@ -156,6 +167,23 @@ pub struct Server<'a> {
     pub signer: &'a NonceSigner,
     /// The replay table.
     pub windows: &'a NonceWindows,
+    /// Who has guessed wrong.
+    pub throttle: &'a Throttle,
+}
+
+/// A request to judge.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Its credentials.
+    pub credentials: &'a Credentials,
+    /// Its method.
+    pub method: &'a str,
+    /// Its body.
+    pub body: &'a [u8],
+    /// Where it came from.
+    pub source: IpAddr,
+    /// Whether its source is known by other means, so that right credentials are not slowed by other users that fail there.
+    pub known_source: bool,
 }
 
 /// Judges a request's credentials by the rule at the top of this module.
@@ -165,24 +193,43 @@ pub struct Server<'a> {
 /// crossed a proxy has often another one.
 pub fn authenticate(
     server: Server<'_>,
-    now: UnixMillis,
-    credentials: &Credentials,
-    method: &str,
-    body: &[u8],
+    now: Now,
+    request: Presented<'_>,
     secret: Option<&Secret>,
 ) -> Verdict {
-    let unknown = Secret::Password(String::new());
-    let right = credentials.verify(method, Some(body), secret.unwrap_or(&unknown));
-    if !right || secret.is_none() || credentials.realm != server.realm {
-        return Verdict::Challenge { stale: false, wrong: true };
+    let Presented { credentials, method, body, source, .. } = request;
+    let max_age = server.windows.max_age();
+    let NonceCheck::Fresh { id } = server.signer.check(&credentials.nonce, now.wall, max_age, source) else {
+        return Verdict::Stale;
+    };
+    let attempt = Attempt { source, user: &credentials.username };
+    // Always: whether a guess was judged is not to be told by the time it takes.
+    let nobody = Secret::Password(NOBODY.to_owned());
+    let equal = credentials.verify(method, Some(body), secret.unwrap_or(&nobody));
+    let right = equal && secret.is_some() && credentials.realm == server.realm;
+    if !server.throttle.pair_delay(attempt, now.mono).is_zero() {
+        return Verdict::Throttled;
     }
-    let stale = Verdict::Challenge { stale: true, wrong: false };
-    match server.signer.check(&credentials.nonce, now, server.windows.max_age()) {
-        NonceCheck::Expired | NonceCheck::Foreign => stale,
-        NonceCheck::Fresh { id } => match server.windows.accept(id, credentials.nonce_count(), now) {
-            Accept::Ok => Verdict::Accepted,
-            Accept::Replay => stale,
-            Accept::TableFull => Verdict::Overloaded,
-        },
+    let exempt = right && request.known_source;
+    if !exempt && !server.throttle.source_delay(source, now.mono).is_zero() {
+        if request.known_source {
+            server.throttle.pair_failed(attempt, now.mono);
+        }
+        return Verdict::Throttled;
+    }
+    if !right {
+        server.throttle.failed(attempt, now.mono);
+        return Verdict::Wrong;
+    }
+    match server.windows.accept(id, credentials.nonce_count(), now.wall) {
+        Accept::Ok => {
+            server.throttle.succeeded(attempt);
+            Verdict::Accepted
+        }
+        Accept::Replay => Verdict::Stale,
+        Accept::TableFull => Verdict::Overloaded,
     }
 }
+
+/// In place of the password of a user that does not exist: as long as one, so that its hash takes as long.
+const NOBODY: &str = "................";

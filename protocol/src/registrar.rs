@@ -3,7 +3,12 @@
 //! [`Bindings`] is what a station's actor keeps and stores. It is driven by [`Bindings::register`] with what a
 //! REGISTER says and by [`Bindings::expire`] when [`Bindings::next_expiry`] has come.
 
+mod answer;
 mod contact;
+mod request;
+#[cfg(test)]
+mod request_tests;
+mod target_set;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::flow::Flow;
 use crate::time::UnixMillis;
 
+pub use answer::granted_headers;
 pub use contact::same_contact;
+pub use request::{BadRegister, read};
+pub use target_set::{Flows, target_set};
 
 /// One contact of an address-of-record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +139,8 @@ pub struct Update {
     pub path: Vec<String>,
     /// Its `User-Agent`.
     pub user_agent: Option<String>,
+    /// Whether it is carried out by the rules of RFC 5626: the device keeps flows.
+    pub outbound: bool,
     /// What may be granted.
     pub limits: Limits,
 }

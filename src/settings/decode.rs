@@ -117,6 +117,11 @@ impl Repairs {
         written
     }
 
+    /// Whether the value read is not all that the source says.
+    pub(super) fn any(&self) -> bool {
+        !self.hidden.is_empty() || !self.filled.is_empty()
+    }
+
     /// Whether what the source says at `path`, or within it, was already complained of.
     pub(super) fn covers(&self, path: &KeyPath) -> bool {
         let touches = |hidden: &KeyPath| path.is_within(hidden) || hidden.is_within(path);

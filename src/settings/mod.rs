@@ -29,11 +29,13 @@ pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use types::{
     CallingSearchSpace, Credential, DialPlan, Http, INTERNAL_PARTITION, Listen, Location, Media, MediaPath,
-    MediaPool, MediaTiming, Node, Partition, Pattern, Registration, RegistrationGroup, RouteGroup, RouteList,
-    Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers, User,
+    MediaPool, MediaTiming, Node, Partition, Pattern, Redirect, Registrar, Registration, RegistrationGroup,
+    RouteGroup, RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers,
+    User,
 };
 pub use values::{
-    BindAddress, CodeRange, Codec, HostPort, InvalidValue, Ip, PortRange, Secret, Source, Target,
+    BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,
+    NumberMask, PortRange, Secret, Source, Target,
 };
 
 /// The defaults with their documentation, as they were when the program was built.
@@ -55,6 +57,8 @@ pub struct Settings {
     pub media_pool: Vec<MediaPool>,
     /// Sites.
     pub location: Vec<Location>,
+    /// Registrations of devices.
+    pub registrar: Registrar,
     /// Devices.
     pub station: Vec<Station>,
     /// People.

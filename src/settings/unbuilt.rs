@@ -10,7 +10,7 @@ use super::validate::Findings;
 use super::values::Codec;
 
 /// The transports that can be listened on. A listener of another is refused.
-pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp];
+pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp];
 
 /// The codecs that can be negotiated. Another is passed over.
 pub(super) const CODECS: &[Codec] = &[Codec::Pcmu, Codec::Pcma, Codec::G722];
@@ -23,10 +23,7 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("listen.require_client_certificate", None),
     ("media_pool", None),
     ("location.media_pool", None),
-    ("user", None),
     ("station.auto_answer", None),
-    ("station.connection_address", None),
-    ("station.identify_by_user_only", None),
     ("station.qualify_interval_s", None),
     ("station.max_new_calls_per_min", None),
     ("station.location", None),
@@ -38,16 +35,12 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("trunk.max_packet_retries", None),
     ("trunk.reinvite_delay_ms", None),
     ("trunk.qualify_interval_s", None),
-    ("trunk.transport", Some("tcp")),
     ("trunk.transport", Some("tls")),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),
     ("trunk.srtp", Some("offered")),
     ("trunk.srtp", Some("required")),
     ("trunk.dscp", None),
-    ("dial_plan.pattern.emergency", None),
-    ("dial_plan.route_list", None),
-    ("dial_plan.route_group", None),
 ];
 
 /// Every key of the table above, for the test that proves each to exist.

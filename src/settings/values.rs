@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
+pub use tandem_protocol::dial_plan::{NumberMask, Target};
 
 /// A password or token. Printing it, also with `{:?}`, shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -58,7 +59,7 @@ macro_rules! read_from_text {
         }
     )*};
 }
-read_from_text!(BindAddress, Ip, HostPort, Source, CodeRange, Target, Codec);
+read_from_text!(BindAddress, Ip, HostPort, Source, CodeRange, ConnectionAddress, Codec, DigestAlgorithm);
 
 /// A local address and port to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,48 +239,50 @@ impl FromStr for CodeRange {
     }
 }
 
-/// Where a pattern of the dial plan leads: `kind:name`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// One station, by name.
-    Station(String),
-    /// One user, by name.
-    User(String),
-    /// One trunk, by name.
-    Trunk(String),
-    /// One route group, by name.
-    RouteGroup(String),
-    /// One route list, by name.
-    RouteList(String),
-    /// One service, by name.
-    Service(String),
-    /// A refusal with this SIP code, from 400 to 699.
-    Reject(u16),
+/// Reads a target of the dial plan.
+pub(super) fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Target, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &Target::FORMS))
 }
 
-impl FromStr for Target {
+/// Reads a mask of calling numbers.
+pub(super) fn number_mask<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NumberMask>, D::Error> {
+    const ALLOWED: &str = "up to 32 digits, X, * and #, after + or not, as \"+4989555XXXX\"";
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &ALLOWED))
+}
+
+/// Where a device is reached that does not register: `[user@]host[:port]`, or a user alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionAddress {
+    /// The user it is asked for; `None`: its extension.
+    pub user: Option<String>,
+    /// Where; `None`: the proxies of its trunk complete it.
+    pub host: Option<HostPort>,
+}
+
+impl FromStr for ConnectionAddress {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         const ALLOWED: InvalidValue = InvalidValue {
-            allowed: "\"station:NAME\", \"user:NAME\", \"trunk:NAME\", \"route_group:NAME\", \
-                      \"route_list:NAME\", \"service:NAME\" or \"reject:CODE\" with a code from 400 to 699",
+            allowed: "\"user\", \"user@host\", \"host:port\" or \"user@host:port\", as \"1001@192.0.2.10:5060\"",
         };
-        let (kind, name) = text.split_once(':').filter(|(_, name)| !name.is_empty()).ok_or(ALLOWED)?;
-        let owned = name.to_owned();
-        Ok(match kind {
-            "station" => Self::Station(owned),
-            "user" => Self::User(owned),
-            "trunk" => Self::Trunk(owned),
-            "route_group" => Self::RouteGroup(owned),
-            "route_list" => Self::RouteList(owned),
-            "service" => Self::Service(owned),
-            "reject" => {
-                let code = name.parse().ok().filter(|code| (400..=699).contains(code));
-                Self::Reject(code.ok_or(ALLOWED)?)
-            }
-            _ => return Err(ALLOWED),
-        })
+        let text = text.strip_prefix("sip:").unwrap_or(text);
+        let user = |user: &str| {
+            let bad = |c: char| c.is_whitespace() || c.is_control() || "<>\"@:;,?".contains(c);
+            if user.is_empty() || user.contains(bad) { Err(ALLOWED) } else { Ok(user.to_owned()) }
+        };
+        let host = |host: &str| host.parse::<HostPort>().map_err(|_| ALLOWED);
+        let (user, host) = match text.split_once('@') {
+            Some((name, place)) => (Some(user(name)?), Some(host(place)?)),
+            // A user may be a word or a number; a place has a port or is an address or a name with dots.
+            None if text.contains([':', '.', '[']) => (None, Some(host(text)?)),
+            None => (Some(user(text)?), None),
+        };
+        Ok(Self { user, host })
     }
 }
 
@@ -321,6 +324,27 @@ impl FromStr for Codec {
         const ALL: [Codec; 6] = [Codec::Pcmu, Codec::Pcma, Codec::G722, Codec::G729, Codec::Opus, Codec::L16];
         let same = ALL.into_iter().find(|codec| codec.name().eq_ignore_ascii_case(text));
         same.ok_or(InvalidValue { allowed: "\"PCMU\", \"PCMA\", \"G722\", \"G729\", \"opus\" or \"L16\"" })
+    }
+}
+
+/// The hash of a digest challenge (RFC 7616, RFC 8760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DigestAlgorithm {
+    /// Every phone knows it.
+    Md5,
+    /// Newer phones know it, some older ones give up at it.
+    Sha256,
+}
+
+impl FromStr for DigestAlgorithm {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "MD5" => Ok(Self::Md5),
+            "SHA-256" => Ok(Self::Sha256),
+            _ => Err(InvalidValue { allowed: "\"MD5\" or \"SHA-256\"" }),
+        }
     }
 }
 

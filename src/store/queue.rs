@@ -201,6 +201,7 @@ fn event_bytes(event: &Event) -> usize {
 
 fn cdr_bytes(cdr: &Cdr) -> usize {
     let text = cdr.call_id.len() + cdr.from.len() + cdr.to.len() + cdr.cause.len() + cdr.ended_by.len();
-    let attempts: usize = cdr.attempts.iter().map(|a| size_of_val(a) + a.proxy.len() + a.cause.len()).sum();
+    let attempts: usize =
+        cdr.attempts.iter().map(|a| size_of_val(a) + a.trunk.len() + a.proxy.len() + a.cause.len()).sum();
     size_of_val(cdr) + text + attempts + cdr.legs.iter().map(size_of_val).sum::<usize>()
 }

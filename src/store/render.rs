@@ -47,6 +47,8 @@ struct CdrLine<'a> {
     legs: &'a [LegMedia],
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unprotected: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    emergency: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     recording: &'a Option<String>,
 }
@@ -71,6 +73,7 @@ pub(super) fn cdr(out: &mut Vec<u8>, cdr: &Cdr) -> Result<(), serde_json::Error>
         attempts,
         legs,
         unprotected,
+        emergency,
         recording,
     } = cdr;
     let line = CdrLine {
@@ -90,6 +93,7 @@ pub(super) fn cdr(out: &mut Vec<u8>, cdr: &Cdr) -> Result<(), serde_json::Error>
         attempts,
         legs,
         unprotected: *unprotected,
+        emergency: *emergency,
         recording,
     };
     serde_json::to_writer(out, &line)
@@ -196,9 +200,15 @@ mod tests {
             cause: "normal".into(),
             sip_status: 200,
             ended_by: "caller".into(),
-            attempts: vec![Attempt { proxy: "127.0.0.1:5070".into(), cause: "answered".into(), ms: 12 }],
+            attempts: vec![Attempt {
+                trunk: "a".into(),
+                proxy: "127.0.0.1:5070".into(),
+                cause: "answered".into(),
+                ms: 12,
+            }],
             legs: vec![LegMedia { codec: "PCMU".into(), tx: 1, rx: 2, lost: -1, jitter_ms: 0.5, mos: 4.5 }],
             unprotected: true,
+            emergency: true,
             recording: Some("r.wav".into()),
         };
         let mut out = Vec::new();

@@ -2,8 +2,10 @@
 // A test bounds its waits by the real clock.
 #![allow(clippy::disallowed_methods)]
 
+use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,18 +22,53 @@ pub(crate) fn token() -> String {
 /// A session description with one audio line.
 pub(crate) fn sdp(media: SocketAddr, formats: &str) -> String {
     let ip = media.ip();
+    let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
     format!(
-        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP {formats}\r\n",
+        "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP {formats}\r\n",
         media.port()
     )
 }
 
+/// What a user agent speaks by.
+enum Socket {
+    Udp(UdpSocket),
+    /// A connection, and what has come by it and was not taken yet.
+    Tcp(TcpStream, RefCell<Vec<u8>>),
+}
+
 /// One socket, one user.
 pub(crate) struct Ua {
-    socket: UdpSocket,
+    socket: Socket,
+    /// Its Contact, if that is not where its socket is.
+    pub(crate) listens: Option<SocketAddr>,
     pub(crate) server: SocketAddr,
     pub(crate) user: String,
     pub(crate) password: String,
+}
+
+/// The next message of a stream; line ends between messages are passed over.
+fn receive_framed(mut stream: &TcpStream, held: &RefCell<Vec<u8>>, deadline: Instant) -> Option<Msg> {
+    let mut held = held.borrow_mut();
+    loop {
+        let begin = held.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(held.len());
+        held.drain(..begin);
+        let text = String::from_utf8_lossy(&held).into_owned();
+        if let Some((head, _)) = text.split_once("\r\n\r\n") {
+            let length = Msg { text: format!("{head}\r\n\r\n") }.header("Content-Length").parse::<usize>();
+            let whole = head.len() + 4 + length.expect("a length");
+            if held.len() >= whole {
+                let text = String::from_utf8(held.drain(..whole).collect()).expect("UTF-8");
+                return Some(Msg { text });
+            }
+        }
+        let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        stream.set_read_timeout(Some(left)).expect("a timeout");
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer) {
+            Ok(length) if length > 0 => held.extend_from_slice(&buffer[..length]),
+            Ok(_) | Err(_) => return None,
+        }
+    }
 }
 
 /// One dialog, or what is to become one, as this end sees it.
@@ -63,28 +100,59 @@ impl Ua {
     /// The same at another address.
     pub(crate) fn at(engine: &Engine, user: &str, ip: IpAddr) -> Ua {
         let socket = UdpSocket::bind((ip, 0)).expect("a port");
-        Ua { socket, server: engine.sip, user: user.to_owned(), password: format!("secret-{user}") }
+        Ua::by(Socket::Udp(socket), engine.sip, user)
+    }
+
+    fn by(socket: Socket, server: SocketAddr, user: &str) -> Ua {
+        let (user, password) = (user.to_owned(), format!("secret-{user}"));
+        Ua { socket, listens: None, server, user, password }
+    }
+
+    /// The same by TCP, to the same port.
+    pub(crate) fn tcp(engine: &Engine, user: &str) -> Ua {
+        Ua::on_stream(TcpStream::connect(engine.sip).expect("a connection"), user)
+    }
+
+    /// By a connection that is there.
+    pub(crate) fn on_stream(stream: TcpStream, user: &str) -> Ua {
+        let server = stream.peer_addr().expect("an address");
+        Ua::by(Socket::Tcp(stream, RefCell::default()), server, user)
     }
 
     /// A server or phone on a given port.
     pub(crate) fn on(engine: &Engine, user: &str, address: SocketAddr) -> Ua {
         let socket = UdpSocket::bind(address).expect("the port");
-        Ua { socket, server: engine.sip, user: user.to_owned(), password: format!("secret-{user}") }
+        Ua::by(Socket::Udp(socket), engine.sip, user)
     }
 
     /// Its address.
     pub(crate) fn local(&self) -> SocketAddr {
-        self.socket.local_addr().expect("an address")
+        match &self.socket {
+            Socket::Udp(socket) => socket.local_addr(),
+            Socket::Tcp(stream, _) => stream.local_addr(),
+        }
+        .expect("an address")
     }
 
     /// Its SIP URI.
     pub(crate) fn contact(&self) -> String {
-        format!("sip:{}@{}", self.user, self.local())
+        let transport = if self.transport() == "TCP" { ";transport=tcp" } else { "" };
+        format!("sip:{}@{}{transport}", self.user, self.listens.unwrap_or_else(|| self.local()))
+    }
+
+    fn transport(&self) -> &'static str {
+        match &self.socket {
+            Socket::Udp(_) => "UDP",
+            Socket::Tcp(..) => "TCP",
+        }
     }
 
     /// Sends bytes as they are.
     pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) {
-        self.socket.send_to(bytes.as_ref(), self.server).expect("sent");
+        match &self.socket {
+            Socket::Udp(socket) => drop(socket.send_to(bytes.as_ref(), self.server).expect("sent")),
+            Socket::Tcp(stream, _) => (&*stream).write_all(bytes.as_ref()).expect("sent"),
+        }
     }
 
     /// The next message that comes within `limit`; keep-alives are no messages.
@@ -93,8 +161,12 @@ impl Ua {
         let mut buffer = vec![0; 65_535];
         loop {
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-            self.socket.set_read_timeout(Some(left)).expect("a timeout");
-            let length = match self.socket.recv(&mut buffer) {
+            let socket = match &self.socket {
+                Socket::Udp(socket) => socket,
+                Socket::Tcp(stream, held) => return receive_framed(stream, held, deadline),
+            };
+            socket.set_read_timeout(Some(left)).expect("a timeout");
+            let length = match socket.recv(&mut buffer) {
                 Ok(length) => length,
                 // ECONNREFUSED of an engine that was killed.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
@@ -155,9 +227,10 @@ impl Ua {
         let (local, length) = (self.local(), body.len());
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch={branch};rport\r\nMax-Forwards: 70\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{} {local};branch={branch};rport\r\nMax-Forwards: 70\r\n\
              From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} {method}\r\nContact: <{}>\r\n{headers}{kind}\
              Content-Length: {length}\r\n\r\n{body}",
+            self.transport(),
             leg.local,
             leg.remote,
             leg.call_id,
@@ -168,7 +241,10 @@ impl Ua {
 
     /// What a new call or registration begins with.
     pub(crate) fn leg(&self, number: &str) -> Leg {
-        let domain = self.server.ip();
+        let domain = match self.server.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
         Leg {
             call_id: format!("{}@test", token()),
             local: format!("<sip:{}@{domain}>;tag={}", self.user, token()),
@@ -273,7 +349,7 @@ impl Ua {
     /// A registration that has not begun.
     pub(crate) fn registration(&self) -> Leg {
         let mut leg = self.leg(&self.user);
-        leg.target = format!("sip:{}", self.server.ip());
+        leg.target = leg.target.replacen(&format!("{}@", self.user), "", 1);
         leg
     }
 

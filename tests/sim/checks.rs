@@ -8,11 +8,14 @@ use tandem_actors::events::EventKind;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::Ask;
 
+use crate::complaints;
 use crate::engine::Life;
 use crate::ladder;
 use crate::run::Sim;
 use crate::script::{Dial, End};
+use crate::sound::Sound;
 use crate::store::Disk;
+use crate::wire::Wire;
 use crate::world::{WALL_START_MS, World};
 
 /// What the gauges say is what lives.
@@ -48,18 +51,29 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     phones_are_idle(sim);
     let disk = std::mem::take(&mut *sim.disk.lock().expect("the disk is whole"));
     let cdrs = one_record_a_call(sim, &disk);
+    let wire = Wire::read(&sim.world);
+    let mut sound = Sound::read(sim, &disk);
     for dial in sim.script.dials.iter().flatten() {
         each_end_was_told_once(sim, dial);
-        complaints(sim, dial);
+        for what in complaints::unexplained(sim, &wire, dial) {
+            violation(sim, dial, &what);
+        }
         nobody_was_forgotten(sim, dial);
-        record_agrees(sim, dial, &cdrs);
+        let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
+        let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
+        record_agrees(sim, dial, &records);
+        for what in sound.of_call(sim, &wire, dial, &records) {
+            violation(sim, dial, &what);
+        }
     }
+    let steady = sound.steady;
     for (n, dial) in sim.script.dials.iter().enumerate() {
         if dial.is_none() {
             sim.world.violation(format!("call {n} was never dialled"));
         }
     }
     *sim.disk.lock().expect("the disk is whole") = disk;
+    sim.steady = steady;
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -78,14 +92,14 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
         + alive(ActorKind::Station);
     // Stations register again and again, and the engine with its provider: their transactions are no leak.
     let transactions = sum("transactions");
-    let media = life.media.borrow();
     let expected = [
         ("calls", sum("calls"), 0),
         ("dialogs", sum("dialogs"), 0),
         ("timers", sum("timers"), timers + transactions),
-        ("free ports", sum("free_ports"), media.leased() as u64),
-        ("open media sessions", media.open() as u64, 0),
-        ("resting ports", media.resting() as u64, 0),
+        ("free ports", sum("free_ports"), u64::from(world.plan().pairs * world.plan().workers)),
+        ("media sessions", alive(ActorKind::MediaSession), 0),
+        ("media sessions by the gauge", life.gauges.gauge("tandem_media_sessions_active") as u64, 0),
+        ("media workers", alive(ActorKind::MediaWorker), u64::from(world.plan().workers)),
         ("call actors", alive(ActorKind::Call), 0),
         ("dialog actors", alive(ActorKind::Dialog), 0),
         ("shards", alive(ActorKind::Shard), u64::from(world.plan().shards)),
@@ -203,32 +217,6 @@ fn each_end_was_told_once(sim: &Sim, dial: &Dial) {
     }
 }
 
-/// What a phone complained of must have its cause in the weather.
-fn complaints(sim: &Sim, dial: &Dial) {
-    let plan = sim.world.plan();
-    for (at, what) in &dial.complaints {
-        // A process that died cannot remember what it said; it may contradict itself until old transactions are gone.
-        let after_kill = sim.outages.iter().any(|(down, _)| *at >= *down && *at < *down + 250_000_000);
-        let reordered = [
-            "CSeq backwards",
-            "an ACK came before any final response",
-            "the CANCEL of a pending INVITE got 481",
-        ];
-        let late = ["without transaction"];
-        // A retransmission comes after what was sent later; a proxy whose every answer was lost is given up.
-        let lost = ["CSeq backwards"];
-        let given_up = dial.answered.is_none() && dial.to.starts_with("97") && what.contains("ACK missing");
-        let explained = after_kill
-            || (!plan.is_orderly() && reordered.iter().chain(&late).any(|known| what.contains(known)))
-            || (what.contains("no final response") && ladder::lost_a_final(&sim.world, &dial.call_ids))
-            || (plan.faults.loss > 0
-                && (given_up || late.iter().chain(&lost).any(|known| what.contains(known))));
-        if !explained {
-            violation(sim, dial, &format!("a phone complains at {}: {what}", ladder::time(*at)));
-        }
-    }
-}
-
 /// An established call is known to the engine until a phone ends it: whoever hangs up gets 200, not 481, kill or no kill.
 fn nobody_was_forgotten(sim: &Sim, dial: &Dial) {
     let caller = dial.ends.first().map(|end| (dial.hung_up, end.clone(), dial.answered));
@@ -251,10 +239,8 @@ fn nobody_was_forgotten(sim: &Sim, dial: &Dial) {
 }
 
 /// The engine's record of a call agrees with what its phones saw.
-fn record_agrees(sim: &Sim, dial: &Dial, cdrs: &[Cdr]) {
+fn record_agrees(sim: &Sim, dial: &Dial, records: &[&Cdr]) {
     let plan = sim.world.plan();
-    let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
-    let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
     if dial.killed.is_none() && records.len() > 1 {
         violation(sim, dial, &format!("one call has {} records: {records:?}", records.len()));
     }

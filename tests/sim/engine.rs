@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, Service, ServiceKind, Station,
-    Trunk,
+    EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, RouteGroup, RouteList,
+    Service, ServiceKind, Station, StreamLimits, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -21,14 +21,17 @@ use tandem_actors::station::read_bindings;
 use tandem_actors::store::Bucket;
 use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
-use tandem_protocol::dialog::Credentials;
-use tandem_protocol::digest::{NonceSigner, NonceWindows, Secret};
+use tandem_protocol::dialog::{Credentials, SessionPolicy};
+use tandem_protocol::digest::{Algorithm, NonceSigner, NonceWindows, Secret};
+use tandem_protocol::flow::Transport;
+use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
+use crate::air::Air;
 use crate::gauges::Gauges;
-use crate::media::SimMedia;
+use crate::media::Workers;
 use crate::rng::Rng;
 use crate::seams::SimSeams;
 use crate::store::{Disk, SimStore};
@@ -42,6 +45,8 @@ pub(crate) const MEDIA_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(crate) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
 /// The provider with whom the engine registers.
 pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 3, 0, 1)), 5060);
+/// Silence after which a call whose media is ours ends.
+pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
 /// The domain of the stations.
 pub(crate) const DOMAIN: &str = "tandem.test";
 /// How many stations there are; the last one is never registered.
@@ -75,7 +80,13 @@ fn stations() -> Vec<Station> {
             calling_search_space: None,
             media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
             record: index % 8 == 0,
+            redirect: Redirect::default(),
             ring_timeout: Duration::from_secs(20),
+            fork_timeout: Duration::from_secs(8),
+            connection: None,
+            identify_by_user_only: false,
+            outbound_ani: None,
+            external_number_mask: None,
             max_contacts: 3,
             max_calls: if index == 5 { 2 } else { 0 },
         })
@@ -101,6 +112,10 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         media,
         media_delayed: false,
         record: false,
+        trusted: false,
+        redirect: Redirect::default(),
+        redirect_to: Vec::new(),
+        calling_party_mask: None,
         credentials: None,
     }
 }
@@ -110,7 +125,7 @@ fn dial_plan() -> DialPlan {
         (0..STATIONS).map(|n| Pattern::new(station(n), Target::Station(station(n)))).collect();
     patterns.push(Pattern::new("*43", Target::Service("echo".into())));
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
-    patterns.push(Pattern::new("97.!", Target::Trunk("b".into())));
+    patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
     patterns.push(Pattern::new("5550", Target::Reject(603)));
     let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
     DialPlan::new(spec).expect("the plan is sound")
@@ -122,19 +137,38 @@ fn config(world: &World) -> EngineConfig {
         node: "sim".into(),
         domains: vec![DOMAIN.into()],
         realm: "tandem".into(),
+        digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
         shards: plan.shards,
         sip_trace_bytes: 100_000,
         listeners: vec![Listener {
             name: "udp".into(),
+            transport: Transport::Udp,
             address: LISTENER,
             external: LISTENER,
             timers: Timers::default(),
+            streams: StreamLimits::default(),
+            session: SessionPolicy::default(),
+            limits: Limits::default(),
         }],
         stations: stations(),
         trunks: vec![
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
         ],
+        route_groups: vec![
+            RouteGroup { name: "first".into(), trunks: vec!["b".into()], selection: Selection::Priority },
+            RouteGroup {
+                name: "rest".into(),
+                trunks: vec!["b".into(), "a".into()],
+                selection: Selection::RoundRobin { offset: 0 },
+            },
+        ],
+        route_lists: vec![RouteList {
+            name: "out".into(),
+            groups: vec!["first".into(), "rest".into()],
+            enabled: true,
+        }],
+        users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),
             listener: 0,
@@ -148,15 +182,16 @@ fn config(world: &World) -> EngineConfig {
         media: Media {
             address: MEDIA_IP.into(),
             external: MEDIA_IP.into(),
-            ports: (20_000, 39_999),
+            ports: plan.media_ports(),
             workers: plan.workers,
-            rtp_timeout: Duration::from_secs(60),
+            rtp_timeout: Duration::from_micros(RTP_TIMEOUT_US),
             recording_dir: "/nowhere".into(),
         },
         registrar: Registrar {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),
             default_expires: Duration::from_secs(60),
+            accept_path: false,
         },
         keepalive: if plan.keepalive { Duration::from_secs(25) } else { Duration::ZERO },
         chaos: false,
@@ -170,7 +205,7 @@ pub(crate) struct Life {
     pub(crate) engine: Engine,
     pub(crate) shared: Arc<Shared>,
     pub(crate) store: Arc<SimStore>,
-    pub(crate) media: Rc<RefCell<SimMedia>>,
+    pub(crate) media: Workers,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) restored: Restored,
     /// When each shard wants to be woken.
@@ -181,7 +216,7 @@ pub(crate) struct Life {
 
 impl Life {
     /// Starts the engine from what is on the disk.
-    pub(crate) fn begin(world: &World, disk: &Arc<Mutex<Disk>>) -> Life {
+    pub(crate) fn begin(world: &World, air: &Air, disk: &Arc<Mutex<Disk>>) -> Life {
         let epoch = world.epoch() + 1;
         world.set_epoch(epoch);
         let seed = world.plan().seed ^ (u64::from(epoch) << 32);
@@ -204,7 +239,7 @@ impl Life {
         restore_bindings(&shared, now.wall);
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
-        let media = Rc::new(RefCell::new(SimMedia::new(world, &ports)));
+        let media = Workers::start(world, air, &shared, ports);
         let mut shards = Vec::new();
         let wakes: Vec<Rc<Cell<Option<u64>>>> = (0..world.plan().shards).map(|_| Rc::default()).collect();
         for shard in 0..world.plan().shards {
@@ -215,7 +250,6 @@ impl Life {
                 began: world.now(),
                 rng: RefCell::new(Rng::new(seed, 10 + u64::from(shard))),
                 chance: RefCell::new(Rng::new(seed, 30 + u64::from(shard))),
-                media: media.clone(),
                 wake: wakes[usize::from(shard)].clone(),
             };
             let env = Env::new(ShardId(shard), shared.clone(), Box::new(seams));

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use tandem_protocol::message::framing::peek_call_id;
 
-use crate::engine::LISTENER;
 use crate::world::{Fate, Line, World};
 
 /// A time, in seconds.
@@ -12,7 +11,7 @@ pub(crate) fn time(us: u64) -> String {
     format!("{:>4}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
-fn header<'a>(text: &'a str, names: [&str; 2]) -> &'a str {
+pub(crate) fn header<'a>(text: &'a str, names: [&str; 2]) -> &'a str {
     text.lines()
         .find_map(|line| {
             let (name, value) = line.split_once(':')?;
@@ -54,19 +53,4 @@ pub(crate) fn of_call(world: &World, call_ids: &[String], count: usize) -> Strin
         }
         out
     })
-}
-
-/// True if a final response of the engine to an INVITE of the call was lost on its way.
-pub(crate) fn lost_a_final(world: &World, call_ids: &[String]) -> bool {
-    let is_lost_final = |line: &Line| {
-        let text = String::from_utf8_lossy(&line.bytes);
-        let is_final = text.starts_with("SIP/2.0 ") && !text.starts_with("SIP/2.0 1");
-        let ours = peek_call_id(&line.bytes).is_some_and(|id| call_ids.iter().any(|c| c.as_bytes() == id));
-        line.fate == Fate::Lost
-            && line.from == LISTENER
-            && is_final
-            && ours
-            && header(&text, ["CSeq", "CSeq"]).ends_with("INVITE")
-    };
-    world.with_lines(|lines| lines.iter().any(is_lost_final))
 }

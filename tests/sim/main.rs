@@ -9,15 +9,20 @@
 //! | `world` | everything that is still to happen, the network, the log |
 //! | `seams`, `store`, `media`, `gauges` | what the engine takes from outside |
 //! | `engine` | one life of the engine |
-//! | `script`, `phones`, `provider` | what people and peers do, and their account of it |
-//! | `checks` | what must hold |
+//! | `script`, `fade`, `phones`, `provider` | what people and peers do, and their account of it |
+//! | `voices`, `air` | what is said and heard in calls, and the book of every packet of it |
+//! | `checks`, `sound` | what must hold, of calls and of their sound |
+//! | `wire`, `complaints` | the SIP sorted by call, and what in it justifies a phone's complaint |
 //! | `ladder` | how a call that went wrong is shown |
 // A test bounds its waits by the real clock.
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod air;
 mod checks;
+mod complaints;
 mod engine;
+mod fade;
 mod gauges;
 mod ladder;
 mod media;
@@ -28,7 +33,10 @@ mod rng;
 mod run;
 mod script;
 mod seams;
+mod sound;
 mod store;
+mod voices;
+mod wire;
 mod world;
 
 use std::process::{Command, ExitCode};

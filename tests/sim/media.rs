@@ -1,183 +1,280 @@
-//! Media workers that carry no packet: they keep the account of ports and sessions and find every order that does not fit it.
+//! The real media workers in virtual time: sockets in the simulated network, and a pacer.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use tandem_actors::calls::CallKey;
+use actix::{Actor, Addr};
+use bytes::Bytes;
+use tandem_actors::env::{Shared, Tell};
 use tandem_actors::ids::ShardId;
-use tandem_actors::media_pool::order::{Lease, MediaEvent, MediaOrder, SessionId};
+use tandem_actors::media_pool::io::{Channel, MediaSeams, PacketIo, PairId, Wants};
+use tandem_actors::media_pool::order::MediaOrder;
+use tandem_actors::media_pool::ports::PortPool;
+use tandem_actors::media_pool::recorder::{InlineSink, RecordingFile, Sink};
+use tandem_actors::media_pool::worker::{MediaWorker, Step};
+use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::LinkMessage;
-use tandem_media::session::Report;
+use tandem_protocol::time::{Instant, Now, UnixMillis};
 
-use crate::engine::MEDIA_IP;
+use crate::air::Air;
 use crate::rng::Rng;
-use crate::world::{Event, World};
+use crate::world::{Event, Fate, WORKER_LINK, World};
 
-/// Ports rest this long after their session.
-const REST_US: u64 = 2_000_000;
-/// Links from workers are numbered above those of shards.
-const WORKER_LINK: u16 = 1000;
+/// A worker with open sessions looks at its sockets at every multiple of this.
+const PERIOD_US: u64 = 2_000;
+/// What a socket holds before it drops.
+const SOCKET_BUFFER: usize = 256;
 
-struct Session {
-    worker: u16,
-    port: u16,
-    shard: ShardId,
-    watched: bool,
-}
+/// What has arrived at a bound port and was not taken.
+type Queue = VecDeque<(SocketAddr, Bytes)>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Port {
-    /// On a shard's free list, or taken from it by a call that has not opened it.
-    Leased,
-    InUse,
-    Resting,
-}
-
-/// All workers of one engine.
-pub(crate) struct SimMedia {
+/// One worker as the network and the clock see it.
+struct Desk {
+    world: World,
+    air: Air,
     epoch: u32,
-    /// The first port a worker has not bound yet.
-    next: Vec<u16>,
-    limit: u16,
-    ports: BTreeMap<(u16, u16), Port>,
-    sessions: BTreeMap<SessionId, Session>,
-    rng: Rng,
+    began: u64,
+    number: u16,
+    sockets: RefCell<BTreeMap<u16, Queue>>,
+    wants: Cell<Wants>,
+    /// When the next step is due.
+    step_at: Cell<Option<u64>>,
+    random: RefCell<Rng>,
+    chance: RefCell<Rng>,
 }
 
-/// The first port of a worker.
-fn base(worker: u16) -> u16 {
-    20_000 + worker * 4_000
+impl Desk {
+    fn is_dead(&self) -> bool {
+        self.world.epoch() != self.epoch
+    }
+
+    /// Sees to it that the worker is stepped when it wants to be.
+    fn pace(&self) {
+        let (now, wants) = (self.world.now(), self.wants.get());
+        let packets = wants.packets && self.sockets.borrow().values().any(|queue| !queue.is_empty());
+        // Time passes between two steps, also if they are wanted at once.
+        let soon = if wants.at_once { now + 1 } else { now.next_multiple_of(PERIOD_US) };
+        let soon = (wants.at_once || packets).then_some(soon);
+        let deadline = wants.deadline.map(|at| (at.0 + self.began).max(now));
+        let Some(at) = soon.into_iter().chain(deadline).min() else { return };
+        if self.step_at.get().is_none_or(|set| at < set) {
+            self.step_at.set(Some(at));
+            self.world.push(at, Event::Step { epoch: self.epoch, worker: self.number });
+        }
+    }
 }
 
-impl SimMedia {
-    pub(crate) fn new(world: &World, reserved: &[u16]) -> SimMedia {
-        let plan = world.plan();
-        let mut media = SimMedia {
-            epoch: world.epoch(),
-            next: (0..plan.workers).map(base).collect(),
-            limit: plan.pairs,
-            ports: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            rng: Rng::new(plan.seed ^ u64::from(world.epoch()), 3),
+struct Seams(Rc<Desk>);
+
+impl MediaSeams for Seams {
+    fn now(&self) -> Now {
+        let world = &self.0.world;
+        Now { mono: Instant(world.now() - self.0.began), wall: UnixMillis(world.wall_ms()) }
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random.borrow_mut().next()
+    }
+
+    fn link(&self, to: ShardId, message: LinkMessage) {
+        if !self.0.is_dead() {
+            self.0.world.link(self.0.epoch, WORKER_LINK + self.0.number, to.0, message);
+        }
+    }
+
+    fn inject_panic(&self, kind: ActorKind) -> bool {
+        let panics = self.0.world.plan().panics;
+        let millionths = match kind {
+            ActorKind::MediaSession => panics.session,
+            ActorKind::MediaWorker => panics.worker,
+            ActorKind::Call
+            | ActorKind::Dialog
+            | ActorKind::Station
+            | ActorKind::Trunk
+            | ActorKind::RegistrationGroup
+            | ActorKind::Shard => 0,
         };
-        for port in reserved {
-            media.ports.insert(((port - 20_000) / 4_000, *port), Port::Leased);
+        millionths > 0 && self.0.chance.borrow_mut().below(1_000_000) < millionths
+    }
+
+    fn want(&self, wants: Wants) {
+        if !self.0.is_dead() {
+            self.0.wants.set(wants);
+            self.0.pace();
         }
-        media
     }
 
-    /// Ports that some shard may give away.
-    pub(crate) fn leased(&self) -> usize {
-        self.ports.values().filter(|port| **port == Port::Leased).count()
+    fn sink(&self) -> io::Result<Box<dyn Sink>> {
+        let desk = self.0.clone();
+        Ok(Box::new(InlineSink::new(move |_| {
+            let faulty = desk.world.plan().panics.session > 0 && desk.chance.borrow_mut().permille(200);
+            Ok(Box::new(Tape { faulty, place: 0 }) as Box<dyn RecordingFile>)
+        })))
     }
 
-    /// Sessions that are open.
-    pub(crate) fn open(&self) -> usize {
-        self.sessions.len()
+    fn escalate(&self, _: &str) {
+        // The process ends, and its service manager starts another.
+        self.0.world.push(self.0.world.now(), Event::Kill);
     }
+}
 
-    /// Ports that are neither leased nor in use.
-    pub(crate) fn resting(&self) -> usize {
-        self.ports.values().filter(|port| **port == Port::Resting).count()
-    }
+/// What is recorded goes nowhere; some disks are full.
+struct Tape {
+    faulty: bool,
+    place: u64,
+}
 
-    fn tell(&self, world: &World, worker: u16, shard: ShardId, event: MediaEvent) {
-        world.link(self.epoch, WORKER_LINK + worker, shard.0, LinkMessage::Media(event));
-    }
-
-    pub(crate) fn order(&mut self, world: &World, worker: u16, order: MediaOrder) {
-        if worker >= world.plan().workers {
-            world.violation(format!("media worker {worker} does not exist: {order:?}"));
-            return;
+impl io::Write for Tape {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.place += bytes.len() as u64;
+        if self.faulty && self.place > 4_000 {
+            return Err(io::ErrorKind::StorageFull.into());
         }
-        match order {
-            MediaOrder::Grow { shard, pairs } => self.grow(world, worker, shard, pairs),
-            MediaOrder::Open { session, lease, config, shard, peer: _ } => {
-                let watched = config.rtp_timeout.is_some();
-                self.begin(
-                    world,
-                    worker,
-                    session,
-                    lease,
-                    Session { worker, port: lease.rtp.port(), shard, watched },
-                );
-            }
-            MediaOrder::Configure { session, config } => match self.sessions.get_mut(&session) {
-                Some(known) => known.watched = config.rtp_timeout.is_some(),
-                None => world.violation(format!("Configure of {session:?}, which is not open")),
-            },
-            MediaOrder::Record { call, .. } => {
-                if !self.sessions.contains_key(&SessionId { call, side: 0 }) {
-                    world.violation(format!("Record of {call:?}, which has no open session"));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Seek for Tape {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.place = match to {
+            io::SeekFrom::Start(place) => place,
+            io::SeekFrom::Current(by) | io::SeekFrom::End(by) => self.place.saturating_add_signed(by),
+        };
+        Ok(self.place)
+    }
+}
+
+/// The sockets of one worker.
+struct Sockets {
+    desk: Rc<Desk>,
+    pairs: Vec<SocketAddr>,
+}
+
+impl Sockets {
+    fn port(&self, pair: PairId, channel: Channel) -> u16 {
+        let rtp = self.pairs[pair.0 as usize].port();
+        match channel {
+            Channel::Rtp => rtp,
+            Channel::Rtcp => rtp + 1,
+        }
+    }
+}
+
+impl PacketIo for Sockets {
+    fn bind(&mut self, rtp: SocketAddr) -> io::Result<PairId> {
+        let mut sockets = self.desk.sockets.borrow_mut();
+        if sockets.contains_key(&rtp.port()) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        sockets.insert(rtp.port(), Queue::new());
+        sockets.insert(rtp.port() + 1, Queue::new());
+        self.pairs.push(rtp);
+        Ok(PairId(self.pairs.len() as u32 - 1))
+    }
+
+    fn ready(&mut self, ready: &mut Vec<(PairId, Channel)>) {
+        ready.clear();
+        let sockets = self.desk.sockets.borrow();
+        for (number, rtp) in self.pairs.iter().enumerate() {
+            for (channel, port) in [(Channel::Rtp, rtp.port()), (Channel::Rtcp, rtp.port() + 1)] {
+                if sockets.get(&port).is_some_and(|queue| !queue.is_empty()) {
+                    ready.push((PairId(number as u32), channel));
                 }
             }
-            MediaOrder::Close { session } => self.close(world, session),
-            MediaOrder::InjectSession(..) | MediaOrder::InjectWorker => {}
         }
     }
 
-    fn grow(&mut self, world: &World, worker: u16, shard: ShardId, pairs: u16) {
-        let next = &mut self.next[usize::from(worker)];
-        let mut granted = Vec::new();
-        while granted.len() < usize::from(pairs) && *next < base(worker) + 2 * self.limit {
-            let port = *next;
-            *next += 2;
-            if let Entry::Vacant(free) = self.ports.entry((worker, port)) {
-                free.insert(Port::Leased);
-                granted.push(Lease { worker, rtp: SocketAddr::from((MEDIA_IP, port)) });
+    fn receive(&mut self, pair: PairId, channel: Channel, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let port = self.port(pair, channel);
+        let (from, bytes) = self.desk.sockets.borrow_mut().get_mut(&port)?.pop_front()?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        self.desk.air.taken(self.desk.epoch, self.desk.world.now(), from, &bytes);
+        Some((bytes.len(), from))
+    }
+
+    fn send(&mut self, pair: PairId, channel: Channel, to: SocketAddr, packet: &[u8]) -> bool {
+        let Desk { world, air, epoch, .. } = &*self.desk;
+        if self.desk.is_dead() || self.desk.chance.borrow_mut().permille(world.plan().faults.full) {
+            air.unsent(world.now(), to, packet);
+            return false;
+        }
+        let mut from = self.pairs[pair.0 as usize];
+        from.set_port(self.port(pair, channel));
+        let lost = world.send_sound(from, to, &Bytes::copy_from_slice(packet)) == Fate::Lost;
+        if channel == Channel::Rtp {
+            air.forwarded(*epoch, world.now(), to, packet, lost);
+        }
+        if air.owner(to).is_none() {
+            world.violation(format!("a media worker sends to {to}, which no phone has named"));
+        }
+        true
+    }
+}
+
+/// All workers of one life of the engine.
+pub(crate) struct Workers {
+    workers: Vec<Addr<MediaWorker>>,
+    desks: Vec<Rc<Desk>>,
+}
+
+impl Workers {
+    /// Starts them; `reserved` are the ports of restored calls.
+    pub(crate) fn start(world: &World, air: &Air, shared: &Arc<Shared>, reserved: Vec<u16>) -> Workers {
+        let ports = Arc::new(PortPool::new(shared.config.media.ports, reserved));
+        let seed = world.plan().seed ^ (u64::from(world.epoch()) << 32);
+        let mut all = Workers { workers: Vec::new(), desks: Vec::new() };
+        for number in 0..world.plan().workers {
+            let desk = Rc::new(Desk {
+                world: world.clone(),
+                air: air.clone(),
+                epoch: world.epoch(),
+                began: world.now(),
+                number,
+                sockets: RefCell::default(),
+                wants: Cell::default(),
+                step_at: Cell::default(),
+                random: RefCell::new(Rng::new(seed, 50 + u64::from(number))),
+                chance: RefCell::new(Rng::new(seed, 70 + u64::from(number))),
+            });
+            let io = Box::new(Sockets { desk: desk.clone(), pairs: Vec::new() });
+            let seams = Box::new(Seams(desk.clone()));
+            all.workers.push(MediaWorker::new(number, shared.clone(), seams, io, ports.clone()).start());
+            all.desks.push(desk);
+        }
+        all
+    }
+
+    /// A lease of a process that had more workers goes to one of these.
+    pub(crate) fn order(&self, worker: u16, order: MediaOrder) {
+        self.workers[usize::from(worker) % self.workers.len()].tell(order);
+    }
+
+    /// A step is due, if no earlier one has been taken since.
+    pub(crate) fn step(&self, worker: u16) {
+        let desk = &self.desks[usize::from(worker)];
+        if desk.step_at.get() == Some(desk.world.now()) {
+            desk.step_at.set(None);
+            self.workers[usize::from(worker)].tell(Step);
+        }
+    }
+
+    /// A datagram for one of the sockets; without one it is gone.
+    pub(crate) fn arrive(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        for desk in &self.desks {
+            let mut sockets = desk.sockets.borrow_mut();
+            if let Some(queue) = sockets.get_mut(&to.port()).filter(|queue| queue.len() < SOCKET_BUFFER) {
+                queue.push_back((from, bytes));
+                drop(sockets);
+                return desk.pace();
             }
-        }
-        self.tell(world, worker, shard, MediaEvent::Granted { worker, pairs: granted });
-    }
-
-    fn begin(&mut self, world: &World, worker: u16, id: SessionId, lease: Lease, session: Session) {
-        if lease.worker != worker {
-            world.violation(format!("Open of {id:?} on worker {worker} with a lease of {}", lease.worker));
-        }
-        match self.ports.insert((worker, session.port), Port::InUse) {
-            Some(Port::Leased) => {}
-            other => world.violation(format!("Open of {id:?} on port {} which is {other:?}", session.port)),
-        }
-        if self.rng.permille(5) {
-            let at = world.now() + self.rng.below(8_000_000);
-            world.push(at, Event::Silence { epoch: self.epoch, call: id.call.0, side: id.side });
-        }
-        if self.sessions.insert(id, session).is_some() {
-            world.violation(format!("Open of {id:?}, which is open already"));
-        }
-    }
-
-    fn close(&mut self, world: &World, id: SessionId) {
-        let Some(session) = self.sessions.remove(&id) else {
-            world.violation(format!("Close of {id:?}, which is not open"));
-            return;
-        };
-        let (worker, port, shard) = (session.worker, session.port, session.shard);
-        self.ports.insert((worker, port), Port::Resting);
-        // A worker that is stalled for a while must not keep a call.
-        if self.rng.permille(990) {
-            let report = Box::new(Report { rx: 1, ..Report::default() });
-            self.tell(world, worker, shard, MediaEvent::Closed { session: id, report });
-        }
-        let event = Event::Rested { epoch: self.epoch, worker, port, shard: shard.0 };
-        world.push(world.now() + REST_US, event);
-    }
-
-    /// The ports of a session have rested.
-    pub(crate) fn rested(&mut self, world: &World, worker: u16, port: u16, shard: u16) {
-        if self.ports.insert((worker, port), Port::Leased) != Some(Port::Resting) {
-            world.violation(format!("port {port} was returned twice"));
-        }
-        let lease = Lease { worker, rtp: SocketAddr::from((MEDIA_IP, port)) };
-        self.tell(world, worker, ShardId(shard), MediaEvent::Returned(vec![lease]));
-    }
-
-    /// A session hears nothing any more.
-    pub(crate) fn silence(&mut self, world: &World, call: u64, side: u8) {
-        let id = SessionId { call: CallKey(call), side };
-        if let Some(session) = self.sessions.get(&id).filter(|session| session.watched) {
-            self.tell(world, session.worker, session.shard, MediaEvent::Silent(id));
         }
     }
 }

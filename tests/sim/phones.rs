@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig};
 use tandem_protocol::message::framing::peek_call_id;
 
+use crate::air::Air;
 use crate::engine::{DOMAIN, LISTENER, PASSWORD, STATIONS, proxies, station};
 use crate::world::{self, World};
 
@@ -38,6 +39,14 @@ pub(crate) struct Phones {
     by_address: BTreeMap<SocketAddr, usize>,
     /// The Call-ID of what a phone is hearing, or has just said.
     pub(crate) call_id: Option<String>,
+    air: Air,
+    /// Where each phone's next call will hear.
+    media: Vec<SocketAddr>,
+}
+
+/// An address that stands for one that is not chosen yet.
+pub(crate) fn nowhere() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 0))
 }
 
 fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind) -> PhoneConfig {
@@ -64,7 +73,7 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
 }
 
 impl Phones {
-    pub(crate) fn new(world: &World) -> Phones {
+    pub(crate) fn new(world: &World, air: &Air) -> Phones {
         let at = |net: u8, host: usize| SocketAddr::from(([10, 0, net, host as u8 + 1], 5060));
         let mut all: Vec<(String, SocketAddr, Kind)> =
             (0..STATIONS - 2).map(|n| (station(n), at(1, n), Kind::Station)).collect();
@@ -85,7 +94,19 @@ impl Phones {
                 Handset { phone, kind, user, timer: None }
             })
             .collect();
-        Phones { handsets, by_address, call_id: None }
+        let handsets: Vec<Handset> = handsets;
+        let media = handsets.iter().map(|handset| handset.phone.config().media).collect();
+        Phones { handsets, by_address, call_id: None, air: air.clone(), media }
+    }
+
+    /// An address for a call's media that no other call has.
+    pub(crate) fn fresh_media(&mut self, phone: usize, call: CallHandle) -> SocketAddr {
+        let media = self.media[phone];
+        let next = media.port().checked_add(2).unwrap_or(40_000);
+        self.media[phone].set_port(next);
+        self.handsets[phone].phone.set_media(self.media[phone]);
+        self.air.own(media, phone, call);
+        media
     }
 
     /// The phones of a kind.
@@ -106,6 +127,9 @@ impl Phones {
     ) -> Option<CallHandle> {
         self.call_id = None;
         let handle = self.handsets[phone].phone.command(now(world), command);
+        if let Some(call) = handle {
+            self.fresh_media(phone, call);
+        }
         self.collect(world, phone, told);
         handle
     }
@@ -143,7 +167,11 @@ impl Phones {
             }
             world.send(local, to, Bytes::from(bytes));
         }
+        let mut incoming = None;
         while let Some(event) = handset.phone.poll_event() {
+            if let Event::Incoming { call, .. } = event {
+                incoming = Some(call);
+            }
             told.push((phone, event));
         }
         let next = handset.phone.poll_timeout();
@@ -152,6 +180,9 @@ impl Phones {
         {
             handset.timer = Some(at);
             world.push(at.as_micros() as u64, world::Event::PhoneTimer { phone });
+        }
+        if let Some(call) = incoming {
+            self.fresh_media(phone, call);
         }
     }
 }

@@ -21,6 +21,10 @@ pub(crate) struct Panics {
     pub(crate) call: u64,
     pub(crate) dialog: u64,
     pub(crate) named: u64,
+    /// Of a media session's packets and orders.
+    pub(crate) session: u64,
+    /// Of a media worker's orders and steps.
+    pub(crate) worker: u64,
 }
 
 /// A run.
@@ -60,7 +64,7 @@ impl Plan {
             },
         };
         let panics = match weather {
-            3 | 4 => Panics { call: 4_000, dialog: 4_000, named: 20_000 },
+            3 | 4 => Panics { call: 4_000, dialog: 4_000, named: 20_000, session: 4_000, worker: 400 },
             _ => Panics::default(),
         };
         Plan {
@@ -76,6 +80,22 @@ impl Plan {
             gap_us: rng.pick(&[30_000, 100_000, 200_000]),
             keepalive: rng.permille(500),
         }
+    }
+
+    /// The range of the media ports: so many pairs for each worker.
+    pub(crate) fn media_ports(&self) -> (u16, u16) {
+        (20_000, 20_000 + 2 * self.pairs * self.workers - 1)
+    }
+
+    /// True if a request may be sent again although it is answered, or come twice.
+    pub(crate) fn repeats(&self) -> bool {
+        self.faults.loss > 0 || self.faults.doubled > 0 || self.kills > 0
+    }
+
+    /// The longest that a datagram is on its way.
+    pub(crate) fn longest_way_us(&self) -> u64 {
+        let late = if self.faults.late > 0 { 400_000 } else { 0 };
+        2_300 + late.max(self.faults.delay_us)
     }
 
     /// True if every deviation from the RFCs that a phone sees is a fault of the engine's: loss alone makes nobody break a rule.

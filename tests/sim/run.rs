@@ -10,12 +10,14 @@ use smallvec::SmallVec;
 use tandem_actors::env::{Datagram, Tell, in_flight};
 use tandem_actors::events::EventKind;
 use tandem_actors::ids::ShardId;
+use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Tick, parse_call_id, place};
 use tandem_actors::shell::Injection;
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
 
+use crate::air::Air;
 use crate::engine::{LISTENER, Life, PROVIDER};
 use crate::phones::Phones;
 use crate::plan::Plan;
@@ -23,6 +25,7 @@ use crate::provider;
 use crate::rng::Rng;
 use crate::script::{Action, Script};
 use crate::store::Disk;
+use crate::voices::Voices;
 use crate::world::{Event, World};
 
 /// After the last call began: every call is over, and every transaction, timer and port has rested.
@@ -49,6 +52,8 @@ pub(crate) struct Sim {
     pub(crate) world: World,
     pub(crate) phones: Phones,
     pub(crate) script: Script,
+    pub(crate) air: Air,
+    pub(crate) voices: Voices,
     pub(crate) disk: Arc<Mutex<Disk>>,
     rng: Rng,
     told: Vec<(usize, phone::Event)>,
@@ -57,6 +62,8 @@ pub(crate) struct Sim {
     pub(crate) restored_calls: usize,
     pub(crate) closed_attempts: usize,
     pub(crate) restarts: u64,
+    /// Packets of sound that had to get through, or be lost on the way.
+    pub(crate) steady: usize,
     next_sample: u64,
 }
 
@@ -75,7 +82,7 @@ pub(crate) fn watch_panics() {
             return;
         }
         let text = info.to_string();
-        if !text.contains("injected by an operator") {
+        if !text.contains("injected") {
             UNEXPECTED.with_borrow_mut(|list| list.push(text));
         }
     }));
@@ -86,11 +93,14 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
     SIMULATING.set(true);
     UNEXPECTED.take();
     let world = World::new(Rc::new(plan.clone()), verbose);
-    let phones = Phones::new(&world);
+    let air = Air::default();
+    let phones = Phones::new(&world, &air);
     let script = Script::new(&world, &phones);
     let mut sim = Sim {
         rng: Rng::new(plan.seed, 5),
+        voices: Voices::new(&world, &air),
         world,
+        air,
         phones,
         script,
         disk: Arc::default(),
@@ -99,6 +109,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         restored_calls: 0,
         closed_attempts: 0,
         restarts: 0,
+        steady: 0,
         next_sample: 0,
     };
     loop {
@@ -142,13 +153,14 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         *causes.entry(&cdr.cause).or_default() += 1;
     }
     let summary = format!(
-        "{ends:?}, {} CDRs {causes:?}, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics",
+        "{ends:?}, {} CDRs {causes:?}, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics, {} packets of sound followed",
         disk.cdrs.len(),
         disk.events.len(),
         sim.outages.len(),
         sim.restored_calls,
         sim.closed_attempts,
-        sim.restarts
+        sim.restarts,
+        sim.steady
     );
     Outcome {
         hash,
@@ -162,7 +174,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
 impl Sim {
     /// One life of the engine.
     async fn live(&mut self) -> (Death, Life) {
-        let mut life = Life::begin(&self.world, &self.disk);
+        let mut life = Life::begin(&self.world, &self.air, &self.disk);
         self.restored_calls += life.restored.calls;
         self.closed_attempts += life.restored.attempts;
         if life.restored.damaged > 0 {
@@ -180,11 +192,27 @@ impl Sim {
             }
         }
         self.world.advance(end);
+        self.take_every_port(&mut life).await;
         crate::checks::at_rest(self, &life).await;
         for kind in ActorKind::ALL {
             self.restarts += life.shared.census.restarts(kind);
         }
         (Death::Done, life)
+    }
+
+    /// Has every port that is left leased to a shard, so that one that was lost is missed.
+    async fn take_every_port(&mut self, life: &mut Life) {
+        for worker in 0..self.world.plan().workers {
+            life.media.order(worker, MediaOrder::Grow { shard: ShardId(0), pairs: u16::MAX });
+        }
+        let until = self.world.now() + 1_000_000;
+        self.drain().await;
+        while let Some(at) = self.world.next_at().filter(|at| *at <= until) {
+            self.world.advance(at);
+            self.happen(life);
+            self.drain().await;
+            self.see_batches(life);
+        }
     }
 
     fn end_of_script(&self) -> u64 {
@@ -241,19 +269,22 @@ impl Sim {
                     }
                 }
                 Event::Commit { epoch } if epoch == life.epoch => self.commit(life),
-                Event::Rested { epoch, worker, port, shard } if epoch == life.epoch => {
-                    life.media.borrow_mut().rested(&self.world, worker, port, shard);
+                Event::Datagram { from, to, bytes } if to.ip() == LISTENER.ip() => {
+                    life.media.arrive(from, to, bytes);
                 }
-                Event::Silence { epoch, call, side } if epoch == life.epoch => {
-                    life.media.borrow_mut().silence(&self.world, call, side);
+                Event::Order { epoch, worker, order } if epoch == life.epoch => {
+                    life.media.order(worker, order);
                 }
+                Event::Step { epoch, worker } if epoch == life.epoch => life.media.step(worker),
                 Event::Link { .. }
                 | Event::Wake { .. }
                 | Event::Commit { .. }
-                | Event::Rested { .. }
-                | Event::Silence { .. }
+                | Event::Order { .. }
+                | Event::Step { .. }
                 | Event::Restart => {}
-                Event::Datagram { .. } | Event::PhoneTimer { .. } | Event::Do(_) => self.outside(event),
+                Event::Datagram { .. } | Event::PhoneTimer { .. } | Event::Do(_) | Event::Talk => {
+                    self.outside(event)
+                }
             }
         }
         for (shard, datagrams) in arrived.into_iter().enumerate() {
@@ -274,7 +305,9 @@ impl Sim {
         let Some(id) = recent.get(self.rng.below(recent.len() as u64) as usize) else { return };
         let Some((shard, key)) = parse_call_id(id) else { return };
         let ask = if breaks {
-            let actor = self.rng.pick(&["call:ID", "dialog:ID/0", "dialog:ID/1"]).replace("ID", id);
+            let actors =
+                ["call:ID", "dialog:ID/0", "dialog:ID/1", "media_session:ID/0", "media_session:ID/1"];
+            let actor = self.rng.pick(&actors).replace("ID", id);
             Ask::Inject(actor, self.rng.pick(&[Injection::Once, Injection::Always]))
         } else {
             Ask::HangUp(key)
@@ -315,11 +348,12 @@ impl Sim {
             Event::Datagram { from, to, bytes } => self.deliver(from, to, &bytes, &mut told),
             Event::PhoneTimer { phone } => self.phones.timer(&self.world, phone, &mut told),
             Event::Do(action) => self.act(action, &mut told),
+            Event::Talk => self.voices.talk(&self.world, &self.phones),
             Event::Link { .. }
             | Event::Wake { .. }
             | Event::Commit { .. }
-            | Event::Rested { .. }
-            | Event::Silence { .. }
+            | Event::Order { .. }
+            | Event::Step { .. }
             | Event::Operator
             | Event::Chaos
             | Event::Kill
@@ -331,13 +365,20 @@ impl Sim {
                     let user = &self.phones.handsets[phone].user;
                     eprintln!("{} {user}({phone}): {event:?}", crate::ladder::time(self.world.now()));
                 }
-                self.script.told(&self.world, &self.phones, phone, event);
+                self.script.told(&self.world, &self.phones, phone, event.clone());
+                self.voices.told(&self.world, &self.phones, &self.script, phone, &event);
             }
         }
         self.told = told;
     }
 
     fn act(&mut self, action: Action, told: &mut Vec<(usize, phone::Event)>) {
+        if let Action::Fade { call, callee, vanishes } = action {
+            if let Some(ear) = self.script.fade(&self.world, &self.phones, call, callee, vanishes) {
+                self.voices.mute(ear);
+            }
+            return;
+        }
         self.script.act(&self.world, &mut self.phones, action, told);
     }
 
@@ -354,6 +395,8 @@ impl Sim {
             }
         } else if let Some(phone) = self.phones.at(to) {
             self.phones.receive(&self.world, phone, from, bytes, told);
+        } else {
+            self.voices.hear(&self.world, &self.script, from, to, bytes);
         }
     }
 
@@ -380,7 +423,7 @@ impl Sim {
                         self.world.set_epoch(self.outages.len() as u32);
                         return;
                     }
-                    Event::Datagram { to, .. } if to == LISTENER => {}
+                    Event::Datagram { to, .. } if to.ip() == LISTENER.ip() => {}
                     other => self.outside(other),
                 }
             }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use tandem_phone::{CallHandle, CallState, Command, Event};
 
 use crate::engine::{STATIONS, station};
-use crate::phones::{Kind, Phones};
+use crate::phones::{Kind, Phones, nowhere};
 use crate::rng::Rng;
 use crate::world::{self, World};
+use tandem_protocol::message::framing::peek_call_id;
 
 /// The longest anybody talks or rings, in microseconds.
 const LONG_US: u64 = 15_000_000;
@@ -23,6 +24,8 @@ pub(crate) enum Action {
     Phone(usize, Command),
     /// Something at the callee's end of a call.
     Callee(usize, AtCallee),
+    /// One end of a call goes silent, or is gone altogether, without a word.
+    Fade { call: usize, callee: bool, vanishes: bool },
 }
 
 /// What a callee may do in a call.
@@ -32,6 +35,7 @@ pub(crate) enum AtCallee {
     Hold,
     Retrieve,
     ReInvite,
+    Move,
 }
 
 /// How a call ended for one phone.
@@ -70,13 +74,27 @@ pub(crate) struct Dial {
     pub(crate) hung_up: Option<u64>,
     pub(crate) ends: Vec<(u64, End)>,
     pub(crate) legs: Vec<Leg>,
+    /// One of its phones fell silent, and when; true if it took no part in the signalling either.
+    pub(crate) faded: Option<(u64, usize, bool)>,
     /// It was not over when the engine was killed; when that was last.
     pub(crate) killed: Option<u64>,
+    /// When the engine was first killed in it.
+    pub(crate) first_killed: Option<u64>,
     /// What its phones complained of.
-    pub(crate) complaints: Vec<(u64, String)>,
+    pub(crate) complaints: Vec<(u64, usize, String)>,
 }
 
 impl Dial {
+    /// Its ends, the caller's first.
+    pub(crate) fn ears(&self) -> impl Iterator<Item = (usize, CallHandle)> {
+        std::iter::once((self.caller, self.handle)).chain(self.legs.iter().map(|leg| (leg.phone, leg.handle)))
+    }
+
+    /// True if the caller hears himself.
+    pub(crate) fn is_echo(&self) -> bool {
+        self.to == "*43"
+    }
+
     /// When the last phone had done with it.
     pub(crate) fn over_at(&self) -> Option<u64> {
         let caller = self.ends.first()?.0;
@@ -158,8 +176,15 @@ impl Script {
                 if let Command::Hangup(handle) = command {
                     self.note_hangup(world, phones, phone, handle);
                 }
+                let command = match command {
+                    Command::Move { call, .. } => {
+                        Command::Move { call, media: phones.fresh_media(phone, call) }
+                    }
+                    other => other,
+                };
                 phones.command(world, phone, command, told);
             }
+            Action::Fade { .. } => {}
             Action::Callee(n, what) => {
                 let Some(dial) = &self.dials[n] else { return };
                 let Some(leg) = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty())
@@ -172,6 +197,9 @@ impl Script {
                     AtCallee::Hold => Command::Hold(handle),
                     AtCallee::Retrieve => Command::Retrieve(handle),
                     AtCallee::ReInvite => Command::ReInvite(handle),
+                    AtCallee::Move => {
+                        Command::Move { call: handle, media: phones.fresh_media(phone, handle) }
+                    }
                 };
                 self.act(world, phones, Action::Phone(phone, command), told);
             }
@@ -230,7 +258,9 @@ impl Script {
             hung_up: None,
             ends: Vec::new(),
             legs: Vec::new(),
+            faded: None,
             killed: None,
+            first_killed: None,
             complaints: Vec::new(),
         });
         if self.rng.permille(200) {
@@ -346,6 +376,12 @@ impl Script {
         if leg.is_some() {
             return;
         }
+        if self.rng.permille(60) {
+            let (callee, vanishes) = (self.rng.permille(500), self.rng.permille(500));
+            let at = now + self.rng.delay(6_000_000);
+            world.push(at, world::Event::Do(Action::Fade { call: n, callee, vanishes }));
+            return;
+        }
         let end = now + self.rng.delay(LONG_US);
         let who = self.rng.below(100);
         if who < 60 {
@@ -360,10 +396,20 @@ impl Script {
         }
     }
 
+    /// Which call a phone's handle belongs to, and which leg of it: `None` is the caller's.
+    pub(crate) fn whose(&self, phone: usize, call: CallHandle) -> Option<(usize, Option<usize>)> {
+        self.handles.get(&(phone, call)).copied()
+    }
+
     fn reinvite(&mut self, world: &World, n: usize, caller: (usize, CallHandle), at: u64) {
         let (phone, call) = caller;
         let callee = |what| world.push(at, world::Event::Do(Action::Callee(n, what)));
-        match self.rng.below(7) {
+        match self.rng.below(9) {
+            7 => {
+                let media = nowhere();
+                self.later(world, at, phone, Command::Move { call, media });
+            }
+            8 => callee(AtCallee::Move),
             0 => self.later(world, at, phone, Command::Hold(call)),
             1 => self.later(world, at, phone, Command::Retrieve(call)),
             2 => self.later(world, at, phone, Command::ReInvite(call)),
@@ -385,30 +431,26 @@ impl Script {
         });
     }
 
-    /// A complaint is about the call whose message the phone is hearing; one of a timer is about what was done 64*T1 before.
+    /// A complaint is about the call whose message the phone is hearing; one of a timer, about what it sent 64*T1 before.
     fn complaint(&mut self, world: &World, phones: &Phones, phone: usize, what: String) {
         let now = world.now();
-        let heard = phones.call_id.as_ref();
+        let local = phones.handsets[phone].phone.config().local;
         let began = now.saturating_sub(32_000_000);
-        let distance = |dial: &Dial| {
-            let legs = dial.legs.iter().filter(|leg| leg.phone == phone);
-            let theirs =
-                legs.flat_map(|leg| [leg.answered, leg.ends.first().map(|(at, _)| *at), leg.hung_up]);
-            let ours = [dial.answered, dial.ends.first().map(|(at, _)| *at), dial.hung_up];
-            let ours = ours.into_iter().filter(|_| dial.caller == phone);
-            theirs.chain(ours).flatten().map(|at| at.abs_diff(began)).min()
-        };
+        let heard = phones.call_id.clone().or_else(|| {
+            world.with_lines(|lines| {
+                let first = lines.partition_point(|line| line.at < began);
+                let then = lines[first..].iter().take_while(|line| line.at == began);
+                let ours = |line: &&world::Line| line.from == local;
+                let id = then.filter(ours).find_map(|line| peek_call_id(&line.bytes))?;
+                Some(String::from_utf8_lossy(id).into_owned())
+            })
+        });
         let dials = self.dials.iter_mut().flatten();
-        let dial = match heard {
-            Some(id) => dials.rev().find(|dial| dial.call_ids.contains(id)),
-            None => {
-                dials.filter_map(|dial| Some((distance(dial)?, dial))).min_by_key(|(d, _)| *d).map(|(_, d)| d)
-            }
-        };
-        match dial {
-            Some(dial) => dial.complaints.push((now, what)),
-            // A REGISTER that was answered twice, for example.
-            None if what.contains("without transaction") => {}
+        let of_call = heard.as_ref().and_then(|id| dials.rev().find(|dial| dial.call_ids.contains(id)));
+        match of_call {
+            Some(dial) => dial.complaints.push((now, phone, what)),
+            // A REGISTER that was sent twice is answered twice.
+            None if what.contains("to REGISTER without transaction") && world.plan().repeats() => {}
             None => {
                 let user = &phones.handsets[phone].user;
                 world.violation(format!("phone {phone} ({user}) complains, of no call ({heard:?}): {what}"));
@@ -425,6 +467,7 @@ impl Script {
                 continue;
             }
             dial.killed = Some(now);
+            dial.first_killed.get_or_insert(now);
             if dial.answered.is_none() {
                 commands.push((dial.caller, dial.handle));
                 commands.extend(dial.legs.iter().map(|leg| (leg.phone, leg.handle)));

@@ -1,7 +1,9 @@
 //! The seams of one shard in virtual time.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tandem_actors::env::{Seams, Unsent};
@@ -9,11 +11,10 @@ use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::LinkMessage;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
 use crate::engine::{LISTENER, NOWHERE};
-use crate::media::SimMedia;
 use crate::rng::Rng;
 use crate::world::{Event, World};
 
@@ -26,7 +27,6 @@ pub(crate) struct SimSeams {
     pub(crate) began: u64,
     pub(crate) rng: RefCell<Rng>,
     pub(crate) chance: RefCell<Rng>,
-    pub(crate) media: Rc<RefCell<SimMedia>>,
     /// When the shard wants to be woken: the last wish counts.
     pub(crate) wake: Rc<Cell<Option<u64>>>,
 }
@@ -60,6 +60,13 @@ impl Seams for SimSeams {
         Ok(())
     }
 
+    // There are no streams in this world yet: whoever asks for one is told at once, as by a peer that refuses.
+    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
+        Err(Unsent::Unreachable)
+    }
+
+    fn close(&self, _: ConnectionId) {}
+
     fn link(&self, to: ShardId, message: LinkMessage) {
         if !self.is_dead() {
             self.world.link(self.epoch, self.shard, to.0, message);
@@ -76,7 +83,7 @@ impl Seams for SimSeams {
 
     fn media(&self, worker: u16, order: MediaOrder) {
         if !self.is_dead() {
-            self.media.borrow_mut().order(&self.world, worker, order);
+            self.world.order(self.epoch, self.shard, worker, order);
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::shard::LinkMessage;
+use tandem_protocol::message::framing::peek_call_id;
 
 use crate::plan::Plan;
 use crate::rng::Rng;
@@ -26,10 +28,12 @@ pub(crate) enum Event {
     Wake { epoch: u32, shard: u16 },
     /// The store commits what is queued.
     Commit { epoch: u32 },
-    /// The ports of a closed media session have rested.
-    Rested { epoch: u32, worker: u16, port: u16, shard: u16 },
-    /// A media session has been silent for too long.
-    Silence { epoch: u32, call: u64, side: u8 },
+    /// An order of a shard arrives at a media worker.
+    Order { epoch: u32, worker: u16, order: MediaOrder },
+    /// A media worker's next step is due.
+    Step { epoch: u32, worker: u16 },
+    /// Whoever is in a call says something.
+    Talk,
     /// A phone's timer is due.
     PhoneTimer { phone: usize },
     /// Somebody does something.
@@ -43,6 +47,9 @@ pub(crate) enum Event {
     /// It starts again.
     Restart,
 }
+
+/// Links of workers are numbered above those of shards.
+pub(crate) const WORKER_LINK: u16 = 1000;
 
 struct Entry {
     at: u64,
@@ -84,6 +91,8 @@ pub(crate) struct Line {
     pub(crate) to: SocketAddr,
     pub(crate) bytes: Bytes,
     pub(crate) fate: Fate,
+    /// When its copies arrive.
+    pub(crate) arrives: [Option<u64>; 2],
 }
 
 struct Inner {
@@ -96,6 +105,8 @@ struct Inner {
     /// When the last datagram on each way arrives: only a late one is overtaken.
     wires: BTreeMap<(SocketAddr, SocketAddr), u64>,
     lines: Vec<Line>,
+    /// Phones that take no part in a call any more, by their address and its Call-ID.
+    dead: BTreeSet<(SocketAddr, Vec<u8>)>,
     hash: u64,
     hashed: u64,
     violations: Vec<String>,
@@ -122,6 +133,7 @@ impl World {
             links: BTreeMap::new(),
             wires: BTreeMap::new(),
             lines: Vec::new(),
+            dead: BTreeSet::new(),
             hash: 0xcbf2_9ce4_8422_2325,
             hashed: 0,
             violations: Vec::new(),
@@ -183,9 +195,40 @@ impl World {
         }
     }
 
-    /// Sends a datagram through the network.
+    /// Sends a SIP message through the network, and notes it.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         self.hash(&bytes);
+        let (fate, arrives) = match self.is_dead(from, to, &bytes) {
+            true => (Fate::Lost, [None, None]),
+            false => self.carry(from, to, &bytes, 1),
+        };
+        let line = Line { at: self.now(), from, to, bytes, fate, arrives };
+        let mut inner = self.inner.borrow_mut();
+        if inner.verbose && line.bytes.len() > 4 {
+            eprintln!("{}", crate::ladder::render(&line));
+        }
+        inner.lines.push(line);
+    }
+
+    /// Sends a packet of sound through the same network. Workers look at their sockets each 2 ms.
+    pub(crate) fn send_sound(&self, from: SocketAddr, to: SocketAddr, bytes: &Bytes) -> Fate {
+        self.hash(bytes);
+        self.carry(from, to, bytes, 2_000).0
+    }
+
+    /// From now on nothing of a call reaches a phone or leaves it.
+    pub(crate) fn cut(&self, phone: SocketAddr, call_id: &str) {
+        self.inner.borrow_mut().dead.insert((phone, call_id.as_bytes().to_vec()));
+    }
+
+    fn is_dead(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> bool {
+        let inner = self.inner.borrow();
+        let cut = |phone, id: &[u8]| inner.dead.contains(&(phone, id.to_vec()));
+        !inner.dead.is_empty() && peek_call_id(bytes).is_some_and(|id| cut(from, id) || cut(to, id))
+    }
+
+    /// What the weather does to a datagram; it arrives at a multiple of `grid` microseconds.
+    fn carry(&self, from: SocketAddr, to: SocketAddr, bytes: &Bytes, grid: u64) -> (Fate, [Option<u64>; 2]) {
         let faults = self.plan.faults;
         let (fate, times) = {
             let inner = &mut *self.inner.borrow_mut();
@@ -200,7 +243,7 @@ impl World {
                 let at = self.now() + 300 + rng.below(faults.delay_us);
                 // Datagrams that arrive together are read together.
                 let at = if rng.permille(300) { at.next_multiple_of(2_000) } else { at };
-                *last = at.max(*last + 1);
+                *last = at.max(*last + 1).next_multiple_of(grid);
                 *last
             };
             let times = [(!lost).then(&mut time), doubled.then(&mut time)];
@@ -214,24 +257,29 @@ impl World {
         for at in times.into_iter().flatten() {
             self.push(at, Event::Datagram { from, to, bytes: bytes.clone() });
         }
-        let line = Line { at: self.now(), from, to, bytes, fate };
-        let mut inner = self.inner.borrow_mut();
-        if inner.verbose && line.bytes.len() > 4 {
-            eprintln!("{}", crate::ladder::render(&line));
-        }
-        inner.lines.push(line);
+        (fate, times)
+    }
+
+    /// Sends an order to a media worker; those of one shard stay in order.
+    pub(crate) fn order(&self, epoch: u32, from: u16, worker: u16, order: MediaOrder) {
+        let at = self.link_time(epoch, from, WORKER_LINK + worker);
+        self.push(at, Event::Order { epoch, worker, order });
     }
 
     /// Sends a message from one shard (or worker, or the store) to another, in order.
     pub(crate) fn link(&self, epoch: u32, from: u16, to: u16, message: LinkMessage) {
-        let at = {
-            let mut inner = self.inner.borrow_mut();
-            let delay = inner.order.below(200);
-            let last = inner.links.entry((epoch, from, to)).or_default();
-            *last = (*last).max(self.now() + delay);
-            *last
-        };
+        let at = self.link_time(epoch, from, to);
         self.push(at, Event::Link { epoch, shard: to, message });
+    }
+
+    /// When a message on a link arrives.
+    fn link_time(&self, epoch: u32, from: u16, to: u16) -> u64 {
+        let mut inner = self.inner.borrow_mut();
+        let delay = inner.order.below(200);
+        let last = inner.links.entry((epoch, from, to)).or_default();
+        // Never two at one time: what happens at one time happens in any order.
+        *last = (*last + 1).max(self.now() + delay);
+        *last
     }
 
     /// Adds to the log's hash, with the time.

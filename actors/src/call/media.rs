@@ -58,6 +58,13 @@ impl Media {
         Media { sides: vec![side], service: Some(kind), ..Media::none() }
     }
 
+    /// The call has gone on to a callee elsewhere.
+    pub(crate) fn callee_at(&mut self, signalling: IpAddr) {
+        if let Some(side) = self.sides.get_mut(1) {
+            side.signalling = signalling;
+        }
+    }
+
     /// The media of a restored call.
     pub(crate) fn restored(saved: SavedMedia) -> Media {
         let side = |s: SavedSide| SideMedia {
@@ -118,21 +125,21 @@ impl Media {
         usize::from(side != Side::Caller)
     }
 
-    /// Opens or changes a side's session by what its peer's description says.
+    /// Opens or changes a side's session by what its peer's description says. `watched`: silence ends the call.
     pub(crate) fn configure(
         &mut self,
         env: &Env,
         key: CallKey,
         side: Side,
         view: Option<&AudioView>,
-        held: bool,
+        watched: bool,
     ) {
         let number = Media::number(side);
-        let config = self.config(env, number, view, held);
+        let config = self.config(env, number, view, watched);
         self.apply(env, key, number, config);
         // Silence on one side is no fault while the other holds, either.
         let other = 1 - number.min(1);
-        let timeout = self.timeout(env, held);
+        let timeout = self.timeout(env, watched);
         if let Some(mut config) = self.sides.get(other).filter(|s| s.open).and_then(|s| s.config.clone())
             && config.rtp_timeout != timeout
         {
@@ -141,12 +148,26 @@ impl Media {
         }
     }
 
-    fn timeout(&self, env: &Env, held: bool) -> Option<std::time::Duration> {
-        let timeout = env.config().media.rtp_timeout;
-        (!held && !timeout.is_zero()).then_some(timeout)
+    /// The call is answered: from now on silence ends it.
+    pub(crate) fn watch(&mut self, env: &Env, key: CallKey) {
+        let timeout = self.timeout(env, true);
+        for number in 0..self.sides.len() {
+            let side = &self.sides[number];
+            let unwatched =
+                |config: &&SessionConfig| config.remote_rtp.is_some() && config.rtp_timeout != timeout;
+            if let Some(config) = side.config.as_ref().filter(|_| side.open).filter(unwatched) {
+                let config = SessionConfig { rtp_timeout: timeout, ..config.clone() };
+                self.apply(env, key, number, config);
+            }
+        }
     }
 
-    fn config(&self, env: &Env, number: usize, view: Option<&AudioView>, held: bool) -> SessionConfig {
+    fn timeout(&self, env: &Env, watched: bool) -> Option<std::time::Duration> {
+        let timeout = env.config().media.rtp_timeout;
+        (watched && !timeout.is_zero()).then_some(timeout)
+    }
+
+    fn config(&self, env: &Env, number: usize, view: Option<&AudioView>, watched: bool) -> SessionConfig {
         let side = self.sides.get(number);
         let signalling_ip = side.map_or(IpAddr::from([127, 0, 0, 1]), |side| side.signalling);
         let mode = match self.service {
@@ -165,7 +186,7 @@ impl Media {
             telephone_event: view.and_then(|v| v.telephone_event),
             mode,
             // Without a description nobody knows yet that RTP may come.
-            rtp_timeout: view.and_then(|_| self.timeout(env, held)),
+            rtp_timeout: view.and_then(|_| self.timeout(env, watched)),
         }
     }
 

@@ -1,8 +1,11 @@
 //! The actor of one call: a shell around [`tandem_protocol::b2bua::Call`], its dialogs, its media sessions, its record.
 
+mod ask;
 mod media;
 mod record;
+mod redirect;
 mod report;
+mod trunks;
 
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, L
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Info};
+use crate::calls::{CallKey, Callee, Info, Party};
 use crate::dialog::{DialogActor, FromLeg, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -26,8 +29,9 @@ use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
+pub(crate) use ask::AskCall;
 pub(crate) use media::Media;
-pub(crate) use record::CallRecord;
+pub(crate) use record::{CallRecord, Counted};
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 1;
@@ -65,6 +69,8 @@ struct Leg {
 /// How INVITEs of this call leave.
 #[derive(Clone)]
 pub(crate) struct Outbound {
+    /// The trunk they leave by, if any.
+    pub(crate) trunk: Option<Arc<str>>,
     /// From, without a tag.
     pub(crate) from: String,
     /// To.
@@ -75,6 +81,12 @@ pub(crate) struct Outbound {
     pub(crate) timers: Timers,
     /// Answers a challenge.
     pub(crate) credentials: Option<Credentials>,
+    /// Who the caller is said to be (RFC 3325).
+    pub(crate) headers: Vec<(String, String)>,
+    /// Who calls, for INVITEs to others than these.
+    pub(crate) party: Arc<Party>,
+    /// Who is called.
+    pub(crate) callee: Callee,
 }
 
 /// What the caller's leg begins with.
@@ -90,7 +102,7 @@ pub(crate) struct Setup {
     pub(crate) key: CallKey,
     pub(crate) info: Info,
     pub(crate) machine: Call,
-    pub(crate) outbound: Outbound,
+    pub(crate) outbound: Vec<Outbound>,
     pub(crate) caller: Caller,
     pub(crate) media: Media,
     pub(crate) permits: Vec<Permit>,
@@ -104,14 +116,17 @@ pub struct CallActor {
     id: Arc<str>,
     info: Info,
     shell: Shell<Call>,
-    outbound: Outbound,
+    /// For each trunk it may leave by, or one without a trunk.
+    outbound: Vec<Outbound>,
     caller: Option<Caller>,
     legs: Vec<Leg>,
     media: Media,
     permits: Vec<Permit>,
+    diversion: redirect::Diversion,
+    /// Its place at the trunk it leaves by.
+    place: Option<Permit>,
     /// Events that wait for the next batch.
     events: Vec<Event>,
-    scratch: Vec<Output>,
     timer: Option<TimerId>,
     /// The verdict, once every leg has ended and only media reports are waited for.
     ended: Option<(b2bua::Ended, Instant)>,
@@ -138,8 +153,9 @@ impl CallActor {
             legs: Vec::new(),
             media: setup.media,
             permits: setup.permits,
+            diversion: redirect::Diversion::default(),
+            place: None,
             events: Vec::new(),
-            scratch: Vec::new(),
             timer: None,
             ended: None,
             _guard: guard,
@@ -156,7 +172,7 @@ impl CallActor {
         if self.env.inject_panic(ActorKind::Call) {
             self.shell.inject(Injection::Once);
         }
-        let mut out = std::mem::take(&mut self.scratch);
+        let mut out = Vec::new();
         match self.shell.feed(input, now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => self.note_restart(ActorKind::Call, &panic, false),
@@ -168,10 +184,9 @@ impl CallActor {
                 self.shell.replace(call);
             }
         }
-        for output in out.drain(..) {
+        for output in out {
             self.act(output, now, ctx);
         }
-        self.scratch = out;
         self.flush_events();
         self.rearm();
     }
@@ -195,26 +210,44 @@ impl CallActor {
 
     fn act(&mut self, output: Output, now: Now, ctx: &mut Context<Self>) {
         match output {
-            Output::Invite { leg, target, sdp, reliable } => self.invite(leg, target, sdp, reliable, ctx),
+            Output::Invite { leg, target, sdp, reliable } => {
+                self.invite(leg, target, (sdp, reliable), now, ctx);
+            }
             Output::Tell(leg, command) => self.tell_leg(leg, command),
             Output::Media { side, view, held } => {
-                self.media.configure(&self.env, self.key, side, view.as_ref(), held)
+                // Who only rings or is rung may be silent for as long as he likes.
+                let watched = !held && self.shell.machine().is_answered();
+                self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
             Output::Commit => self.commit(now),
             Output::Refresh => self.refresh(now),
             Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
             Output::Answered { protected } => self.answered(protected, now),
+            Output::Redirected { status, contacts, fresh, exhausted } => {
+                self.redirected((status, fresh, exhausted), contacts, now, ctx);
+            }
             Output::AttemptFailed(attempt) => self.attempt_failed(&attempt, now),
             Output::Over(ended) => self.over(ended, now, ctx),
         }
     }
 
-    fn invite(&mut self, leg: LegId, target: Target, sdp: Bytes, reliable: bool, ctx: &mut Context<Self>) {
+    fn invite(
+        &mut self,
+        leg: LegId,
+        target: Target,
+        (sdp, reliable): (Bytes, bool),
+        now: Now,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(outbound) = self.enter(target.trunk.as_deref(), now) else {
+            ctx.address().tell(trunks::NoPlace(leg));
+            return;
+        };
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
             request_uri: target.request_uri,
-            from: self.outbound.from.clone(),
-            to: self.outbound.to.clone(),
+            from: outbound.from,
+            to: outbound.to,
             call_id: self.env.name(),
             local_tag: self.env.name(),
             flow: target.flow,
@@ -222,10 +255,10 @@ impl CallActor {
             route: target.route,
             sdp,
             reliable,
-            max_forwards: self.outbound.max_forwards,
-            headers: Vec::new(),
-            timers: self.outbound.timers,
-            credentials: self.outbound.credentials.clone(),
+            max_forwards: outbound.max_forwards,
+            headers: outbound.headers,
+            timers: outbound.timers,
+            credentials: outbound.credentials,
         };
         let call_id = spec.call_id.clone();
         let local = self.local(target.flow.listener);
@@ -251,6 +284,7 @@ impl CallActor {
 
     /// Commits the checkpoint of the answer; the shard brings the news back.
     fn commit(&mut self, now: Now) {
+        self.media.watch(&self.env, self.key);
         let mut batch = Batch::new(Urgency::Urgent);
         batch.ticket = Some(Ticket { shard: self.env.shard().0, token: self.key.0 });
         self.put_record(&mut batch, now);
@@ -278,7 +312,8 @@ impl CallActor {
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
         let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
-        let record = CallRecord { info, call, legs, media: self.media.saved() };
+        let counted = self.permits.iter().chain(&self.place).map(Counted::of).collect();
+        let record = CallRecord { info, call, legs, media: self.media.saved(), counted };
         batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
     }
 
@@ -466,42 +501,6 @@ impl Handler<Told<MediaEvent>> for CallActor {
                 self.flush_events();
             }
             MediaEvent::Granted { .. } | MediaEvent::Returned(_) => {}
-        }
-    }
-}
-
-/// What may be asked of a call from outside.
-pub(crate) enum AskCall {
-    /// Its state, as JSON.
-    Describe(tokio::sync::mpsc::UnboundedSender<serde_json::Value>),
-    /// End it.
-    HangUp,
-    /// Make a machine panic: the call's, or a leg's.
-    Inject(Option<LegId>, Injection),
-    /// Make a media session's machine panic.
-    InjectSession(u8, Injection),
-}
-
-impl Handler<Told<AskCall>> for CallActor {
-    type Result = ();
-    fn handle(&mut self, told: Told<AskCall>, ctx: &mut Context<Self>) {
-        match told.0 {
-            AskCall::Describe(reply) => {
-                let _ = reply.send(self.describe());
-            }
-            AskCall::HangUp => self.feed(&Input::HangUp, ctx),
-            AskCall::Inject(None, injection) => {
-                self.shell.inject(injection);
-                self.feed(&Input::Timeout, ctx);
-            }
-            AskCall::Inject(Some(leg), injection) => {
-                if let Some(dialog) = self.dialog(leg) {
-                    dialog.tell(injection);
-                }
-            }
-            AskCall::InjectSession(side, injection) => {
-                self.media.inject(&self.env, self.key, side, injection)
-            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the store keeps of a call: an attempt in progress, or the checkpoint of an established call.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tandem_media::session::SessionConfig;
@@ -7,10 +9,11 @@ use tandem_protocol::b2bua::LegId;
 
 use crate::calls::Info;
 use crate::config::ServiceKind;
+use crate::directory::{Directory, Permit};
 use crate::media_pool::order::Lease;
 
 /// The number of the record's format.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// The media of one side.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +31,30 @@ pub(crate) struct SavedMedia {
     pub(crate) service: Option<ServiceKind>,
 }
 
+/// Whose limit a call counts against.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Counted {
+    Station(Arc<str>),
+    Trunk(Arc<str>),
+}
+
+impl Counted {
+    pub(crate) fn of(permit: &Permit) -> Counted {
+        match permit {
+            Permit::Station(station) => Counted::Station(station.config.name.clone()),
+            Permit::Trunk(trunk) => Counted::Trunk(trunk.config.name.clone()),
+        }
+    }
+
+    /// The place again; `None` if its owner is no longer configured or has as many calls as it may.
+    pub(crate) fn permit(&self, directory: &Directory) -> Option<Permit> {
+        match self {
+            Counted::Station(name) => directory.station(name)?.permit(),
+            Counted::Trunk(name) => directory.trunk(name)?.permit(),
+        }
+    }
+}
+
 /// One record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CallRecord {
@@ -37,6 +64,8 @@ pub(crate) struct CallRecord {
     /// Each leg's checkpoint, with its Call-ID.
     pub(crate) legs: Vec<(LegId, Bytes, String)>,
     pub(crate) media: SavedMedia,
+    /// The limits it counts against.
+    pub(crate) counted: Vec<Counted>,
 }
 
 impl CallRecord {

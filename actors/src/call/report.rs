@@ -5,14 +5,14 @@ use std::time::Duration;
 use actix::prelude::*;
 use serde_json::json;
 use tandem_protocol::b2bua;
-use tandem_protocol::proxy_list::{self, Outcome};
 use tandem_protocol::time::Now;
 
+use super::trunks::cause_of;
 use super::{CallActor, Leg};
 use crate::cdr::{Attempt, Cdr};
 use crate::env::Tell;
 use crate::events::{Event, EventKind};
-use crate::shard::{Returned, TrunkReport};
+use crate::shard::Returned;
 use crate::store::{Batch, Urgency};
 
 /// How long media reports are waited for: a stalled worker must not keep a call.
@@ -32,6 +32,7 @@ impl CallActor {
             "from": self.info.from,
             "to": self.info.to,
             "trunk": self.info.trunk,
+            "emergency": self.info.emergency,
             "start": self.info.started_at.0,
             "answer": self.info.answered_at.map(|at| at.0),
             "media": self.media.kind(),
@@ -51,7 +52,9 @@ impl CallActor {
         let started = started.with("from", self.info.from.clone()).with("to", self.info.to.clone());
         self.events.push(self.with_sip_call_id(started, self.legs.first()));
         let decided = Event::new(now.wall, EventKind::RouteDecided, self.info.route.clone()).of(&self.id);
-        self.events.push(decided.with("media", self.media.kind()));
+        let decided = decided.with("media", self.media.kind());
+        let emergency = self.info.emergency;
+        self.events.push(if emergency { decided.with("emergency", "yes") } else { decided });
         let mut batch = Batch::new(Urgency::Lazy);
         self.put_record(&mut batch, now);
         batch.events = std::mem::take(&mut self.events);
@@ -63,41 +66,6 @@ impl CallActor {
         match leg {
             Some(leg) => event.with("sip_call_id", leg.call_id.clone()),
             None => event,
-        }
-    }
-
-    /// A proxy did not take the call: the trunk learns it, the log tells it.
-    pub(super) fn attempt_failed(&mut self, attempt: &proxy_list::Attempt, now: Now) {
-        let Some(trunk) = self.info.trunk.clone() else { return };
-        let cause = cause_of(attempt.cause);
-        tracing::info!(call = %self.id, trunk, proxy = %attempt.proxy, cause, ms = attempt.ms, "the proxy did not take the call");
-        let event = Event::new(now.wall, EventKind::TrunkAttempt, cause.clone()).of(&self.id);
-        let event = event.with("trunk", trunk.clone()).with("proxy", attempt.proxy.to_string());
-        self.events.push(self.with_sip_call_id(event.with("ms", attempt.ms as i64), self.legs.last()));
-        if let Some(entry) = self.env.directory().trunk(&trunk) {
-            match attempt.cause {
-                Outcome::Timeout => entry.metrics.failover_timeout.increment(1),
-                Outcome::TransportError => entry.metrics.failover_transport.increment(1),
-                Outcome::Status(_) | Outcome::Cancelled => entry.metrics.failover_status.increment(1),
-            }
-            let dead = matches!(attempt.cause, Outcome::Timeout | Outcome::TransportError);
-            self.shard.tell(TrunkReport {
-                trunk: entry.config.name.clone(),
-                proxy: attempt.proxy,
-                up: !dead,
-            });
-        }
-    }
-
-    /// A proxy that was down and has taken a call is up again; one that is up is left in peace.
-    pub(super) fn note_answering_proxy(&self) {
-        let Some(entry) = self.info.trunk.as_ref().and_then(|name| self.env.directory().trunk(name)) else {
-            return;
-        };
-        if let Some(attempt) = self.shell.machine().attempts().last()
-            && !entry.is_up(attempt.proxy)
-        {
-            self.shard.tell(TrunkReport { trunk: entry.config.name.clone(), proxy: attempt.proxy, up: true });
         }
     }
 
@@ -145,13 +113,13 @@ impl CallActor {
             self.shard.tell(Returned(unused));
         }
         self.permits.clear();
+        self.place = None;
         ctx.stop();
     }
 
     fn cdr(&self, ended: b2bua::Ended) -> Cdr {
         let call = self.shell.machine();
         let answer = self.info.answered_at;
-        let last = |a: &proxy_list::Attempt| a.proxy.to_string();
         let attempts = call.attempts();
         Cdr {
             call_id: self.id.to_string(),
@@ -159,7 +127,7 @@ impl CallActor {
             from: self.info.from.clone(),
             to: self.info.to.clone(),
             trunk: self.info.trunk.clone(),
-            proxy: answer.and(attempts.last()).map(last),
+            proxy: answer.and(attempts.last().and_then(|a| a.tried)).map(|tried| tried.proxy.to_string()),
             start: self.info.started_at,
             answer,
             end: ended.at,
@@ -170,21 +138,17 @@ impl CallActor {
             ended_by: ended.by.as_str().to_owned(),
             attempts: attempts
                 .iter()
-                .map(|a| Attempt { proxy: a.proxy.to_string(), cause: cause_of(a.cause), ms: a.ms })
+                .map(|a| Attempt {
+                    trunk: a.trunk.clone(),
+                    proxy: a.tried.map_or_else(String::new, |tried| tried.proxy.to_string()),
+                    cause: a.tried.map_or_else(|| "limit".to_owned(), |tried| cause_of(tried.cause)),
+                    ms: a.tried.map_or(0, |tried| tried.ms),
+                })
                 .collect(),
             legs: self.media.reports(),
             unprotected: self.info.unprotected,
+            emergency: self.info.emergency,
             recording: self.media.recording().map(str::to_owned),
         }
-    }
-}
-
-fn cause_of(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Status(200..=299) => "answered".to_owned(),
-        Outcome::Status(status) => status.to_string(),
-        Outcome::Timeout => "timeout".to_owned(),
-        Outcome::TransportError => "transport".to_owned(),
-        Outcome::Cancelled => "cancelled".to_owned(),
     }
 }

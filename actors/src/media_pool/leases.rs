@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use super::order::{Lease, MediaOrder};
+use super::ports::PortPool;
+use crate::config::Media;
 use crate::env::Env;
 
-/// Fewer free pairs of a worker than this, and more are asked for.
-const LOW_WATER: usize = 32;
-/// How many pairs are asked for at once.
-const BLOCK: u16 = 64;
+/// The most pairs that are asked for at once.
+const LARGEST_BLOCK: usize = 64;
 
 struct Free {
     pairs: VecDeque<Lease>,
@@ -24,12 +24,22 @@ struct Free {
 pub(crate) struct Leases {
     workers: Vec<Free>,
     turn: usize,
+    /// How many pairs are asked for at once; with half as many left, more are.
+    block: u16,
+}
+
+/// So many pairs at once that every shard gets some of every worker, however few the range holds; two, or no call could use them.
+fn block(range: (u16, u16), shards: u16, workers: u16) -> u16 {
+    let takers = usize::from(shards.max(1)) * usize::from(workers.max(1));
+    (PortPool::pairs(range) / takers).clamp(2, LARGEST_BLOCK) as u16
 }
 
 impl Leases {
-    pub(crate) fn new(workers: u16) -> Leases {
+    /// Empty lists of a shard, one of `shards` that share the ports of `media`.
+    pub(crate) fn new(media: &Media, shards: u16) -> Leases {
         let free = || Free { pairs: VecDeque::new(), asked: false, dry: false, answered: false };
-        Leases { workers: (0..workers.max(1)).map(|_| free()).collect(), turn: 0 }
+        let block = block(media.ports, shards, media.workers);
+        Leases { workers: (0..media.workers.max(1)).map(|_| free()).collect(), turn: 0, block }
     }
 
     /// Free pairs now.
@@ -53,7 +63,7 @@ impl Leases {
         let free = &mut self.workers[worker];
         if !free.asked && !free.dry {
             free.asked = true;
-            env.media(worker as u16, MediaOrder::Grow { shard: env.shard(), pairs: BLOCK });
+            env.media(worker as u16, MediaOrder::Grow { shard: env.shard(), pairs: self.block });
         }
     }
 
@@ -84,7 +94,7 @@ impl Leases {
         };
         let taken: Vec<Lease> = self.workers[worker].pairs.drain(..count).collect();
         env.metrics().media_ports_free.decrement(count as f64);
-        if self.workers[worker].pairs.len() < LOW_WATER {
+        if self.workers[worker].pairs.len() < usize::from(self.block / 2) {
             self.ask(env, worker);
         }
         Some(taken)
@@ -114,5 +124,17 @@ impl Leases {
                 free.pairs.push_back(pair);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_range_is_shared_by_all_shards_and_a_large_one_taken_in_blocks() {
+        assert_eq!(block((20000, 39999), 2, 2), 64);
+        assert_eq!(block((20000, 20079), 2, 2), 10);
+        assert_eq!(block((20000, 20003), 8, 2), 2);
     }
 }

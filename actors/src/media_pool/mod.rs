@@ -20,7 +20,7 @@ pub mod recorder;
 pub mod session;
 pub mod sockets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod threads;
 pub mod worker;
 

@@ -9,12 +9,17 @@ use crate::call::{CallActor, Caller as CallerLeg, Setup};
 use crate::calls::{Admitted, Refused, admit, check, identify, local_side};
 use crate::dialog::Origin;
 use crate::metrics::Refusal;
+use crate::sip::stateless::Answer;
 
 impl Shard {
     pub(super) fn invite(&mut self, invite: &Message, flow: Flow, ctx: &mut Context<Self>) {
         if !self.leases.primed() {
             // A moment after the start nobody can say yet whether there is a port. The INVITE comes again (Timer A).
             self.env.metrics().refuse(Refusal::Starting);
+            if self.env.config().transport(flow.listener).is_reliable() {
+                // By a stream it does not.
+                self.endpoint.reply(invite, flow, Answer::new(503, &[]));
+            }
             return;
         }
         let merge_key = merge_key(invite.call_id(), invite.from_tag(), invite.cseq());
@@ -22,36 +27,20 @@ impl Shard {
             // The same INVITE by another way (§8.2.2.2); after a restart its dialog is there but its transaction is not,
             // and the dialog repeats the answer by itself.
             if !known.restored {
-                self.endpoint.reply(invite, flow, 482, &[]);
+                self.refuse(invite, flow, &Refused::new(482, Refusal::Loop));
             }
             return;
         }
-        let caller = match check(invite).and_then(|()| identify(&self.env, invite, flow)) {
-            Ok(caller) => caller,
-            Err(refused) => {
-                self.note_refused(invite, flow, &refused);
-                self.refuse(invite, flow, &refused);
-                return;
-            }
-        };
-        match admit(&self.env, &mut self.leases, invite, flow, &caller) {
+        let caller = check::well_formed(invite).and_then(|()| identify(&self.env, invite, flow));
+        let admitted = caller.and_then(|caller| {
+            let admitted = check::acceptable(invite)
+                .and_then(|()| admit(&self.env, &mut self.leases, invite, flow, &caller));
+            admitted.map_err(Refused::for_known)
+        });
+        match admitted {
             Ok(admitted) => self.start_call(invite, flow, admitted, ctx),
-            Err(refused) => {
-                self.note_refused(invite, flow, &refused);
-                self.endpoint.reply_once(invite, flow, refused.status, &refused.headers());
-            }
+            Err(refused) => self.refuse(invite, flow, &refused),
         }
-    }
-
-    fn note_refused(&self, invite: &Message, flow: Flow, refused: &Refused) {
-        self.env.metrics().refuse(refused.why);
-        tracing::debug!(
-            peer = %flow.remote,
-            sip_call_id = invite.call_id(),
-            status = refused.status,
-            reason = refused.why.as_str(),
-            "INVITE refused"
-        );
     }
 
     fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {

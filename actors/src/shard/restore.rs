@@ -3,10 +3,9 @@
 use actix::prelude::*;
 use tandem_protocol::b2bua::Call;
 use tandem_protocol::time::{Now, UnixMillis};
-use tandem_protocol::transaction::Timers;
 
 use super::Shard;
-use crate::call::{CallActor, CallRecord, Caller, Media, Outbound, Setup};
+use crate::call::{CallActor, CallRecord, Caller, Media, Setup};
 use crate::cdr::Cdr;
 use crate::env::{Shared, Told};
 use crate::events::{Event, EventKind};
@@ -97,32 +96,19 @@ impl Shard {
         let Some(stored) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
         let machine = Call::restore(stored);
         let key = record.info.key;
-        let outbound = Outbound {
-            from: String::new(),
-            to: String::new(),
-            max_forwards: 70,
-            timers: Timers::default(),
-            credentials: None,
-        };
+        // It counts against the limits it counted against before.
+        let permits = record.counted.iter().filter_map(|c| c.permit(self.env.directory())).collect();
         let setup = Setup {
             key,
             machine,
-            outbound,
+            outbound: Vec::new(),
             caller: Caller::Restored(record.legs),
             media: Media::restored(record.media),
-            permits: self.permits_of(&record.info),
+            permits,
             info: record.info,
         };
         let call = CallActor::launch(&self.env, &ctx.address(), setup);
         self.calls.insert(key, call);
-    }
-
-    /// A restored call counts against the limits it counted against before.
-    fn permits_of(&self, info: &crate::calls::Info) -> Vec<crate::directory::Permit> {
-        let directory = self.env.directory();
-        let station = directory.station(&info.from).and_then(|station| station.permit());
-        let trunk = info.trunk.as_ref().and_then(|name| directory.trunk(name)?.permit());
-        station.into_iter().chain(trunk).collect()
     }
 }
 

@@ -1,4 +1,8 @@
-//! SIP on the wire: the transaction table of a shard, and the trace of its messages.
+//! SIP on the wire: sockets and connections, the transaction table of a shard, and the trace of its messages.
 
 pub mod endpoint;
+pub mod peers;
+pub(crate) mod stateless;
+pub mod tcp;
 pub mod trace;
+pub mod udp;

@@ -188,6 +188,17 @@ fn a_held_leg_is_neither_heard_nor_timed_out() {
 }
 
 #[test]
+fn silence_counts_from_when_it_is_watched() {
+    let ringing = SessionConfig { rtp_timeout: None, ..config() };
+    let mut session = Session::new(ringing.clone(), START);
+    session.reconfigure(config(), START + MS * 59_000);
+    assert_eq!(session.timeout_at(), Some(START + MS * 119_000), "after a long ringing");
+    session.reconfigure(ringing, START + MS * 100_000);
+    session.reconfigure(config(), START + MS * 500_000);
+    assert_eq!(session.timeout_at(), Some(START + MS * 560_000), "after the other end held it");
+}
+
+#[test]
 fn a_refresh_does_not_put_off_the_timeout() {
     let mut session = Session::new(config(), START);
     session.reconfigure(config(), START + MS * 30_000);

@@ -151,6 +151,19 @@ impl Call {
         self.next(ep, now);
     }
 
+    /// Where it receives its media.
+    pub(crate) fn media(&self) -> SocketAddr {
+        self.local.media()
+    }
+
+    /// The script wants its media elsewhere.
+    pub(crate) fn move_media(&mut self, ep: &mut Endpoint, now: Duration, media: SocketAddr) {
+        if matches!(self.state, CallState::Answered | CallState::Established) && !self.hung_up {
+            self.local.move_to(media);
+            self.reoffer(ep, now, None);
+        }
+    }
+
     /// Nobody answered and nobody refused for [`RING_LIMIT`].
     pub(crate) fn on_ring_limit(&mut self, ep: &mut Endpoint, now: Duration) {
         match self.state {

@@ -78,8 +78,8 @@ impl Call {
         }
         self.callee = Some(leg);
         self.end_early_session_of_others(leg, out);
-        if let Destination::Trunk { walk, .. } = &mut self.destination {
-            walk.on_outcome(now.mono, Outcome::Status(200));
+        if let Destination::Trunk { hunt, .. } = &mut self.destination {
+            hunt.on_outcome(now.mono, Outcome::Status(200));
         }
         let others: Vec<LegId> =
             self.legs.iter().filter(|l| l.id != CALLER && l.id != leg && !l.gone).map(|l| l.id).collect();

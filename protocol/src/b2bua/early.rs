@@ -26,7 +26,7 @@ impl Call {
 
     fn is_sole_callee(&self) -> bool {
         match &self.destination {
-            Destination::Station { contacts, .. } => contacts.len() == 1,
+            Destination::Station { contacts, .. } => contacts.is_one_device(),
             Destination::Trunk { .. } => true,
             Destination::Service | Destination::Refused { .. } => false,
         }

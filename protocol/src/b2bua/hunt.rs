@@ -1,11 +1,14 @@
-//! From the caller's INVITE to a callee's answer: ringing, forking to a station's contacts, walking a trunk's proxies.
+//! From the caller's INVITE to a callee's answer: ringing, forking to a station's contacts, hunting over trunks.
 
 use bytes::Bytes;
 
-use super::{CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, Output, Phase, Side, Target};
+use super::route_list::HuntNext;
+use super::{
+    Branch, CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, Output, Phase, Side, Target,
+};
 use crate::dialog::{Command, NoAnswer, Routing};
 use crate::flow::Flow;
-use crate::proxy_list::{Next, Outcome};
+use crate::proxy_list::Outcome;
 use crate::time::Now;
 
 impl Call {
@@ -17,55 +20,110 @@ impl Call {
         if let Some((view, side)) = self.sdp.caller_view(&self.media) {
             out.push(Output::Media { side, view: Some(view), held: self.sdp.held() });
         }
+        self.hunt(now, out);
+    }
+
+    /// Goes where the destination says.
+    pub(super) fn hunt(&mut self, now: Now, out: &mut Vec<Output>) {
         match self.destination.clone() {
             Destination::Refused { status, cause } => self.clear(cause, Side::Engine, status, now, out),
             Destination::Service => self.answer_as_service(now, out),
-            Destination::Station { contacts, ring_timeout } => {
-                self.deadline = Some(now.mono + ring_timeout.min(LONGEST_RING));
-                if contacts.is_empty() {
+            Destination::Station { mut contacts, ring_timeout } => {
+                contacts.give_up_at(now.mono + ring_timeout.min(LONGEST_RING));
+                self.destination = Destination::Station { contacts, ring_timeout };
+                if !self.ring_next_group(now, out) {
                     self.clear(Cause::NotRegistered, Side::Engine, 480, now, out);
                 }
-                for target in contacts {
-                    self.invite(target, now, out);
-                }
             }
-            Destination::Trunk { mut walk, listener, user } => {
-                self.deadline = Some(now.mono + LONGEST_RING);
-                let next = walk.next(now.mono);
-                self.destination = Destination::Trunk { walk, listener, user };
-                self.walk_on(next, now, out);
+            Destination::Trunk { mut hunt, ring_timeout } => {
+                self.deadline = Some(now.mono + ring_timeout.min(LONGEST_RING));
+                let next = hunt.begin(now.mono);
+                self.destination = Destination::Trunk { hunt, ring_timeout };
+                self.hunt_on(next, now, out);
             }
         }
     }
 
-    fn invite(&mut self, target: Target, now: Now, out: &mut Vec<Output>) {
+    /// Sends an INVITE, unless no offer can be made: then the call is over.
+    fn invite(&mut self, target: Target, now: Now, out: &mut Vec<Output>) -> Option<LegId> {
+        let Ok(number) = u8::try_from(self.legs.len()) else {
+            // More attempts than legs can be numbered: whatever the settings list, a call has tried enough.
+            self.clear(Cause::Failed, Side::Engine, 503, now, out);
+            return None;
+        };
         let asks = self.callee_offers();
         match if asks { Ok(Bytes::new()) } else { self.sdp.offer_to_callee(&self.media) } {
             Ok(sdp) => {
-                let leg = LegId(self.legs.len() as u8);
+                let leg = LegId(number);
                 self.legs.push(Leg { id: leg, gone: false, ending: false });
                 let reliable = self.may_be_reliable();
                 out.push(Output::Invite { leg, target, sdp, reliable });
+                Some(leg)
             }
-            Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
+            Err(refusal) => {
+                self.clear(Cause::Media, Side::Engine, refusal.status(), now, out);
+                None
+            }
         }
     }
 
-    /// What the walk over the trunk's proxies says comes next.
-    fn walk_on(&mut self, next: Next, now: Now, out: &mut Vec<Output>) {
-        let Destination::Trunk { listener, user, .. } = &self.destination else { return };
-        match next {
-            Next::Try(proxy) => {
+    /// Calls a device by the first of its flows.
+    fn call_device(&mut self, branch: Branch, now: Now, out: &mut Vec<Output>) {
+        let mut flows = branch.flows.into_iter();
+        let Some(target) = flows.next() else { return };
+        let leg = self.invite(target, now, out);
+        if let (Some(leg), Destination::Station { contacts, .. }) = (leg, &mut self.destination) {
+            contacts.called(leg, flows.collect());
+        }
+    }
+
+    /// Rings the contacts of the next lower q, if there are any.
+    fn ring_next_group(&mut self, now: Now, out: &mut Vec<Output>) -> bool {
+        let Destination::Station { contacts, .. } = &mut self.destination else { return false };
+        let group = contacts.next_group(now.mono);
+        self.deadline = contacts.deadline();
+        let any = !group.is_empty();
+        for branch in group {
+            self.call_device(branch, now, out);
+        }
+        any
+    }
+
+    /// What the hunt over the trunks says comes next.
+    fn hunt_on(&mut self, next: HuntNext, now: Now, out: &mut Vec<Output>) {
+        let Destination::Trunk { hunt, .. } = &self.destination else { return };
+        match (next, hunt.current()) {
+            (HuntNext::Try(proxy), Some(choice)) => {
                 let target = Target {
-                    request_uri: format!("sip:{user}@{proxy}"),
-                    flow: Flow { listener: *listener, remote: proxy },
+                    request_uri: format!("sip:{}@{proxy}", choice.user),
+                    flow: Flow::to(choice.listener, proxy),
                     route: Vec::new(),
                     routing: Routing::Target,
+                    trunk: Some(choice.trunk.clone()),
                 };
                 self.invite(target, now, out);
             }
-            Next::Wait | Next::Answered => {}
-            Next::Fail { status, .. } => self.fail(status, now, out),
+            (HuntNext::Fail { limit: true, .. }, _) => self.clear(Cause::Limit, Side::Engine, 503, now, out),
+            (HuntNext::Fail { status, limit: false }, _) => self.fail(status, now, out),
+            (HuntNext::Try(_), None) | (HuntNext::Wait, _) => {}
+        }
+    }
+
+    /// The trunk of a leg that was to begin has no place for it.
+    pub(super) fn trunk_full(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
+        let ending = self.leg(leg).is_none_or(|leg| leg.ending);
+        if let Some(leg) = self.leg_mut(leg) {
+            leg.gone = true;
+        }
+        match &mut self.destination {
+            Destination::Trunk { hunt, .. } if self.phase == Phase::Hunting && !ending => {
+                let next = hunt.no_place(now.mono);
+                self.hunt_on(next, now, out);
+            }
+            Destination::Trunk { .. }
+            | Destination::Station { .. }
+            | Destination::Service
+            | Destination::Refused { .. } => self.over_if_clear(now, out),
         }
     }
 
@@ -115,48 +173,93 @@ impl Call {
             self.over_if_clear(now, out);
             return;
         }
-        if let Destination::Trunk { walk, .. } = &mut self.destination {
-            let outcome = match (unanswered, status) {
-                (Some(NoAnswer::Transport), _) => Outcome::TransportError,
-                // A server that says 408 has waited for somebody else in vain: so have we.
-                (Some(NoAnswer::Timeout), _) | (None, 408) => Outcome::Timeout,
-                (None, status) => Outcome::Status(status),
-            };
-            let next = walk.on_outcome(now.mono, outcome);
-            out.extend(walk.attempts().last().cloned().map(Output::AttemptFailed));
-            let lost = self.early_session_is_lost_with(leg);
-            self.end_early_session(leg, out);
-            if lost {
-                return self.fail(status, now, out);
+        let lost = self.early_session_is_lost_with(leg);
+        match &mut self.destination {
+            Destination::Trunk { hunt, .. } => {
+                let before = hunt.attempts().len();
+                let next = hunt.on_outcome(now.mono, outcome_of(status, unanswered));
+                out.extend(hunt.attempts().get(before).cloned().map(Output::AttemptFailed));
+                self.end_early_session(leg, out);
+                if lost {
+                    return self.fail(status, now, out);
+                }
+                self.hunt_on(next, now, out);
             }
-            self.walk_on(next, now, out);
-            return;
+            Destination::Station { contacts, .. } => {
+                // RFC 5626 §5.3: a dead flow is no answer of the device; its next flow is tried.
+                let dead = status == 430 || unanswered.is_some();
+                if let Some(branch) = contacts.next_flow(leg).filter(|_| dead) {
+                    self.call_device(branch, now, out);
+                    return;
+                }
+                // Only we and the device know of flows: to the caller it is a device that cannot be reached now.
+                let lost = status == 430 || unanswered == Some(NoAnswer::Transport);
+                self.contact_failed(if lost { 480 } else { status }, now, out);
+            }
+            Destination::Service | Destination::Refused { .. } => self.contact_failed(status, now, out),
         }
+    }
+
+    fn contact_failed(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
         self.refusal = Some(self.refusal.map_or(status, |best| better_refusal(best, status)));
-        let ringing = self.legs.iter().any(|leg| leg.id != CALLER && !leg.gone);
-        if status >= 600 || !ringing {
+        let ringing = self.legs.iter().any(|leg| leg.id != CALLER && !leg.gone && !leg.ending);
+        if status >= 600 || (!ringing && !self.ring_next_group(now, out)) {
             self.fail(self.refusal.unwrap_or(status), now, out);
         }
     }
 
-    fn fail(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn fail(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
+        if self.take_detour(status, out) {
+            return;
+        }
         let cause = match status {
             486 | 600 => Cause::Busy,
             408 | 480 => Cause::NoAnswer,
             500..=599 => Cause::Failed,
             _ => Cause::Rejected,
         };
-        // A challenge or a redirection is between us and the callee; it would only mislead the caller.
-        let status = match status {
-            401 | 407 => 403,
-            300..=399 => 480,
-            status => status,
-        };
-        self.clear(cause, Side::Callee, status, now, out);
+        self.clear(cause, Side::Callee, refusal_for_caller(status), now, out);
     }
 
-    pub(super) fn nobody_answered(&mut self, now: Now, out: &mut Vec<Output>) {
-        self.clear(Cause::NoAnswer, Side::Engine, 480, now, out);
+    /// Time has passed without an answer: the next contacts ring, or the call ends.
+    pub(super) fn hunted_in_vain(&mut self, now: Now, out: &mut Vec<Output>) {
+        let due = matches!(&self.destination, Destination::Station { contacts, .. } if contacts.is_next_due(now.mono));
+        if !due {
+            self.clear(Cause::NoAnswer, Side::Engine, 480, now, out);
+            return;
+        }
+        let rung: Vec<LegId> = self
+            .legs
+            .iter()
+            .filter(|leg| leg.id != CALLER && !leg.gone && !leg.ending)
+            .map(|leg| leg.id)
+            .collect();
+        for leg in rung {
+            self.tell_to_end(leg, 487, None, out);
+        }
+        self.ring_next_group(now, out);
+    }
+}
+
+fn outcome_of(status: u16, unanswered: Option<NoAnswer>) -> Outcome {
+    match (unanswered, status) {
+        (Some(NoAnswer::Transport), _) => Outcome::TransportError,
+        // A server that says 408 has waited for somebody else in vain: so have we.
+        (Some(NoAnswer::Timeout), _) | (None, 408) => Outcome::Timeout,
+        (None, status) => Outcome::Status(status),
+    }
+}
+
+/// What the caller is told of a callee's refusal. A challenge, a redirection and what else was said of our INVITE, not of the caller's,
+/// is between us and the callee: a challenge handed on would have the caller prove himself to the callee, with an
+/// answer that the callee could use with us; the others mean nothing without their headers.
+pub(super) fn refusal_for_caller(status: u16) -> u16 {
+    match status {
+        401 | 407 | 494 => 403,
+        300..=399 => 480,
+        406 | 415 => 488,
+        400 | 405 | 413 | 414 | 416 | 420 | 421 | 422 | 423 | 481 | 489 | 493 | 501 | 505 | 513 => 500,
+        status => status,
     }
 }
 

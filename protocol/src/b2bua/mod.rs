@@ -20,9 +20,15 @@
 mod answer;
 mod clear;
 mod early;
+mod fork;
 mod hunt;
+#[cfg(test)]
+mod hunt_tests;
+mod info;
 mod media;
+mod redirect;
 mod reoffer;
+mod route_list;
 #[cfg(test)]
 mod tests;
 
@@ -33,14 +39,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialog::{Command, EndedBy, LegEvent, Routing};
 use crate::flow::Flow;
-use crate::proxy_list::{Attempt, ProxyWalk};
 use crate::sdp::negotiate::AudioView;
 use crate::time::{Instant, Now, UnixMillis};
 
 use reoffer::Means;
 
 pub use clear::{Cause, Ended, Side};
+pub use fork::{Branch, Fork};
 pub use media::{MediaPlan, Sdp};
+pub use redirect::Reroute;
+pub use route_list::{TrunkAttempt, TrunkChoice, TrunkHunt};
 
 /// An answer waits this long for its checkpoint, and no longer: a slow disk never costs a call.
 pub const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
@@ -67,26 +75,26 @@ pub struct Target {
     pub route: Vec<String>,
     /// Where requests within the dialog go.
     pub routing: Routing,
+    /// The trunk it is reached by, if any.
+    pub trunk: Option<String>,
 }
 
 /// Where a call goes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Destination {
-    /// A station: every contact rings, the first that answers has the call.
+    /// A station: its contacts ring, the first that answers has the call.
     Station {
         /// Its bindings, or its connection address.
-        contacts: Vec<Target>,
+        contacts: Fork,
         /// How long it rings.
         ring_timeout: Duration,
     },
-    /// A trunk: one proxy after the other.
+    /// One trunk after the other, and of each one proxy after the other.
     Trunk {
-        /// The walk over its proxies.
-        walk: ProxyWalk,
-        /// The listener it leaves by.
-        listener: u16,
-        /// The number it is asked for, already escaped.
-        user: String,
+        /// The trunks.
+        hunt: TrunkHunt,
+        /// How long it may take until somebody answers; at most [`LONGEST_RING`].
+        ring_timeout: Duration,
     },
     /// A service of ours, which answers at once.
     Service,
@@ -108,8 +116,17 @@ pub enum Input {
     Leg(LegId, LegEvent),
     /// A leg's actor is gone, whatever it said last.
     LegGone(LegId),
+    /// A leg cannot begin: its trunk has as many calls as it may.
+    NoPlace(LegId),
     /// The checkpoint of the answer is committed, or could not be.
     Committed(bool),
+    /// The answer to [`Output::Redirected`].
+    Rerouted {
+        /// The status that was asked about.
+        status: u16,
+        /// Where the call goes.
+        reroute: Reroute,
+    },
     /// A side has sent no RTP for too long.
     Silent(Side),
     /// An operator ends the call.
@@ -154,8 +171,19 @@ pub enum Output {
         /// False if the answer left before its checkpoint was committed.
         protected: bool,
     },
-    /// A proxy was tried without success.
-    AttemptFailed(Attempt),
+    /// The hunt has failed, but a redirection names further contacts: [`Input::Rerouted`] says where they lead.
+    Redirected {
+        /// How it has failed: a 3xx, or what became of an earlier contact.
+        status: u16,
+        /// The contacts' URIs, the best first.
+        contacts: Vec<String>,
+        /// True if the contacts are the present callee's, false if they are left over from an earlier redirection.
+        fresh: bool,
+        /// True if the call has been redirected often enough: it may only be passed to the caller.
+        exhausted: bool,
+    },
+    /// A trunk or one of its proxies was tried without success.
+    AttemptFailed(TrunkAttempt),
     /// The call is over; every leg has ended.
     Over(Ended),
 }
@@ -193,6 +221,10 @@ pub struct Call {
     deadline: Option<Instant>,
     /// The best refusal so far, while others still ring.
     refusal: Option<u16>,
+    /// Where redirections have led it.
+    detours: redirect::Detours,
+    /// A 3xx has come whose contacts are not tried yet.
+    redirected: bool,
     /// The callee whose early session the caller has been told of.
     early: Option<LegId>,
     /// The caller takes reliable provisional responses.
@@ -204,6 +236,8 @@ pub struct Call {
     /// The offer that waits for an answer.
     reoffer: Option<reoffer::Reoffer>,
     answered_at: Option<UnixMillis>,
+    /// Why the side that ends the call does so (RFC 3326).
+    reason: Option<String>,
     /// How the call ends, once that is decided.
     verdict: Option<Ended>,
 }
@@ -221,12 +255,15 @@ impl Call {
             rang: false,
             deadline: None,
             refusal: None,
+            detours: redirect::Detours::default(),
+            redirected: false,
             early: None,
             caller_takes_reliable: false,
             delayed: false,
             caller_answered: false,
             reoffer: None,
             answered_at: None,
+            reason: None,
             verdict: None,
         }
     }
@@ -260,7 +297,9 @@ impl Call {
                     self.leg_ended(*leg, EndedBy::Fault, now, out);
                 }
             }
+            Input::NoPlace(leg) => self.trunk_full(*leg, now, out),
             Input::Committed(committed) => self.committed(*committed, now, out),
+            Input::Rerouted { status, reroute } => self.rerouted(*status, reroute, now, out),
             Input::Silent(_) => {
                 if self.phase == Phase::Up {
                     self.clear(Cause::RtpTimeout, Side::Engine, 500, now, out);
@@ -289,6 +328,12 @@ impl Call {
             LegEvent::Offered { sdp } => self.solicited_offer(leg, sdp, now, out),
             LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, now, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
+            LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
+            LegEvent::AskedAnswered { id, status, body } => {
+                self.leg_responds(leg, *id, *status, body.as_ref(), out);
+            }
+            LegEvent::Redirected { contacts } => self.leg_redirects(leg, contacts),
+            LegEvent::Reason(reason) => self.leg_says_why(leg, reason),
             LegEvent::Ended { by } => self.leg_ended(leg, *by, now, out),
         }
     }
@@ -299,7 +344,7 @@ impl Call {
         }
         self.deadline = None;
         match self.phase {
-            Phase::Hunting => self.nobody_answered(now, out),
+            Phase::Hunting => self.hunted_in_vain(now, out),
             Phase::Committing => self.committed(false, now, out),
             Phase::Clearing => self.give_legs_up(out),
             Phase::New | Phase::Up | Phase::Over => {}
@@ -357,10 +402,10 @@ impl Call {
         self.answered_at
     }
 
-    /// The proxies tried so far.
-    pub fn attempts(&self) -> &[Attempt] {
+    /// The trunks and proxies tried so far.
+    pub fn attempts(&self) -> &[TrunkAttempt] {
         match &self.destination {
-            Destination::Trunk { walk, .. } => walk.attempts(),
+            Destination::Trunk { hunt, .. } => hunt.attempts(),
             Destination::Station { .. } | Destination::Service | Destination::Refused { .. } => &[],
         }
     }

@@ -254,7 +254,8 @@ impl Call {
     pub(super) fn reoffer_refused(&mut self, leg: LegId, status: u16, out: &mut Vec<Output>) {
         let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) else { return };
         // Silence and a lost dialog are the other side's; the one who asked is told that it did not work.
-        let status = if matches!(status, 408 | 481) { 488 } else { status };
+        let lost = matches!(status, 408 | 481);
+        let status = if lost { 488 } else { super::hunt::refusal_for_caller(status) };
         match reoffer.reply {
             Reply::Response(means) => self.refuse_offer(reoffer.from, &reoffer.text, means, status, out),
             Reply::Solicited => out.push(Output::Tell(reoffer.from, Command::RefuseReoffer { status })),

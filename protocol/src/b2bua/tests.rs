@@ -1,10 +1,11 @@
 mod offers;
+mod redirect;
 
 use std::net::SocketAddr;
 
 use super::*;
 use crate::dialog::NoAnswer;
-use crate::proxy_list::{Outcome, ProxyHealth, RetryableCodes, Selection};
+use crate::proxy_list::{Outcome, ProxyHealth, ProxyWalk, RetryableCodes, Selection};
 use crate::sdp::negotiate::LocalMedia;
 
 const OFFER: &str =
@@ -29,9 +30,10 @@ fn addr(port: u16) -> SocketAddr {
 fn target(port: u16) -> Target {
     Target {
         request_uri: format!("sip:x@{}", addr(port)),
-        flow: Flow { listener: 0, remote: addr(port) },
+        flow: Flow::to(0, addr(port)),
         route: Vec::new(),
         routing: Routing::Flow,
+        trunk: None,
     }
 }
 
@@ -51,14 +53,16 @@ impl Rig {
     }
 
     fn station(contacts: u16) -> Rig {
-        let contacts = (0..contacts).map(|n| target(5070 + n)).collect();
+        let contacts = Fork::parallel((0..contacts).map(|n| target(5070 + n)).collect());
         Rig::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) }, MediaPlan::Bypass)
     }
 
     fn trunk(proxies: u16) -> Rig {
         let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth { proxy: addr(5070 + n), up: true }).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        Rig::new(Destination::Trunk { walk, listener: 0, user: "123".into() }, MediaPlan::Bypass)
+        let choice = TrunkChoice { trunk: "out".into(), listener: 0, user: "123".into(), walk };
+        let hunt = TrunkHunt::new(vec![choice]);
+        Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING }, MediaPlan::Bypass)
     }
 
     /// A station's call that both sides have.
@@ -187,6 +191,22 @@ fn the_caller_hears_the_best_refusal_once_every_contact_has_refused() {
 }
 
 #[test]
+fn a_contact_whose_flow_is_dead_is_passed_over_and_with_none_left_the_caller_gets_480() {
+    let mut rig = Rig::station(2);
+    rig.failed(A, 503, Some(NoAnswer::Transport));
+    assert!(rig.told(CALLER).is_empty(), "the other still rings");
+    rig.failed(B, 503, Some(NoAnswer::Transport));
+    assert_eq!(rig.told_to_end(CALLER), Some(480));
+    rig.ended(CALLER, EndedBy::Us);
+    assert_eq!(rig.over().map(|e| (e.cause, e.status)), Some((Cause::NoAnswer, 480)));
+
+    let mut rig = Rig::station(2);
+    rig.failed(A, 503, Some(NoAnswer::Transport));
+    rig.failed(B, 486, None);
+    assert_eq!(rig.told_to_end(CALLER), Some(486), "what a living contact says counts");
+}
+
+#[test]
 fn a_6xx_ends_the_ringing_of_every_contact() {
     let mut rig = Rig::station(2);
     rig.failed(A, 603, None);
@@ -288,7 +308,7 @@ fn a_proxy_that_fails_is_followed_by_the_next_and_every_attempt_is_told() {
     assert_eq!(rig.invited(), Some((LegId(3), addr(5072))));
     rig.failed(LegId(3), 503, Some(NoAnswer::Transport));
     assert_eq!(rig.invited(), Some((LegId(4), addr(5073))));
-    let causes: Vec<Outcome> = rig.call.attempts().iter().map(|a| a.cause).collect();
+    let causes: Vec<Outcome> = rig.call.attempts().iter().filter_map(|a| a.tried.map(|t| t.cause)).collect();
     assert_eq!(causes, [Outcome::Status(503), Outcome::Timeout, Outcome::TransportError]);
     rig.failed(LegId(4), 486, None);
     assert_eq!(rig.told_to_end(CALLER), Some(486), "busy is busy");
@@ -376,7 +396,7 @@ fn a_service_answers_at_once_and_a_refused_number_never_rings() {
 fn a_hold_of_anchored_media_tells_the_sessions_that_silence_is_no_fault() {
     let local = |port| LocalMedia::from(("127.0.0.1".parse().unwrap(), port));
     let media = MediaPlan::Anchored { caller: local(20_000), callee: local(20_002) };
-    let contacts = vec![target(5070)];
+    let contacts = Fork::parallel(vec![target(5070)]);
     let mut rig = Rig::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) }, media);
     rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
     rig.leg(CALLER, LegEvent::AnswerReady);

@@ -146,11 +146,31 @@ impl Decision<'_> {
         }
         match self.matched {
             Some(pattern) => {
+                self.explain_number(pattern, &mut text);
                 let emergency = if pattern.emergency { ", an emergency call" } else { "" };
                 let _ = writeln!(text, "goes to {} as {}{emergency}", pattern.target, self.number_out);
             }
             None => text.push_str("no pattern matches: 404\n"),
         }
         text
+    }
+
+    /// How the number that goes out is made from the one that was dialled.
+    fn explain_number(&self, pattern: &Pattern, text: &mut String) {
+        let kept = self.number_out.strip_prefix(pattern.prefix.as_str()).unwrap_or(&self.number_out);
+        let before =
+            self.dialled.strip_suffix('#').filter(|d| !self.dialled.ends_with(kept) && d.ends_with(kept));
+        let number = before.unwrap_or(&self.dialled);
+        if before.is_some() {
+            let _ = writeln!(text, "  the final # ends dialling: {number}");
+        }
+        let stripped = number.len().saturating_sub(kept.len());
+        if stripped > 0 {
+            let why = if pattern.strip.is_some() { "as strip says" } else { "before the dot" };
+            let _ = writeln!(text, "  without the first {stripped} ({why}): {kept}");
+        }
+        if !pattern.prefix.is_empty() {
+            let _ = writeln!(text, "  with the prefix {}: {}", pattern.prefix, self.number_out);
+        }
     }
 }

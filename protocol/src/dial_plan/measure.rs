@@ -70,12 +70,11 @@ impl Width {
 impl fmt::Display for Width {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d] = self.strings.0;
-        if self.open {
-            f.write_str("any number of strings")
-        } else if (a, b, c) == (0, 0, 0) {
+        if (a, b, c) == (0, 0, 0) {
             write!(f, "{d} string{}", if d == 1 { "" } else { "s" })
         } else {
-            f.write_str("more than 2^64 strings")
+            let about = self.strings.0.iter().fold(0.0, |sum, word| sum * 2f64.powi(64) + *word as f64);
+            write!(f, "{about:.1e} strings")
         }
     }
 }

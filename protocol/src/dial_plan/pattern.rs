@@ -45,6 +45,20 @@ const SET: &[u8; 13] = b"0123456789*#+";
 const DIGITS: u16 = 0x3FF;
 
 impl Element {
+    /// One digit.
+    pub(super) const DIGIT: Self = Self::OneOf(DIGITS);
+
+    /// The characters that both accept, digits first.
+    pub(super) fn common(self, other: Self) -> Vec<u8> {
+        let own = match self {
+            Self::Literal(byte) => return if other.accepts(byte) { vec![byte] } else { Vec::new() },
+            Self::OneOf(bits) => bits,
+            Self::Run => DIGITS,
+        };
+        let in_both = |byte: &u8| set_bit(*byte).is_some_and(|bit| own & bit != 0) && other.accepts(*byte);
+        SET.iter().copied().filter(in_both).collect()
+    }
+
     fn set(bits: u16) -> Self {
         match SET.get(bits.trailing_zeros() as usize) {
             Some(only) if bits.count_ones() == 1 => Self::Literal(*only),
@@ -79,6 +93,33 @@ fn set_bit(byte: u8) -> Option<u16> {
     }
 }
 
+/// What a pattern matches, whatever it is written like: equal for patterns that match the same numbers element by element.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PatternKey(Vec<Element>);
+
+impl PatternKey {
+    /// The number it matches, if that is the only one.
+    pub fn only_number(&self) -> Option<String> {
+        only_number(&self.0)
+    }
+}
+
+fn only_number(elements: &[Element]) -> Option<String> {
+    let literal = |element: &Element| match element {
+        Element::Literal(byte) => Some(char::from(*byte)),
+        Element::OneOf(_) | Element::Run => None,
+    };
+    elements.iter().map(literal).collect()
+}
+
+/// Reads a pattern to compare it with others.
+///
+/// # Errors
+/// It is no pattern.
+pub fn pattern_key(text: &str) -> Result<PatternKey, PatternFault> {
+    Compiled::parse(text).map(|compiled| PatternKey(compiled.elements))
+}
+
 /// A pattern ready to match.
 #[derive(Clone, Debug)]
 pub(super) struct Compiled {
@@ -98,6 +139,7 @@ impl Compiled {
             let element = match c {
                 'X' => Element::OneOf(DIGITS),
                 'Z' => Element::OneOf(DIGITS & !1),
+                'N' => Element::OneOf(DIGITS & !3),
                 '[' => read_set(&mut chars)?,
                 '\\' => literal(chars.next().ok_or(PatternFault::NothingEscaped)?, |c| c.is_ascii_graphic())?,
                 '.' if separator.is_some() || run.is_some() => return Err(PatternFault::BadSeparator),
@@ -117,6 +159,11 @@ impl Compiled {
         if elements.is_empty() {
             return Err(PatternFault::Empty);
         }
+        // After `!` a final `#` only ends dialling, dialled or not; it is dropped from every number that has one.
+        let hash = Element::Literal(b'#');
+        if run.is_some_and(|run| elements.get(run + 1..) == Some(&[hash][..])) {
+            elements.pop();
+        }
         if elements.len() > MAX_NUMBER {
             return Err(PatternFault::TooLong);
         }
@@ -126,6 +173,11 @@ impl Compiled {
 
     pub(super) fn elements(&self) -> &[Element] {
         &self.elements
+    }
+
+    /// Where the `!` stands.
+    pub(super) fn run(&self) -> Option<usize> {
+        self.run
     }
 
     /// How many characters stand before the `.`.
@@ -139,13 +191,7 @@ impl Compiled {
 
     /// The only string that it matches, if there is only one.
     pub(super) fn exact(&self) -> Option<String> {
-        self.elements
-            .iter()
-            .map(|element| match element {
-                Element::Literal(byte) => Some(char::from(*byte)),
-                Element::OneOf(_) | Element::Run => None,
-            })
-            .collect()
+        only_number(&self.elements)
     }
 
     /// How many characters of `dialled` were matched, if it matches: all, or all but a final `#`.
@@ -185,6 +231,7 @@ fn literal(c: char, allowed: impl Fn(char) -> bool) -> Result<Element, PatternFa
 fn read_set(chars: &mut std::str::Chars<'_>) -> Result<Element, PatternFault> {
     let (inside, rest) = chars.as_str().split_once(']').ok_or(PatternFault::BadSet)?;
     *chars = rest.chars();
+    let (negated, inside) = inside.strip_prefix('^').map_or((false, inside), |inside| (true, inside));
     let mut bits = 0;
     let mut bytes = inside.as_bytes();
     while let [first, others @ ..] = bytes {
@@ -202,5 +249,7 @@ fn read_set(chars: &mut std::str::Chars<'_>) -> Result<Element, PatternFault> {
             }
         }
     }
-    if bits == 0 { Err(PatternFault::BadSet) } else { Ok(Element::set(bits)) }
+    // Of what is not in it only the digits are meant, as by X.
+    let meant = if negated && bits != 0 { DIGITS & !bits } else { bits };
+    if meant == 0 { Err(PatternFault::BadSet) } else { Ok(Element::set(meant)) }
 }

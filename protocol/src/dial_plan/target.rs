@@ -27,12 +27,14 @@ pub enum Target {
 
 /// A target that is not `kind:name`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "target {0:?} is not one of station:, user:, trunk:, route_group:, route_list:, service: and a name, or reject: and a status of 400 to 699"
-)]
+#[error("found {0:?}; allowed: {forms}", forms = Target::FORMS)]
 pub struct BadTarget(pub String);
 
 impl Target {
+    /// What can be written, in words.
+    pub const FORMS: &'static str = "\"station:NAME\", \"user:NAME\", \"trunk:NAME\", \"route_group:NAME\", \
+        \"route_list:NAME\", \"service:NAME\" or \"reject:CODE\" with a code from 400 to 699";
+
     /// The kind as written.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -52,12 +52,17 @@ fn the_fewest_strings_win() {
 
 #[test]
 fn a_final_hash_only_ends_dialling() {
-    let plan = internal(&["100X", "#21", "9.!", "8.!#", "8!"]);
+    let plan = internal(&["100X", "#21", "9.!", "8.!#", "7!"]);
     assert_eq!(winner(&plan, "1001#").unwrap(), "100X");
     assert_eq!(winner(&plan, "#21#").unwrap(), "#21");
     assert_eq!(plan.lookup(None, "9555#").unwrap().number_out, "555");
-    assert_eq!(plan.lookup(None, "8555#").unwrap().number_out, "555#", "the pattern asks for the #");
-    assert_eq!(winner(&plan, "8555").unwrap(), "8!");
+    assert_eq!(plan.lookup(None, "8555#").unwrap().number_out, "555", "it is not sent on");
+    assert_eq!(plan.lookup(None, "8555").unwrap().number_out, "555", "nor need it be dialled");
+    for dialled in ["7411", "7411555", "74115550123", "7411#", "7411555#", "74115550123#"] {
+        assert_eq!(plan.lookup(None, dialled).unwrap().number_out, dialled.trim_end_matches('#'));
+    }
+    let same = DialPlan::new(spec(&[], &[], &[(INTERNAL, "X!#"), (INTERNAL, "X!")])).unwrap_err();
+    assert!(matches!(same[..], [DialPlanError::DuplicatePattern { .. }]), "{same:?}");
     assert_eq!(winner(&plan, "1001##"), None);
     let both = internal(&["12", "12#"]);
     assert_eq!(winner(&both, "12#").unwrap(), "12#");
@@ -156,7 +161,7 @@ fn each_fault_of_a_pattern_has_its_name() {
     assert_eq!(fault("1.2.3"), PatternFault::BadSeparator);
     assert_eq!(fault("!.1"), PatternFault::BadSeparator);
     assert_eq!(fault(&"X".repeat(65)), PatternFault::TooLong);
-    for set in ["[]", "[3-1]", "[a]", "[1-]", "[-1]", "[*-#]"] {
+    for set in ["[]", "[3-1]", "[a]", "[1-]", "[-1]", "[*-#]", "[^]", "[^0-9]", "[^a]", "[1^2]"] {
         assert_eq!(fault(set), PatternFault::BadSet, "{set}");
     }
 }
@@ -191,13 +196,82 @@ fn the_explanation_names_every_pattern_looked_at() {
          internal / (1 exact) (1 string each): does not match\n  \
          internal / 1XXX (1000 strings): matches: chosen\n  \
          pstn / 1.XXX (1000 strings): matches, but an equal one comes earlier\n  \
-         pstn / ! (any number of strings): matches, but another matches fewer strings\n\
+         pstn / ! (1.1e64 strings): matches, but another matches fewer strings\n\
          goes to station:1XXX as 1002\n"
     );
     let nothing = plan.route(None, "2");
     assert_eq!((nothing.matched, nothing.number_out.as_str()), (None, "2"));
     assert!(nothing.explain().ends_with("no pattern matches: 404\n"));
     assert!(plan.route(Some("x"), "2").explain().contains("does not exist"));
+}
+
+#[test]
+fn the_explanation_shows_how_the_number_is_made() {
+    let made = |pattern: &str, strip, prefix: &str, dialled: &str| {
+        let pattern = Pattern { strip, prefix: prefix.to_owned(), ..Pattern::new(pattern, to("x")) };
+        let plan = DialPlan::new(DialPlanSpec { patterns: vec![pattern], ..Default::default() }).unwrap();
+        let text = plan.route(None, dialled).explain();
+        text.lines().skip(2).map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        made("9.X!#", None, "+1", "9555#"),
+        [
+            "the final # ends dialling: 9555",
+            "without the first 1 (before the dot): 555",
+            "with the prefix +1: +1555",
+            "goes to station:x as +1555"
+        ]
+    );
+    assert_eq!(
+        made("XXXX", Some(2), "", "1234"),
+        ["without the first 2 (as strip says): 34", "goes to station:x as 34"]
+    );
+    assert_eq!(made("XXXX", None, "", "1234"), ["goes to station:x as 1234"]);
+}
+
+/// The loops of patterns (pattern, prefix, target) when trunk `self` leads to ourselves, in search space `in`.
+fn loops(patterns: &[(&str, &str, &str)]) -> Vec<Loop> {
+    let mut plan = spec(&["inside"], &[("in", &["inside"])], &[]);
+    plan.patterns = patterns
+        .iter()
+        .map(|(pattern, prefix, target)| Pattern {
+            prefix: (*prefix).to_owned(),
+            ..Pattern::new(*pattern, target.parse().unwrap()).in_partition("inside")
+        })
+        .collect();
+    let back = |target: &Target| match target {
+        Target::Trunk(name) if name == "self" => {
+            vec![Return { trunk: name.clone(), css: Some("in".to_owned()) }]
+        }
+        _ => Vec::new(),
+    };
+    DialPlan::new(plan).unwrap().loops(&back)
+}
+
+#[test]
+fn a_number_that_goes_round_is_found_with_proof() {
+    let found = loops(&[("1XXX", "", "trunk:self")]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].dialled, "1000");
+    assert_eq!(found[0].hops, [("self".to_owned(), "1000".to_owned())]);
+    let two = loops(&[("8.XXX", "9", "trunk:self"), ("9.XXX", "8", "trunk:self")]);
+    assert_eq!(two.iter().map(|l| (l.pattern, l.hops.len())).collect::<Vec<_>>(), [(0, 2), (1, 2)]);
+    assert_eq!(loops(&[("9!", "9", "trunk:self")]).len(), 1, "growing without end");
+    assert_eq!(loops(&[("5.[1-3]!", "5", "trunk:self"), ("51!", "", "station:x")]).len(), 1, "52 goes round");
+}
+
+#[test]
+fn a_number_that_comes_back_and_ends_is_no_loop() {
+    assert_eq!(loops(&[("9.XXX", "", "trunk:self"), ("XXX", "", "station:x")]), []);
+    assert_eq!(loops(&[("9.!", "", "trunk:self")]), [], "each time it is shorter");
+    assert_eq!(loops(&[("1XXX", "", "trunk:other")]), []);
+    let shadowed = [
+        ("5.[1-3]", "5", "trunk:self"),
+        ("51", "", "station:x"),
+        ("52", "", "station:y"),
+        ("53", "", "reject:404"),
+    ];
+    assert_eq!(loops(&shadowed), []);
 }
 
 /// A pattern over the alphabet of the oracle, with no `#`.
@@ -210,6 +284,9 @@ fn small_pattern() -> impl Strategy<Value = String> {
         1 => Just("[0-4]".to_owned()),
         1 => Just("[12]".to_owned()),
         1 => Just("[1*]".to_owned()),
+        1 => Just("[^1]".to_owned()),
+        1 => Just("[^2-5]".to_owned()),
+        1 => Just("N".to_owned()),
         1 => Just("*".to_owned()),
     ];
     let run = prop_oneof![2 => Just(""), 1 => Just("!")];
@@ -230,6 +307,9 @@ fn oracle_matches(pattern: &str, number: &str) -> bool {
     match element {
         "X" => c.is_ascii_digit() && oracle_matches(rest, tail),
         "Z" => ('1'..='9').contains(&c) && oracle_matches(rest, tail),
+        "N" => ('2'..='9').contains(&c) && oracle_matches(rest, tail),
+        "[^1]" => "023456789".contains(c) && oracle_matches(rest, tail),
+        "[^2-5]" => "016789".contains(c) && oracle_matches(rest, tail),
         "[0-4]" => ('0'..='4').contains(&c) && oracle_matches(rest, tail),
         "[12]" => "12".contains(c) && oracle_matches(rest, tail),
         "[1*]" => "1*".contains(c) && oracle_matches(rest, tail),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
 use crate::digest;
 use crate::flow::Flow;
-use crate::message::{Builder, Header, Message, Method};
+use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
@@ -84,29 +84,13 @@ impl Calling {
 impl Dialog {
     /// A dialog that begins with our INVITE, which is pushed to `out`.
     pub fn calling(spec: InviteSpec, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
-        let mut dialog = Dialog {
-            local,
-            routing: spec.routing,
-            flow: spec.flow,
-            call_id: spec.call_id.clone(),
-            local_tag: spec.local_tag.clone(),
-            local_party: format!("{};tag={}", spec.from, spec.local_tag),
-            remote_party: spec.to.clone(),
-            remote_tag: None,
-            remote_target: spec.request_uri.clone(),
-            route_set: spec.route.clone(),
-            local_cseq: 0,
-            remote_cseq: None,
-            invited: false,
-            sent: 0,
-            unacknowledged: None,
-            reoffered: None,
-            reoffering: None,
-            session: super::offer_answer::Session::default(),
-            hanging_up: None,
-            probe_at: None,
-            phase: Phase::Ended,
-        };
+        let local_party = format!("{};tag={}", spec.from, spec.local_tag);
+        let mut dialog =
+            Dialog::new(local, spec.routing, spec.flow, &spec.call_id, &spec.local_tag, local_party);
+        dialog.remote_party.clone_from(&spec.to);
+        dialog.remote_target.clone_from(&spec.request_uri);
+        dialog.route_set.clone_from(&spec.route);
+        dialog.in_force.we_offer(&spec.sdp);
         dialog.invite(spec, None, out);
         dialog
     }
@@ -139,6 +123,9 @@ impl Dialog {
         message.header(Header::Allow, super::callee::ALLOW);
         if spec.reliable {
             message.header(Header::Supported, super::callee::SUPPORTED);
+        }
+        for (header, value) in self.timer.request_headers() {
+            message.header(header, value);
         }
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
@@ -179,6 +166,9 @@ impl Dialog {
                     self.send_cancel(now, out);
                 } else if status > 100 {
                     let offered = !calling.spec.sdp.is_empty();
+                    if let Some(sdp) = sdp_of(response).filter(|_| offered) {
+                        self.forks.note_early(response.to_tag(), &sdp);
+                    }
                     let heard = self.early_response(response, offered, out);
                     out.extend(heard.map(Output::Up));
                 }
@@ -189,22 +179,25 @@ impl Dialog {
             {
                 self.authorize(response, out);
             }
+            422 if calling.cancel.is_none() && self.timer.too_brief(response) => {
+                let spec = calling.spec.clone();
+                self.invite(spec, None, out);
+            }
             _ => {
+                if (300..400).contains(&status) && calling.cancel.is_none() {
+                    out.push(Output::Up(LegEvent::Redirected { contacts: contacts_of(response) }));
+                }
                 let reason = response.reason().to_owned();
                 self.invite_failed(status, reason, retry_after(response), None, out);
             }
         }
     }
 
-    fn answered(&mut self, response: &Message, _now: Now, out: &mut Vec<Output>) {
+    fn answered(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let Phase::Calling(calling) = &self.phase else { return };
         let (given_up, offered) = (calling.cancel.is_some(), !calling.spec.sdp.is_empty());
-        self.remote_tag = response.to_tag().map(str::to_owned);
-        self.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
-        self.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
-        self.route_set.reverse();
-        self.refresh_target(response);
-        self.phase = Phase::Confirmed;
+        self.timer.accepted(response, now.mono);
+        self.become_dialog_of(response);
         if given_up {
             // The 200 crossed our CANCEL (§9.1): what was answered is ended.
             self.acknowledge(response.cseq(), out);
@@ -312,21 +305,6 @@ impl Dialog {
             }
         }
     }
-
-    /// §13.2.2.4: a 2xx of another branch makes a dialog of its own; one answer is kept, this one is acknowledged and ended.
-    fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
-        let mut other = self.clone();
-        other.remote_tag = response.to_tag().map(str::to_owned);
-        other.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
-        other.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
-        other.route_set.reverse();
-        other.refresh_target(response);
-        other.phase = Phase::Confirmed;
-        other.session = super::offer_answer::Session::default();
-        other.sent += 1000 + self.sent;
-        other.acknowledge(response.cseq(), out);
-        other.bye(Some("SIP;cause=200;text=\"answered elsewhere\""), out);
-    }
 }
 
 fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
@@ -337,6 +315,17 @@ fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
 pub(super) fn sdp_of(message: &Message) -> Option<Bytes> {
     let body = message.body();
     (!body.is_empty()).then(|| message.raw().slice_ref(body))
+}
+
+/// The contacts of a redirection, those of the highest q first (RFC 3261 §20.10); without one it counts as 1.
+fn contacts_of(response: &Message) -> Vec<String> {
+    let Ok(Contacts::List(contacts)) = response.contacts() else { return Vec::new() };
+    let quality =
+        |contact: &NameAddr<'_>| contact.param("q").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+    let mut contacts: Vec<(f32, &str)> =
+        contacts.iter().map(|contact| (quality(contact), contact.uri)).collect();
+    contacts.sort_by(|a, b| b.0.total_cmp(&a.0));
+    contacts.into_iter().map(|(_, uri)| uri.to_owned()).collect()
 }
 
 fn retry_after(response: &Message) -> Option<u32> {

@@ -4,7 +4,7 @@ use super::callee::{ALLOW, is_supported};
 use super::caller::sdp_of;
 use super::offer_answer::Owed;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
-use crate::message::{Builder, Header, Message, Method};
+use crate::message::{Builder, Header, Message, Method, reason_of};
 use crate::time::Now;
 
 impl Dialog {
@@ -36,24 +36,34 @@ impl Dialog {
             out.push(self.respond(&pending, 420, None, &[(Header::Unsupported, &unknown)]));
             return;
         }
+        if self.refuses_interval(&pending, out) {
+            return;
+        }
+        let request = &pending.request;
         match request.method() {
-            Method::Invite => self.peer_reoffers(pending, out),
-            Method::Bye => self.peer_hangs_up(&pending, now, out),
+            Method::Invite => self.peer_reoffers(pending, now, out),
+            Method::Bye => self.peer_hangs_up(&pending, out),
             Method::Options => {
                 out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")]))
             }
             Method::Refer => out.push(self.respond(&pending, 603, None, &[])),
-            Method::Subscribe | Method::Notify => out.push(self.respond(&pending, 489, None, &[])),
+            // RFC 6665 §8.2.1: with the packages that are known, of which there is none.
+            Method::Subscribe => out.push(self.respond(&pending, 489, None, &[(Header::AllowEvents, "")])),
+            // RFC 6665 §4.1.3: there is no subscription.
+            Method::Notify => out.push(self.respond(&pending, 481, None, &[])),
             Method::Ack | Method::Cancel => {}
             Method::Update => self.peer_updates(pending, now, out),
             Method::Prack => self.peer_pracks(pending, now, out),
-            Method::Register | Method::Info | Method::Message | Method::Publish | Method::Other => {
+            Method::Info | Method::Message => self.peer_asks(pending, out),
+            // §21.5.2: a method that nobody here knows, as against one that is not for a dialog.
+            Method::Other => out.push(self.respond(&pending, 501, None, &[(Header::Allow, ALLOW)])),
+            Method::Register | Method::Publish => {
                 out.push(self.respond(&pending, 405, None, &[(Header::Allow, ALLOW)]))
             }
         }
     }
 
-    fn peer_reoffers(&mut self, pending: Pending, out: &mut Vec<Output>) {
+    fn peer_reoffers(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
         if self.hanging_up.is_some() {
             // Whoever sends it has our 200, acknowledged or not: now he can be told.
             out.push(self.respond(&pending, 487, None, &[]));
@@ -75,11 +85,16 @@ impl Dialog {
             self.refresh_target(&pending.request);
             self.note_allow(&pending.request);
             self.flow = pending.source;
-            let event = match sdp_of(&pending.request) {
+            let offer = sdp_of(&pending.request);
+            let unchanged = offer.as_ref().and_then(|offer| self.unchanged(&pending.request, offer));
+            self.reoffered = Some(pending);
+            if let Some(told) = unchanged {
+                return self.answer_reoffer(&told, now, out);
+            }
+            let event = match offer {
                 Some(sdp) => LegEvent::Reoffer { sdp },
                 None => LegEvent::OfferWanted,
             };
-            self.reoffered = Some(pending);
             out.push(Output::Up(event));
         }
     }
@@ -96,16 +111,18 @@ impl Dialog {
         }
     }
 
-    fn peer_hangs_up(&mut self, bye: &Pending, now: Now, out: &mut Vec<Output>) {
+    fn peer_hangs_up(&mut self, bye: &Pending, out: &mut Vec<Output>) {
+        let reason = reason_of(&bye.request);
         match &self.phase {
             // §15.1.2 with §15: a caller may end an early dialog by BYE.
             Phase::Incoming(_) | Phase::AnswerHeld(..) => {
                 out.push(self.respond(bye, 200, None, &[]));
-                self.cancelled(now, out);
+                self.cancelled(reason.as_deref(), out);
             }
             Phase::Confirmed => {
                 self.refuse_what_is_open(out);
                 out.push(self.respond(bye, 200, None, &[]));
+                out.extend(reason.map(|reason| Output::Up(LegEvent::Reason(reason))));
                 self.finish(EndedBy::Peer, out);
             }
             // BYE crossed BYE: the peer has ended it too, whether or not he answers ours.

@@ -10,9 +10,13 @@
 mod callee;
 mod caller;
 mod established;
+mod fork;
+mod info;
 mod offer_answer;
 mod prack;
+mod refresh;
 mod request;
+mod session_timer;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -30,7 +34,10 @@ use crate::transaction::Timers;
 
 pub use callee::{ALLOW, SUPPORTED, is_supported};
 pub use caller::{Credentials, InviteSpec};
+pub use fork::end_stray_answer;
+pub use info::Body;
 pub use offer_answer::glare_back_off;
+pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;
@@ -52,6 +59,8 @@ pub struct LocalSide {
     pub contact: String,
     /// The listener's T1 and T2.
     pub timers: Timers,
+    /// Session timers (RFC 4028).
+    pub session: SessionPolicy,
 }
 
 /// Where requests within a dialog go.
@@ -96,7 +105,10 @@ pub enum Input {
         why: NoAnswer,
     },
     /// A CANCEL matched the INVITE that began this dialog.
-    Cancelled,
+    Cancelled {
+        /// Its Reason (RFC 3326).
+        reason: Option<String>,
+    },
     /// The call wants something.
     Command(Command),
     /// [`Dialog::deadline`] has passed.
@@ -154,6 +166,31 @@ pub enum Command {
     RefuseReoffer {
         /// The status to answer.
         status: u16,
+    },
+    /// Hand the caller a redirection.
+    Redirect {
+        /// 300 to 399.
+        status: u16,
+        /// The contacts' URIs.
+        contacts: Vec<String>,
+    },
+    /// Ask the peer what the other leg's peer asks: INFO or MESSAGE.
+    Ask {
+        /// Names the request to whom [`LegEvent::AskedAnswered`] goes.
+        id: u32,
+        /// INFO or MESSAGE.
+        method: Method,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The other leg's answer to [`LegEvent::Asked`].
+    AnswerAsked {
+        /// Which one.
+        id: u32,
+        /// 200 to 699.
+        status: u16,
+        /// Its body.
+        body: Option<Body>,
     },
     /// End the leg by whatever its phase has: a final response, a CANCEL, or a BYE.
     End {
@@ -239,6 +276,31 @@ pub enum LegEvent {
         /// Its status.
         status: u16,
     },
+    /// The peer sends a request that is the other leg's to answer.
+    Asked {
+        /// Names it.
+        id: u32,
+        /// INFO or MESSAGE.
+        method: Method,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The peer's answer to [`Command::Ask`].
+    AskedAnswered {
+        /// Which one.
+        id: u32,
+        /// 200 to 699; 408 for silence.
+        status: u16,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The callee redirects; [`LegEvent::Failed`] with a 3xx follows.
+    Redirected {
+        /// The contacts' URIs, those of the highest q first.
+        contacts: Vec<String>,
+    },
+    /// Why the peer is about to end the leg (RFC 3326): [`LegEvent::Cancelled`] or [`LegEvent::Ended`] follows.
+    Reason(String),
     /// The dialog is over.
     Ended {
         /// Who ended it and how.
@@ -257,6 +319,8 @@ pub enum EndedBy {
     NoAck,
     /// The peer does not know the dialog any more (481 or 408 to a request within it, §12.2.1.2).
     Lost,
+    /// Nobody refreshed the session (RFC 4028 §10).
+    SessionExpired,
     /// The peer did not answer our offer where it had to.
     NoSession,
     /// Its state could not be kept.
@@ -375,9 +439,53 @@ pub struct Dialog {
     hanging_up: Option<Option<String>>,
     /// When a restored dialog asks its peer whether he still knows it.
     probe_at: Option<Instant>,
+    /// The branches of our INVITE.
+    forks: fork::Forks,
+    /// Requests that are the other leg's to answer.
+    carried: info::Carried,
+    timer: session_timer::SessionTimer,
+    in_force: refresh::InForce,
 }
 
 impl Dialog {
+    /// A dialog that has not begun.
+    fn new(
+        local: Arc<LocalSide>,
+        routing: Routing,
+        flow: Flow,
+        call_id: &str,
+        local_tag: &str,
+        local_party: String,
+    ) -> Dialog {
+        Dialog {
+            phase: Phase::Ended,
+            session: offer_answer::Session::default(),
+            timer: session_timer::SessionTimer::new(local.session),
+            in_force: refresh::InForce::default(),
+            local,
+            routing,
+            flow,
+            call_id: call_id.to_owned(),
+            local_tag: local_tag.to_owned(),
+            local_party,
+            remote_party: String::new(),
+            remote_tag: None,
+            remote_target: String::new(),
+            route_set: Vec::new(),
+            local_cseq: 0,
+            remote_cseq: None,
+            invited: false,
+            sent: 0,
+            unacknowledged: None,
+            reoffered: None,
+            reoffering: None,
+            hanging_up: None,
+            probe_at: None,
+            forks: fork::Forks::default(),
+            carried: info::Carried::default(),
+        }
+    }
+
     /// The tag that names this dialog on our side.
     pub fn local_tag(&self) -> &str {
         &self.local_tag
@@ -411,6 +519,15 @@ impl Dialog {
 
     /// Handles one input at `now`, pushing what is to be done to `out`.
     pub fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        let before = out.len();
+        if let Input::Command(command) = input {
+            self.in_force.command(command);
+        }
+        self.dispatch(input, now, out);
+        self.note_outputs(&out[before..], now);
+    }
+
+    fn dispatch(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
         match input {
             Input::Request { transaction, request, source } => match transaction {
                 Some(id) => {
@@ -420,8 +537,11 @@ impl Dialog {
                 None => self.ack(request, now, out),
             },
             Input::Response(response) => self.response(response, now, out),
+            Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
+                self.refresh_unanswered(*cseq, out);
+            }
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
-            Input::Cancelled => self.cancelled(now, out),
+            Input::Cancelled { reason } => self.cancelled(reason.as_deref(), out),
             Input::Command(command) => self.command(command, now, out),
             Input::Timeout => self.timeout(now, out),
         }
@@ -439,11 +559,25 @@ impl Dialog {
             Command::Acknowledge { sdp } => self.acknowledge_with(sdp, out),
             Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
             Command::RefuseReoffer { status } => self.refuse_reoffer(*status, out),
+            Command::Redirect { status, contacts } => self.redirect_caller(*status, contacts, out),
+            Command::Ask { id, method, body } => self.ask(*id, *method, body.as_ref(), out),
+            Command::AnswerAsked { id, status, body } => self.answer_asked(*id, *status, body.as_ref(), out),
             Command::End { status, reason } => self.end(*status, reason.as_deref(), now, out),
         }
     }
 
     fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        let refresh = matches!(response.method(), Method::Invite | Method::Update);
+        if refresh && self.timer.refreshing == Some(response.cseq()) {
+            if (200..300).contains(&response.status()) {
+                self.timer.accepted(response, now.mono);
+            }
+            return self.refresh_response(response, now, out);
+        }
+        let open = [self.reoffering, self.session.updating].contains(&Some(response.cseq()));
+        if refresh && open && (200..300).contains(&response.status()) {
+            self.timer.accepted(response, now.mono);
+        }
         match response.method() {
             Method::Invite => match self.phase {
                 Phase::Calling(_) => self.invite_response(response, now, out),
@@ -453,6 +587,7 @@ impl Dialog {
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
             Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             Method::Update => self.update_response(response, now, out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
             Method::Options if self.is_established() && matches!(response.status(), 408 | 481) => {
@@ -481,6 +616,7 @@ impl Dialog {
                 self.lose("SIP;cause=408;text=\"OPTIONS unanswered\"", out);
             }
             Method::Bye => self.bye_answered(cseq, out),
+            Method::Info | Method::Message => self.asked_unanswered(cseq, out),
             Method::Update => self.update_unanswered(cseq, out),
             _ => {}
         }
@@ -488,8 +624,11 @@ impl Dialog {
 
     /// The peer is silent: the call ends now, the dialog when its BYE is answered or given up.
     fn lose(&mut self, reason: &str, out: &mut Vec<Output>) {
-        out.push(Output::Up(LegEvent::Ended { by: EndedBy::Lost }));
-        self.bye(Some(reason), out);
+        // A request that is given up after our BYE, or after the end, is no news.
+        if self.is_established() {
+            out.push(Output::Up(LegEvent::Ended { by: EndedBy::Lost }));
+            self.bye(Some(reason), out);
+        }
     }
 
     fn finish(&mut self, by: EndedBy, out: &mut Vec<Output>) {
@@ -497,6 +636,7 @@ impl Dialog {
             self.phase = Phase::Ended;
             self.unacknowledged = None;
             self.reoffered = None;
+            self.drop_asked(out);
             self.session.updated = None;
             self.session.proposal = None;
             self.session.owed = None;
@@ -510,7 +650,10 @@ impl Dialog {
         let repeat = self.unacknowledged.as_ref().map(|u| u.next.min(u.give_up));
         match &self.phase {
             Phase::Calling(calling) => calling.deadline().into_iter().chain(self.session_deadline()).min(),
-            Phase::Confirmed => repeat.into_iter().chain(self.probe_at).chain(self.session_deadline()).min(),
+            Phase::Confirmed => {
+                let timers = [self.probe_at, self.timer.deadline(), self.session_deadline()];
+                repeat.into_iter().chain(timers.into_iter().flatten()).min()
+            }
             Phase::Incoming(_) | Phase::AnswerHeld(..) => self.session_deadline(),
             Phase::Closing | Phase::Ended => None,
         }
@@ -531,6 +674,7 @@ impl Dialog {
             self.in_dialog_request(Method::Options, None, &[], out);
         }
         self.repeat_answer(now, out);
+        self.session_due(now, out);
     }
 
     /// True once the dialog is worth rebuilding after a fault: from our held 200, or the peer's, on. Before, it is ended.
@@ -561,6 +705,7 @@ impl Dialog {
         stored.phase = Phase::Confirmed;
         stored.reoffered = None;
         stored.reoffering = None;
+        stored.carried = info::Carried::default();
         stored.session.restore();
         stored.local_cseq += RESTORED_CSEQ_GAP;
         stored.sent += RESTORED_CSEQ_GAP;
@@ -568,6 +713,7 @@ impl Dialog {
         let spread = stored.local_tag.bytes().fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let spread = Duration::from_micros(spread % PROBE_SPREAD.as_micros() as u64);
         stored.probe_at = Some(now.mono + PROBE_AFTER + spread);
+        stored.timer.restore(now.mono, PROBE_AFTER + spread);
         if let Some(answer) = &mut stored.unacknowledged {
             answer.interval = t1;
             answer.next = now.mono;

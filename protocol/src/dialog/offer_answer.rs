@@ -150,7 +150,9 @@ impl Dialog {
         };
         let in_2xx = self.unacknowledged.as_ref().is_some_and(|answer| answer.offer);
         let proposed = self.session.proposal.as_ref().is_some_and(|proposal| !proposal.waits());
-        invite || in_2xx || proposed
+        // A refresh of the session offers what is in force again.
+        let refreshing = self.reoffering.is_some() || self.session.updating.is_some();
+        invite || in_2xx || proposed || refreshing
     }
 
     /// The peer's own offer comes while ours waits to be tried again: ours has lost.
@@ -247,7 +249,9 @@ impl Dialog {
         self.remote_cseq = early.as_ref().and_then(|early| early.remote_cseq);
         self.note_allow(response);
         let agreed = early.and_then(|early| early.session);
-        match (agreed, sdp_of(response)) {
+        // An answer that came early and is not repeated is the answer all the same (RFC 3261 §13.2.1).
+        let unrepeated = self.forks.settle(response.to_tag()).filter(|_| offered);
+        match (agreed, sdp_of(response).or(unrepeated)) {
             // RFC 6337 §3.1.1: what follows an answer in a reliable response is no news.
             (Some(sdp), _) => {
                 self.acknowledge(response.cseq(), out);

@@ -1,5 +1,8 @@
+mod fork;
+mod info;
 mod offers;
 mod prack;
+mod session_timer;
 
 use super::*;
 use crate::message::{Header, Limits};
@@ -13,7 +16,7 @@ fn at(ms: u64) -> Now {
 }
 
 fn flow() -> Flow {
-    Flow { listener: 0, remote: ([10, 0, 0, 2], 5060).into() }
+    Flow::to(0, ([10, 0, 0, 2], 5060).into())
 }
 
 fn local() -> Arc<LocalSide> {
@@ -21,6 +24,7 @@ fn local() -> Arc<LocalSide> {
         via: "SIP/2.0/UDP 10.0.0.1:5060".into(),
         contact: "<sip:10.0.0.1:5060>".into(),
         timers: Timers::default(),
+        session: SessionPolicy { interval: Duration::from_secs(1800), min_se: SHORTEST_INTERVAL },
     })
 }
 
@@ -247,11 +251,11 @@ fn a_bye_of_ours_waits_for_the_ack_of_our_200() {
 fn a_cancel_before_the_200_left_is_answered_487_and_after_it_changes_nothing() {
     let mut rig = Rig::incoming("");
     rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(SDP) });
-    rig.feed(Input::Cancelled);
+    rig.feed(Input::Cancelled { reason: None });
     assert_eq!((rig.statuses(), rig.events()), (vec![487], vec![LegEvent::Cancelled]));
     assert!(rig.finished());
     let mut rig = Rig::called();
-    rig.feed(Input::Cancelled);
+    rig.feed(Input::Cancelled { reason: None });
     assert!(rig.out.is_empty() && rig.dialog.is_established());
 }
 
@@ -339,6 +343,37 @@ fn the_2xx_of_a_second_branch_is_acknowledged_and_ended() {
     assert_eq!(rig.sent(Method::Bye).unwrap().0.to_tag(), Some("another"));
     rig.feed(Input::Response(response(200, "BYE", 2, "another", "", "")));
     assert!(rig.dialog.is_established(), "the branch that was kept goes on");
+}
+
+#[test]
+fn the_end_of_a_second_branch_leaves_the_re_invite_of_the_first_open() {
+    let mut rig = Rig::answered("");
+    rig.request("INVITE", 2, "", "v=0\r\n");
+    rig.feed(Input::Response(response(
+        200,
+        "INVITE",
+        1,
+        "second",
+        "Contact: <sip:o@10.0.0.9>\r\n",
+        "v=0\r\n",
+    )));
+    assert!(rig.sent(Method::Bye).is_some() && rig.statuses().is_empty());
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(SDP) });
+    assert_eq!(rig.statuses(), [200]);
+}
+
+#[test]
+fn the_byes_that_end_further_branches_are_transactions_of_their_own() {
+    let mut rig = Rig::answered("");
+    let contact = "Contact: <sip:other@10.0.0.9:5060>\r\n";
+    let mut branches = std::collections::BTreeSet::new();
+    for tag in ["second", "third"] {
+        rig.feed(Input::Response(response(200, "INVITE", 1, tag, contact, "v=0\r\n")));
+        let (bye, _) = rig.sent(Method::Bye).unwrap();
+        assert!(branches.insert(bye.via().branch().unwrap().to_owned()), "{branches:?}");
+    }
+    rig.hang_up();
+    assert!(branches.insert(rig.sent(Method::Bye).unwrap().0.via().branch().unwrap().to_owned()));
 }
 
 #[test]

@@ -47,23 +47,24 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// The algorithms this secret can verify, the strongest first: those to challenge with.
-    pub fn algorithms(&self) -> &'static [Algorithm] {
+    /// Whether it can verify credentials of that algorithm.
+    pub fn serves(&self, algorithm: Algorithm) -> bool {
         match self {
-            Self::Password(_) => &[Algorithm::Sha256, Algorithm::Md5],
-            Self::Ha1Md5(_) => &[Algorithm::Md5],
-            Self::Ha1Sha256(_) => &[Algorithm::Sha256],
+            Self::Password(_) => true,
+            Self::Ha1Md5(_) => algorithm == Algorithm::Md5,
+            Self::Ha1Sha256(_) => algorithm == Algorithm::Sha256,
         }
     }
 
-    fn ha1(&self, algorithm: Algorithm, user: &str, realm: &str) -> Option<String> {
-        match (self, algorithm) {
-            (Self::Password(password), _) => Some(algorithm.ha1(user, realm, password)),
-            (Self::Ha1Md5(ha1), Algorithm::Md5) | (Self::Ha1Sha256(ha1), Algorithm::Sha256) => {
-                Some(ha1.to_ascii_lowercase())
-            }
-            (Self::Ha1Md5(_), Algorithm::Sha256) | (Self::Ha1Sha256(_), Algorithm::Md5) => None,
-        }
+    /// H(A1). What is stored as a hash is hashed all the same, so that it takes as long as a password, and so is what
+    /// cannot serve: nobody learns from the time which users exist, and in which form their passwords are kept.
+    fn ha1(&self, algorithm: Algorithm, user: &str, realm: &str) -> String {
+        let (password, stored) = match self {
+            Self::Password(password) => (password.as_str(), None),
+            Self::Ha1Md5(ha1) | Self::Ha1Sha256(ha1) => (super::NOBODY, Some(ha1)),
+        };
+        let hashed = algorithm.ha1(user, realm, password);
+        stored.filter(|_| self.serves(algorithm)).map_or(hashed, |ha1| ha1.to_ascii_lowercase())
     }
 }
 
@@ -146,12 +147,13 @@ impl Credentials {
 
     /// Whether the digest is that of `secret` for this request. Compared in constant time.
     ///
-    /// `body` is needed for `qop=auth-int` only; without it such credentials are wrong. Nothing is said of the
+    /// It takes the same time whatever the secret is. `body` is needed for `qop=auth-int` only; without it such credentials are wrong. Nothing is said of the
     /// nonce: see [`authenticate`](super::authenticate).
     pub fn verify(&self, method: &str, body: Option<&[u8]>, secret: &Secret) -> bool {
-        let Some(ha1) = secret.ha1(self.algorithm, &self.username, &self.realm) else { return false };
+        let ha1 = secret.ha1(self.algorithm, &self.username, &self.realm);
         let Some(expected) = self.expected(method, body, &ha1) else { return false };
-        expected.as_bytes().ct_eq(self.response.to_ascii_lowercase().as_bytes()).into()
+        let equal: bool = expected.as_bytes().ct_eq(self.response.to_ascii_lowercase().as_bytes()).into();
+        equal && secret.serves(self.algorithm)
     }
 
     fn expected(&self, method: &str, body: Option<&[u8]>, ha1: &str) -> Option<String> {

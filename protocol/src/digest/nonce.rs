@@ -1,6 +1,7 @@
 //! Nonces that are signed instead of stored, and the replay table of those in use.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::throttle::subscriber;
 use crate::time::UnixMillis;
 
 const SIGNED_BYTES: usize = 16;
@@ -28,13 +30,16 @@ pub enum NonceCheck {
     },
     /// Ours, and too old, or older than the process: what it was used for is not known any more.
     Expired,
-    /// Not ours.
+    /// Not ours, or sent to another address.
     Foreign,
 }
 
-/// Makes and recognises nonces: base64url of (time, unique number, HMAC-SHA-256 of both cut to 128 bits).
+/// Makes and recognises nonces: base64url of (time, unique number, HMAC-SHA-256 of both and of the address it is sent
+/// to, cut to 128 bits).
 ///
-/// Nodes that share a key accept each other's nonces.
+/// A nonce is worth something only from that address (of IPv6, its /64): so whoever uses one has received it, and is
+/// where he says. RFC 7616 §3.3 warns that a client behind several proxies may change its address between
+/// two requests; it is then asked again until it comes twice by the same. Nodes that share a key accept each other's nonces.
 #[derive(Clone)]
 pub struct NonceSigner {
     key: Hmac<Sha256>,
@@ -57,31 +62,45 @@ impl NonceSigner {
         Self { key: Hmac::new(&block.into()), process_start }
     }
 
-    fn mac(&self, signed: &[u8]) -> [u8; MAC_BYTES] {
+    /// A key for another purpose, which tells nothing of this one.
+    pub fn derive(&self, purpose: &str) -> [u8; 16] {
+        // Longer than what a nonce signs, so that no nonce has this MAC.
+        self.mac(b"a key derived for another purpose", purpose.as_bytes())
+    }
+
+    fn sign(&self, signed: &[u8], source: IpAddr) -> [u8; MAC_BYTES] {
+        match subscriber(source) {
+            IpAddr::V4(ip) => self.mac(signed, &ip.octets()),
+            IpAddr::V6(ip) => self.mac(signed, &ip.octets()[..8]),
+        }
+    }
+
+    fn mac(&self, signed: &[u8], more: &[u8]) -> [u8; MAC_BYTES] {
         let mut mac = self.key.clone();
         mac.update(signed);
+        mac.update(more);
         let full = mac.finalize().into_bytes();
         std::array::from_fn(|index| full[index])
     }
 
-    /// A nonce for a challenge sent at `now`; `unique` is a random number.
-    pub fn challenge(&self, now: UnixMillis, unique: u64) -> String {
+    /// A nonce for a challenge sent to `source` at `now`; `unique` is a random number.
+    pub fn challenge(&self, now: UnixMillis, unique: u64, source: IpAddr) -> String {
         let mut bytes = [0; SIGNED_BYTES + MAC_BYTES];
         bytes[..8].copy_from_slice(&now.0.to_be_bytes());
         bytes[8..SIGNED_BYTES].copy_from_slice(&unique.to_be_bytes());
-        let mac = self.mac(&bytes[..SIGNED_BYTES]);
+        let mac = self.sign(&bytes[..SIGNED_BYTES], source);
         bytes[SIGNED_BYTES..].copy_from_slice(&mac);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Whether a nonce is ours and not older than `max_age`.
-    pub fn check(&self, nonce: &str, now: UnixMillis, max_age: Duration) -> NonceCheck {
+    /// Whether a nonce that comes from `source` was sent there by us, not longer than `max_age` ago.
+    pub fn check(&self, nonce: &str, now: UnixMillis, max_age: Duration, source: IpAddr) -> NonceCheck {
         let mut bytes = [0; SIGNED_BYTES + MAC_BYTES];
         if URL_SAFE_NO_PAD.decode_slice(nonce, &mut bytes).ok() != Some(bytes.len()) {
             return NonceCheck::Foreign;
         }
         let (signed, mac) = bytes.split_at(SIGNED_BYTES);
-        if !bool::from(self.mac(signed).ct_eq(mac)) {
+        if !bool::from(self.sign(signed, source).ct_eq(mac)) {
             return NonceCheck::Foreign;
         }
         let number = |range: &[u8]| range.iter().fold(0_u64, |n, byte| (n << 8) | u64::from(*byte));

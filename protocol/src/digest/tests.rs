@@ -3,16 +3,20 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::time::{Instant, UnixMillis};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 const HOUR: Duration = Duration::from_secs(3_600);
+
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
 fn signer() -> NonceSigner {
     NonceSigner::new([7; 32], UnixMillis(NOW.0 - 1_000))
 }
 
 fn fresh_id(unique: u64) -> u64 {
-    match signer().check(&signer().challenge(NOW, unique), NOW, HOUR) {
+    match signer().check(&signer().challenge(NOW, unique, HERE), NOW, HOUR, HERE) {
         NonceCheck::Fresh { id } => id,
         other => panic!("{other:?}"),
     }
@@ -136,51 +140,157 @@ fn the_strongest_challenge_is_answered() {
 
 #[test]
 fn a_nonce_is_ours_for_its_time_only() {
-    let nonce = signer().challenge(NOW, 99);
+    let nonce = signer().challenge(NOW, 99, HERE);
     assert_eq!(nonce.len(), 43);
-    assert!(matches!(signer().check(&nonce, later(3_600), HOUR), NonceCheck::Fresh { .. }));
-    assert_eq!(signer().check(&nonce, later(3_601), HOUR), NonceCheck::Expired);
-    assert_eq!(NonceSigner::new([8; 32], NOW).check(&nonce, NOW, HOUR), NonceCheck::Foreign);
-    assert_eq!(signer().check("", NOW, HOUR), NonceCheck::Foreign);
+    assert!(matches!(signer().check(&nonce, later(3_600), HOUR, HERE), NonceCheck::Fresh { .. }));
+    assert_eq!(signer().check(&nonce, later(3_601), HOUR, HERE), NonceCheck::Expired);
+    assert_eq!(NonceSigner::new([8; 32], NOW).check(&nonce, NOW, HOUR, HERE), NonceCheck::Foreign);
+    assert_eq!(signer().check(&nonce, NOW, HOUR, THERE), NonceCheck::Foreign, "it was sent elsewhere");
+    assert_eq!(signer().check("", NOW, HOUR, HERE), NonceCheck::Foreign);
     let restarted = NonceSigner::new([7; 32], later(1));
-    assert_eq!(restarted.check(&nonce, later(2), HOUR), NonceCheck::Expired, "its window was lost");
+    assert_eq!(restarted.check(&nonce, later(2), HOUR, HERE), NonceCheck::Expired, "its window was lost");
     let mut forged = nonce.into_bytes();
     forged[3] ^= 1;
-    assert_eq!(signer().check(std::str::from_utf8(&forged).unwrap(), NOW, HOUR), NonceCheck::Foreign);
-    let future = signer().challenge(later(3_600), 1);
-    assert_eq!(signer().check(&future, NOW, HOUR), NonceCheck::Expired);
+    assert_eq!(signer().check(std::str::from_utf8(&forged).unwrap(), NOW, HOUR, HERE), NonceCheck::Foreign);
+    let future = signer().challenge(later(3_600), 1, HERE);
+    assert_eq!(signer().check(&future, NOW, HOUR, HERE), NonceCheck::Expired);
+}
+
+/// A server with its tables, and a client of it.
+struct Rig {
+    signer: NonceSigner,
+    windows: NonceWindows,
+    throttle: Throttle,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        Rig { signer: signer(), windows: NonceWindows::new(64, HOUR), throttle: Throttle::new([1; 16], 64) }
+    }
+
+    fn credentials(&self, nonce: &str, realm: &str, password: &str, nc: u32) -> Credentials {
+        let challenge = www_authenticate(realm, nonce, Algorithm::Sha256, false);
+        let header = answer(&[challenge], "REGISTER", "sip:tandem", "1001", password, "c", nc).unwrap();
+        Credentials::parse(&header).unwrap()
+    }
+
+    fn judge(
+        &self,
+        credentials: &Credentials,
+        seconds: u64,
+        source: IpAddr,
+        secret: Option<&Secret>,
+    ) -> Verdict {
+        self.judge_at(credentials, seconds, source, secret, false)
+    }
+
+    fn judge_at(
+        &self,
+        credentials: &Credentials,
+        seconds: u64,
+        source: IpAddr,
+        secret: Option<&Secret>,
+        known_source: bool,
+    ) -> Verdict {
+        let server = Server {
+            realm: "tandem",
+            signer: &self.signer,
+            windows: &self.windows,
+            throttle: &self.throttle,
+        };
+        let now = Now { mono: Instant(seconds * 1_000_000), wall: later(seconds) };
+        let request = Presented { credentials, method: "REGISTER", body: b"", source, known_source };
+        authenticate(server, now, request, secret)
+    }
 }
 
 #[test]
 fn the_server_s_rule_holds_row_by_row() {
-    let (signer, windows) = (signer(), NonceWindows::new(64, HOUR));
-    let server = Server { realm: "tandem", signer: &signer, windows: &windows };
+    let rig = Rig::new();
     let secret = Secret::Password("pw".into());
-    let credentials = |nonce: &str, realm: &str, password: &str, nc: u32| {
-        let challenge = www_authenticate(realm, nonce, Algorithm::Sha256, false);
-        let header = answer(&[challenge], "REGISTER", "sip:tandem", "1001", password, "c", nc).unwrap();
-        Credentials::parse(&header).unwrap()
+    let judge = |credentials: &Credentials, seconds| rig.judge(credentials, seconds, HERE, Some(&secret));
+    let nonce = rig.signer.challenge(NOW, 5, HERE);
+    let good = rig.credentials(&nonce, "tandem", "pw", 1);
+    assert_eq!(judge(&rig.credentials(&nonce, "tandem", "no", 1), 0), Verdict::Wrong);
+    assert_eq!(judge(&rig.credentials(&nonce, "other", "pw", 1), 0), Verdict::Wrong);
+    assert_eq!(rig.judge(&good, 0, HERE, None), Verdict::Wrong);
+    let empty = rig.credentials(&nonce, "tandem", super::NOBODY, 1);
+    assert_eq!(rig.judge(&empty, 2, HERE, None), Verdict::Wrong);
+    assert_eq!(judge(&good, 4_000), Verdict::Stale);
+    for password in ["pw", "no"] {
+        let foreign = rig.credentials("foreign", "tandem", password, 1);
+        assert_eq!(judge(&foreign, 0), Verdict::Stale, "a made-up nonce tells nothing of {password}");
+        let elsewhere = rig.credentials(&nonce, "tandem", password, 1);
+        assert_eq!(rig.judge(&elsewhere, 0, THERE, Some(&secret)), Verdict::Stale);
+    }
+    assert_eq!(judge(&good, 2), Verdict::Throttled, "four were wrong: not even the right ones are judged");
+    assert_eq!(judge(&good, 3), Verdict::Accepted);
+    assert_eq!(judge(&good, 3), Verdict::Stale, "a replay");
+    assert_eq!(judge(&rig.credentials(&nonce, "tandem", "pw", 2), 3), Verdict::Accepted);
+}
+
+#[test]
+fn guessing_is_slowed_and_a_made_up_nonce_slows_nobody() {
+    let rig = Rig::new();
+    let secret = Secret::Password("pw".into());
+    for n in 0..50 {
+        let guess = rig.credentials(&rig.signer.challenge(NOW, n, THERE), "tandem", "no", 1);
+        assert_eq!(rig.judge(&guess, 0, HERE, Some(&secret)), Verdict::Stale);
+    }
+    let fresh = |n: u64| rig.signer.challenge(NOW, 1_000 + n, HERE);
+    let verdicts: Vec<Verdict> = (0..20)
+        .map(|n| rig.judge(&rig.credentials(&fresh(n), "tandem", "no", 1), 1, HERE, Some(&secret)))
+        .collect();
+    assert_eq!(verdicts.iter().filter(|v| **v == Verdict::Wrong).count(), 4);
+    assert!(verdicts[4..].iter().all(|v| *v == Verdict::Throttled), "{verdicts:?}");
+    let right = rig.credentials(&fresh(99), "tandem", "pw", 1);
+    assert_eq!(rig.judge(&right, 1, HERE, Some(&secret)), Verdict::Throttled);
+    assert_eq!(rig.judge(&right, 2, HERE, Some(&secret)), Verdict::Accepted);
+}
+
+#[test]
+fn at_a_slowed_source_the_right_credentials_of_who_is_known_there_count_and_wrong_ones_tell_nothing() {
+    let rig = Rig::new();
+    let secret = Secret::Password("pw".into());
+    for n in 0..20 {
+        rig.throttle.failed(Attempt { source: HERE, user: &n.to_string() }, Instant(0));
+    }
+    let fresh =
+        |n: u64, password| rig.credentials(&rig.signer.challenge(NOW, n, HERE), "tandem", password, 1);
+    let judge = |n, password, known| rig.judge_at(&fresh(n, password), 0, HERE, Some(&secret), known);
+    assert_eq!(judge(1, "pw", false), Verdict::Throttled);
+    assert_eq!(judge(2, "no", true), Verdict::Throttled, "like anybody's");
+    assert_eq!(judge(3, "pw", true), Verdict::Accepted);
+    for n in 4..9 {
+        assert_eq!(judge(n, "no", true), Verdict::Throttled);
+    }
+    assert_eq!(judge(9, "pw", true), Verdict::Throttled, "who is known may not guess either");
+}
+
+#[test]
+fn a_user_that_does_not_exist_costs_as_many_hashes_as_one_that_does() {
+    let rig = Rig::new();
+    let md5 = Secret::Ha1Md5(Algorithm::Md5.ha1("1001", "tandem", "pw"));
+    let sha = Secret::Ha1Sha256(Algorithm::Sha256.ha1("1001", "tandem", "pw"));
+    let password = Secret::Password("pw".into());
+    let cost = |secret: Option<&Secret>, n| {
+        let source = IpAddr::V4([198, 51, 100, n].into());
+        let nonce = rig.signer.challenge(NOW, n.into(), source);
+        let guess = rig.credentials(&nonce, "tandem", "no", 1);
+        HASHES.set(0);
+        assert_eq!(rig.judge(&guess, 0, source, secret), Verdict::Wrong);
+        HASHES.get()
     };
-    let judge = |credentials: &Credentials, now| {
-        authenticate(server, now, credentials, "REGISTER", b"", Some(&secret))
-    };
-    let wrong = Verdict::Challenge { stale: false, wrong: true };
-    let stale = Verdict::Challenge { stale: true, wrong: false };
-    let nonce = signer.challenge(NOW, 5);
-    let good = credentials(&nonce, "tandem", "pw", 1);
-    assert_eq!(judge(&credentials(&nonce, "tandem", "no", 1), NOW), wrong);
-    assert_eq!(judge(&credentials(&nonce, "other", "pw", 1), NOW), wrong);
-    assert_eq!(authenticate(server, NOW, &good, "REGISTER", b"", None), wrong);
-    assert_eq!(
-        authenticate(server, NOW, &credentials(&nonce, "tandem", "", 1), "REGISTER", b"", None),
-        wrong
-    );
-    assert_eq!(judge(&good, later(4_000)), stale);
-    assert_eq!(judge(&credentials("foreign", "tandem", "pw", 1), NOW), stale);
-    assert_eq!(judge(&credentials("foreign", "tandem", "no", 1), NOW), wrong);
-    assert_eq!(judge(&good, NOW), Verdict::Accepted);
-    assert_eq!(judge(&good, NOW), stale, "a replay");
-    assert_eq!(judge(&credentials(&nonce, "tandem", "pw", 2), NOW), Verdict::Accepted);
+    for n in 0..4 {
+        let guess = rig.credentials(&rig.signer.challenge(NOW, n, THERE), "tandem", "no", 1);
+        rig.judge(&guess, 0, THERE, None);
+    }
+    let guess = rig.credentials(&rig.signer.challenge(NOW, 9, THERE), "tandem", "no", 1);
+    HASHES.set(0);
+    assert_eq!(rig.judge(&guess, 0, THERE, None), Verdict::Throttled);
+    assert_eq!(HASHES.get(), 3, "nor does the time tell that nothing is judged any more");
+    let costs = [cost(None, 1), cost(Some(&md5), 2), cost(Some(&sha), 3), cost(Some(&password), 4)];
+    assert_eq!(costs, [3; 4]);
 }
 
 #[test]
@@ -194,7 +304,8 @@ fn a_full_table_refuses_new_nonces_until_old_ones_expire() {
     assert_eq!(windows.accept(ids[0], 2, NOW), Accept::Ok, "a known nonce goes on");
     let much_later = later(3_700);
     let new = NonceSigner::new([7; 32], NOW);
-    let NonceCheck::Fresh { id } = new.check(&new.challenge(much_later, 3), much_later, HOUR) else {
+    let NonceCheck::Fresh { id } = new.check(&new.challenge(much_later, 3, HERE), much_later, HOUR, HERE)
+    else {
         panic!("fresh")
     };
     assert_eq!(windows.accept(id, 5, much_later), Accept::Ok);
@@ -245,7 +356,7 @@ proptest! {
         nc in 1_u32.., md5 in any::<bool>(), unique in any::<u64>(),
     ) {
         let algorithm = if md5 { Algorithm::Md5 } else { Algorithm::Sha256 };
-        let challenge = www_authenticate(&realm, &signer().challenge(NOW, unique), algorithm, false);
+        let challenge = www_authenticate(&realm, &signer().challenge(NOW, unique, HERE), algorithm, false);
         let header = answer(&[challenge], "INVITE", &uri, &user, &password, "cn", nc).unwrap();
         let credentials = Credentials::parse(&header).unwrap();
         prop_assert_eq!(credentials.nonce_count(), nc);

@@ -202,6 +202,12 @@ impl<'a> Via<'a> {
         self.param("branch").filter(|branch| !branch.is_empty())
     }
 
+    /// The branch, if it names the transaction on its own: the magic cookie of RFC 3261 section 8.1.1.7 with something
+    /// after it. The cookie alone (RFC 4475 section 3.2.1) is the same in every request of such a sender.
+    pub fn unique_branch(&self) -> Option<&'a str> {
+        self.branch().filter(|branch| branch.strip_prefix("z9hG4bK").is_some_and(|rest| !rest.is_empty()))
+    }
+
     /// The `received` parameter: the address that the request came from; an IPv6 address is without brackets.
     pub fn received(&self) -> Option<&'a str> {
         let address = self.param("received")?;

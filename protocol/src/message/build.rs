@@ -119,7 +119,8 @@ impl Builder {
         self.line(Header::ContentLength.name(), body.len());
         self.out.put_slice(b"\r\n");
         self.out.put_slice(body);
-        self.out.freeze()
+        // Messages are kept, for retransmission and for the trace: without the room that building needed.
+        Bytes::copy_from_slice(&self.out)
     }
 }
 

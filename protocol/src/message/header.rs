@@ -82,6 +82,7 @@ headers! {
     AcceptLanguage "Accept-Language" 0 "RFC 3261 section 20.3",
     Join "Join" 0 "RFC 3911",
     Identity "Identity" b'y' "RFC 8224",
+    FlowTimer "Flow-Timer" 0 "RFC 5626",
 }
 
 const SLOTS: usize = 256;

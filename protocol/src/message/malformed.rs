@@ -179,10 +179,13 @@ pub struct Answerable {
 
 /// Reads what it can of a datagram that was refused; at most `limits` of it.
 pub(super) fn answerable(datagram: &[u8], limits: &Limits) -> Option<Box<Answerable>> {
+    let cut = datagram.len() > limits.max_bytes;
     let datagram = &datagram[..datagram.len().min(limits.max_bytes)];
     let start = datagram.iter().position(|b| !matches!(b, b'\r' | b'\n'))?;
     let message = &datagram[start..];
-    let head = unfold(&message[..head_len(message).unwrap_or(message.len())]);
+    // Of a header section that was cut, a Via could be missing, and the answer would go astray.
+    let len = head_len(message).or((!cut).then_some(message.len()))?;
+    let head = unfold(&message[..len]);
     let mut lines = head.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
 
     let first = std::str::from_utf8(lines.next()?).ok()?;
@@ -193,10 +196,8 @@ pub(super) fn answerable(datagram: &[u8], limits: &Limits) -> Option<Box<Answera
         let header = Header::from_bytes(super::syntax::trim_bytes(&line[..colon]));
         let place = match header {
             Header::Via => {
+                // All of them, however many: the answer finds its way back by them, and is no longer than what it answers.
                 via.push(text(&line[colon + 1..], limits)?);
-                if via.len() > limits.max_vias {
-                    return None;
-                }
                 continue;
             }
             Header::From => &mut from,

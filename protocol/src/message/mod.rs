@@ -31,6 +31,7 @@ pub use framing::{is_keepalive, peek_call_id, peek_to_tag};
 pub use header::Header;
 pub use malformed::{Answerable, BadHeader, BadUri, Malformed, MalformedKind};
 pub use method::Method;
+pub use reason::reason_of;
 pub use uri::{Uri, escape_user};
 
 /// How much of a message is accepted. More than that is refused with 513.
@@ -53,8 +54,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// For a message that was accepted before, under limits that are no longer known.
-    const NONE: Limits = Limits {
+    /// For a message of our own, or one that was accepted before, under limits that are no longer known.
+    pub const NONE: Limits = Limits {
         max_bytes: usize::MAX,
         max_header_line: usize::MAX,
         max_headers: usize::MAX,

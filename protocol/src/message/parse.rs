@@ -348,6 +348,10 @@ impl Parts {
         for (header, span) in [(Header::From, self.from), (Header::To, self.to)] {
             let address = bad(header, NameAddr::parse_but_uri(span.of(&self.head)))?;
             bad(header, address.parsed_uri().map_err(BadHeader::Uri))?;
+            // An answer adds a tag to a To that has none, and cannot to one that has half of one.
+            if address.param("tag") == Some("") {
+                return bad(header, Err(BadHeader::Parameter));
+            }
         }
         bad(Header::Via, Via::parse(self.via.of(&self.head)))?;
         Ok(())

@@ -11,7 +11,7 @@ fn at(seconds: u64) -> UnixMillis {
 }
 
 fn flow(port: u16) -> Flow {
-    Flow { listener: 0, remote: SocketAddr::from(([192, 0, 2, 1], port)) }
+    Flow::to(0, SocketAddr::from(([192, 0, 2, 1], port)))
 }
 
 fn update(call_id: &str, cseq: u32, contacts: ContactSet) -> Update {
@@ -23,6 +23,7 @@ fn update(call_id: &str, cseq: u32, contacts: ContactSet) -> Update {
         source: flow(5060),
         path: vec!["<sip:edge;lr>".to_owned()],
         user_agent: Some("phone/1".to_owned()),
+        outbound: false,
         limits: Limits::default(),
     }
 }
@@ -162,6 +163,38 @@ fn the_most_wanted_contact_comes_first() {
     let order: Vec<&str> = bindings.by_preference(T0).iter().map(|b| b.contact.as_str()).collect();
     assert_eq!(order, ["sip:top@h", "sip:mid@h", "sip:low@h"]);
     assert!(bindings.by_preference(at(3_600)).is_empty());
+}
+
+#[test]
+fn a_call_rings_groups_of_equal_q_and_one_flow_of_each_device() {
+    let mut bindings = Bindings::default();
+    let contact = |uri: &str, q, device: Option<(&str, u32)>| ContactUpdate {
+        q,
+        instance: device.map(|(instance, _)| format!("<urn:uuid:{instance}>")),
+        reg_id: device.map(|(_, reg_id)| reg_id),
+        ..ContactUpdate::new(uri)
+    };
+    let all = [
+        contact("sip:low@h", 100, None),
+        contact("sip:desk1@h", 900, Some(("desk", 1))),
+        contact("sip:soft@h", 900, None),
+        contact("sip:desk2@h", 900, Some(("desk", 2))),
+        contact("sip:other@h", 900, Some(("other", 1))),
+    ];
+    for (cseq, contact) in (1..).zip(all) {
+        bindings.register(at(u64::from(cseq)), update("c", cseq, one(contact))).unwrap();
+    }
+    let rung = |now| -> Vec<Vec<Vec<String>>> {
+        let uris = |flows: Flows<'_>| flows.iter().map(|b| b.contact.replace("@h", "")).collect();
+        bindings.target_set(now).into_iter().map(|group| group.into_iter().map(uris).collect()).collect()
+    };
+    assert_eq!(
+        rung(at(10)),
+        [vec![vec!["sip:soft"], vec!["sip:desk2", "sip:desk1"], vec!["sip:other"]], vec![vec!["sip:low"]]],
+        "the flow refreshed last is used first"
+    );
+    assert_eq!(rung(at(3_604)), [[["sip:other"]]], "only what has not expired");
+    assert!(rung(at(4_000)).is_empty());
 }
 
 #[test]

@@ -105,6 +105,11 @@ impl InviteClient {
         Expiry::Nothing
     }
 
+    /// True until anything has come back.
+    pub fn is_unanswered(&self) -> bool {
+        self.state == State::Calling
+    }
+
     /// True while a CANCEL makes sense now (§9.1: only after a provisional, never after a final).
     pub fn may_cancel(&self) -> bool {
         self.state == State::Proceeding

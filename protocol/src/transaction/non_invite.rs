@@ -59,6 +59,11 @@ impl NonInviteClient {
         }
     }
 
+    /// True until a final response has come.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self.state, State::Trying | State::Proceeding)
+    }
+
     /// The earliest armed timer.
     pub fn deadline(&self) -> Option<Instant> {
         (self.state != State::Terminated).then(|| self.retransmit.map_or(self.end, |at| at.min(self.end)))

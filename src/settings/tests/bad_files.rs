@@ -6,9 +6,9 @@ use super::*;
 type Case = (&'static str, &'static str, &'static str);
 
 const STATION: &str = "[[station]]\nname = \"1001\"\nextension = \"1001\"\npassword = \"pw\"\n";
-const TRUNK: &str = "[[trunk]]\nname = \"carrier\"\nproxies = [\"192.0.2.1\"]\n";
+pub(super) const TRUNK: &str = "[[trunk]]\nname = \"carrier\"\nproxies = [\"192.0.2.1\"]\n";
 
-fn check_all(before: &str, cases: &[Case]) {
+pub(super) fn check_all(before: &str, cases: &[(&str, &str, &str)]) {
     for (text, place, allowed) in cases {
         let all = problems(load(&format!("{before}{text}")));
         let told = all.join("\n");
@@ -37,11 +37,28 @@ fn faults_of_the_node_and_its_addresses() {
             ),
             ("[node]\ndomains = \"a\"", "2: node.domains", "found \"a\"; allowed: a list"),
             ("[node]\ndomains = [\"a\", \"b c\"]", "2: node.domains[1]", "allowed: a host name"),
+            ("[node]\ndigest_algorithms = []", "2: node.digest_algorithms", "allowed: at least one"),
+            (
+                "[node]\ndigest_algorithms = [\"MD5\", \"SHA1\"]",
+                "2: node.digest_algorithms[1]",
+                "allowed: \"MD5\" or \"SHA-256\"",
+            ),
+            (
+                "[node]\ndigest_algorithms = [\"MD5\", \"MD5\"]",
+                "2: node.digest_algorithms",
+                "allowed: each once",
+            ),
             ("[node]\nrealm = \"\"", "2: node.realm", "allowed: a text without quotes"),
             ("node = 1", "1: node", "found 1; allowed: a table"),
             ("[http]\naddress = \"127.0.0.1\"", "2: http.address", "allowed: an IP address and port"),
             ("[http]\ntokens = [\"a b\"]", "2: http.tokens[0]", "not shown; allowed: letters"),
-            ("[[listen]]\ntransport = \"tcp\"", "2: listen[0].transport", "not built yet; allowed: \"udp\""),
+            (
+                "[[listen]]\ntransport = \"ws\"",
+                "2: listen[0].transport",
+                "not built yet; allowed: \"udp\" or \"tcp\"",
+            ),
+            ("[[listen]]\nmax_connections = 0", "2: listen[0].max_connections", "allowed: 1 to 1000000"),
+            ("[[listen]]\nsend_queue_kb = 1", "2: listen[0].send_queue_kb", "allowed: 64 to 65536 (KiB)"),
             ("[[listen]]\ntransport = \"sctp\"", "2: listen[0].transport", "allowed: \"udp\" or \"tcp\""),
             (
                 "[[listen]]\naddress = \"0.0.0.0:70000\"",
@@ -49,7 +66,35 @@ fn faults_of_the_node_and_its_addresses() {
                 "allowed: an IP address and port",
             ),
             ("[[listen]]\nexternal_address = \"a:b\"", "2: listen[0].external_address", "allowed: a host"),
+            (
+                "[[listen]]\nsession_expires_s = 60",
+                "2: listen[0].session_expires_s",
+                "allowed: 90 to 86400 (seconds, not less than min_se_s, or 0, which is off)",
+            ),
+            (
+                "[[listen]]\nmin_se_s = 300\nsession_expires_s = 200",
+                "3: listen[0].session_expires_s",
+                "allowed: 300 to 86400",
+            ),
+            ("[[listen]]\nmin_se_s = 60", "2: listen[0].min_se_s", "allowed: 90 to 86400"),
             ("[[listen]]\nt1_ms = 500\nt2_ms = 100", "3: listen[0].t2_ms", "allowed: 500 to 60000"),
+            (
+                "[[listen]]\nmax_message_bytes = 65536",
+                "2: listen[0].max_message_bytes",
+                "1300 to 65535 (bytes)",
+            ),
+            (
+                "[[listen]]\nmax_header_bytes = 65536",
+                "2: listen[0].max_header_bytes",
+                "allowed: 256 to 65535",
+            ),
+            (
+                "[[listen]]\nmax_message_bytes = 2000\nmax_header_bytes = 2001",
+                "3: listen[0].max_header_bytes",
+                "allowed: 256 to 2000 (bytes, not more than max_message_bytes)",
+            ),
+            ("[[listen]]\nmax_headers = 2", "2: listen[0].max_headers", "allowed: 16 to 1024"),
+            ("[[listen]]\nmax_vias = 0", "2: listen[0].max_vias", "allowed: 1 to 255"),
             (
                 "[[listen]]\nrequire_client_certificate = true",
                 "1: listen[0].client_ca",
@@ -132,6 +177,11 @@ fn faults_of_stations_users_and_services() {
                 "found password and ha1_md5; allowed: exactly one of",
             ),
             (
+                "[[station]]\nname = \"1002\"\nextension = \"1002\"\nha1_sha256 = \"6fee04c7ab9b3e5d5a4fb7d9b1d8b5a77e3b9e1f36ee5ab9c5bd4b8f4f0c9a21\"",
+                "8: station[1].ha1_sha256",
+                "allowed: only if node.digest_algorithms holds \"SHA-256\"",
+            ),
+            (
                 "[[station]]\nname = \"1002\"\nextension = \"1002\"\nha1_sha256 = \"00\"",
                 "8: station[1].ha1_sha256",
                 "not shown; allowed: 64 hexadecimal digits",
@@ -153,9 +203,9 @@ fn faults_of_stations_users_and_services() {
                 "a number of its own in partition \"internal\"; station[0].extension has this one",
             ),
             (
-                "[[station]]\nname = \"b\"\nextension = \"desk\"\npassword = \"pw\"",
+                "[[station]]\nname = \"b\"\nextension = \"the desk\"\npassword = \"pw\"",
                 "7: station[1].extension",
-                "found \"desk\"; allowed: digits",
+                "found \"the desk\"; allowed: digits",
             ),
             (
                 "[[user]]\nname = \"u\"\nextension = \"1001\"",
@@ -221,6 +271,9 @@ fn faults_of_trunks_and_registrations() {
             ("media_timing = \"late\"", "4: trunk[0].media_timing", "allowed: \"normal\" or \"delayed\""),
             ("srtp = \"on\"", "4: trunk[0].srtp", "allowed: \"off\" or \"offered\" or \"required\""),
             ("dscp = 64", "4: trunk[0].dscp", "found 64; allowed: 0 to 63"),
+            ("redirect = \"fork\"", "4: trunk[0].redirect", "allowed: \"follow\" or \"pass\""),
+            ("redirect_to = [\"x\"]", "4: trunk[0].redirect_to[0]", "allowed: "),
+            ("trusted = \"yes\"", "4: trunk[0].trusted", "allowed: true"),
             ("t1_ms = 1", "4: trunk[0].t1_ms", "allowed: 10 to 10000 (milliseconds)"),
             ("connect_timeout_ms = 99", "4: trunk[0].connect_timeout_ms", "allowed: 100 to 60000"),
             ("username = \"me\"", "1: trunk[0].password", "is missing; `username` needs it"),
@@ -308,7 +361,18 @@ fn faults_of_the_dial_plan() {
             "allowed: digits",
         ),
         (
-            "pattern = \"9.x\"\ntarget = \"reject:404\"\n[[dial_plan.pattern]]\npattern = \"9X\"\ntarget = \"reject:404\"",
+            "pattern = \"9\"\ntarget = \"reject:404\"\ncalling_party_mask = \"me\"",
+            "4: dial_plan.pattern[0].calling_party_mask",
+            "allowed: up to 32 digits, X",
+        ),
+        (
+            "pattern = \"9\"\ntarget = \"reject:404\"\ncalling_party_prefix = \"a\"",
+            "4: dial_plan.pattern[0].calling_party_prefix",
+            "allowed: digits",
+        ),
+        ("pattern = \"9\"\ntarget = \"reject:404\"\nstrip = 2", "1: dial_plan", "strips 2 of at least 1"),
+        (
+            "pattern = \"9.X\"\ntarget = \"reject:404\"\n[[dial_plan.pattern]]\npattern = \"9X\"\ntarget = \"reject:404\"",
             "5: dial_plan.pattern[1].pattern",
             "dial_plan.pattern[0].pattern has this one",
         ),

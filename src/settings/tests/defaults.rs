@@ -76,6 +76,7 @@ fn sections() -> Vec<(&'static str, Section)> {
         ("media", section_of::<Media>()),
         ("media_pool", section_of::<MediaPool>()),
         ("location", section_of::<Location>()),
+        ("registrar", section_of::<Registrar>()),
         ("station", section_of::<Station>()),
         ("user", section_of::<User>()),
         ("trunk", section_of::<Trunk>()),
@@ -162,7 +163,7 @@ fn what_is_set_by_the_file_as_compiled_in_is_what_the_code_defaults_to() {
 #[test]
 fn every_example_line_can_be_used_at_once() {
     // Alternatives of each other: only the first of each may stay.
-    let alternatives = ["#ha1_md5", "#ha1_sha256", "#domain = "];
+    let alternatives = ["#ha1_md5", "#ha1_sha256", "#domain = ", "#trunk = "];
     let text: Vec<String> = DEFAULT_TOML
         .lines()
         .filter(|line| !alternatives.iter().any(|start| line.starts_with(start)))

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{Selection, internal};
-use crate::settings::values::Target;
+use crate::settings::values::{NumberMask, Target, number_mask, target};
 
 /// Which number leads where, for whom.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -49,6 +49,7 @@ pub struct Pattern {
     #[serde(default = "internal")]
     pub partition: String,
     /// Where a match leads.
+    #[serde(deserialize_with = "target")]
     pub target: Target,
     /// How many leading characters are removed; `None`: those before the dot of the pattern.
     #[serde(default)]
@@ -56,6 +57,12 @@ pub struct Pattern {
     /// What is put before what is left.
     #[serde(default)]
     pub prefix: String,
+    /// What the far end sees of the caller's number.
+    #[serde(default, deserialize_with = "number_mask")]
+    pub calling_party_mask: Option<NumberMask>,
+    /// What is put before the caller's number, after the mask.
+    #[serde(default)]
+    pub calling_party_prefix: String,
     /// Whether these are emergency calls.
     #[serde(default)]
     pub emergency: bool,
@@ -69,6 +76,13 @@ pub struct RouteList {
     pub name: String,
     /// The groups in order.
     pub groups: Vec<String>,
+    /// Whether calls may leave by it.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Trunks that stand for each other.

@@ -69,6 +69,18 @@ pub struct Listen {
     pub t1_ms: u32,
     /// RFC 3261 T2, in milliseconds; see [`t2`](Self::t2).
     pub t2_ms: Option<u32>,
+    /// The interval of session timers (RFC 4028) in seconds, 0 is off; see [`session`](Self::session).
+    pub session_expires_s: u32,
+    /// The shortest such interval that is accepted, in seconds.
+    pub min_se_s: u32,
+    /// The longest message accepted, in bytes; a request beyond this and the next three is answered 513 (RFC 3261 §21.5.7).
+    pub max_message_bytes: u32,
+    /// The longest start line, and the longest header with its folds, in bytes.
+    pub max_header_bytes: u32,
+    /// How many header lines a message may have, folds not counted.
+    pub max_headers: u32,
+    /// How many Via values a message may have.
+    pub max_vias: u32,
     /// The certificate chain, in PEM.
     pub certificate: Option<PathBuf>,
     /// The key of the certificate, in PEM.
@@ -77,6 +89,18 @@ pub struct Listen {
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is refused.
     pub require_client_certificate: bool,
+    /// The most connections at once.
+    pub max_connections: u32,
+    /// The most connections at once from one IPv4 address or IPv6 /64.
+    pub max_connections_per_source: u32,
+    /// How long a connection may be silent both ways, in seconds; see [`idle_timeout`](Self::idle_timeout).
+    pub idle_timeout_s: u32,
+    /// How long a message may take to come, in seconds; see [`message_timeout`](Self::message_timeout).
+    pub message_timeout_s: u32,
+    /// How long opening a connection may take, in milliseconds; see [`connect_timeout`](Self::connect_timeout).
+    pub connect_timeout_ms: u32,
+    /// What may wait to be sent on one connection, in KiB; see [`send_queue`](Self::send_queue).
+    pub send_queue_kb: u32,
 }
 
 impl Default for Listen {
@@ -88,10 +112,22 @@ impl Default for Listen {
             external_address: None,
             t1_ms: 500,
             t2_ms: None,
+            session_expires_s: 1800,
+            min_se_s: 90,
+            max_message_bytes: 65_535,
+            max_header_bytes: 8192,
+            max_headers: 256,
+            max_vias: 70,
             certificate: None,
             private_key: None,
             client_ca: None,
             require_client_certificate: false,
+            max_connections: 10_000,
+            max_connections_per_source: 100,
+            idle_timeout_s: 600,
+            message_timeout_s: 10,
+            connect_timeout_ms: 3000,
+            send_queue_kb: 256,
         }
     }
 }
@@ -100,6 +136,31 @@ impl Listen {
     /// The estimate of a round trip that the timers of RFC 3261 §17 are built on.
     pub fn t1(&self) -> Duration {
         Duration::from_millis(self.t1_ms.into())
+    }
+
+    /// After how long without a byte either way a connection is closed.
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_s.into())
+    }
+
+    /// From a message's first byte to its last; also from a connection's beginning to the end of its first message.
+    pub fn message_timeout(&self) -> Duration {
+        Duration::from_secs(self.message_timeout_s.into())
+    }
+
+    /// How long opening a connection may take.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms.into())
+    }
+
+    /// How many bytes may wait to be sent on one connection before the peer is cut off.
+    pub fn send_queue(&self) -> usize {
+        self.send_queue_kb as usize * 1024
+    }
+
+    /// The interval of session timers and the shortest that is accepted (RFC 4028); an interval of zero is off.
+    pub fn session(&self) -> (Duration, Duration) {
+        (Duration::from_secs(self.session_expires_s.into()), Duration::from_secs(self.min_se_s.into()))
     }
 
     /// The longest interval between retransmissions (RFC 3261 §17.1.2.2): 4 s, over TLS 1 s.

@@ -4,6 +4,7 @@ mod dial_plan;
 mod listen;
 mod media;
 mod node;
+mod registrar;
 mod station;
 mod trunk;
 
@@ -11,8 +12,11 @@ pub use dial_plan::{CallingSearchSpace, DialPlan, Partition, Pattern, RouteGroup
 pub use listen::{Listen, Transport};
 pub use media::{Location, Media, MediaPath, MediaPool};
 pub use node::{Http, Node};
+pub use registrar::Registrar;
 pub use station::{Credential, Service, ServiceKind, Station, User};
-pub use trunk::{MediaTiming, Registration, RegistrationGroup, Selection, Srtp, Trunk, TrunkTimers};
+pub use trunk::{
+    MediaTiming, Redirect, Registration, RegistrationGroup, Selection, Srtp, Trunk, TrunkTimers,
+};
 
 /// The partition that always exists, and that an entry without one is in.
 pub const INTERNAL_PARTITION: &str = "internal";

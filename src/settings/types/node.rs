@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::settings::values::{BindAddress, Secret};
+use crate::settings::values::{BindAddress, DigestAlgorithm, Secret};
 
 /// The process as a whole.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -19,6 +19,8 @@ pub struct Node {
     pub domains: Vec<String>,
     /// The realm of digest challenges (RFC 3261 §22.1); see [`Settings::realm`](crate::settings::Settings::realm).
     pub realm: Option<String>,
+    /// What requests are challenged with, whoever sends them: the preferred first (RFC 8760 §2.4).
+    pub digest_algorithms: Vec<DigestAlgorithm>,
     /// The SIP messages kept for `tandem why --sip`, in MiB for each shard; the oldest go first.
     pub sip_trace_mb: u32,
     /// The threads that carry calls; 0 is one for each core.
@@ -32,6 +34,7 @@ impl Default for Node {
             data_dir: PathBuf::from("data"),
             domains: Vec::new(),
             realm: None,
+            digest_algorithms: vec![DigestAlgorithm::Md5],
             sip_trace_mb: 8,
             shards: 0,
         }

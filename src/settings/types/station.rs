@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{MediaPath, internal};
-use crate::settings::values::Secret;
+use super::{MediaPath, Redirect, internal};
+use crate::settings::values::{ConnectionAddress, NumberMask, Secret, number_mask};
 
 /// A device that registers, or is reached at a fixed address.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -41,7 +41,10 @@ pub struct Station {
     pub max_contacts: u32,
     /// Where a device that never registers is reached: `[user@]host[:port]`, or a user alone.
     #[serde(default)]
-    pub connection_address: Option<String>,
+    pub connection_address: Option<ConnectionAddress>,
+    /// The trunk whose proxies complete a connection address that is a user alone; `None`: the only trunk there is.
+    #[serde(default)]
+    pub trunk: Option<String>,
     /// Whether the user part of From alone identifies it, whatever the host.
     #[serde(default)]
     pub identify_by_user_only: bool,
@@ -51,9 +54,19 @@ pub struct Station {
     /// Whether its calls are recorded.
     #[serde(default)]
     pub record: bool,
+    /// What a redirection by it does to a call.
+    #[serde(default)]
+    pub redirect: Redirect,
     /// How long a call rings at it, in seconds; see [`ring_timeout`](Self::ring_timeout).
     #[serde(default = "sixty")]
     pub ring_timeout_s: u32,
+    /// How long contacts of one q ring before those of the next lower do, in seconds; see
+    /// [`fork_timeout`](Self::fork_timeout).
+    #[serde(default = "twenty")]
+    pub fork_timeout_s: u32,
+    /// What trunks show as the number of its calls.
+    #[serde(default, deserialize_with = "number_mask")]
+    pub external_number_mask: Option<NumberMask>,
     /// The interval of OPTIONS to its contacts, in seconds; see [`qualify_interval`](Self::qualify_interval).
     #[serde(default)]
     pub qualify_interval_s: u32,
@@ -90,6 +103,11 @@ impl Station {
         Duration::from_secs(self.ring_timeout_s.into())
     }
 
+    /// How long contacts of one q ring before those of the next lower do; zero: until they have failed.
+    pub fn fork_timeout(&self) -> Duration {
+        Duration::from_secs(self.fork_timeout_s.into())
+    }
+
     /// The interval of OPTIONS to its contacts; `None`: none are sent.
     pub fn qualify_interval(&self) -> Option<Duration> {
         (self.qualify_interval_s > 0).then(|| Duration::from_secs(self.qualify_interval_s.into()))
@@ -98,6 +116,10 @@ impl Station {
 
 fn ten() -> u32 {
     10
+}
+
+fn twenty() -> u32 {
+    20
 }
 
 fn sixty() -> u32 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Listen, MediaPath, Transport};
-use crate::settings::values::{CodeRange, Codec, HostPort, Secret, Source};
+use crate::settings::values::{CodeRange, Codec, HostPort, NumberMask, Secret, Source, number_mask};
 
 /// How the next of several is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -27,6 +27,17 @@ pub enum MediaTiming {
     Normal,
     /// The offer is in the answer to the INVITE (delayed offer, RFC 3261 §13.2.1).
     Delayed,
+}
+
+/// What a redirection (3xx) does to a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// The call goes on to its contacts.
+    #[default]
+    Follow,
+    /// The caller gets it.
+    Pass,
 }
 
 /// Whether media is encrypted.
@@ -102,6 +113,18 @@ pub struct Trunk {
     /// The most calls at once; 0 is no limit.
     #[serde(default)]
     pub max_calls: u32,
+    /// Whether it belongs to the trust domain of RFC 3325.
+    #[serde(default)]
+    pub trusted: bool,
+    /// What a redirection by it does to a call.
+    #[serde(default)]
+    pub redirect: Redirect,
+    /// Addresses besides our own that a followed redirection may lead to.
+    #[serde(default)]
+    pub redirect_to: Vec<Source>,
+    /// What its far end sees of the caller's number.
+    #[serde(default, deserialize_with = "number_mask")]
+    pub calling_party_mask: Option<NumberMask>,
     /// The codecs offered, best first; empty: those of its location.
     #[serde(default)]
     pub codecs: Vec<Codec>,

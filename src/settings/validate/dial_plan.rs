@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::pattern::{check_pattern, comparable};
-use super::station::is_number;
+use tandem_protocol::dial_plan::{PatternKey, is_dialable};
+
+use super::pattern::{extension, pattern};
 use super::{Findings, Known, Names, item};
 use crate::settings::problem::KeyPath;
-use crate::settings::types::Pattern;
-use crate::settings::values::Target;
+use crate::settings::types::{Pattern, RouteList};
+use crate::settings::values::{InvalidValue, Target};
 use crate::settings::{INTERNAL_PARTITION, Settings};
 
 pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<'_>) {
@@ -24,6 +25,7 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
     for (index, list) in plan.route_list.iter().enumerate() {
         let path = path.key("route_list").index(index).key("groups");
         check_list(&path, &list.groups, &names.route_group, findings);
+        check_twice(&path, list, settings, findings);
     }
     for (index, group) in plan.route_group.iter().enumerate() {
         let path = path.key("route_group").index(index).key("trunks");
@@ -55,34 +57,64 @@ fn check_list(path: &KeyPath, names: &[String], known: &Known, findings: &mut Fi
 
 /// Every extension and pattern must be one, and lead to one place in its partition.
 fn check_numbers(settings: &Settings, findings: &mut Findings<'_>) {
-    let mut numbers: Vec<(KeyPath, &str, &str)> = Vec::new();
+    let mut numbers: Vec<(KeyPath, &str, &str, Reader)> = Vec::new();
     for (index, station) in settings.station.iter().enumerate() {
-        numbers.push((item("station", index).key("extension"), &station.partition, &station.extension));
+        let path = item("station", index).key("extension");
+        numbers.push((path, &station.partition, &station.extension, extension));
     }
     for (index, user) in settings.user.iter().enumerate() {
-        numbers.push((item("user", index).key("extension"), INTERNAL_PARTITION, &user.extension));
+        let path = item("user", index).key("extension");
+        numbers.push((path, INTERNAL_PARTITION, &user.extension, extension));
     }
     for (index, service) in settings.service.iter().enumerate() {
-        numbers.push((item("service", index).key("extension"), INTERNAL_PARTITION, &service.extension));
+        let path = item("service", index).key("extension");
+        numbers.push((path, INTERNAL_PARTITION, &service.extension, extension));
     }
     for (index, entry) in settings.dial_plan.pattern.iter().enumerate() {
         let path = KeyPath::root().key("dial_plan.pattern").index(index).key("pattern");
-        numbers.push((path, &entry.partition, &entry.pattern));
+        numbers.push((path, &entry.partition, &entry.pattern, pattern));
     }
-    let mut first: BTreeMap<(&str, String), KeyPath> = BTreeMap::new();
-    for (path, partition, number) in numbers {
-        if let Err(invalid) = check_pattern(number) {
-            findings.unfit(&path, number, invalid.allowed);
-            continue;
-        }
-        match first.get(&(partition, comparable(number))) {
+    let mut first: BTreeMap<(&str, PatternKey), KeyPath> = BTreeMap::new();
+    for (path, partition, number, read) in numbers {
+        let key = match read(number) {
+            Ok(key) => key,
+            Err(invalid) => {
+                findings.unfit(&path, number, invalid.allowed);
+                continue;
+            }
+        };
+        match first.get(&(partition, key.clone())) {
             Some(other) => {
                 let other = findings.repairs.written(other);
                 let allowed = format!("a number of its own in partition {partition:?}; {other} has this one");
                 findings.unfit(&path, number, allowed);
             }
             None => {
-                first.insert((partition, comparable(number)), path);
+                first.insert((partition, key), path);
+            }
+        }
+    }
+}
+
+/// Reads a pattern or an extension.
+type Reader = fn(&str) -> Result<PatternKey, InvalidValue>;
+
+/// A trunk that two groups of a list have is tried only where it comes first.
+fn check_twice(path: &KeyPath, list: &RouteList, settings: &Settings, findings: &mut Findings<'_>) {
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for (index, name) in list.groups.iter().enumerate() {
+        let Some(group) = settings.dial_plan.route_group.iter().find(|g| g.name == *name) else { continue };
+        for trunk in &group.trunks {
+            match seen.get(trunk.as_str()) {
+                Some(first) if first != name => {
+                    let text =
+                        format!("has trunk {trunk:?}, which {first:?} has too: it is tried once, there");
+                    findings.warn(&path.index(index), text);
+                }
+                Some(_) => {}
+                None => {
+                    seen.insert(trunk, name);
+                }
             }
         }
     }
@@ -103,7 +135,9 @@ fn check_entry(path: &KeyPath, entry: &Pattern, names: &Names, findings: &mut Fi
     if let Some(strip) = entry.strip {
         findings.within(&path.key("strip"), strip, 0..=32, "characters");
     }
-    if !entry.prefix.is_empty() && !is_number(&entry.prefix) && entry.prefix != "+" {
-        findings.unfit(&path.key("prefix"), &entry.prefix, "digits, * and #, with or without + before them");
+    for (key, prefix) in [("prefix", &entry.prefix), ("calling_party_prefix", &entry.calling_party_prefix)] {
+        if !prefix.is_empty() && !is_dialable(prefix) && prefix != "+" {
+            findings.unfit(&path.key(key), prefix, "digits, * and #, with or without + before them");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Checks that reach beyond one key: bounds, names that must exist, things that must differ.
 
 mod dial_plan;
+mod loops;
 mod network;
 mod pattern;
+mod registrar;
 mod station;
 mod trunk;
 
@@ -20,7 +22,9 @@ pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
     network::check(settings, &names, findings);
     station::check(settings, &names, findings);
     trunk::check(settings, &names, findings);
+    registrar::check(settings, findings);
     dial_plan::check(settings, &names, findings);
+    loops::check(settings, findings);
 }
 
 /// The errors and warnings found so far.

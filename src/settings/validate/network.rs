@@ -45,6 +45,12 @@ fn check_node(settings: &Settings, findings: &mut Findings<'_>) {
             "a text without quotes, backslashes and control characters",
         );
     }
+    let algorithms = &settings.node.digest_algorithms;
+    if algorithms.is_empty() {
+        findings.error(&path.key("digest_algorithms"), "found an empty list; allowed: at least one");
+    } else if algorithms.iter().enumerate().any(|(n, algorithm)| algorithms[..n].contains(algorithm)) {
+        findings.error(&path.key("digest_algorithms"), "found one twice; allowed: each once");
+    }
     if settings.node.data_dir.as_os_str().is_empty() {
         findings.unfit(&path.key("data_dir"), "", "the path of a directory");
     }
@@ -79,6 +85,14 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
         findings.error(&path.key("transport"), text);
     }
     check_timers(path, Some(listen.t1_ms), listen.t2_ms, findings);
+    check_connections(path, listen, findings);
+    findings.within(&path.key("min_se_s"), listen.min_se_s, 90..=86_400, "seconds (RFC 4028 §5)");
+    if listen.session_expires_s != 0 {
+        let shortest = u64::from(listen.min_se_s.clamp(90, 86_400));
+        let unit = "seconds, not less than min_se_s, or 0, which is off";
+        findings.within(&path.key("session_expires_s"), listen.session_expires_s, shortest..=86_400, unit);
+    }
+    check_limits(path, listen, findings);
     if listen.transport.is_secure() {
         for (key, file) in [("certificate", &listen.certificate), ("private_key", &listen.private_key)] {
             if file.is_none() {
@@ -90,6 +104,27 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
     if listen.require_client_certificate && listen.client_ca.is_none() {
         findings.error(&path.key("client_ca"), "is missing; `require_client_certificate` needs it");
     }
+}
+
+/// What a listener of connections takes.
+fn check_connections(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
+    let mut within = |key: &str, value, allowed, unit| findings.within(&path.key(key), value, allowed, unit);
+    within("max_connections", listen.max_connections, 1..=1_000_000, "connections");
+    within("max_connections_per_source", listen.max_connections_per_source, 1..=1_000_000, "connections");
+    within("idle_timeout_s", listen.idle_timeout_s, 1..=86_400, "seconds");
+    within("message_timeout_s", listen.message_timeout_s, 1..=300, "seconds");
+    within("connect_timeout_ms", listen.connect_timeout_ms, 100..=60_000, "milliseconds");
+    within("send_queue_kb", listen.send_queue_kb, 64..=65_536, "KiB");
+}
+
+/// The lowest values leave room for an ordinary INVITE; the highest of the bytes is the largest datagram there is.
+fn check_limits(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
+    let longest = u64::from(listen.max_message_bytes.clamp(256, 65_535));
+    findings.within(&path.key("max_message_bytes"), listen.max_message_bytes, 1300..=65_535, "bytes");
+    let unit = "bytes, not more than max_message_bytes";
+    findings.within(&path.key("max_header_bytes"), listen.max_header_bytes, 256..=longest, unit);
+    findings.within(&path.key("max_headers"), listen.max_headers, 16..=1024, "header lines");
+    findings.within(&path.key("max_vias"), listen.max_vias, 1..=255, "Via values");
 }
 
 /// Checks T1 and T2 in milliseconds; one that is not set is another's to check.

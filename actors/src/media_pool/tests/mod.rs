@@ -1,7 +1,7 @@
 //! Workers and sessions as shards and phones see them, in virtual time.
 
 mod faults;
-mod fixture;
+pub(crate) mod fixture;
 mod lives;
 mod packets;
 mod real;

@@ -12,15 +12,18 @@ fn anchored() -> MediaPlan {
 
 /// A call to one contact of a station.
 fn call(offer: &'static str, media: MediaPlan, change: impl FnOnce(Call) -> Call) -> Rig {
-    let destination =
-        Destination::Station { contacts: vec![target(5070)], ring_timeout: Duration::from_secs(20) };
+    let destination = Destination::Station {
+        contacts: Fork::parallel(vec![target(5070)]),
+        ring_timeout: Duration::from_secs(20),
+    };
     begin(destination, offer, media, change)
 }
 
 fn trunk(offer: &'static str, proxies: u16, change: impl FnOnce(Call) -> Call) -> Rig {
     let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth { proxy: addr(5070 + n), up: true }).collect();
     let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-    let destination = Destination::Trunk { walk, listener: 0, user: "123".into() };
+    let choice = TrunkChoice { trunk: "out".into(), listener: 0, user: "123".into(), walk };
+    let destination = Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
     begin(destination, offer, MediaPlan::Bypass, change)
 }
 
@@ -128,7 +131,10 @@ fn a_callee_may_offer_early_only_if_the_caller_can_answer_early() {
 }
 
 fn two_contacts() -> Destination {
-    Destination::Station { contacts: vec![target(5070), target(5071)], ring_timeout: Duration::from_secs(20) }
+    Destination::Station {
+        contacts: Fork::parallel(vec![target(5070), target(5071)]),
+        ring_timeout: Duration::from_secs(20),
+    }
 }
 
 #[test]

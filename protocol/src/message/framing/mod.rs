@@ -1,4 +1,7 @@
-//! What must be known of a datagram before it is worth parsing: where it goes, and whether it is a keep-alive.
+//! What must be known of a datagram before it is worth parsing: where it goes, and whether it is a keep-alive; and where the
+//! messages of a byte stream begin and end ([`stream`]).
+
+pub mod stream;
 
 use super::syntax::{param, trim_bytes};
 
@@ -32,6 +35,16 @@ fn params_start(value: &[u8]) -> Option<usize> {
 
 /// The value of the first header of that name, its folds left in, trimmed.
 fn header<'a>(datagram: &'a [u8], name: &[u8], compact: u8) -> Option<&'a [u8]> {
+    headers(datagram, name, compact, Some)
+}
+
+/// Goes through the values of the headers of that name until `found` gives something.
+fn headers<'a, T>(
+    datagram: &'a [u8],
+    name: &[u8],
+    compact: u8,
+    mut found: impl FnMut(&'a [u8]) -> Option<T>,
+) -> Option<T> {
     let start = datagram.iter().position(|b| !matches!(b, b'\r' | b'\n'))?;
     for end in memchr::memchr_iter(b'\n', &datagram[start..]) {
         let line = &datagram[start + end + 1..];
@@ -40,8 +53,8 @@ fn header<'a>(datagram: &'a [u8], name: &[u8], compact: u8) -> Option<&'a [u8]> 
             b'\r' if line.get(1) == Some(&b'\n') => return None,
             first if first | 0x20 != name[0] && first | 0x20 != compact => {}
             _ => {
-                if let Some(value) = value_of(line, name, compact) {
-                    return Some(value);
+                if let Some(result) = value_of(line, name, compact).and_then(&mut found) {
+                    return Some(result);
                 }
             }
         }

@@ -1,0 +1,208 @@
+//! Where a dialled number leads: what the dial plan says, and what there is of it right now.
+
+mod trunks;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_protocol::b2bua::{Branch, Cause, Destination, Fork, LONGEST_RING, Target};
+use tandem_protocol::dial_plan::{self, CallingTransform};
+use tandem_protocol::dialog::Routing;
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::escape_user;
+use tandem_protocol::registrar::{Binding, target_set};
+
+use crate::config::{ConnectedAt, Connection, MediaPath, ServiceKind};
+use crate::directory::{Permit, StationEntry, TrunkEntry};
+use crate::env::Env;
+
+/// Where a dialled number leads, before media is decided.
+pub(crate) struct Route {
+    pub(crate) destination: Destination,
+    /// The trunks it may leave by, in order.
+    pub(super) trunks: Vec<Arc<TrunkEntry>>,
+    /// The station it leads to.
+    pub(super) station: Option<Arc<StationEntry>>,
+    pub(crate) service: Option<ServiceKind>,
+    /// False if either end wants its media through us.
+    pub(super) bypass: bool,
+    pub(super) record: bool,
+    /// Where the callee's signalling comes from.
+    pub(crate) signalling: Option<IpAddr>,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) why: String,
+    pub(super) number: String,
+    /// What the pattern does to the caller's number.
+    pub(super) calling: CallingTransform,
+    /// Whether it leads to one of ours, though it may be by a trunk.
+    pub(super) inside: bool,
+    pub(super) emergency: bool,
+}
+
+impl Route {
+    pub(crate) fn to(destination: Destination, why: String, number: &str) -> Route {
+        Route {
+            destination,
+            trunks: Vec::new(),
+            station: None,
+            service: None,
+            bypass: true,
+            record: false,
+            signalling: None,
+            permit: None,
+            why,
+            number: number.to_owned(),
+            calling: CallingTransform::default(),
+            inside: false,
+            emergency: false,
+        }
+    }
+
+    fn refused(status: u16, cause: Cause, why: String) -> Route {
+        Route::to(Destination::Refused { status, cause }, why, "")
+    }
+}
+
+/// What was asked for, and by which words of the dial plan.
+struct Wanted<'a> {
+    number: &'a str,
+    emergency: bool,
+    why: String,
+}
+
+/// Where a number leads for one who may dial what `css` holds.
+pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
+    let plan = &env.config().dial_plan;
+    let Some(found) = plan.lookup(css, dialled) else {
+        let space = css.unwrap_or("internal");
+        return Route::refused(404, Cause::NotFound, format!("no pattern of {space} matches {dialled}"));
+    };
+    let pattern = found.pattern;
+    let mark = if pattern.emergency { ", an emergency call" } else { "" };
+    let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
+    let wanted = Wanted { number: &found.number_out, emergency: pattern.emergency, why };
+    let route = match &pattern.target {
+        dial_plan::Target::Station(name) => to_station(env, name, None, wanted),
+        dial_plan::Target::User(name) => to_user(env, name, wanted),
+        dial_plan::Target::Trunk(name) => trunks::to_trunk(env, name, wanted),
+        dial_plan::Target::RouteGroup(name) => trunks::to_group(env, name, wanted),
+        dial_plan::Target::RouteList(name) => trunks::to_list(env, name, wanted),
+        dial_plan::Target::Service(name) => to_service(env, name, wanted),
+        dial_plan::Target::Reject(status) => Route::refused(*status, Cause::Rejected, wanted.why),
+    };
+    Route { calling: pattern.calling.clone(), emergency: pattern.emergency, ..route }
+}
+
+/// A person is reached at the station they are logged in at: for now that is always their default station.
+fn to_user(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
+    let Some(user) = env.config().users.iter().find(|u| u.name == name) else {
+        return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
+    };
+    match &user.default_station {
+        Some(station) => {
+            let why = format!("{}, who is at station:{station}", wanted.why);
+            to_station(env, station, Some(user.alert_timeout), Wanted { why, ..wanted })
+        }
+        None => Route::refused(480, Cause::NotRegistered, format!("{}, who has no station", wanted.why)),
+    }
+}
+
+fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wanted<'_>) -> Route {
+    let Some(station) = env.directory().station(name) else {
+        return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
+    };
+    let ring_timeout = ring_timeout.unwrap_or(station.config.ring_timeout);
+    let bindings = station.bindings();
+    let groups = target_set(&bindings, env.now().wall);
+    if !groups.is_empty() {
+        let device = |flows: &Vec<&Binding>| Branch { flows: flows.iter().map(|b| contact(b)).collect() };
+        let groups = groups.iter().map(|devices| devices.iter().map(device).collect()).collect();
+        return ring(station, Fork::new(groups, station.config.fork_timeout), ring_timeout, wanted);
+    }
+    match &station.config.connection {
+        Some(Connection { user, at: ConnectedAt::Address(at) }) => {
+            let Some(target) = connected(env, user, *at) else {
+                return Route::refused(
+                    480,
+                    Cause::NotRegistered,
+                    format!("{}, which no listener reaches", wanted.why),
+                );
+            };
+            let why = format!("{}, which is at {at}", wanted.why);
+            ring(station, Fork::parallel(vec![target]), ring_timeout, Wanted { why, ..wanted })
+        }
+        Some(Connection { user, at: ConnectedAt::Trunk(trunk) }) => {
+            let permit = match place(station, wanted.emergency) {
+                Some(permit) => permit,
+                None => return full(wanted.why),
+            };
+            let why = format!("{}, which is behind trunk:{trunk}", wanted.why);
+            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, ..wanted });
+            let destination = match by.destination {
+                Destination::Trunk { hunt, .. } => Destination::Trunk { hunt, ring_timeout },
+                other => other,
+            };
+            let bypass = by.bypass && station.config.media == MediaPath::Bypass;
+            let record = by.record || station.config.record;
+            let station = Some(station.clone());
+            Route { destination, station, permit: Some(permit), bypass, record, inside: true, ..by }
+        }
+        None => Route::refused(480, Cause::NotRegistered, format!("{}, which is not registered", wanted.why)),
+    }
+}
+
+fn full(why: String) -> Route {
+    Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"))
+}
+
+fn place(station: &Arc<StationEntry>, emergency: bool) -> Option<Permit> {
+    if emergency { Some(station.emergency_permit()) } else { station.permit() }
+}
+
+fn ring(station: &Arc<StationEntry>, contacts: Fork, ring_timeout: Duration, wanted: Wanted<'_>) -> Route {
+    let Some(permit) = place(station, wanted.emergency) else { return full(wanted.why) };
+    let signalling = contacts.first().map(|c| c.flow.remote.ip());
+    Route {
+        signalling,
+        bypass: station.config.media == MediaPath::Bypass,
+        record: station.config.record,
+        permit: Some(permit),
+        station: Some(station.clone()),
+        inside: true,
+        ..Route::to(Destination::Station { contacts, ring_timeout }, wanted.why, wanted.number)
+    }
+}
+
+fn contact(binding: &Binding) -> Target {
+    Target {
+        request_uri: binding.contact.clone(),
+        flow: binding.source,
+        route: binding.path.clone(),
+        routing: Routing::Flow,
+        trunk: None,
+    }
+}
+
+/// A station at an address of its own, by the first listener of that address's family.
+fn connected(env: &Env, user: &str, at: std::net::SocketAddr) -> Option<Target> {
+    let listeners = &env.config().listeners;
+    let listener = listeners.iter().position(|l| l.address.is_ipv4() == at.is_ipv4())?;
+    Some(Target {
+        request_uri: format!("sip:{}@{at}", escape_user(user)),
+        flow: Flow::to(u16::try_from(listener).ok()?, at),
+        route: Vec::new(),
+        routing: Routing::Target,
+        trunk: None,
+    })
+}
+
+fn to_service(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
+    let Some(service) = env.config().services.iter().find(|s| s.name == name) else {
+        return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
+    };
+    Route { service: Some(service.kind), bypass: false, ..Route::to(Destination::Service, wanted.why, name) }
+}
+
+/// How long a call by a trunk may take until somebody answers.
+const TRUNK_RING: Duration = LONGEST_RING;

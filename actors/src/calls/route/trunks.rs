@@ -1,0 +1,93 @@
+//! Calls that leave by trunks: one, those of a route group, or those of the groups of a route list.
+
+use std::sync::Arc;
+
+use tandem_protocol::b2bua::{Cause, Destination, TrunkChoice, TrunkHunt};
+use tandem_protocol::message::escape_user;
+use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+
+use super::{Route, TRUNK_RING, Wanted};
+use crate::config::MediaPath;
+use crate::directory::TrunkEntry;
+use crate::env::Env;
+
+pub(super) fn to_trunk(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
+    match env.directory().trunk(name) {
+        Some(trunk) => by(vec![trunk.clone()], wanted),
+        None => Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why)),
+    }
+}
+
+pub(super) fn to_group(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
+    by(group(env, name), wanted)
+}
+
+pub(super) fn to_list(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
+    let Some(list) = env.config().route_lists.iter().find(|l| l.name == name) else {
+        return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
+    };
+    if !list.enabled {
+        return Route::refused(503, Cause::Failed, format!("{}, which is disabled", wanted.why));
+    }
+    by(list.groups.iter().flat_map(|name| group(env, name)).collect(), wanted)
+}
+
+/// The trunks of a group, in the order of this call.
+fn group(env: &Env, name: &str) -> Vec<Arc<TrunkEntry>> {
+    let Some(group) = env.config().route_groups.iter().find(|g| *g.name == *name) else { return Vec::new() };
+    let trunks = group.trunks.iter().filter_map(|trunk| env.directory().trunk(trunk).cloned());
+    let mut trunks: Vec<_> = trunks.collect();
+    match group.selection {
+        Selection::Priority => {}
+        Selection::RoundRobin { .. } => {
+            let first = env.directory().turn_of_group(name).checked_rem(trunks.len()).unwrap_or(0);
+            trunks.rotate_left(first);
+        }
+    }
+    trunks
+}
+
+/// By `trunks` in this order, but those of which no proxy is believed to be up last: the belief may be old.
+fn by(mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
+    let mut seen = Vec::new();
+    trunks.retain(|trunk| {
+        let new = !seen.contains(&trunk.config.name);
+        seen.push(trunk.config.name.clone());
+        new
+    });
+    trunks.sort_by_key(|trunk| !trunk.health().contains(&true));
+    if trunks.is_empty() {
+        return Route::refused(503, Cause::Failed, format!("{}, which has no trunk", wanted.why));
+    }
+    if !wanted.emergency && trunks.iter().all(|trunk| trunk.is_full()) {
+        // Refused before it costs a port; a place that is taken meanwhile is missed when the call gets there.
+        return Route::refused(503, Cause::Limit, format!("{}, which has max_calls calls", wanted.why));
+    }
+    let user = escape_user(wanted.number).into_owned();
+    let choices = trunks.iter().map(|trunk| TrunkChoice {
+        trunk: trunk.config.name.to_string(),
+        listener: trunk.config.listener,
+        user: user.clone(),
+        walk: walk(trunk),
+    });
+    let destination =
+        Destination::Trunk { hunt: TrunkHunt::new(choices.collect()), ring_timeout: TRUNK_RING };
+    Route {
+        signalling: trunks.first().and_then(|t| t.config.proxies.first()).map(|p| p.ip()),
+        bypass: trunks.iter().all(|trunk| trunk.config.media == MediaPath::Bypass),
+        record: trunks.iter().any(|trunk| trunk.config.record),
+        trunks,
+        ..Route::to(destination, wanted.why, wanted.number)
+    }
+}
+
+fn walk(trunk: &TrunkEntry) -> ProxyWalk {
+    let up = trunk.health();
+    let health: Vec<ProxyHealth> =
+        trunk.config.proxies.iter().zip(up).map(|(proxy, up)| ProxyHealth { proxy: *proxy, up }).collect();
+    let selection = match trunk.config.selection {
+        Selection::Priority => Selection::Priority,
+        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
+    };
+    ProxyWalk::new(&health, selection, trunk.config.retryable.clone())
+}

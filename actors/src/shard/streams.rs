@@ -1,0 +1,62 @@
+//! What connections bring besides messages: their end, streams that cannot be read on, and messages of other shards to send.
+
+use actix::prelude::*;
+use bytes::Bytes;
+use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::message::framing::stream::FrameError;
+
+use super::{LinkMessage, Shard};
+use crate::env::{Told, Unsent};
+use crate::ids::ShardId;
+
+/// What a connection of this shard tells.
+pub enum FromStream {
+    /// It has ended. `was_up`: it had come about before.
+    Gone {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether it had come about.
+        was_up: bool,
+    },
+    /// Where its next message begins is not known any more: what can be answered is, then it is closed.
+    Fault {
+        /// Which.
+        flow: Flow,
+        /// Why.
+        error: FrameError,
+    },
+}
+
+impl Shard {
+    /// Sends for another shard by a connection of ours; that shard hears if it is gone.
+    pub(super) fn send_for(&mut self, flow: Flow, message: &Bytes, from: ShardId) {
+        if self.env.transmit(flow, message.clone()) == Err(Unsent::Unreachable)
+            && !self.endpoint.answer_elsewhere(flow, message)
+            && let Some(connection) = flow.connection
+        {
+            self.env.link(from, LinkMessage::Gone { connection, was_up: true });
+        }
+    }
+}
+
+impl Handler<Told<FromStream>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<FromStream>, _: &mut Context<Self>) {
+        match told.0 {
+            FromStream::Gone { connection, was_up } => {
+                self.endpoint.connection_gone(connection, was_up);
+                // Dialogs of every shard may have been using it.
+                let shards = self.env.directory().shards();
+                for shard in (0..shards).map(ShardId).filter(|shard| *shard != self.env.shard()) {
+                    self.env.link(shard, LinkMessage::Gone { connection, was_up });
+                }
+            }
+            FromStream::Fault { flow, error } => {
+                self.endpoint.stream_fault(flow, &error);
+                if let Some(connection) = flow.connection {
+                    self.env.close(connection);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Transactions that we begin (RFC 3261 §17.1).
+
+use actix::WeakRecipient;
+use bytes::Bytes;
+use tandem_protocol::dialog::{Input, NoAnswer};
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
+use tandem_protocol::time::Instant;
+use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
+
+use super::{Endpoint, New, Outgoing, Owner, TransactionKey};
+use crate::env::{Tell, TimerKey, Unsent};
+use crate::timer_wheel::TimerId;
+
+pub(super) enum ClientMachine {
+    Invite(InviteClient),
+    NonInvite(NonInviteClient),
+}
+
+pub(super) struct Client {
+    pub(super) machine: ClientMachine,
+    name: Box<str>,
+    timer: TimerId,
+    /// By which it went.
+    pub(super) flow: Flow,
+    /// By which it was to go.
+    pub(super) asked: Flow,
+    /// The datagram to send when the stream does not come about.
+    pub(super) fallback: Option<(Flow, Bytes)>,
+    /// It was sent once more because its connection had ended.
+    pub(super) moved: bool,
+    pub(super) method: Method,
+    cseq: u32,
+    timers: Timers,
+    /// The request, until nothing can ask for it again.
+    pub(super) request: Option<Bytes>,
+    owner: Option<Owner>,
+}
+
+impl ClientMachine {
+    fn new(now: Instant, method: Method, timers: Timers, reliable: bool) -> ClientMachine {
+        if method == Method::Invite {
+            ClientMachine::Invite(InviteClient::new(now, timers, reliable))
+        } else {
+            ClientMachine::NonInvite(NonInviteClient::new(now, timers, reliable))
+        }
+    }
+
+    pub(super) fn is_unanswered(&self) -> bool {
+        match self {
+            ClientMachine::Invite(machine) => machine.is_unanswered(),
+            ClientMachine::NonInvite(machine) => machine.is_unanswered(),
+        }
+    }
+}
+
+impl Client {
+    /// Begins the transaction again with this datagram in place of its message by a stream.
+    pub(super) fn begin_anew(&mut self, now: Instant, datagram: Bytes) {
+        self.machine = ClientMachine::new(now, self.method, self.timers, false);
+        self.request = Some(datagram);
+    }
+}
+
+impl Endpoint {
+    pub(super) fn receive_response(&mut self, response: Message, flow: Flow) -> Option<New> {
+        let now = self.env.now().mono;
+        let method = response.method();
+        let id = response
+            .via()
+            .branch()
+            .and_then(|branch| self.client_names.get(&client_name(branch, method)).copied());
+        let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
+            tracing::debug!(
+                status = response.status(),
+                call = response.call_id(),
+                "response without transaction"
+            );
+            return unclaimed(response, flow);
+        };
+        if client.cseq != response.cseq() {
+            return None;
+        }
+        let action = match &mut client.machine {
+            ClientMachine::Invite(machine) => machine.response(now, response.status()),
+            ClientMachine::NonInvite(machine) => machine.response(now, response.status()),
+        };
+        let owner = client.owner.as_ref().and_then(WeakRecipient::upgrade);
+        if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
+            let flow = client.flow;
+            if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, &response)) {
+                self.post(flow, &ack, Method::Ack);
+            }
+        } else if response.status() >= 200 {
+            client.request = None;
+        }
+        self.arm_client(id);
+        if !matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck) {
+            return None;
+        }
+        match owner {
+            Some(owner) => {
+                owner.tell(Input::Response(response));
+                None
+            }
+            None => unclaimed(response, flow),
+        }
+    }
+
+    /// Sends a request in a new client transaction.
+    pub(crate) fn send(&mut self, out: Outgoing, owner: Option<Owner>) {
+        let now = self.env.now().mono;
+        let hop = self.hop(&out);
+        let reliable = self.transport(hop.flow).is_reliable();
+        self.next += 1;
+        let id = self.next;
+        let name = client_name(&out.branch, out.method);
+        self.client_names.insert(name.clone(), id);
+        let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Client(id)));
+        let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method);
+        let client = Client {
+            machine: ClientMachine::new(now, out.method, out.timers, reliable),
+            name,
+            timer,
+            flow: hop.flow,
+            asked: out.to,
+            fallback: hop.fallback,
+            moved: false,
+            method: out.method,
+            cseq: out.cseq,
+            timers: out.timers,
+            request: Some(hop.message),
+            owner,
+        };
+        self.clients.insert(id, client);
+        self.env.metrics().transactions_active.increment(1.0);
+        match sent {
+            Ok(flow) => self.went_by(id, flow),
+            Err(Unsent::Full) => self.arm_client(id),
+            Err(Unsent::Unreachable) => self.give_up(id, NoAnswer::Transport),
+        }
+    }
+
+    /// True while such a transaction of ours goes on.
+    pub(crate) fn is_sending(&self, branch: &str, method: Method) -> bool {
+        self.client_names.contains_key(&client_name(branch, method))
+    }
+
+    /// Sends an ACK for a 2xx.
+    pub(crate) fn send_ack(&mut self, message: &Bytes, to: Flow) {
+        self.post(to, message, Method::Ack);
+    }
+
+    pub(super) fn arm_client(&mut self, id: u64) {
+        if let Some(client) = self.clients.get(&id) {
+            let at = match &client.machine {
+                ClientMachine::Invite(machine) => machine.deadline(),
+                ClientMachine::NonInvite(machine) => machine.deadline(),
+            };
+            self.env.arm(client.timer, at);
+        }
+    }
+
+    pub(super) fn client_timeout(&mut self, id: u64) {
+        let now = self.env.now().mono;
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let expiry = match &mut client.machine {
+            ClientMachine::Invite(machine) => machine.timeout(now),
+            ClientMachine::NonInvite(machine) => machine.timeout(now),
+        };
+        match expiry {
+            Expiry::Nothing | Expiry::Trying => self.arm_client(id),
+            Expiry::Retransmit => {
+                let (flow, method, request) = (client.flow, client.method, client.request.clone());
+                let sent = request.map(|request| self.transmit(flow, &request, method));
+                if matches!(sent, Some(Err(Unsent::Unreachable))) {
+                    self.give_up(id, NoAnswer::Transport);
+                } else {
+                    self.arm_client(id);
+                }
+            }
+            Expiry::GaveUp => self.give_up(id, NoAnswer::Timeout),
+            Expiry::Terminated => self.remove_client(id),
+        }
+    }
+
+    pub(super) fn give_up(&mut self, id: u64, why: NoAnswer) {
+        if let Some(client) = self.clients.get(&id)
+            && let Some(owner) = client.owner.as_ref().and_then(WeakRecipient::upgrade)
+        {
+            owner.tell(Input::Unanswered { method: client.method, cseq: client.cseq, why });
+        }
+        self.remove_client(id);
+    }
+
+    fn remove_client(&mut self, id: u64) {
+        if let Some(client) = self.clients.remove(&id) {
+            self.client_names.remove(&client.name);
+            self.forget_flow(id, client.flow);
+            self.env.forget(client.timer);
+            self.env.metrics().transactions_active.decrement(1.0);
+        }
+    }
+}
+
+/// A response whose owner has gone matters only if the peer believes that it has made a dialog.
+fn unclaimed(response: Message, flow: Flow) -> Option<New> {
+    let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
+    answer.then_some(New::Answer(response, flow))
+}
+
+pub(super) fn client_name(branch: &str, method: Method) -> Box<str> {
+    format!("{branch}|{}", method.as_str()).into()
+}
+
+/// The ACK of a non-2xx final (§17.1.1.3): the INVITE's Via, target and Route, the response's To.
+fn ack_of(invite: &Bytes, response: &Message) -> Option<Bytes> {
+    let invite = Message::parse(invite.clone(), &Limits::NONE).ok()?;
+    let mut ack = Builder::request("ACK", invite.request_uri());
+    ack.header(Header::Via, invite.header(Header::Via)?);
+    ack.header(Header::MaxForwards, 70);
+    ack.header(Header::From, invite.header(Header::From)?);
+    ack.header(Header::To, response.header(Header::To)?);
+    ack.header(Header::CallId, invite.call_id());
+    ack.header(Header::CSeq, format_args!("{} ACK", invite.cseq()));
+    for route in invite.headers(Header::Route) {
+        ack.header(Header::Route, route);
+    }
+    Some(ack.finish(None))
+}

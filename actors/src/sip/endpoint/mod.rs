@@ -1,0 +1,169 @@
+//! The transactions of one shard: values in a table, not actors.
+//!
+//! The endpoint parses what comes, finds its transaction, absorbs retransmissions, and says what is new. It knows who owns a
+//! transaction only by a weak address: an owner that has ended simply hears nothing any more.
+
+mod client;
+mod server;
+mod transport;
+
+use actix::WeakRecipient;
+use bytes::Bytes;
+use tandem_protocol::dialog::Input;
+use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::message::framing::is_keepalive;
+use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
+use tandem_protocol::transaction::Timers;
+
+use self::client::Client;
+use self::server::Server;
+use super::trace::{Direction, Trace};
+use crate::env::{Datagram, Env, Told, Unsent};
+use crate::map::Map;
+
+/// Names a transaction for its timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransactionKey {
+    /// One that we answer.
+    Server(u64),
+    /// One that we began.
+    Client(u64),
+}
+
+/// Who hears of a transaction.
+pub(crate) type Owner = WeakRecipient<Told<Input>>;
+
+/// What a datagram turned out to be, if it is nobody's yet.
+pub(crate) enum New {
+    /// A request outside all transactions. It has none until [`Endpoint::accept`] makes one.
+    Request(Message, Flow),
+    /// An ACK that belongs to no transaction: for a dialog.
+    Ack(Message, Flow),
+    /// A 2xx to an INVITE that nobody waits for: for a dialog, or to be ended.
+    Answer(Message, Flow),
+}
+
+/// A request to send in a new client transaction.
+pub(crate) struct Outgoing {
+    pub(crate) message: Bytes,
+    pub(crate) method: Method,
+    pub(crate) branch: String,
+    pub(crate) cseq: u32,
+    pub(crate) to: Flow,
+    pub(crate) timers: Timers,
+}
+
+/// The transaction table of a shard.
+pub(crate) struct Endpoint {
+    env: Env,
+    servers: Map<u64, Server>,
+    server_names: Map<Box<str>, u64>,
+    clients: Map<u64, Client>,
+    client_names: Map<Box<str>, u64>,
+    /// Which requests went by which connection.
+    by_connection: Map<ConnectionId, Vec<u64>>,
+    /// The listeners of streams.
+    stream_listeners: Vec<u16>,
+    next: u64,
+    trace: Trace,
+}
+
+impl Endpoint {
+    pub(crate) fn new(env: Env) -> Endpoint {
+        let trace = Trace::new(env.config().sip_trace_bytes);
+        // Unpredictable, so that a checkpoint of an earlier process cannot name a transaction of this one.
+        let next = env.random() & 0x0000_ffff_ffff_0000;
+        let key = env.random();
+        let listeners = 0..env.config().listeners.len() as u16;
+        let stream_listeners = listeners.filter(|l| env.config().transport(*l).is_reliable()).collect();
+        Endpoint {
+            env,
+            servers: crate::map::new(key),
+            server_names: crate::map::new(key ^ 1),
+            clients: crate::map::new(key ^ 2),
+            client_names: crate::map::new(key ^ 3),
+            by_connection: crate::map::new(key ^ 4),
+            stream_listeners,
+            next,
+            trace,
+        }
+    }
+
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// How many transactions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.servers.len() + self.clients.len()
+    }
+
+    fn timers(&self, listener: u16) -> Timers {
+        self.env.config().listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers)
+    }
+
+    fn limits(&self, listener: u16) -> Limits {
+        self.env.config().listeners.get(usize::from(listener)).map_or_else(Limits::default, |l| l.limits)
+    }
+
+    /// Takes a datagram; what is new is handed back.
+    pub(crate) fn receive(&mut self, datagram: &Datagram) -> Option<New> {
+        if is_keepalive(&datagram.bytes) {
+            return None;
+        }
+        let limits = self.limits(datagram.flow.listener);
+        let message = match Message::parse(datagram.bytes.clone(), &limits) {
+            Ok(message) => message,
+            Err(malformed) => {
+                self.refuse_malformed(&malformed, datagram.flow);
+                return None;
+            }
+        };
+        self.env.metrics().message_in(message.method(), self.transport(datagram.flow));
+        if datagram.flow.connection.is_some() {
+            self.env.directory().stream_peers.note(datagram.flow.remote.ip());
+        }
+        self.trace.keep(self.env.now().wall, Direction::In, datagram.flow, &datagram.bytes);
+        if message.is_request() {
+            self.receive_request(message, datagram.flow)
+        } else {
+            self.receive_response(message, datagram.flow)
+        }
+    }
+
+    fn refuse_malformed(&mut self, malformed: &Malformed, flow: Flow) {
+        self.env.metrics().sip_dropped.increment(1);
+        tracing::debug!(peer = %flow.remote, why = %malformed, "not SIP");
+        if let Some(answerable) = &malformed.answer
+            && answerable.is_request
+            && answerable.method_name != "ACK"
+        {
+            let method = Method::parse(&answerable.method_name);
+            self.env.metrics().refuse_request(method, crate::metrics::Refusal::Malformed);
+            let reason = malformed.to_string();
+            let answer = bad_request(answerable, flow.remote, malformed.status(), &reason);
+            self.post(flow, &answer, Method::Other);
+        }
+    }
+
+    /// Sends what retransmission will repeat if it is lost.
+    fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
+        if let Err(why) = self.transmit_or_elsewhere(flow, message, method) {
+            tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
+        }
+    }
+
+    fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<Flow, Unsent> {
+        self.env.metrics().message_out(method, self.transport(flow));
+        self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
+        self.env.transmit(flow, message.clone())
+    }
+
+    /// A transaction's deadline has passed.
+    pub(crate) fn timeout(&mut self, key: TransactionKey) {
+        match key {
+            TransactionKey::Server(id) => self.server_timeout(id),
+            TransactionKey::Client(id) => self.client_timeout(id),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! By which way a message leaves, and by which other one when that is gone (RFC 3261 §18).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tandem_protocol::dialog::NoAnswer;
+use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::message::framing::stream::FrameError;
+use tandem_protocol::message::{Header, Limits, Message, Method, NameAddr, Uri, bad_request};
+
+use super::client::client_name;
+use super::{Endpoint, Outgoing};
+use crate::env::Unsent;
+use crate::sip::stateless::Answer;
+
+/// RFC 3261 §18.1.1: a larger request is better not sent as a datagram.
+const LARGEST_FOR_DATAGRAM: usize = 1300;
+/// How long a stream is waited for before the datagram is sent after all.
+const TRY_STREAM: Duration = Duration::from_millis(500);
+
+/// The way a request takes.
+pub(super) struct Hop {
+    pub(super) flow: Flow,
+    pub(super) message: Bytes,
+    /// The datagram to send when the stream does not come about.
+    pub(super) fallback: Option<(Flow, Bytes)>,
+}
+
+impl Endpoint {
+    pub(super) fn transport(&self, flow: Flow) -> Transport {
+        self.env.config().transport(flow.listener)
+    }
+
+    /// The way of a request. The transport that was configured wins, unless a stream is known to do better.
+    pub(super) fn hop(&self, out: &Outgoing) -> Hop {
+        let plain = || Hop { flow: out.to, message: out.message.clone(), fallback: None };
+        if out.method == Method::Cancel
+            && let Some(hop) = self.hop_of_invite(out)
+        {
+            return hop;
+        }
+        if self.stream_listeners.is_empty() || self.transport(out.to).is_reliable() {
+            return plain();
+        }
+        self.stream_instead(out).unwrap_or_else(plain)
+    }
+
+    /// A CANCEL goes where its INVITE went (§9.1).
+    fn hop_of_invite(&self, out: &Outgoing) -> Option<Hop> {
+        let invite = self.client_names.get(&client_name(&out.branch, Method::Invite))?;
+        let flow = self.clients.get(invite)?.flow;
+        let message = self.via_of(&out.message, out.to.listener, flow.listener)?;
+        Some(Hop { flow, message, fallback: None })
+    }
+
+    /// A stream, if the request is large and the peer known to take streams, or if its URI asks for one.
+    fn stream_instead(&self, out: &Outgoing) -> Option<Hop> {
+        let large = out.message.len() > LARGEST_FOR_DATAGRAM;
+        let remote = if large && self.env.directory().stream_peers.knows(out.to.remote.ip()) {
+            out.to.remote
+        } else {
+            stream_uri(&out.message).filter(|named| named.ip() == out.to.remote.ip())?
+        };
+        let listeners = &self.env.config().listeners;
+        let ours = listeners.get(usize::from(out.to.listener))?.address;
+        let fits = |place: &&u16| {
+            listeners.get(usize::from(**place)).is_some_and(|l| l.address.is_ipv4() == remote.is_ipv4())
+        };
+        let same_host =
+            |place: &&u16| listeners.get(usize::from(**place)).is_some_and(|l| l.address.ip() == ours.ip());
+        let listener = self
+            .stream_listeners
+            .iter()
+            .find(|place| same_host(place) && fits(place))
+            .or_else(|| self.stream_listeners.iter().find(fits))?;
+        let message = self.via_of(&out.message, out.to.listener, *listener)?;
+        let flow = self.env.connect(*listener, remote, TRY_STREAM).ok()?;
+        Some(Hop { flow, message, fallback: Some((out.to, out.message.clone())) })
+    }
+
+    /// A request of listener `from` with the Via of listener `to`.
+    fn via_of(&self, message: &Bytes, from: u16, to: u16) -> Option<Bytes> {
+        if from == to {
+            return Some(message.clone());
+        }
+        let config = self.env.config();
+        let via = |place: u16| {
+            let listener = config.listeners.get(usize::from(place))?;
+            Some(format!("Via: SIP/2.0/{} {};", listener.transport.via(), listener.external))
+        };
+        let (old, new) = (via(from)?, via(to)?);
+        let at = message.windows(old.len()).position(|window| window == old.as_bytes())?;
+        let mut changed = BytesMut::with_capacity(message.len() + new.len());
+        changed.put_slice(&message[..at]);
+        changed.put_slice(new.as_bytes());
+        changed.put_slice(&message[at + old.len()..]);
+        Some(changed.freeze())
+    }
+
+    /// Where a message can go whose connection is gone: a response to the sent-by of its Via (§18.2.2), a request to its next hop
+    /// (§8.1.2), by a new connection. Only to the host that had the old one: what a peer writes into a Contact or a Via shall
+    /// not make us knock at others' doors.
+    fn elsewhere(&self, flow: Flow, message: &Bytes) -> Option<Flow> {
+        flow.connection?;
+        let message = Message::parse(message.clone(), &Limits::NONE).ok()?;
+        let named = if message.is_request() { next_hop(&message)? } else { sent_by(&message)? };
+        (named.ip() == flow.remote.ip()).then(|| Flow::to(flow.listener, named))
+    }
+
+    /// Sends by `flow`, or elsewhere if its connection is gone; says by which.
+    pub(super) fn transmit_or_elsewhere(
+        &mut self,
+        flow: Flow,
+        message: &Bytes,
+        method: Method,
+    ) -> Result<Flow, Unsent> {
+        match self.transmit(flow, message, method) {
+            Err(Unsent::Unreachable) => {
+                let other = self.elsewhere(flow, message).ok_or(Unsent::Unreachable)?;
+                self.transmit(other, message, method)
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends another shard's response, whose connection is gone, elsewhere. False for a request: that is its sender's affair.
+    pub(crate) fn answer_elsewhere(&mut self, flow: Flow, message: &Bytes) -> bool {
+        if !message.starts_with(b"SIP/2.0 ") {
+            return false;
+        }
+        if let Some(other) = self.elsewhere(flow, message) {
+            // Nobody waits for it; a 2xx is repeated by its dialog.
+            let _ = self.env.transmit(other, message.clone());
+        }
+        true
+    }
+
+    /// Answers, as far as it can be, what made a stream unreadable.
+    pub(crate) fn stream_fault(&mut self, flow: Flow, error: &FrameError) {
+        self.env.metrics().sip_dropped.increment(1);
+        tracing::debug!(peer = %flow.remote, why = %error, "a stream cannot be read any further");
+        let Some((head, status)) = error.answer() else { return };
+        let reason = error.to_string();
+        let response = match Message::parse(head.clone(), &self.limits(flow.listener)) {
+            Ok(message) if message.is_request() && message.method() != Method::Ack => {
+                Answer::new(status, &[]).write(&message, flow.remote)
+            }
+            Ok(_) => return,
+            Err(malformed) => match &malformed.answer {
+                Some(request) if request.is_request && request.method_name != "ACK" => {
+                    bad_request(request, flow.remote, status, &reason)
+                }
+                Some(_) | None => return,
+            },
+        };
+        self.post(flow, &response, Method::Other);
+    }
+
+    /// A connection has ended: what was asked over it and not answered goes another way, or its owner hears at once (§18.4).
+    ///
+    /// An INVITE that has had a provisional response goes on: its final one can come by a new connection (§18.2.2).
+    pub(crate) fn connection_gone(&mut self, connection: ConnectionId, was_up: bool) {
+        for id in self.by_connection.remove(&connection).unwrap_or_default() {
+            self.client_cut_off(id, was_up);
+        }
+    }
+
+    fn client_cut_off(&mut self, id: u64, was_up: bool) {
+        let now = self.env.now().mono;
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(request) = client.request.clone().filter(|_| client.machine.is_unanswered()) else { return };
+        let method = client.method;
+        let other = if let Some((flow, datagram)) = client.fallback.take() {
+            client.begin_anew(now, datagram);
+            if !was_up {
+                self.env.directory().stream_peers.forget(flow.remote.ip());
+            }
+            Some(flow)
+        } else if was_up && !std::mem::replace(&mut client.moved, true) {
+            // It may have been closed just as we used it: once more, by a new one.
+            let asked = client.asked;
+            if asked.connection.is_none() { Some(asked) } else { self.elsewhere(asked, &request) }
+        } else {
+            None
+        };
+        let request = self.clients.get(&id).and_then(|client| client.request.clone());
+        match other.zip(request).map(|(flow, request)| self.transmit(flow, &request, method)) {
+            Some(Ok(flow)) => self.went_by(id, flow),
+            // As good as lost on the way; the timer sees to it.
+            Some(Err(Unsent::Full)) => self.arm_client(id),
+            Some(Err(Unsent::Unreachable)) | None => self.give_up(id, NoAnswer::Transport),
+        }
+    }
+
+    /// Notes by which flow a request went.
+    pub(super) fn went_by(&mut self, id: u64, flow: Flow) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.flow = flow;
+            if let Some(connection) = flow.connection {
+                self.by_connection.entry(connection).or_default().push(id);
+            }
+        }
+        self.arm_client(id);
+    }
+
+    /// A transaction is over: its connection's end does not concern it.
+    pub(super) fn forget_flow(&mut self, id: u64, flow: Flow) {
+        if let Some(connection) = flow.connection
+            && let Some(ids) = self.by_connection.get_mut(&connection)
+        {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_connection.remove(&connection);
+            }
+        }
+    }
+}
+
+/// The address that the Request-URI names, if it asks for a stream and nothing is between.
+fn stream_uri(message: &Bytes) -> Option<SocketAddr> {
+    let line = message.split(|b| *b == b'\r').next()?;
+    let uri = Uri::parse(std::str::from_utf8(line).ok()?.split(' ').nth(1)?).ok()?;
+    let asks = uri.param("transport").is_some_and(|t| t.eq_ignore_ascii_case(Transport::Tcp.as_str()));
+    let routed = || message.windows(8).any(|window| window.eq_ignore_ascii_case(b"\r\nRoute:"));
+    uri.socket_addr().filter(|_| asks && !routed())
+}
+
+/// The first Route, else the Request-URI (§8.1.2), if it is an address and does not ask for datagrams.
+fn next_hop(request: &Message) -> Option<SocketAddr> {
+    let route = request.values(Header::Route).next().map(|route| NameAddr::parse(route).map(|name| name.uri));
+    let uri = Uri::parse(route.transpose().ok()?.unwrap_or(request.request_uri())).ok()?;
+    let datagrams = uri.param("transport").is_some_and(|t| t.eq_ignore_ascii_case(Transport::Udp.as_str()));
+    uri.socket_addr().filter(|_| !datagrams)
+}
+
+/// §18.2.2: where a response goes whose connection is gone.
+fn sent_by(response: &Message) -> Option<SocketAddr> {
+    let via = response.via();
+    let host = via.received().unwrap_or(via.host);
+    let ip: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
+    Some(SocketAddr::new(ip, via.port.unwrap_or(5060)))
+}

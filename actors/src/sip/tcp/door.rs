@@ -1,0 +1,111 @@
+//! How many connections a listener has, and how many each source: one count for all shards.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::StreamLimits;
+use crate::metrics::Refused;
+
+/// A listener's count. It is asked once a connection, never on the way of a message.
+pub struct Door {
+    limits: StreamLimits,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    all: usize,
+    /// Only sources that have any.
+    per_source: BTreeMap<IpAddr, usize>,
+}
+
+/// A connection that is counted until this is dropped.
+pub(super) struct Guest {
+    door: Arc<Door>,
+    source: IpAddr,
+}
+
+/// One customer: an IPv4 address, or the /64 that a host with IPv6 can number at will.
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
+    }
+}
+
+impl Door {
+    /// Lets in as many as `limits` say.
+    pub fn new(limits: StreamLimits) -> Arc<Door> {
+        Arc::new(Door { limits, inside: Mutex::default() })
+    }
+
+    pub(super) fn limits(&self) -> StreamLimits {
+        self.limits
+    }
+
+    pub(super) fn enter(self: &Arc<Door>, ip: IpAddr) -> Result<Guest, Refused> {
+        let source = source_of(ip);
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if inside.all >= self.limits.connections {
+            return Err(Refused::Limit);
+        }
+        let count = inside.per_source.entry(source).or_default();
+        if *count >= self.limits.connections_per_source {
+            return Err(Refused::SourceLimit);
+        }
+        *count += 1;
+        inside.all += 1;
+        drop(inside);
+        Ok(Guest { door: self.clone(), source })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut inside = self.door.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.all -= 1;
+        if let Some(count) = inside.per_source.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                inside.per_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(connections: usize, connections_per_source: usize) -> Arc<Door> {
+        Door::new(StreamLimits { connections, connections_per_source, ..StreamLimits::default() })
+    }
+
+    #[test]
+    fn a_source_has_its_share_and_no_more_until_it_leaves() {
+        let door = door(10, 2);
+        let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let first = door.enter(one).ok();
+        let _second = door.enter(one).ok();
+        assert_eq!(door.enter(one).err(), Some(Refused::SourceLimit));
+        assert!(door.enter(two).is_ok(), "another source is not held up");
+        drop(first);
+        assert!(door.enter(one).is_ok());
+    }
+
+    #[test]
+    fn the_listener_has_its_limit_over_all_sources() {
+        let door = door(2, 2);
+        let _guests: Vec<Guest> = (1..3).filter_map(|n| door.enter([192, 0, 2, n].into()).ok()).collect();
+        assert_eq!(door.enter([192, 0, 2, 3].into()).err(), Some(Refused::Limit));
+    }
+
+    #[test]
+    fn a_64_of_ipv6_is_one_source() {
+        let door = door(10, 1);
+        let _guest = door.enter("2001:db8::1".parse().unwrap()).ok();
+        assert_eq!(door.enter("2001:db8::ffff:2".parse().unwrap()).err(), Some(Refused::SourceLimit));
+        assert!(door.enter("2001:db8:0:1::1".parse().unwrap()).is_ok());
+    }
+}

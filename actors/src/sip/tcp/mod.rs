@@ -1,0 +1,248 @@
+//! TCP: the connections of one shard, those that it accepted and those that it opened (RFC 3261 §18).
+//!
+//! A connection never changes its shard. Each is a task of the shard's thread ([`connection`]); the table here is how the shard
+//! sends by them. A listener has a socket on each shard, over which the kernel spreads new connections; what all shards together
+//! may take is counted at the listener's [`Door`].
+#![allow(clippy::disallowed_methods)]
+
+mod connection;
+mod door;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use bytes::Bytes;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tandem_protocol::flow::{ConnectionId, Flow};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use self::connection::{Wire, carry};
+use crate::env::{Shared, Tell, Unsent};
+use crate::ids::ShardId;
+use crate::metrics::{Closed, ConnectionMetrics, Refused};
+use crate::shard::{FromStream, Shard};
+
+pub use door::Door;
+
+/// New connections that the kernel may keep waiting.
+const BACKLOG: i32 = 1024;
+/// A peer that acknowledges nothing for so long is gone (RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// After so long in silence the kernel asks the peer whether it is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// Accepting rests this long after the operating system has refused a connection.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Binds a listener: one socket a shard on the same address. An IPv6 address hears IPv6 only.
+///
+/// # Errors
+/// The address is in use, or not ours.
+pub fn bind(address: SocketAddr, shards: u16) -> io::Result<(SocketAddr, Vec<StdTcpListener>)> {
+    // The first is exclusive: another process on the port is found even if it shares ports as we do.
+    let probe = socket(address, false)?;
+    let address = probe.local_addr()?;
+    drop(probe);
+    let sockets = (0..shards.max(1)).map(|_| socket(address, true)).collect::<io::Result<Vec<_>>>()?;
+    Ok((address, sockets))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<StdTcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of the process before may still be dying.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The connections of one shard.
+pub(crate) struct Streams {
+    shard: ShardId,
+    shared: Arc<Shared>,
+    doors: Vec<Arc<Door>>,
+    /// Set as soon as the shard has an address, which is before anything can come.
+    to: OnceCell<Addr<Shard>>,
+    wires: RefCell<BTreeMap<u64, Rc<Wire>>>,
+    /// Those that we have opened, by where they lead.
+    opened: RefCell<BTreeMap<(u16, SocketAddr), u64>>,
+    next: Cell<u64>,
+}
+
+impl Streams {
+    /// No connections. `first` is the number of the first: chance, so that a flow of an earlier process names none of ours.
+    pub(crate) fn new(shard: ShardId, shared: Arc<Shared>, doors: Vec<Arc<Door>>, first: u64) -> Rc<Streams> {
+        Rc::new(Streams {
+            shard,
+            shared,
+            doors,
+            to: OnceCell::new(),
+            wires: RefCell::default(),
+            opened: RefCell::default(),
+            next: Cell::new(first),
+        })
+    }
+
+    /// Says whose connections these are.
+    pub(crate) fn belong_to(&self, shard: Addr<Shard>) {
+        // Only the first is ever said.
+        let _ = self.to.set(shard);
+    }
+
+    fn metrics(&self) -> &ConnectionMetrics {
+        &self.shared.metrics.connections
+    }
+
+    /// Sends by a connection.
+    pub(crate) fn send(&self, connection: ConnectionId, message: Bytes) -> Result<(), Unsent> {
+        let wire = self.wires.borrow().get(&connection.generation).cloned();
+        wire.ok_or(Unsent::Unreachable)?.send(message)
+    }
+
+    /// Closes a connection once its queue is empty.
+    pub(crate) fn close(&self, connection: ConnectionId) {
+        if let Some(wire) = self.wires.borrow().get(&connection.generation) {
+            wire.close(Closed::Malformed);
+        }
+    }
+
+    /// A connection to `remote` that we have opened or open now.
+    pub(crate) fn connect(
+        self: &Rc<Self>,
+        listener: u16,
+        remote: SocketAddr,
+        within: Duration,
+    ) -> Result<Flow, Unsent> {
+        let opened = self.opened.borrow().get(&(listener, remote)).copied();
+        let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
+        if let Some(wire) = open.filter(|wire| !wire.is_closing()) {
+            return Ok(wire.flow);
+        }
+        let local = self.shared.config.listeners.get(usize::from(listener)).map(|l| l.address);
+        let local = local.filter(|l| l.is_ipv4() == remote.is_ipv4()).ok_or(Unsent::Unreachable)?;
+        let door = self.doors.get(usize::from(listener)).ok_or(Unsent::Unreachable)?;
+        if self.opened.borrow().len() >= door.limits().connections {
+            self.metrics().refuse(Refused::Limit);
+            return Err(Unsent::Unreachable);
+        }
+        let wire = self.insert(listener, remote);
+        self.opened.borrow_mut().insert((listener, remote), number_of(wire.flow));
+        let (streams, flow) = (self.clone(), wire.flow);
+        actix::spawn(async move {
+            match tokio::time::timeout(within, open_from(local, remote)).await {
+                Ok(Ok(stream)) => {
+                    streams.shared.directory.stream_peers.note(remote.ip());
+                    streams.run(stream, &wire, false).await;
+                }
+                Ok(Err(why)) => {
+                    tracing::debug!(peer = %remote, %why, "no connection");
+                    streams.remove(flow, Closed::Unreachable, false);
+                }
+                Err(_) => streams.remove(flow, Closed::Unreachable, false),
+            }
+        });
+        Ok(flow)
+    }
+
+    fn insert(&self, listener: u16, remote: SocketAddr) -> Rc<Wire> {
+        let generation = self.next.get();
+        self.next.set(generation.wrapping_add(1));
+        let connection = Some(ConnectionId { shard: self.shard.0, generation });
+        let settings = self.shared.config.listeners.get(usize::from(listener));
+        let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
+        let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes);
+        self.wires.borrow_mut().insert(generation, wire.clone());
+        self.metrics().active.increment(1.0);
+        wire
+    }
+
+    /// Takes a connection that a peer has opened, unless there are enough.
+    fn accepted(self: &Rc<Self>, stream: TcpStream, remote: SocketAddr, listener: u16) {
+        let Some(door) = self.doors.get(usize::from(listener)) else { return };
+        let guest = match door.enter(remote.ip()) {
+            Ok(guest) => guest,
+            Err(why) => {
+                self.metrics().refuse(why);
+                tracing::debug!(peer = %remote, reason = why.as_str(), "a connection was refused");
+                return;
+            }
+        };
+        let (streams, wire) = (self.clone(), self.insert(listener, remote));
+        actix::spawn(async move {
+            streams.run(stream, &wire, true).await;
+            drop(guest);
+        });
+    }
+
+    async fn run(&self, stream: TcpStream, wire: &Rc<Wire>, accepted: bool) {
+        let why = match self.to.get() {
+            Some(shard) => {
+                tune(&stream);
+                carry(stream, wire, shard, accepted).await
+            }
+            None => Closed::Unreachable,
+        };
+        self.remove(wire.flow, why, true);
+    }
+
+    /// A connection has ended: whoever waits for something on it hears so. `was_up`: it had come about.
+    fn remove(&self, flow: Flow, why: Closed, was_up: bool) {
+        let number = number_of(flow);
+        self.wires.borrow_mut().remove(&number);
+        let place = (flow.listener, flow.remote);
+        if self.opened.borrow().get(&place) == Some(&number) {
+            self.opened.borrow_mut().remove(&place);
+        }
+        self.metrics().active.decrement(1.0);
+        self.metrics().close(why);
+        tracing::debug!(peer = %flow.remote, cause = why.as_str(), "a connection has ended");
+        if let (Some(connection), Some(shard)) = (flow.connection, self.to.get()) {
+            shard.tell(FromStream::Gone { connection, was_up });
+        }
+    }
+}
+
+fn number_of(flow: Flow) -> u64 {
+    flow.connection.map_or(0, |connection| connection.generation)
+}
+
+/// Small messages leave at once, and a peer that has vanished is found out.
+fn tune(stream: &TcpStream) {
+    // Each only improves what works without.
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER));
+}
+
+async fn open_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if !local.ip().is_unspecified() {
+        socket.bind(SocketAddr::new(local.ip(), 0))?;
+    }
+    socket.connect(remote).await
+}
+
+/// Takes a listener's connections for ever.
+pub(crate) async fn accept(socket: TcpListener, listener: u16, streams: Rc<Streams>) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, remote)) => streams.accepted(stream, remote, listener),
+            Err(why) => {
+                streams.metrics().refuse(Refused::System);
+                tracing::warn!(listener, %why, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! UDP: one socket a shard and listener; the kernel spreads peers over them.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+
+use actix::Addr;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use crate::env::{Datagram, Tell, Unsent};
+use crate::shard::{Datagrams, Shard};
+
+/// Datagrams taken from a socket before the shard's actors get their turn.
+const BATCH: usize = 32;
+/// The largest datagram UDP can carry.
+const LARGEST_DATAGRAM: usize = 65_535;
+/// Asked of the kernel for each SIP socket; it grants what it may.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Binds a listener: one socket a shard on the same address. An IPv6 address hears IPv6 only.
+///
+/// # Errors
+/// The address is in use, or not ours.
+pub fn bind(address: SocketAddr, shards: u16) -> io::Result<(SocketAddr, Vec<StdUdpSocket>)> {
+    // The first bind is exclusive: another process on the port is found even if it shares ports as we do.
+    let probe = socket(address, false)?;
+    let address = probe.local_addr()?;
+    drop(probe);
+    let sockets = (0..shards.max(1)).map(|_| socket(address, true)).collect::<io::Result<Vec<_>>>()?;
+    Ok((address, sockets))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<StdUdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    // The kernel's bound may be lower; more room only helps in a burst.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Sends a datagram.
+///
+/// # Errors
+/// The socket is full, or no way leads there.
+pub(crate) fn send(socket: &StdUdpSocket, to: SocketAddr, datagram: &Bytes) -> Result<(), Unsent> {
+    match socket.send_to(datagram, to) {
+        Ok(_) => Ok(()),
+        Err(why) => match why.kind() {
+            io::ErrorKind::WouldBlock => Err(Unsent::Full),
+            // Tells of an earlier datagram (ICMP port unreachable), not of this one; this one is sent again by its timer.
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted => Err(Unsent::Full),
+            _ => Err(Unsent::Unreachable),
+        },
+    }
+}
+
+/// Reads a listener's socket for ever.
+pub(crate) async fn listen(socket: UdpSocket, listener: u16, shard: Addr<Shard>) {
+    let mut buffer = vec![0; LARGEST_DATAGRAM];
+    loop {
+        if let Err(why) = socket.readable().await {
+            tracing::error!(listener, %why, "a SIP socket has failed");
+            return;
+        }
+        let mut batch = SmallVec::new();
+        while batch.len() < BATCH {
+            match socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    batch.push(Datagram::new(listener, from, Bytes::copy_from_slice(&buffer[..length])))
+                }
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
+                // An ICMP error of an earlier send; the transaction's timer deals with it.
+                Err(why) => tracing::debug!(listener, %why, "receive error"),
+            }
+        }
+        if !batch.is_empty() {
+            shard.tell(Datagrams(batch));
+        }
+        tokio::task::yield_now().await;
+    }
+}

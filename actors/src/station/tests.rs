@@ -1,0 +1,164 @@
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+use tandem_protocol::dialog::ServerTransactionId;
+use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::message::{Limits, Message};
+use tandem_protocol::registrar::{ContactSet, ContactUpdate};
+use tandem_protocol::time::UnixMillis;
+
+use super::*;
+use crate::config::{MediaPath, Station};
+use crate::directory::Directory;
+use crate::env::{Seams, Shared, Unsent};
+use crate::ids::{Names, ShardId};
+use crate::media_pool::order::MediaOrder;
+use crate::media_pool::tests::fixture;
+use crate::registrar::RegisterDone;
+use crate::supervisor::Census;
+
+/// Seams that record the answers to REGISTERs; the station's machine panics while `panics` says so.
+#[derive(Clone, Default)]
+struct Bench {
+    panics: Rc<Cell<bool>>,
+    done: Rc<RefCell<Vec<RegisterDone>>>,
+}
+
+impl Seams for Bench {
+    fn now(&self) -> Now {
+        Now { mono: Instant(1_000_000), wall: UnixMillis(1_000_000) }
+    }
+    fn random(&self) -> u64 {
+        7
+    }
+    fn transmit(&self, _: Flow, _: Bytes) -> Result<(), Unsent> {
+        Ok(())
+    }
+    fn link(&self, _: ShardId, message: LinkMessage) {
+        if let LinkMessage::RegisterDone(done) = message {
+            self.done.borrow_mut().push(*done);
+        }
+    }
+    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
+        Err(Unsent::Unreachable)
+    }
+    fn close(&self, _: ConnectionId) {}
+    fn wake_at(&self, _: Instant) {}
+    fn media(&self, _: u16, _: MediaOrder) {}
+    fn inject_panic(&self, kind: ActorKind) -> bool {
+        kind == ActorKind::Station && self.panics.get()
+    }
+}
+
+/// An engine with one station.
+fn shared() -> Arc<Shared> {
+    let base = fixture::shared(&Arc::default(), IpAddr::V4(Ipv4Addr::LOCALHOST), (20_000, 20_003));
+    let mut config = base.config.clone();
+    config.stations.push(Station {
+        name: "1001".into(),
+        extension: "1001".into(),
+        secret: None,
+        calling_search_space: None,
+        media: MediaPath::Anchored,
+        record: false,
+        ring_timeout: Duration::from_secs(60),
+        fork_timeout: Duration::ZERO,
+        connection: None,
+        identify_by_user_only: false,
+        redirect: Default::default(),
+        outbound_ani: None,
+        external_number_mask: None,
+        max_contacts: 10,
+        max_calls: 0,
+    });
+    let metrics = crate::metrics::Metrics::new(base.metrics.registry().clone());
+    let nonces = base.directory.nonces.clone();
+    let windows = tandem_protocol::digest::NonceWindows::new(8, Duration::from_secs(300));
+    Arc::new(Shared {
+        directory: Directory::new(&config, &metrics, nonces, windows),
+        config,
+        store: base.store.clone(),
+        metrics,
+        names: Names::new("test"),
+        census: Census::default(),
+        placement_key: 7,
+    })
+}
+
+fn flow() -> Flow {
+    Flow::to(0, (Ipv4Addr::LOCALHOST, 5060).into())
+}
+
+fn register(cseq: u32) -> Register {
+    let text = format!(
+        "REGISTER sip:a SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bK{cseq}\r\nFrom: <sip:1001@a>;tag=1\r\n\
+         To: <sip:1001@a>\r\nCall-ID: c\r\nCSeq: {cseq} REGISTER\r\n\r\n"
+    );
+    let update = Update {
+        call_id: "c".into(),
+        cseq,
+        contacts: ContactSet::List(vec![ContactUpdate::new("sip:1001@127.0.0.1")]),
+        default_expires: Some(600),
+        source: flow(),
+        path: Vec::new(),
+        user_agent: None,
+        outbound: false,
+        limits: Default::default(),
+    };
+    Register {
+        station: "1001".into(),
+        update,
+        shard: ShardId(0),
+        transaction: ServerTransactionId(cseq.into()),
+        flow: flow(),
+        request: Message::parse(text.into(), &Limits::default()).unwrap(),
+    }
+}
+
+/// A station's actor and its answers so far: CSeq number, and whether it was answered with its bindings.
+async fn run<F: Future>(bench: &Bench, test: impl FnOnce(Addr<StationActor>) -> F) -> Vec<(u32, bool)> {
+    let env = Env::new(ShardId(0), shared(), Box::new(bench.clone()));
+    let shard = Shard::new(env.clone()).start();
+    let entry = env.directory().station("1001").unwrap().clone();
+    test(StationActor::launch(&env, &shard, entry)).await;
+    settle().await;
+    let done = bench.done.borrow();
+    done.iter().map(|done| (done.request.cseq(), done.result.as_ref().is_some_and(Result::is_ok))).collect()
+}
+
+/// Lets the actors empty their mailboxes.
+async fn settle() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[actix::test]
+async fn the_register_that_meets_the_last_fault_is_answered_500() {
+    let bench = Bench::default();
+    bench.panics.set(true);
+    let answers = run(&bench, async |station: Addr<StationActor>| {
+        for cseq in 1..=6 {
+            station.tell(register(cseq));
+        }
+    })
+    .await;
+    // Five wait for their commit when the sixth panic ends the actor: all are answered, and the sixth is told.
+    assert_eq!(answers, [(1, true), (2, true), (3, true), (4, true), (5, true), (6, false)]);
+}
+
+#[actix::test]
+async fn a_register_waits_for_its_own_commit() {
+    let bench = Bench::default();
+    let answers = run(&bench, async |station: Addr<StationActor>| {
+        for cseq in 1..=3 {
+            station.tell(register(cseq));
+        }
+        // A ticket of somebody who is answered already, then that of the second.
+        station.tell(Committed { place: 6, well: true });
+        station.tell(Committed { place: 8, well: true });
+    })
+    .await;
+    assert_eq!(answers, [(2, true)]);
+}

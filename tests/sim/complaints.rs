@@ -1,0 +1,158 @@
+//! What a phone complains of must have its cause on the wire, in messages of the very dialog, or in a kill in the midst of it.
+
+use std::net::SocketAddr;
+
+use crate::engine::LISTENER;
+use crate::ladder;
+use crate::run::Sim;
+use crate::script::Dial;
+use crate::wire::{Said, Wire};
+use crate::world::Fate;
+
+/// 64*T1: Timers B, D, F, H, and the life of a repeated 2xx.
+const LIFE_US: u64 = 32_000_000;
+/// T4: Timer K, the least that a client remembers a transaction.
+const T4_US: u64 = 5_000_000;
+
+/// The complaints about a call that nothing explains.
+pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
+    let said = |(at, phone, what): &(u64, usize, String)| {
+        let local = sim.phones.handsets[*phone].phone.config().local;
+        let is_explained = dial.call_ids.iter().any(|id| {
+            let dialog: Vec<&Said> =
+                wire.dialog(id).iter().filter(|said| said.from == local || said.to == local).collect();
+            Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
+        });
+        (!is_explained).then(|| format!("a phone complains at {}: {what}", ladder::time(*at)))
+    };
+    dial.complaints.iter().filter_map(said).collect()
+}
+
+/// A complaint and the messages between the engine and the phone.
+struct Case<'a> {
+    sim: &'a Sim,
+    phone: SocketAddr,
+    at: u64,
+    dialog: &'a [&'a Said],
+}
+
+impl Case<'_> {
+    fn explains(&self, what: &str) -> bool {
+        match what {
+            what if what.contains("without transaction") => self.is_forgotten_response(),
+            what if what.contains("CSeq backwards") => self.is_overtaken(),
+            "an ACK came before any final response" => self.is_forgotten_ack(),
+            "the CANCEL of a pending INVITE got 481" => self.was_killed_since("CANCEL", true),
+            "ACK missing after a refused INVITE" => self.is_unacknowledged(false),
+            "no final response to an INVITE that was cancelled or whose call ended" => self.is_unanswered(),
+            what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
+            // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
+            what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
+            what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false),
+            _ => false,
+        }
+    }
+
+    fn ours(&self) -> impl Iterator<Item = &Said> {
+        self.dialog.iter().copied().filter(|said| said.from == self.phone && said.at <= self.at)
+    }
+
+    fn theirs(&self) -> impl Iterator<Item = &Said> {
+        self.dialog.iter().copied().filter(|said| said.from == LISTENER && said.at <= self.at)
+    }
+
+    /// True if the engine was killed since a moment.
+    fn killed_since(&self, since: u64) -> bool {
+        self.sim.outages.iter().any(|(down, _)| since <= *down && *down <= self.at)
+    }
+
+    /// True if the engine was killed after the first, or the last, request of this method began.
+    fn was_killed_since(&self, method: &str, first: bool) -> bool {
+        let invite = if method == "CANCEL" { "INVITE" } else { method };
+        let mut begun = self.dialog.iter().filter(|said| said.is(invite) && said.at <= self.at);
+        let begun = if first { begun.next() } else { begun.next_back() };
+        begun.is_some_and(|said| self.killed_since(said.at.saturating_sub(T4_US)))
+    }
+
+    /// A response comes to a phone that asked, had its answer, and has forgotten both as its timers say; or that has given up.
+    fn is_forgotten_response(&self) -> bool {
+        let mut heard = self.theirs().filter(|said| said.status.is_some() && said.arrives.contains(&self.at));
+        let Some(response) = heard.next() else { return false };
+        let same = |said: &&Said| said.method == response.method && said.cseq == response.cseq;
+        let Some(asked) = self.ours().filter(|said| said.status.is_none()).find(same) else { return false };
+        let given_up = asked.at + LIFE_US <= self.at;
+        let finals = self.theirs().filter(|said| said.is_final()).filter(same);
+        let first = finals.flat_map(|said| said.arrives.iter()).min();
+        let memory = if asked.method == "INVITE" { LIFE_US } else { T4_US };
+        let forgotten = first.is_some_and(|first| first + memory <= self.at);
+        // A CANCEL or BYE without a final response to its INVITE for 64*T1 ends it.
+        let ended = self.ours().filter(|said| said.is("CANCEL") || said.is("BYE")).map(|said| said.at).min();
+        let cancelled = asked.method == "INVITE" && ended.is_some_and(|at| at + LIFE_US <= self.at);
+        given_up || forgotten || cancelled
+    }
+
+    /// A request comes after one that was sent later: it was overtaken, or is a repetition of one that got lost.
+    fn is_overtaken(&self) -> bool {
+        let requests = || self.theirs().filter(|said| said.status.is_none() && said.method != "ACK");
+        let Some(late) = requests().find(|said| said.arrives.contains(&self.at)) else { return false };
+        let first = |cseq| requests().find(|said| said.cseq == cseq).map(|said| said.at);
+        let later = requests().filter(|said| said.cseq > late.cseq).map(|said| said.at).min();
+        let in_order = first(late.cseq) < later && later.is_some();
+        // The number of a request that was not kept is used again.
+        in_order || first(late.cseq).is_some_and(|first| self.killed_since(first))
+    }
+
+    /// The ACK of a refusal comes when the phone has forgotten the INVITE and taken a late copy of it for a new one.
+    fn is_forgotten_ack(&self) -> bool {
+        let Some(ack) = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at)) else {
+            return false;
+        };
+        let invites = self.theirs().filter(|said| said.is("INVITE") && said.cseq == ack.cseq);
+        let arrived: Vec<u64> = invites.flat_map(|said| said.arrives.iter().copied()).collect();
+        let last = arrived.iter().filter(|at| **at <= self.at).max();
+        last.is_some_and(|last| arrived.iter().any(|at| at + T4_US <= *last))
+    }
+
+    /// No ACK came: the engine did not hear the final response, or each of its ACKs was lost; or it was killed and had not kept the
+    /// call; or it had given the proxy up, whose 200 then finds nobody.
+    fn is_unacknowledged(&self, success: bool) -> bool {
+        let kind =
+            |said: &&Said| said.status.is_some_and(|status| (status / 100 == 2) == success && status >= 200);
+        let finals = || self.ours().filter(|said| said.method == "INVITE").filter(kind);
+        // Complained of is what was first said 64*T1 ago.
+        let since = self.at.saturating_sub(LIFE_US);
+        let Some(cseq) = finals().find(|said| said.at == since).map(|said| said.cseq) else {
+            return false;
+        };
+        let up = |at: &u64| !self.sim.outages.iter().any(|(down, up)| down <= at && at < up);
+        let heard = finals().filter(|said| said.cseq == cseq).flat_map(|said| said.arrives.iter());
+        let first = heard.filter(|at| up(at)).min();
+        let acks = || self.theirs().filter(|said| said.is("ACK") && said.cseq == cseq && said.at >= since);
+        let lost = acks().all(|said| said.fate == Fate::Lost || said.arrives.iter().all(|at| *at > self.at));
+        let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == cseq).map(|said| said.at);
+        let given_up = asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + 4_000_000);
+        let answered = acks().next().is_some();
+        lost && (first.is_none()
+            || answered
+            || given_up
+            || asked.is_some_and(|asked| self.killed_since(asked))
+            || self.is_closed(cseq, first.copied()))
+    }
+
+    /// The engine had ended the dialog itself, by CANCEL or BYE, before the final response came.
+    fn is_closed(&self, cseq: u32, heard: Option<u64>) -> bool {
+        let ends = self.theirs().filter(|said| said.is("BYE") || said.is("CANCEL") && said.cseq == cseq);
+        ends.map(|said| said.at).min().zip(heard).is_some_and(|(ended, heard)| ended + T4_US <= heard)
+    }
+
+    /// No final response: each was lost, or the engine that was asked was killed.
+    fn is_unanswered(&self) -> bool {
+        let Some(invite) = self.ours().filter(|said| said.is("INVITE")).last() else { return false };
+        let finals =
+            || self.theirs().filter(|s| s.method == "INVITE" && s.is_final() && s.cseq == invite.cseq);
+        let lost = finals().next().is_some() && finals().all(|said| said.arrives.is_empty());
+        let unheard =
+            self.ours().filter(|s| s.is("INVITE") && s.cseq == invite.cseq).all(|s| s.arrives.is_empty());
+        lost || unheard || self.killed_since(invite.at)
+    }
+}

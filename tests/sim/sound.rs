@@ -1,0 +1,252 @@
+//! What must hold of the sound of every call: it flows both ways while the call is steady, and the records agree with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tandem_actors::cdr::Cdr;
+use tandem_actors::events::{EventKind, Field};
+use tandem_actors::metrics::ActorKind;
+
+use crate::air::{Ear, Packet};
+use crate::engine::{LISTENER, RTP_TIMEOUT_US};
+use crate::run::Sim;
+use crate::script::Dial;
+use crate::store::Disk;
+use crate::voices::Voice;
+use crate::wire::Wire;
+use crate::world::WALL_START_MS;
+
+/// After an agreement that the other end may not know yet, for as long as a 2xx is repeated (T2), and a little.
+const UNSETTLED_US: u64 = 5_000_000;
+/// What a session may forget with one panic: what it sent since it last took anything.
+const FORGOTTEN: u64 = 16;
+
+/// What of the sound of a run is known, by call.
+pub(crate) struct Sound {
+    /// The packets that each end said.
+    said: BTreeMap<Ear, Vec<Packet>>,
+    /// By the engine's call id: how many sessions of it panicked.
+    panics: BTreeMap<String, u64>,
+    /// Calls one of whose sessions could not go on.
+    refused: BTreeSet<String>,
+    /// Packets of steady calls that were checked.
+    pub(crate) steady: usize,
+}
+
+/// One end of a call, and its voice.
+type End<'a> = (Ear, &'a Voice);
+
+/// When nothing changes in a call.
+struct Steady {
+    from: u64,
+    until: u64,
+    /// Except for these.
+    not: Vec<(u64, u64)>,
+}
+
+impl Steady {
+    fn covers(&self, at: u64) -> bool {
+        self.from <= at && at < self.until && !self.not.iter().any(|(from, until)| *from <= at && at < *until)
+    }
+}
+
+impl Sound {
+    pub(crate) fn read(sim: &Sim, disk: &Disk) -> Sound {
+        let mut sound =
+            Sound { said: BTreeMap::new(), panics: BTreeMap::new(), refused: BTreeSet::new(), steady: 0 };
+        for packet in sim.air.packets().iter() {
+            if let Some(ear) = packet.ear {
+                sound.said.entry(ear).or_default().push(packet.clone());
+            }
+        }
+        let is_session = |(name, field): &(&str, Field)| match field {
+            Field::Text(text) => *name == "actor" && text == ActorKind::MediaSession.as_str(),
+            Field::Number(_) => false,
+        };
+        for (_, event) in &disk.events {
+            let Some(id) = &event.call_id else { continue };
+            if event.kind == EventKind::ActorRestarted && event.data.iter().any(is_session) {
+                *sound.panics.entry(id.to_string()).or_default() += 1;
+            } else if event.kind == EventKind::MediaFault && event.reason.contains("could not begin") {
+                sound.refused.insert(id.to_string());
+            }
+        }
+        sound
+    }
+
+    /// Checks one call; `records` are its own. Gives what is wrong.
+    pub(crate) fn of_call(&mut self, sim: &Sim, wire: &Wire, dial: &Dial, records: &[&Cdr]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let panics = records.iter().filter_map(|cdr| self.panics.get(&cdr.call_id)).sum();
+        if let Some(steady) = steady(sim, wire, dial)
+            && let Some((a, b)) = ends(sim, dial)
+        {
+            let mut swallowed = Vec::new();
+            for (from, to) in [(a, b), (b, a)].into_iter().take(if dial.is_echo() { 1 } else { 2 }) {
+                self.flows(sim, &steady, from, to, &mut swallowed, &mut wrong);
+            }
+            if swallowed.len() as u64 > panics {
+                let what = "packets were taken from a phone and sent to nobody";
+                wrong.push(format!("{} {what}, with {panics} panics: {swallowed:?}", swallowed.len()));
+            }
+        }
+        if let [cdr] = records {
+            self.counts_agree(sim, dial, cdr, panics, &mut wrong);
+            self.silence_agrees(sim, wire, dial, cdr, &mut wrong);
+        }
+        wrong
+    }
+
+    /// Every packet of a steady call gets through, if the network lets it.
+    fn flows(
+        &mut self,
+        sim: &Sim,
+        steady: &Steady,
+        from: End<'_>,
+        to: End<'_>,
+        swallowed: &mut Vec<u64>,
+        wrong: &mut Vec<String>,
+    ) {
+        let way = sim.world.plan().longest_way_us();
+        for packet in self.said.get(&from.0).into_iter().flatten() {
+            let whole = steady.covers(packet.at) && steady.covers(packet.at + way);
+            if packet.lost || !whole {
+                continue;
+            }
+            // Who holds the other does not listen.
+            let Some(there) = to.1.home_at(packet.at) else { continue };
+            self.steady += 1;
+            if packet.to.ip() != LISTENER.ip() {
+                if packet.heard.is_none() {
+                    wrong.push(format!("nobody hears {packet:?}"));
+                }
+                continue;
+            }
+            let Some((_, target)) = packet.forwarded else {
+                match packet.taken {
+                    Some(at) => swallowed.push(at),
+                    None => wrong.push(format!("no worker takes {packet:?}")),
+                }
+                continue;
+            };
+            if there != target {
+                wrong.push(format!("a packet goes to {target}, and {there} is what SDP says: {packet:?}"));
+            }
+            if packet.heard.is_none() && !packet.lost_behind {
+                wrong.push(format!("the other end does not hear {packet:?}"));
+            }
+        }
+    }
+
+    /// The counts of a record are those of the sockets.
+    fn counts_agree(&self, sim: &Sim, dial: &Dial, cdr: &Cdr, panics: u64, wrong: &mut Vec<String>) {
+        let end = wall_us(cdr.end.0);
+        let epoch = 1 + sim.outages.iter().filter(|(_, up)| *up <= end).count() as u32;
+        let worker_panics = sim.world.plan().panics.worker > 0;
+        let callee = dial.legs.iter().map(|leg| (leg.phone, leg.handle)).collect();
+        for (leg, ears) in cdr.legs.iter().zip([vec![(dial.caller, dial.handle)], callee]) {
+            let homes = ears.iter().flat_map(|ear| sim.air.addresses(*ear));
+            let counts: Vec<_> = homes.map(|home| sim.air.count(epoch, home)).collect();
+            let taken: u64 = counts.iter().map(|count| count.taken).sum();
+            let sent: u64 = counts.iter().map(|count| count.sent).sum();
+            let forgotten = if worker_panics { FORGOTTEN * (panics + 1) } else { 0 };
+            if !sim.outages.is_empty() {
+                // What a call says that a killed process left over counts with the call of the same host that has its port now.
+                let homes = ears.iter().flat_map(|ear| sim.air.addresses_of(ear.0));
+                let counts: Vec<_> = homes.map(|home| sim.air.count(epoch, home)).collect();
+                let (taken, sent): (u64, u64) =
+                    (counts.iter().map(|c| c.taken).sum(), counts.iter().map(|c| c.sent).sum());
+                if leg.tx > sent || leg.rx > taken {
+                    wrong
+                        .push(format!("the record says {leg:?} of {ears:?}, the sockets {taken} and {sent}"));
+                }
+                continue;
+            }
+            if leg.tx > sent || leg.tx + forgotten < sent {
+                wrong.push(format!("the record says {} packets to {ears:?}, the sockets {sent}", leg.tx));
+            }
+            if leg.rx > taken {
+                wrong.push(format!("the record says {} packets from {ears:?}, the sockets {taken}", leg.rx));
+            }
+        }
+    }
+
+    /// A call ends by silence when one end is silent, and not otherwise.
+    fn silence_agrees(&self, sim: &Sim, wire: &Wire, dial: &Dial, cdr: &Cdr, wrong: &mut Vec<String>) {
+        // The record's end waits for the answers to the BYEs.
+        let ours = wire.of(&dial.call_ids).filter(|said| said.is("BYE") && said.from == LISTENER);
+        let last = wall_us(cdr.end.0);
+        let born = sim.outages.iter().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
+        let byes = ours.map(|said| said.at).filter(|at| *at >= born);
+        let end = byes.min().unwrap_or_else(|| wall_us(cdr.end.0));
+        let Some(((a, voice), (b, other))) = ends(sim, dial) else { return };
+        let quiet = |ear: Ear, since: u64| {
+            let said = self.said.get(&ear).into_iter().flatten();
+            !said.filter_map(|packet| packet.taken).any(|taken| taken > since && taken <= end)
+        };
+        let since = end.saturating_sub(RTP_TIMEOUT_US - 200_000);
+        let silent = quiet(a, since) || quiet(b, since);
+        if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
+            wrong.push("the call ended for silence and nobody was silent".to_owned());
+        }
+        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none()) else { return };
+        let due = at + RTP_TIMEOUT_US + sim.world.plan().longest_way_us() + 500_000;
+        if voice.is_anchored() && other.is_anchored() && end > due {
+            wrong.push(format!("one end is silent since {at} and the call goes on until {end}"));
+        }
+    }
+}
+
+fn wall_us(wall_ms: u64) -> u64 {
+    wall_ms.saturating_sub(WALL_START_MS) * 1000
+}
+
+/// The two ends between which sound flows; the caller twice if he hears himself.
+fn ends<'a>(sim: &'a Sim, dial: &Dial) -> Option<(End<'a>, End<'a>)> {
+    let voice = |ear: Ear| Some((ear, sim.voices.voices.get(&ear)?));
+    let caller = voice((dial.caller, dial.handle))?;
+    if dial.is_echo() {
+        return Some((caller, caller));
+    }
+    let mut answered = dial.legs.iter().filter(|leg| leg.answered.is_some());
+    let leg = answered.next()?;
+    // Two phones of a station that both answered: only one of them is in the call.
+    answered.next().is_none().then(|| Some((caller, voice((leg.phone, leg.handle))?)))?
+}
+
+/// From the answer to the first sign of the end, without the changes and kills in between.
+fn steady(sim: &Sim, wire: &Wire, dial: &Dial) -> Option<Steady> {
+    let plan = sim.world.plan();
+    let way = plan.longest_way_us();
+    let legs = dial.legs.iter();
+    let answered = legs.clone().filter_map(|leg| leg.answered).chain([dial.answered?]).max()?;
+    let ends = legs.filter(|leg| leg.answered.is_some()).filter_map(|leg| leg.ends.first());
+    let ended = ends.chain(dial.ends.first()).map(|(at, _)| *at).min()?;
+    let bye = wire.of(&dial.call_ids).filter(|said| said.is("BYE")).map(|said| said.at).min();
+    let mut steady = Steady {
+        from: answered + 1_000,
+        until: bye.map_or(ended, |bye| bye.min(ended)).saturating_sub(1_000),
+        not: Vec::new(),
+    };
+    let unsettled = if plan.is_orderly() && plan.faults.loss == 0 { 2 * way } else { UNSETTLED_US };
+    for id in &dial.call_ids {
+        let dialog = wire.dialog(id);
+        let first =
+            dialog.iter().find(|said| said.method == "INVITE" && said.status.is_some_and(|s| s / 100 == 2));
+        let initial = first.map_or(0, |said| said.cseq);
+        let invites = dialog.iter().filter(|said| matches!(said.method.as_str(), "INVITE" | "ACK"));
+        for said in invites.filter(|said| {
+            said.cseq > initial || first.is_some_and(|f| f.from != said.from && f.to != said.to)
+        }) {
+            steady.not.push((said.at.saturating_sub(2 * way), said.at + unsettled));
+        }
+    }
+    for (down, up) in &sim.outages {
+        let changing = steady.not.iter().any(|(from, until)| *from < *down && *down <= *until);
+        if *down > answered && (changing || *down < answered + 500_000) {
+            // What was agreed last may not have been kept.
+            steady.until = steady.until.min(down.saturating_sub(2 * way));
+        }
+        steady.not.push((down.saturating_sub(2 * way), up + 1_000_000));
+    }
+    Some(steady)
+}

@@ -1,0 +1,79 @@
+//! The SIP of a run, read and sorted by call: what justifies a complaint is looked for here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use tandem_protocol::message::framing::peek_call_id;
+
+use crate::ladder::header;
+use crate::world::{Fate, World};
+
+/// One message.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) at: u64,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) fate: Fate,
+    /// When its copies arrive.
+    pub(crate) arrives: Vec<u64>,
+    /// Of a response.
+    pub(crate) status: Option<u16>,
+    /// As its CSeq has it.
+    pub(crate) method: String,
+    pub(crate) cseq: u32,
+}
+
+impl Said {
+    /// True of a request of this method.
+    pub(crate) fn is(&self, method: &str) -> bool {
+        self.status.is_none() && self.method == method
+    }
+
+    /// True of a final response.
+    pub(crate) fn is_final(&self) -> bool {
+        self.status.is_some_and(|status| status >= 200)
+    }
+}
+
+/// All of it.
+pub(crate) struct Wire {
+    calls: BTreeMap<String, Vec<Said>>,
+}
+
+impl Wire {
+    /// Reads what was sent so far.
+    pub(crate) fn read(world: &World) -> Wire {
+        let mut calls: BTreeMap<String, Vec<Said>> = BTreeMap::new();
+        world.with_lines(|lines| {
+            for line in lines {
+                let Some(id) = peek_call_id(&line.bytes) else { continue };
+                let text = String::from_utf8_lossy(&line.bytes);
+                let (cseq, method) = header(&text, ["CSeq", "CSeq"]).split_once(' ').unwrap_or_default();
+                let status = text.strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)?.parse().ok());
+                let said = Said {
+                    at: line.at,
+                    from: line.from,
+                    to: line.to,
+                    fate: line.fate,
+                    arrives: line.arrives.into_iter().flatten().collect(),
+                    status,
+                    method: method.trim().to_owned(),
+                    cseq: cseq.parse().unwrap_or(0),
+                };
+                calls.entry(String::from_utf8_lossy(id).into_owned()).or_default().push(said);
+            }
+        });
+        Wire { calls }
+    }
+
+    /// The messages of some Call-IDs, each Call-ID's in the order of sending.
+    pub(crate) fn of<'a>(&'a self, call_ids: &'a [String]) -> impl Iterator<Item = &'a Said> {
+        call_ids.iter().filter_map(|id| self.calls.get(id)).flatten()
+    }
+
+    /// One Call-ID's.
+    pub(crate) fn dialog(&self, call_id: &str) -> &[Said] {
+        self.calls.get(call_id).map_or(&[], Vec::as_slice)
+    }
+}
