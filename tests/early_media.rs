@@ -85,8 +85,7 @@ fn an_option_that_is_not_ours_is_refused_and_named() {
     let refusal = a.refused(&leg);
     assert_eq!((refusal.status(), refusal.header("Unsupported")), (Some(420), "magic"));
     a.next(&mut leg, "OPTIONS", "", "");
-    let options = a.response("OPTIONS", 200);
-    assert!(options.header("Supported").split(", ").any(|option| option == "100rel"), "{options:?}");
+    assert_eq!(a.response("OPTIONS", 200).header("Supported"), "100rel");
 }
 
 #[test]
@@ -190,12 +189,12 @@ fn an_offer_in_a_prack_crosses_as_an_update() {
     reliably(&b, &invite, "183 Session Progress", "bob", 1, &offer(&b, "0 8", ""));
     serve(&b, "PRACK", "");
     let progress = a.response("INVITE", 183);
-    let before = leg.clone();
+    let invited = leg.clone();
     prack(&a, &mut leg, &progress, &offer(&a, "8", ""));
     let update = serve(&b, "UPDATE", &offer(&b, "8", ""));
     assert!(update.sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"));
     assert!(a.response("PRACK", 200).sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"));
-    a.cancel(&before);
+    a.cancel(&invited);
     serve(&b, "CANCEL", "");
     b.respond(&invite, "487 Request Terminated", "bob", "", "");
     engine.quiet();
