@@ -174,7 +174,9 @@ impl Dialog {
     pub(super) fn proposal_answered(&mut self, sdp: Bytes, out: &mut Vec<Output>) {
         self.reoffering = None;
         self.session.updating = None;
-        if self.session.proposal.take().is_none_or(|proposal| !proposal.own) {
+        let Some(proposal) = self.session.proposal.take() else { return };
+        self.session.told = proposal.sdp.or(self.session.told.take());
+        if !proposal.own {
             out.push(Output::Up(LegEvent::ReofferAnswered { sdp }));
         }
     }
