@@ -100,6 +100,9 @@ impl Dialog {
 
     pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
         let Phase::Incoming(pending) = &self.phase else { return };
+        if self.session.reliable.leave_to_answer() {
+            self.session.told = None;
+        }
         // What a reliable response has said is not said again; if it no longer holds, an offer follows.
         let settled = self.session.reliable.settled();
         if settled && self.session.told.as_ref().is_some_and(|told| told != sdp) {

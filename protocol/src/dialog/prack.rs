@@ -51,12 +51,28 @@ struct Unacknowledged {
 impl Server {
     /// The answer to the INVITE's offer, or the offer it asks for, has gone reliably.
     pub(super) fn settled(&self) -> bool {
-        self.settled
+        self.settled && !self.is_unsaid()
     }
 
     /// The first exchange is complete, and the peer has said so.
     pub(super) fn agreed(&self) -> bool {
-        self.agreed && self.open.as_ref().is_none_or(|open| !open.has_sdp)
+        self.agreed && !self.is_unsaid() && self.open.as_ref().is_none_or(|open| !open.has_sdp)
+    }
+
+    /// The description still waits for the PRACK of an earlier response.
+    fn is_unsaid(&self) -> bool {
+        self.waiting.iter().any(|(_, sdp)| sdp.is_some())
+    }
+
+    /// The 200 is due: true if it takes the place of a description that has not been said.
+    pub(super) fn leave_to_answer(&mut self) -> bool {
+        let unsaid = self.is_unsaid();
+        if unsaid {
+            self.waiting.clear();
+            self.settled = false;
+            self.agreed = false;
+        }
+        unsaid
     }
 
     /// The RSeq of the last response.

@@ -140,6 +140,23 @@ fn the_200_waits_for_the_prack_of_a_description_and_for_no_other() {
 }
 
 #[test]
+fn a_description_that_waits_for_the_prack_of_another_response_is_said_by_the_200() {
+    let mut rig = Rig::incoming("Require: 100rel\r\nAllow: UPDATE\r\n");
+    rig.command(ringing());
+    rig.command(session());
+    assert!(rig.dialog.their_offer_is_open(), "nothing has been answered");
+    rig.command(Command::Update { sdp: body() });
+    assert_eq!(rig.events(), [LegEvent::ReofferRefused { status: 504 }]);
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(b"v=2\r\n") });
+    rig.command(Command::SendAnswer);
+    assert_eq!((rig.responded().status(), rig.responded().body()), (200, &b"v=2\r\n"[..]));
+    rig.prack(2);
+    assert_eq!(rig.statuses(), [200], "nothing follows the 200 but the answer to the PRACK");
+    rig.ack(1);
+    assert!(rig.dialog.is_established() && rig.out.is_empty(), "nothing has been overtaken");
+}
+
+#[test]
 fn a_cancel_while_the_200_is_held_for_a_prack_is_not_too_late() {
     let mut rig = Rig::incoming("Supported: 100rel\r\n");
     rig.command(session());
