@@ -320,6 +320,7 @@ impl Dialog {
     pub(super) fn answer_reoffer(&mut self, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
         if let Some((pending, _)) = self.session.updated.take() {
             self.session.told = Some(sdp.clone());
+            self.note_early_offer(&pending.request);
             out.push(self.respond(&pending, 200, Some(sdp), &[]));
         } else if let Some(pending) = self.reoffered.take()
             && let Output::Respond { message, .. } = self.respond(&pending, 200, Some(sdp), &[])

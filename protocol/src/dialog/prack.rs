@@ -308,10 +308,7 @@ impl Dialog {
         if known.is_some() || self.session.early.len() >= MOST_EARLY {
             return known;
         }
-        let contact = match response.contacts() {
-            Ok(Contacts::List(contacts)) => contacts.first().map(|contact| contact.uri.to_owned()),
-            Ok(Contacts::None | Contacts::Star) | Err(_) => None,
-        };
+        let contact = contact_of(response);
         let mut route_set: Vec<String> = response.values(Header::RecordRoute).map(str::to_owned).collect();
         route_set.reverse();
         self.session.early.push(Early {
@@ -324,6 +321,13 @@ impl Dialog {
             session: None,
         });
         Some(self.session.early.len() - 1)
+    }
+
+    /// RFC 3311 §5.2: the peer's UPDATE refreshes the target of its early dialog.
+    pub(super) fn refresh_early_target(&mut self, update: &Message) {
+        if let Some((early, contact)) = self.early_mut(update.from_tag()).zip(contact_of(update)) {
+            early.target = contact;
+        }
     }
 
     /// Acknowledges a reliable response in its early dialog, with the answer to its offer if it had one.
@@ -354,6 +358,13 @@ impl Dialog {
         self.remote_party = party;
         self.remote_target = target;
         self.route_set = route_set;
+    }
+}
+
+fn contact_of(message: &Message) -> Option<String> {
+    match message.contacts() {
+        Ok(Contacts::List(contacts)) => contacts.first().map(|contact| contact.uri.to_owned()),
+        Ok(Contacts::None | Contacts::Star) | Err(_) => None,
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::caller::sdp_of;
 use super::offer_answer::Proposal;
+use super::prack::Early;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
 use crate::message::{Header, Message, Method};
 use crate::time::Now;
@@ -17,7 +18,9 @@ impl Dialog {
             return;
         }
         self.note_allow(&pending.request);
-        if !matches!(self.phase, Phase::Calling(_)) {
+        if matches!(self.phase, Phase::Calling(_)) {
+            self.refresh_early_target(&pending.request);
+        } else {
             self.refresh_target(&pending.request);
             self.flow = pending.source;
         }
@@ -161,9 +164,20 @@ impl Dialog {
     }
 
     fn note_early_session(&mut self, response: &Message, sdp: &Bytes) {
-        let early = self.session.early.iter_mut().find(|early| Some(early.tag.as_str()) == response.to_tag());
-        if let Some(early) = early {
+        if let Some(early) = self.early_mut(response.to_tag()) {
             early.session = Some(sdp.clone());
         }
+    }
+
+    /// The peer's offer in an early dialog of our INVITE is answered: the 2xx may repeat the first session, but this one holds.
+    pub(super) fn note_early_offer(&mut self, update: &Message) {
+        if let Some(early) = self.early_mut(update.from_tag()) {
+            early.session = sdp_of(update);
+        }
+    }
+
+    /// The early dialog with that tag of the peer's.
+    pub(super) fn early_mut(&mut self, tag: Option<&str>) -> Option<&mut Early> {
+        self.session.early.iter_mut().find(|early| Some(early.tag.as_str()) == tag)
     }
 }

@@ -302,3 +302,27 @@ fn an_update_reaches_the_early_dialog_that_has_a_session() {
     rig.respond(200, "INVITE", 1, CONTACT, "");
     assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(b"v=5\r\n") }]);
 }
+
+#[test]
+fn an_update_of_the_callee_before_its_200_changes_the_early_session_and_where_requests_go() {
+    let mut rig = Rig::calling();
+    rig.reliable(THEIRS, 1, "v=0\r\n");
+    rig.request("UPDATE", 1, "Allow: UPDATE\r\nContact: <sip:moved@10.0.0.8:5070>\r\n", "v=6\r\n");
+    assert_eq!(rig.events(), [LegEvent::Update { sdp: Bytes::from_static(b"v=6\r\n") }]);
+    rig.command(Command::AnswerReoffer { sdp: body() });
+    assert_eq!(rig.statuses(), [200]);
+    rig.command(Command::Update { sdp: body() });
+    let (update, to) = rig.sent(Method::Update).unwrap();
+    assert_eq!(update.request_uri(), "sip:moved@10.0.0.8:5070");
+    assert_eq!(to.remote, ([10, 0, 0, 8], 5070).into());
+    rig.respond(488, "UPDATE", update.cseq(), "", "");
+    rig.respond(200, "INVITE", 1, CONTACT, "v=0\r\n");
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(b"v=6\r\n") }]);
+
+    let mut refused = Rig::calling();
+    refused.reliable(THEIRS, 1, "v=0\r\n");
+    refused.request("UPDATE", 1, "", "v=6\r\n");
+    refused.command(Command::RefuseReoffer { status: 488 });
+    refused.respond(200, "INVITE", 1, CONTACT, "");
+    assert_eq!(refused.events(), [LegEvent::Answered { sdp: body() }], "a refused offer changes nothing");
+}
