@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::caller::sdp_of;
-use super::offer_answer::carries_offer;
+use super::offer_answer::Answer;
 use super::{
     Body, Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
     Unacknowledged,
@@ -110,7 +110,8 @@ impl Dialog {
         }
         let sdp = Some(sdp).filter(|_| !settled);
         if let Output::Respond { message, .. } = self.respond(pending, 200, sdp, &[]) {
-            self.phase = Phase::AnswerHeld(pending.clone(), message);
+            let answer = Answer::new(pending, sdp, message);
+            self.phase = Phase::AnswerHeld(pending.clone(), answer);
             out.push(Output::Up(LegEvent::AnswerReady));
         }
     }
@@ -119,8 +120,8 @@ impl Dialog {
         if !matches!(self.phase, Phase::AnswerHeld(..)) || self.session.reliable.holds_answer() {
             return;
         }
-        if let Phase::AnswerHeld(pending, message) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
-            self.answer_until_acknowledged(&pending, message, now, out);
+        if let Phase::AnswerHeld(pending, answer) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            self.answer_until_acknowledged(&pending, answer, now, out);
         }
     }
 
@@ -128,17 +129,18 @@ impl Dialog {
     pub(super) fn answer_until_acknowledged(
         &mut self,
         pending: &Pending,
-        message: Bytes,
+        answer: Answer,
         now: Now,
         out: &mut Vec<Output>,
     ) {
         let t1 = self.local.timers.t1;
+        let Answer { message, offer } = answer;
         self.unacknowledged = Some(Unacknowledged {
             transaction: pending.transaction,
             message: message.clone(),
             to: pending.source,
             cseq: pending.request.cseq(),
-            offer: carries_offer(pending, &message),
+            offer,
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,

@@ -107,9 +107,19 @@ fn refusal_of(offer: &Bytes) -> Option<Bytes> {
     Some(Bytes::from(refusal.to_string()))
 }
 
-/// Whether a 2xx that answers an INVITE carries an offer: the INVITE has no description and the 2xx has one.
-pub(super) fn carries_offer(pending: &Pending, message: &Bytes) -> bool {
-    pending.request.body().is_empty() && !message.ends_with(b"\r\n\r\n")
+/// A 2xx to an INVITE as it is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) message: Bytes,
+    /// It carries an offer: the ACK must carry the answer.
+    pub(super) offer: bool,
+}
+
+impl Answer {
+    /// The 2xx that answers `pending`; what it says is an offer if the INVITE has none.
+    pub(super) fn new(pending: &Pending, sdp: Option<&Bytes>, message: Bytes) -> Answer {
+        Answer { message, offer: sdp.is_some() && sdp_of(&pending.request).is_none() }
+    }
 }
 
 impl Dialog {
@@ -325,7 +335,8 @@ impl Dialog {
         } else if let Some(pending) = self.reoffered.take()
             && let Output::Respond { message, .. } = self.respond(&pending, 200, Some(sdp), &[])
         {
-            self.answer_until_acknowledged(&pending, message, now, out);
+            let answer = Answer::new(&pending, Some(sdp), message);
+            self.answer_until_acknowledged(&pending, answer, now, out);
         }
     }
 

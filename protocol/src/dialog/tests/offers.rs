@@ -217,6 +217,23 @@ fn an_ack_without_the_answer_it_must_bring_ends_the_dialog() {
 }
 
 #[test]
+fn an_offer_that_ends_in_an_empty_line_is_an_offer() {
+    let offer = Bytes::from_static(b"v=0\r\n\r\n");
+    for restored in [false, true] {
+        let mut rig = Rig::asked("");
+        rig.command(Command::PrepareAnswer { sdp: offer.clone() });
+        if restored {
+            rig = Rig { dialog: Dialog::restore(rig.dialog, at(0)), ..rig };
+        } else {
+            rig.command(Command::SendAnswer);
+        }
+        let ack = request("ACK", 1, "", "v=0\r\n");
+        rig.feed(Input::Request { transaction: None, request: ack, source: flow() });
+        assert_eq!(rig.events(), [LegEvent::ReofferAnswered { sdp: body() }], "restored: {restored}");
+    }
+}
+
+#[test]
 fn the_back_off_of_a_491_is_the_longer_for_whoever_owns_the_call_id() {
     for random in [0, 1, 190, 191, 200, 201, 12_345, u64::MAX] {
         let (owner, other) = (glare_back_off(true, random), glare_back_off(false, random));
