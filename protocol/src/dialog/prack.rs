@@ -18,6 +18,10 @@ const MOST_EARLY: usize = 16;
 /// Provisional responses that wait for the PRACK of an earlier one; more are left out, being news of no weight.
 const MOST_WAITING: usize = 8;
 
+/// Reliable responses that are taken in one early dialog: one each six seconds of the longest ringing. A callee that sends more
+/// gets no PRACK, and gives up.
+const MOST_RELIABLE: u8 = 32;
+
 /// Our provisional responses, one at a time (§3).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Server {
@@ -102,8 +106,17 @@ pub(super) struct Early {
     pub(super) remote_cseq: Option<u32>,
     /// The last RSeq taken; 0 before the first.
     rseq: u32,
+    /// How many reliable responses were taken.
+    taken: u8,
     /// The peer's description, once offer and answer have been exchanged.
     pub(super) session: Option<Bytes>,
+}
+
+impl Early {
+    fn take(&mut self, rseq: u32) {
+        self.rseq = rseq;
+        self.taken += 1;
+    }
 }
 
 impl Dialog {
@@ -267,14 +280,19 @@ impl Dialog {
         let rseq = response.header(Header::RSeq).and_then(|rseq| rseq.trim().parse::<u32>().ok());
         let rseq = rseq.filter(|_| response.has_token(Header::Require, "100rel"));
         self.note_allow(response);
-        if rseq.is_none() && !self.session.allows_update {
-            // No request will be sent or taken in this early dialog.
+        if rseq == Some(0) {
+            // §7.1: there is no such RSeq, and its copies could not be told from each other.
+            return None;
+        }
+        if rseq.is_none() && (!self.session.allows_update || sdp.is_none()) {
+            // No offer will be sent or taken in this early dialog.
             return Some(unreliable);
         }
         let Some(at) = self.early_of(tag, response) else { return Some(unreliable) };
         let Some(rseq) = rseq else { return Some(unreliable) };
         let early = self.session.early.get_mut(at)?;
-        if early.rseq != 0 && Some(rseq) != early.rseq.checked_add(1) {
+        let next = early.rseq == 0 || Some(rseq) == early.rseq.checked_add(1);
+        if !next || early.taken >= MOST_RELIABLE {
             // §4: one that comes again, or too early, is neither acknowledged nor heard.
             return None;
         }
@@ -282,7 +300,7 @@ impl Dialog {
         let rack = format!("{rseq} {} INVITE", response.cseq());
         match sdp.filter(|_| first) {
             Some(sdp) if offered => {
-                early.rseq = rseq;
+                early.take(rseq);
                 early.session = Some(sdp.clone());
                 self.prack(tag, &rack, None, out);
                 Some(LegEvent::EarlySession { status, sdp })
@@ -290,12 +308,12 @@ impl Dialog {
             // Two forks that offer at once cannot both be answered: the second gets no PRACK and gives up.
             Some(_) if self.session.owed.is_some() => None,
             Some(offer) => {
-                early.rseq = rseq;
+                early.take(rseq);
                 self.session.owed = Some(Owed::Prack { tag: tag.to_owned(), rack, offer: offer.clone() });
                 Some(LegEvent::EarlySession { status, sdp: offer })
             }
             None => {
-                early.rseq = rseq;
+                early.take(rseq);
                 self.prack(tag, &rack, None, out);
                 Some(LegEvent::Progress { status, sdp: None })
             }
@@ -318,6 +336,7 @@ impl Dialog {
             route_set,
             remote_cseq: None,
             rseq: 0,
+            taken: 0,
             session: None,
         });
         Some(self.session.early.len() - 1)

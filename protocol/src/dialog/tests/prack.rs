@@ -238,6 +238,37 @@ fn the_peers_reliable_responses_are_acknowledged_in_order_and_once() {
 }
 
 #[test]
+fn a_callee_is_acknowledged_so_often_and_no_more() {
+    let mut rig = Rig::calling();
+    for _ in 0..2 {
+        rig.reliable(THEIRS, 0, "");
+        assert!(rig.out.is_empty(), "0 is no RSeq");
+    }
+    let taken = |rig: &mut Rig, tag: &str| {
+        (1..100)
+            .filter(|rseq| {
+                rig.reliable(tag, *rseq, "");
+                !rig.out.is_empty()
+            })
+            .count()
+    };
+    assert_eq!(taken(&mut rig, THEIRS), 32);
+    assert_eq!(taken(&mut rig, "another"), 32, "each early dialog has its own count");
+    rig.respond(200, "INVITE", 1, CONTACT, "v=0\r\n");
+    assert!(rig.dialog.is_established());
+}
+
+#[test]
+fn a_response_that_only_rings_leaves_nothing_behind() {
+    let mut rig = Rig::calling();
+    for (rings, kept) in [("", 0), ("v=0\r\n", 1)] {
+        rig.respond(180, "INVITE", 1, "Allow: UPDATE\r\n", rings);
+        assert!(matches!(rig.events()[..], [LegEvent::Progress { status: 180, .. }]));
+        assert_eq!(rig.dialog.session.early.len(), kept);
+    }
+}
+
+#[test]
 fn every_fork_has_its_own_order_and_its_own_session() {
     let mut rig = Rig::calling();
     rig.reliable("one", 5, "v=0\r\n");
