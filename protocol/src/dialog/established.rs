@@ -36,7 +36,7 @@ impl Dialog {
             out.push(self.respond(&pending, 420, None, &[(Header::Unsupported, &unknown)]));
             return;
         }
-        if self.refuses_interval(&pending, out) {
+        if self.refuses_body(&pending, out) || self.refuses_interval(&pending, out) {
             return;
         }
         let request = &pending.request;

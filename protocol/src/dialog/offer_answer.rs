@@ -139,7 +139,7 @@ impl Dialog {
     pub(super) fn their_offer_is_open(&self) -> bool {
         let invite = match &self.phase {
             Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) => {
-                !pending.request.body().is_empty() && !self.session.reliable.settled()
+                sdp_of(&pending.request).is_some() && !self.session.reliable.settled()
             }
             Phase::Calling(_) | Phase::Confirmed | Phase::Closing | Phase::Ended => false,
         };
@@ -153,7 +153,7 @@ impl Dialog {
             Phase::Calling(_) => tag.and_then(early).is_none_or(|early| early.session.is_none()),
             Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) => {
                 // Until the offer that the INVITE asks for is made, it counts as open.
-                pending.request.body().is_empty() && !self.session.reliable.agreed()
+                sdp_of(&pending.request).is_none() && !self.session.reliable.agreed()
             }
             Phase::Confirmed | Phase::Closing | Phase::Ended => false,
         };

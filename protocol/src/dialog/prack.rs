@@ -133,7 +133,7 @@ impl Dialog {
         let invite = &pending.request;
         let required = invite.has_token(Header::Require, "100rel");
         let supported = required || invite.has_token(Header::Supported, "100rel");
-        let asks_for_offer = invite.body().is_empty();
+        let asks_for_offer = sdp_of(invite).is_none();
         // RFC 6337 §3.1.1: after the answer no further description follows in responses to the INVITE.
         let sdp = sdp.filter(|_| !self.session.reliable.settled);
         let reliable = required || (supported && settled && sdp.is_some());
@@ -181,7 +181,7 @@ impl Dialog {
             to: *to,
             cseq: pending.request.cseq(),
             has_sdp: sdp.is_some(),
-            offer: sdp.is_some() && pending.request.body().is_empty(),
+            offer: sdp.is_some() && sdp_of(&pending.request).is_none(),
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,

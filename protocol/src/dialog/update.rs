@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::caller::sdp_of;
+use super::caller::{is_plain, sdp_of};
 use super::offer_answer::Proposal;
 use super::prack::Early;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
@@ -11,6 +11,23 @@ use crate::message::{Header, Message, Method};
 use crate::time::Now;
 
 impl Dialog {
+    /// True if a request of the peer's that may bring an offer or an answer was refused because its body is neither
+    /// (RFC 3261 §8.2.3).
+    pub(super) fn refuses_body(&self, pending: &Pending, out: &mut Vec<Output>) -> bool {
+        let request = &pending.request;
+        let negotiates = matches!(request.method(), Method::Invite | Method::Update | Method::Prack);
+        if !negotiates || request.body().is_empty() || sdp_of(request).is_some() {
+            return false;
+        }
+        let accepted = if is_plain(request) {
+            (Header::Accept, "application/sdp")
+        } else {
+            (Header::AcceptEncoding, "identity")
+        };
+        out.push(self.respond(pending, 415, None, &[accepted]));
+        true
+    }
+
     /// The peer's UPDATE (§5.2). Without a description it refreshes the target and is answered here.
     pub(super) fn peer_updates(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
         if matches!(self.phase, Phase::Closing | Phase::Ended) || self.hanging_up.is_some() {

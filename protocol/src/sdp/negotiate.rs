@@ -81,11 +81,20 @@ impl NegotiationError {
 /// # Errors
 /// [`NegotiationError::UnsupportedType`] and [`NegotiationError::Malformed`].
 pub fn read_body(content_type: &str, body: &[u8]) -> Result<SessionDescription, NegotiationError> {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/sdp") {
-        return Err(NegotiationError::UnsupportedType(media_type.to_owned()));
+    if !is_sdp(content_type) {
+        return Err(NegotiationError::UnsupportedType(media_type(content_type).to_owned()));
     }
     Ok(SessionDescription::parse(body)?)
+}
+
+/// Whether a `Content-Type` says that the body is a session description.
+pub fn is_sdp(content_type: &str) -> bool {
+    media_type(content_type).eq_ignore_ascii_case("application/sdp")
+}
+
+/// The type without its parameters.
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// Our ports for one leg's audio.

@@ -350,3 +350,42 @@ fn a_request_that_requires_what_we_have_not_is_420() {
     rig.request("UPDATE", next, "Require: 100rel, magic\r\n", "v=0\r\n");
     assert_eq!((rig.statuses(), rig.events()), (vec![420], vec![]));
 }
+
+const PARTS: &str = "Content-Type: multipart/mixed;boundary=x\r\n";
+
+/// The message with a body of another type than its own.
+fn retyped(message: &Message, kind: &str) -> Message {
+    let text = String::from_utf8_lossy(message.raw()).replace("Content-Type: application/sdp\r\n", kind);
+    parse(&text)
+}
+
+#[test]
+fn only_a_session_description_is_an_offer_or_an_answer() {
+    let zipped = "Content-Type: application/sdp\r\nContent-Encoding: gzip\r\n";
+    for (kind, accept, header) in
+        [(PARTS, "application/sdp", Header::Accept), (zipped, "identity", Header::AcceptEncoding)]
+    {
+        for (state, method) in
+            [(Idle, "INVITE"), (Idle, "UPDATE"), (Ringing, "PRACK"), (CallingAgreed, "UPDATE")]
+        {
+            let (mut rig, next) = rig(state);
+            let request = retyped(&request(method, next, "", "v=0\r\n"), kind);
+            let transaction = Some(ServerTransactionId(9));
+            rig.feed(Input::Request { transaction, request, source: flow() });
+            assert_eq!((rig.statuses(), rig.events()), (vec![415], vec![]), "{state:?} {method}");
+            assert_eq!(rig.responded().header(header), Some(accept));
+        }
+        let mut rig = Rig::calling();
+        let early = response(183, "INVITE", 1, THEIRS, RELIABLE, "v=0\r\n");
+        rig.feed(Input::Response(retyped(&early, kind)));
+        assert_eq!(rig.events(), [LegEvent::Progress { status: 183, sdp: None }]);
+        assert!(rig.sent(Method::Prack).is_some());
+        let answer = response(200, "INVITE", 1, THEIRS, UPDATES, "v=0\r\n");
+        rig.feed(Input::Response(retyped(&answer, kind)));
+        assert!(matches!(rig.events()[..], [LegEvent::Failed { status: 502, .. }]), "it is no answer");
+    }
+    let mut rig = Rig::calling();
+    let kind = "c: Application/SDP ; charset=utf-8\r\nContent-Encoding: identity\r\n";
+    rig.feed(Input::Response(retyped(&response(200, "INVITE", 1, THEIRS, UPDATES, "v=0\r\n"), kind)));
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: body() }]);
+}

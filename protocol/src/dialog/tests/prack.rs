@@ -18,7 +18,7 @@ fn session() -> Command {
 
 impl Rig {
     /// The response that the last input sent.
-    fn responded(&self) -> Message {
+    pub(super) fn responded(&self) -> Message {
         let message = self.out.iter().find_map(|output| match output {
             Output::Respond { message, .. } => Some(message.clone()),
             _ => None,
