@@ -59,6 +59,8 @@ pub(super) struct Proposal {
     pub(super) sdp: Option<Bytes>,
     /// By UPDATE rather than re-INVITE.
     pub(super) update: bool,
+    /// The tag of the early dialog of our INVITE that it was sent in.
+    within: Option<String>,
     /// Nobody has asked for it, so nobody is told of its end.
     own: bool,
     retries: u8,
@@ -68,7 +70,7 @@ pub(super) struct Proposal {
 
 impl Proposal {
     pub(super) fn new(sdp: Option<&Bytes>, update: bool) -> Proposal {
-        Proposal { sdp: sdp.cloned(), update, own: false, retries: 0, retry_at: None }
+        Proposal { sdp: sdp.cloned(), update, within: None, own: false, retries: 0, retry_at: None }
     }
 
     /// The same, which nobody has asked for.
@@ -84,6 +86,11 @@ impl Proposal {
     /// The same, kept for a while.
     pub(super) fn not_before(self, retry_at: Option<Instant>) -> Proposal {
         Proposal { retry_at, ..self }
+    }
+
+    /// It is now sent in the early dialog with that tag.
+    pub(super) fn sent_within(&mut self, tag: &str) {
+        self.within = Some(tag.to_owned());
     }
 
     fn waits(&self) -> bool {
@@ -255,6 +262,7 @@ impl Dialog {
         let early = self.session.early.iter().position(|early| Some(early.tag.as_str()) == response.to_tag());
         let early = early.map(|at| self.session.early.swap_remove(at));
         self.session.early.clear();
+        self.leave_lost_branch(response.to_tag(), out);
         self.remote_cseq = early.as_ref().and_then(|early| early.remote_cseq);
         self.note_allow(response);
         let agreed = early.and_then(|early| early.session);
@@ -285,6 +293,14 @@ impl Dialog {
                 }));
                 self.bye(Some("SIP;cause=502;text=\"no session description in 200\""), out);
             }
+        }
+    }
+
+    /// Another branch than `tag` has our UPDATE: whatever it says to it, or that it says nothing, is not this dialog's.
+    fn leave_lost_branch(&mut self, tag: Option<&str>, out: &mut Vec<Output>) {
+        let within = self.session.proposal.as_ref().and_then(|proposal| proposal.within.as_deref());
+        if self.session.updating.is_some() && within.is_some() && within != tag {
+            self.proposal_refused(491, out);
         }
     }
 

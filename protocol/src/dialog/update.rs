@@ -129,6 +129,10 @@ impl Dialog {
                 cseq = Some(dialog.in_dialog_request(Method::Update, sdp.as_ref(), &[], out));
             });
             self.session.updating = cseq;
+            let session = &mut self.session;
+            if let Some((proposal, early)) = session.proposal.as_mut().zip(session.early.get(at)) {
+                proposal.sent_within(&early.tag);
+            }
         }
     }
 

@@ -323,6 +323,30 @@ fn an_update_that_is_refused_leaves_the_session_and_one_that_is_lost_ends_it() {
 }
 
 #[test]
+fn an_update_to_a_branch_that_loses_leaves_the_one_that_answers_alone() {
+    for status in [Some(481), None] {
+        let (mut rig, _) = rig(CallingAgreed);
+        rig.command(Command::Update { sdp: body() });
+        let cseq = rig.sent(Method::Update).unwrap().0.cseq();
+        rig.feed(Input::Response(response(200, "INVITE", 1, "winner", UPDATES, "v=2\r\n")));
+        let answered = LegEvent::Answered { sdp: Bytes::from_static(b"v=2\r\n") };
+        assert_eq!(rig.events(), [LegEvent::ReofferRefused { status: 491 }, answered]);
+        match status {
+            Some(status) => rig.respond(status, "UPDATE", cseq, "", ""),
+            None => rig.feed(Input::Unanswered { method: Method::Update, cseq, why: NoAnswer::Timeout }),
+        }
+        assert!(rig.out.is_empty() && rig.dialog.is_established(), "{status:?}");
+    }
+    let (mut kept, _) = rig(CallingAgreed);
+    kept.command(Command::Update { sdp: body() });
+    let cseq = kept.sent(Method::Update).unwrap().0.cseq();
+    kept.respond(200, "INVITE", 1, UPDATES, "");
+    assert_eq!(kept.events(), [LegEvent::Answered { sdp: body() }]);
+    kept.respond(200, "UPDATE", cseq, "", "v=0\r\n");
+    assert_eq!(kept.events(), [LegEvent::ReofferAnswered { sdp: body() }], "its own branch goes on");
+}
+
+#[test]
 fn an_update_nobody_answers_in_time_is_504() {
     let (mut rig, _) = rig(TheirUpdate);
     assert_eq!(rig.dialog.deadline(), Some(Instant(16_000_000)));
