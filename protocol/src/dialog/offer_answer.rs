@@ -193,7 +193,9 @@ impl Dialog {
         self.session.updating = None;
         let Some(proposal) = self.session.proposal.take() else { return };
         self.session.told = proposal.sdp.or(self.session.told.take());
-        if !proposal.own {
+        if proposal.own {
+            out.extend(self.news(sdp));
+        } else {
             out.push(Output::Up(LegEvent::ReofferAnswered { sdp }));
         }
     }
@@ -231,6 +233,7 @@ impl Dialog {
         {
             // RFC 3311 §5.2: an UPDATE cannot wait for a person.
             out.push(self.respond(&pending, 504, None, &[]));
+            self.in_force.we_refuse();
         }
         if due(self.session.proposal.as_ref().and_then(|proposal| proposal.retry_at)) {
             self.propose_again(now, out);
@@ -344,6 +347,9 @@ impl Dialog {
 
     /// Answers the peer's offer in whatever it came.
     pub(super) fn answer_reoffer(&mut self, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        if self.session.updated.is_some() || self.reoffered.is_some() {
+            self.in_force.we_answer(sdp);
+        }
         if let Some((pending, _)) = self.session.updated.take() {
             self.session.told = Some(sdp.clone());
             self.note_early_offer(&pending.request);

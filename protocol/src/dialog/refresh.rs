@@ -34,19 +34,28 @@ impl InForce {
         self.offered = Some(sdp.clone()).filter(|sdp| !sdp.is_empty());
     }
 
+    /// We answer the peer's offer, or say again what is in force.
+    pub(super) fn we_answer(&mut self, sdp: &Bytes) {
+        self.told = Some(sdp.clone());
+        self.heard = self.asked.take().or_else(|| self.heard.take());
+    }
+
+    /// We refuse the peer's offer.
+    pub(super) fn we_refuse(&mut self) {
+        self.asked = None;
+    }
+
     /// What the call wants said.
     pub(super) fn command(&mut self, command: &Command) {
         match command {
             Command::EarlySession { sdp, .. }
             | Command::PrepareAnswer { sdp }
-            | Command::Acknowledge { sdp }
-            | Command::AnswerReoffer { sdp } => {
-                self.told = Some(sdp.clone());
-                self.heard = self.asked.take().or_else(|| self.heard.take());
-            }
+            | Command::Acknowledge { sdp } => self.we_answer(sdp),
             Command::Reoffer { sdp } | Command::Update { sdp } => self.we_offer(sdp),
-            Command::RefuseReoffer { .. } => self.asked = None,
-            Command::Progress { .. }
+            Command::RefuseReoffer { .. } => self.we_refuse(),
+            // One that comes too late changes nothing: it is noted where it takes effect.
+            Command::AnswerReoffer { .. }
+            | Command::Progress { .. }
             | Command::Solicit
             | Command::SendAnswer
             | Command::Redirect { .. }
@@ -68,6 +77,7 @@ impl InForce {
                 self.told = self.offered.take().or_else(|| self.told.take());
                 self.heard = Some(sdp.clone());
             }
+            LegEvent::Refreshed { sdp } => self.heard = Some(sdp.clone()),
             LegEvent::ReofferRefused { .. } => self.offered = None,
             LegEvent::Progress { .. }
             | LegEvent::EarlySession { .. }
@@ -170,8 +180,8 @@ impl Dialog {
             200..=299 => {
                 self.refresh_target(response);
                 if response.method() == Method::Invite {
-                    self.in_force.heard = sdp_of(response).or_else(|| self.in_force.heard.take());
                     self.acknowledge(cseq, out);
+                    out.extend(sdp_of(response).and_then(|sdp| self.news(sdp)));
                 }
             }
             408 | 481 => self.finish(EndedBy::Lost, out),
@@ -183,6 +193,12 @@ impl Dialog {
             }
             status => self.timer.postpone(status == 491, now.mono),
         }
+    }
+
+    /// What the call is to hear of an answer that it does not wait for: the peer may take the occasion to change its side.
+    pub(super) fn news(&self, sdp: Bytes) -> Option<Output> {
+        let differs = self.in_force.heard.as_ref() != Some(&sdp);
+        differs.then_some(Output::Up(LegEvent::Refreshed { sdp }))
     }
 
     /// Our refresh was not answered at all (§10).

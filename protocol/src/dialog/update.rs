@@ -156,6 +156,8 @@ impl Dialog {
                 }
             }
             491 => self.proposal_met_glare(now, out),
+            // RFC 4028 §7.4: again, with what the peer wants.
+            422 if self.is_established() && self.timer.too_brief(response) => self.send_proposal(out),
             // It does not take UPDATE after all, whatever its Allow says.
             405 | 501 if self.is_established() => {
                 self.session.allows_update = false;

@@ -179,8 +179,11 @@ fn an_answer_that_went_reliably_is_not_said_again_and_one_that_differs_is_offere
         let offer = rig.sent(Method::Invite).map(|(invite, _)| invite.body().to_vec());
         assert_eq!(offer, offered.then(|| later.to_vec()));
         if offered {
+            let mut other = Rig { dialog: rig.dialog.clone(), now: 0, out: vec![], transactions: 9 };
             rig.respond(200, "INVITE", 1, "", "v=0\r\n");
             assert!(rig.sent(Method::Ack).is_some() && rig.events().is_empty(), "nobody has asked for it");
+            other.respond(200, "INVITE", 1, "", "v=4\r\n");
+            assert_eq!(other.events(), [LegEvent::Refreshed { sdp: Bytes::from_static(b"v=4\r\n") }]);
         }
     }
 }
