@@ -127,12 +127,10 @@ impl Sdp {
         }
         match (plan, &self.caller) {
             (MediaPlan::Anchored { callee, .. }, Some(offer)) => {
-                let offer = relay_offer(offer, &mut self.to_callee, Some(*callee), None)?;
-                Ok(Bytes::from(offer.to_string()))
+                relay_offer(offer, &mut self.to_callee, Some(*callee), None)
             }
             (MediaPlan::Anchored { callee, .. }, None) => {
-                let offer = service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)?;
-                Ok(Bytes::from(offer.to_string()))
+                service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)
             }
             (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => Ok(self.caller_offer.clone()),
         }
@@ -162,7 +160,7 @@ impl Sdp {
         if let Some(view) = &view {
             self.callee_direction = view.direction;
         }
-        Ok((Bytes::from(relayed.to_string()), view))
+        Ok((relayed, view))
     }
 
     /// The caller's offer and the callee's as answers to each other.
@@ -179,10 +177,11 @@ impl Sdp {
                 relay_answer(&far, &from_caller, &mut self.to_callee, Some(*callee), None)?,
                 relay_answer(&near, &from_callee, &mut self.to_caller, Some(*caller), None)?,
             ),
-            MediaPlan::Bypass | MediaPlan::Service { .. } => (from_caller, from_callee),
+            MediaPlan::Bypass | MediaPlan::Service { .. } => {
+                (Bytes::from(from_caller.to_string()), Bytes::from(from_callee.to_string()))
+            }
         };
-        let text = |sdp: SessionDescription| Bytes::from(sdp.to_string());
-        Ok(Crossed { to_callee: text(to_callee), to_caller: text(to_caller), caller_view, callee_view })
+        Ok(Crossed { to_callee, to_caller, caller_view, callee_view })
     }
 
     /// What the answer to an offer of our own says.
@@ -193,8 +192,7 @@ impl Sdp {
     /// Our service's own offer.
     pub(super) fn service_offer(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
         let MediaPlan::Service { caller } = plan else { return Err(NegotiationError::NoAudio) };
-        let offer = service_offer(&mut self.to_caller, *caller, &SERVICE_CODECS)?;
-        Ok(Bytes::from(offer.to_string()))
+        service_offer(&mut self.to_caller, *caller, &SERVICE_CODECS)
     }
 
     /// The session as it is, as an answer to a new offer of `to`: for one that cannot be carried across now.
@@ -227,7 +225,7 @@ impl Sdp {
             return Err(NegotiationError::NoCommonCodec);
         };
         let (answer, chosen) = answer_service(offer, &mut self.to_caller, *caller, &SERVICE_CODECS)?;
-        Ok((Bytes::from(answer.to_string()), chosen.payload_type))
+        Ok((answer, chosen.payload_type))
     }
 
     /// A side's new offer as the other gets it.
@@ -247,7 +245,7 @@ impl Sdp {
         };
         let relayed = relay_offer(&parsed, leg, Some(local), None)?;
         let view = media_view(&parsed);
-        Ok(Carried { sdp: Bytes::from(relayed.to_string()), offer: Some(parsed), view })
+        Ok(Carried { sdp: relayed, offer: Some(parsed), view })
     }
 
     /// The answer to a new offer of `to`, as `to` gets it.
@@ -268,7 +266,7 @@ impl Sdp {
         };
         let relayed = relay_answer(offer, &parsed, leg, Some(local), None)?;
         let view = media_view(&parsed);
-        Ok(Carried { sdp: Bytes::from(relayed.to_string()), offer: None, view })
+        Ok(Carried { sdp: relayed, offer: None, view })
     }
 
     /// Our service's answer to a new offer of the caller.
