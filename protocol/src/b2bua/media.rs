@@ -37,6 +37,9 @@ pub enum MediaPlan {
 /// The session descriptions of both sides.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sdp {
+    /// The caller's INVITE has no offer.
+    offerless: bool,
+    /// The caller's offer, as it came and as it reads, until the answer.
     caller_offer: Bytes,
     caller: Option<SessionDescription>,
     to_caller: LegDescription,
@@ -66,6 +69,7 @@ impl Sdp {
         let parsed = if read { Some(SessionDescription::parse(&offer)?) } else { None };
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         let mut sdp = Sdp {
+            offerless: offer.is_empty(),
             caller_offer: offer,
             caller: parsed,
             to_caller: LegDescription::new(session_id, caller_addr.unwrap_or(any)),
@@ -89,6 +93,7 @@ impl Sdp {
     pub fn none() -> Sdp {
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         Sdp {
+            offerless: true,
             caller_offer: Bytes::new(),
             caller: None,
             to_caller: LegDescription::new(0, any),
@@ -103,7 +108,7 @@ impl Sdp {
 
     /// True if the caller's INVITE has no offer.
     pub(super) fn is_offerless(&self) -> bool {
-        self.caller_offer.is_empty()
+        self.offerless
     }
 
     pub(super) fn held(&self) -> bool {
@@ -206,8 +211,11 @@ impl Sdp {
         Some(carried.sdp)
     }
 
-    /// After the answer nobody asks for it any more, and a checkpoint need not carry it.
+    /// After the answer nobody asks for it any more, and neither memory nor a checkpoint need carry it.
     pub(super) fn forget_what_was_said(&mut self) {
+        self.caller_offer = Bytes::new();
+        self.caller = None;
+        self.first_offer = None;
         self.callee_said = None;
         self.caller_said = None;
     }
@@ -278,8 +286,9 @@ impl Sdp {
         let parsed = SessionDescription::parse(offer)?;
         let view = media_view(&parsed);
         self.caller = Some(parsed);
-        let (sdp, _) = self.answer_as_service(plan)?;
-        Ok(Carried { sdp, offer: None, view })
+        let answer = self.answer_as_service(plan);
+        self.caller = None;
+        Ok(Carried { sdp: answer?.0, offer: None, view })
     }
 
     /// Notes the direction a side now asks for.

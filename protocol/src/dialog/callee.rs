@@ -100,12 +100,11 @@ impl Dialog {
 
     pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
         let Phase::Incoming(pending) = &self.phase else { return };
-        if self.session.reliable.leave_to_answer() {
-            self.session.told = None;
-        }
+        self.session.reliable.leave_to_answer();
         // What a reliable response has said is not said again; if it no longer holds, an offer follows.
         let settled = self.session.reliable.settled();
-        if settled && self.session.told.as_ref().is_some_and(|told| told != sdp) {
+        let told = self.session.told.take().filter(|_| settled);
+        if told.is_some_and(|told| told != sdp) {
             self.session.overtaken = Some(sdp.clone());
         }
         let sdp = Some(sdp).filter(|_| !settled);
@@ -120,6 +119,7 @@ impl Dialog {
         if !matches!(self.phase, Phase::AnswerHeld(..)) || self.session.reliable.holds_answer() {
             return;
         }
+        self.session.reliable.answered();
         if let Phase::AnswerHeld(pending, answer) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
             self.answer_until_acknowledged(&pending, answer, now, out);
         }

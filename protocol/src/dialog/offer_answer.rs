@@ -37,7 +37,7 @@ pub(super) struct Session {
     pub(super) proposal: Option<Proposal>,
     /// The CSeq of our UPDATE that waits for the peer.
     pub(super) updating: Option<u32>,
-    /// The description that the peer was last told, while it can still be overtaken by another.
+    /// The description that the caller was last told, while its 200 can still say another.
     pub(super) told: Option<Bytes>,
     /// What the peer is to be offered once its ACK is here: an early answer of ours no longer holds.
     pub(super) overtaken: Option<Bytes>,
@@ -192,7 +192,9 @@ impl Dialog {
         self.reoffering = None;
         self.session.updating = None;
         let Some(proposal) = self.session.proposal.take() else { return };
-        self.session.told = proposal.sdp.or(self.session.told.take());
+        if let Some(sdp) = &proposal.sdp {
+            self.note_told(sdp);
+        }
         if proposal.own {
             out.extend(self.news(sdp));
         } else {
@@ -351,7 +353,7 @@ impl Dialog {
             self.in_force.we_answer(sdp);
         }
         if let Some((pending, _)) = self.session.updated.take() {
-            self.session.told = Some(sdp.clone());
+            self.note_told(sdp);
             self.note_early_offer(&pending.request);
             out.push(self.respond(&pending, 200, Some(sdp), &[]));
         } else if let Some(pending) = self.reoffered.take()
@@ -359,6 +361,12 @@ impl Dialog {
         {
             let answer = Answer::new(&pending, Some(sdp), message);
             self.answer_until_acknowledged(&pending, answer, now, out);
+        }
+    }
+
+    fn note_told(&mut self, sdp: &Bytes) {
+        if matches!(self.phase, Phase::Incoming(_)) {
+            self.session.told = Some(sdp.clone());
         }
     }
 

@@ -68,15 +68,13 @@ impl Server {
         self.waiting.iter().any(|(_, sdp)| sdp.is_some())
     }
 
-    /// The 200 is due: true if it takes the place of a description that has not been said.
-    pub(super) fn leave_to_answer(&mut self) -> bool {
-        let unsaid = self.is_unsaid();
-        if unsaid {
+    /// The 200 is due, and takes the place of a description that has not been said.
+    pub(super) fn leave_to_answer(&mut self) {
+        if self.is_unsaid() {
             self.waiting.clear();
             self.settled = false;
             self.agreed = false;
         }
-        unsaid
     }
 
     /// The RSeq of the last response.
@@ -87,6 +85,14 @@ impl Server {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.open.as_ref().map(|open| open.next.min(open.give_up))
+    }
+
+    /// The 200 leaves: the open response is repeated no more, but its PRACK may still come.
+    pub(super) fn answered(&mut self) {
+        self.waiting = VecDeque::new();
+        if let Some(open) = &mut self.open {
+            open.message = Bytes::new();
+        }
     }
 
     /// §3: a 2xx waits while a response with a description is unacknowledged.
@@ -256,7 +262,6 @@ impl Dialog {
 
     fn after_prack(&mut self, now: Now, out: &mut Vec<Output>) {
         if std::mem::take(&mut self.session.reliable.release) {
-            self.session.reliable.waiting.clear();
             self.send_answer(now, out);
         } else if matches!(self.phase, Phase::Incoming(_))
             && let Some((status, sdp)) = self.session.reliable.waiting.pop_front()

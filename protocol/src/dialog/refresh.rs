@@ -10,7 +10,8 @@ use crate::message::{Header, Message, Method};
 use crate::time::Now;
 
 /// The session descriptions in force, to be said again as they are: an unchanged one asks for nothing (RFC 3264 §8). They are
-/// known from what the call commands and is told, whatever message carries them.
+/// known from what the call commands and is told, whatever message carries them. What is in force for the length of a call is a
+/// copy: a share would keep the whole message that it came in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct InForce {
     /// Ours, as the peer has it.
@@ -36,8 +37,10 @@ impl InForce {
 
     /// We answer the peer's offer, or say again what is in force.
     pub(super) fn we_answer(&mut self, sdp: &Bytes) {
-        self.told = Some(sdp.clone());
-        self.heard = self.asked.take().or_else(|| self.heard.take());
+        self.told = Some(copy(sdp));
+        if let Some(asked) = self.asked.take() {
+            self.heard = Some(copy(&asked));
+        }
     }
 
     /// We refuse the peer's offer.
@@ -74,10 +77,12 @@ impl InForce {
             | LegEvent::Offered { sdp }
             | LegEvent::AnsweredWithOffer { sdp } => self.peer_offers(Some(sdp.clone())),
             LegEvent::Answered { sdp } | LegEvent::ReofferAnswered { sdp } => {
-                self.told = self.offered.take().or_else(|| self.told.take());
-                self.heard = Some(sdp.clone());
+                if let Some(offered) = self.offered.take() {
+                    self.told = Some(copy(&offered));
+                }
+                self.heard = Some(copy(sdp));
             }
-            LegEvent::Refreshed { sdp } => self.heard = Some(sdp.clone()),
+            LegEvent::Refreshed { sdp } => self.heard = Some(copy(sdp)),
             LegEvent::ReofferRefused { .. } => self.offered = None,
             LegEvent::Progress { .. }
             | LegEvent::EarlySession { .. }
@@ -92,6 +97,10 @@ impl InForce {
             | LegEvent::Ended { .. } => {}
         }
     }
+}
+
+fn copy(sdp: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(sdp)
 }
 
 impl Dialog {

@@ -360,3 +360,28 @@ fn an_update_of_the_callee_before_its_200_changes_the_early_session_and_where_re
     refused.respond(200, "INVITE", 1, CONTACT, "");
     assert_eq!(refused.events(), [LegEvent::Answered { sdp: body() }], "a refused offer changes nothing");
 }
+
+#[test]
+fn an_established_dialog_holds_each_description_once_and_no_message() {
+    let said = b"v=5\r\n";
+    let mut rig = Rig::incoming("Require: 100rel\r\nAllow: UPDATE\r\n");
+    rig.command(Command::EarlySession { status: 183, sdp: Bytes::from_static(said) });
+    rig.prack(2);
+    for _ in 0..2 {
+        rig.command(ringing());
+    }
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(said) });
+    rig.command(Command::SendAnswer);
+    rig.ack(1);
+    rig.request("UPDATE", 3, "", "v=6\r\n");
+    let heard = rig.events().into_iter().find_map(|event| match event {
+        LegEvent::Update { sdp } => Some(sdp),
+        _ => None,
+    });
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(said) });
+    let stored = serde_json::to_string(&rig.dialog).unwrap();
+    assert_eq!(stored.matches("118,61,53,13,10").count(), 1, "ours");
+    assert_eq!(stored.matches("118,61,54,13,10").count(), 1, "the peer's");
+    assert!(!stored.contains("83,73,80,47,50,46,48"), "a SIP/2.0 of some message");
+    assert!(heard.unwrap().is_unique(), "whoever drops the message drops the last of it");
+}
