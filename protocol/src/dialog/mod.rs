@@ -633,12 +633,11 @@ impl Dialog {
 
     fn finish(&mut self, by: EndedBy, out: &mut Vec<Output>) {
         if !self.is_over() {
+            // What the peer asked and nobody will answer any more would keep its transaction for ever.
+            self.refuse_what_is_open(out);
             self.phase = Phase::Ended;
             self.unacknowledged = None;
-            self.reoffered = None;
             self.drop_asked(out);
-            self.session.updated = None;
-            self.session.proposal = None;
             self.session.owed = None;
             out.push(Output::Up(LegEvent::Ended { by }));
             out.push(Output::Finished);
