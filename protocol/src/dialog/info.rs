@@ -32,6 +32,15 @@ pub(super) struct Carried {
     to_peer: Vec<(u32, u32)>,
 }
 
+impl Carried {
+    /// Our request with number `from` goes on as number `to`.
+    pub(super) fn renumber(&mut self, from: u32, to: u32) {
+        for (cseq, _) in self.to_peer.iter_mut().filter(|(cseq, _)| *cseq == from) {
+            *cseq = to;
+        }
+    }
+}
+
 impl Dialog {
     /// An INFO or MESSAGE of the peer: refused where that is plain, else the call's to carry across.
     pub(super) fn peer_asks(&mut self, pending: Pending, out: &mut Vec<Output>) {

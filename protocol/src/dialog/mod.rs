@@ -9,6 +9,7 @@
 
 mod callee;
 mod caller;
+mod challenge;
 mod established;
 mod fork;
 mod info;
@@ -445,6 +446,7 @@ pub struct Dialog {
     carried: info::Carried,
     timer: session_timer::SessionTimer,
     in_force: refresh::InForce,
+    account: challenge::Account,
 }
 
 impl Dialog {
@@ -483,6 +485,7 @@ impl Dialog {
             probe_at: None,
             forks: fork::Forks::default(),
             carried: info::Carried::default(),
+            account: challenge::Account::default(),
         }
     }
 
@@ -567,6 +570,9 @@ impl Dialog {
     }
 
     fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        if matches!(response.status(), 401 | 407) && self.answer_challenge(response, out) {
+            return;
+        }
         let refresh = matches!(response.method(), Method::Invite | Method::Update);
         if refresh && self.timer.refreshing == Some(response.cseq()) {
             if (200..300).contains(&response.status()) {

@@ -1,3 +1,4 @@
+mod challenge;
 mod fork;
 mod info;
 mod offers;
