@@ -218,7 +218,7 @@ impl Shard {
             Method::Invite => self.invite(&request, flow, ctx),
             Method::Register => self.register(&request, flow),
             Method::Options => self.options(&request, flow),
-            Method::Other => self.refuse(&request, flow, &check::not_taken(&request)),
+            Method::Other => self.unknown_method(&request, flow),
             Method::Ack | Method::Cancel => {}
             Method::Bye
             | Method::Info
@@ -245,6 +245,17 @@ impl Shard {
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
+    }
+
+    /// A method that we do not recognise: 501 (RFC 3261 §8.2.1, §21.5.2) to those we know. A stranger is not asked who he is; he gets
+    /// what everybody gets who asks for what is not allowed.
+    fn unknown_method(&mut self, request: &Message, flow: Flow) {
+        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
+        let refused = match known {
+            Ok(_) => Refused::new(501, Refusal::NotAllowed).with(Header::Allow, check::ALLOW).for_known(),
+            Err(_) => check::not_taken(request),
+        };
+        self.refuse(request, flow, &refused);
     }
 
     /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
