@@ -81,8 +81,7 @@ fn a_caller_that_requires_reliability_gets_it_though_the_callee_has_none() {
 #[test]
 fn an_option_that_is_not_ours_is_refused_and_named() {
     let (_engine, a, _b) = engine("anchored");
-    let mut leg = a.leg("1002");
-    a.next(&mut leg, "INVITE", "Require: 100rel, magic\r\n", &offer(&a, "0", ""));
+    let mut leg = a.call_with("1002", "Require: 100rel, magic\r\n", &offer(&a, "0", ""));
     let refusal = a.refused(&leg);
     assert_eq!((refusal.status(), refusal.header("Unsupported")), (Some(420), "magic"));
     a.next(&mut leg, "OPTIONS", "", "");
@@ -190,11 +189,12 @@ fn an_offer_in_a_prack_crosses_as_an_update() {
     reliably(&b, &invite, "183 Session Progress", "bob", 1, &offer(&b, "0 8", ""));
     serve(&b, "PRACK", "");
     let progress = a.response("INVITE", 183);
+    let invited = leg.clone();
     prack(&a, &mut leg, &progress, &offer(&a, "8", ""));
     let update = serve(&b, "UPDATE", &offer(&b, "8", ""));
     assert!(update.sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"));
     assert!(a.response("PRACK", 200).sdp_line("m=audio ").unwrap().ends_with("RTP/AVP 8"));
-    a.cancel(&leg);
+    a.cancel(&invited);
     serve(&b, "CANCEL", "");
     b.respond(&invite, "487 Request Terminated", "bob", "", "");
     engine.quiet();

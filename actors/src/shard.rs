@@ -17,6 +17,7 @@ use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output, SUPPORTED};
 use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::time::{Instant, UnixMillis};
@@ -114,8 +115,7 @@ fn place_call_id(shared: &Shared, call_id: &[u8]) -> ShardId {
     if let Some(shard) = shared.names.shard_of(call_id) {
         return ShardId((u64::from(shard.0) % shards) as u16);
     }
-    let seed = 0xcbf2_9ce4_8422_2325_u64 ^ shared.placement_key;
-    let hash = call_id.iter().fold(seed, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a_keyed(shared.placement_key, call_id.iter().copied());
     ShardId(((hash ^ (hash >> 32)) % shards) as u16)
 }
 

@@ -147,7 +147,7 @@ fn config(world: &World) -> EngineConfig {
             external: LISTENER,
             timers: Timers::default(),
             streams: StreamLimits::default(),
-            session: SessionPolicy::default(),
+            session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
             limits: Limits::default(),
         }],
         stations: stations(),

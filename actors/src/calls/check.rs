@@ -9,7 +9,7 @@ use crate::config::EngineConfig;
 use crate::metrics::Refusal;
 
 /// The methods that are taken (§20.5).
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, REGISTER";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REGISTER";
 /// The body that is understood.
 pub(crate) const ACCEPT: &str = "application/sdp";
 

@@ -116,8 +116,7 @@ impl Dialog {
     /// A number that differs from dialog to dialog and from request to request; the tag it is made from is random.
     pub(super) fn chance(&self) -> u64 {
         let seed = self.local_tag.bytes().chain(self.local_cseq.to_be_bytes());
-        let hash =
-            seed.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = crate::fnv::fnv1a(seed);
         hash ^ (hash >> 29)
     }
 
@@ -175,7 +174,9 @@ impl Dialog {
     pub(super) fn proposal_answered(&mut self, sdp: Bytes, out: &mut Vec<Output>) {
         self.reoffering = None;
         self.session.updating = None;
-        if self.session.proposal.take().is_none_or(|proposal| !proposal.own) {
+        let Some(proposal) = self.session.proposal.take() else { return };
+        self.session.told = proposal.sdp.or(self.session.told.take());
+        if !proposal.own {
             out.push(Output::Up(LegEvent::ReofferAnswered { sdp }));
         }
     }

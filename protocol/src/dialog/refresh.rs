@@ -127,6 +127,9 @@ impl Dialog {
         match self.timer.due(now.mono) {
             Due::Nothing => {}
             Due::Refresh => self.refresh(now, out),
+            Due::Probe => {
+                self.in_dialog_request(Method::Options, None, &[], out);
+            }
             Due::Expired => {
                 out.push(Output::Up(LegEvent::Ended { by: EndedBy::SessionExpired }));
                 self.hanging_up = None;

@@ -76,6 +76,8 @@ pub(super) enum Due {
     Refresh,
     /// Nobody has refreshed it (§10): end it.
     Expired,
+    /// Nobody has to refresh it: ask the peer whether it still knows the dialog.
+    Probe,
 }
 
 /// The session timer of one dialog.
@@ -86,6 +88,9 @@ pub(super) struct SessionTimer {
     min_se: Duration,
     raises: u8,
     running: Option<Running>,
+    /// When a peer that has no session timer is asked whether it is still there: else a call whose both ends have gone, and
+    /// whose media does not cross us, would never end.
+    probe_at: Option<Instant>,
     /// The peer's INVITE or UPDATE that has no final response yet, and what its 2xx says.
     asked: Option<(ServerTransactionId, Option<Terms>)>,
     /// The CSeq of the last request of ours whose 2xx counted.
@@ -101,6 +106,7 @@ impl SessionTimer {
             min_se: Duration::ZERO,
             raises: 0,
             running: None,
+            probe_at: None,
             asked: None,
             accepted: 0,
             refreshing: None,
@@ -219,6 +225,7 @@ impl SessionTimer {
     }
 
     fn run(&mut self, terms: Option<Terms>, now: Instant) {
+        self.probe_at = (terms.is_none() && !self.is_off()).then(|| now + self.policy.interval / 2);
         self.running = terms.map(|terms| {
             let patience = Duration::from_secs(32).min(terms.interval / 3);
             let refresh_at = match terms.refresher {
@@ -230,13 +237,19 @@ impl SessionTimer {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let running = self.running.as_ref()?;
+        let Some(running) = &self.running else { return self.probe_at };
         Some(running.refresh_at.map_or(running.end_at, |at| at.min(running.end_at)))
     }
 
     /// What is due. A refresh is due once, until [`SessionTimer::postpone`].
     pub(super) fn due(&mut self, now: Instant) -> Due {
-        let Some(running) = &mut self.running else { return Due::Nothing };
+        let Some(running) = &mut self.running else {
+            let due = self.probe_at.is_some_and(|at| at <= now);
+            if due {
+                self.probe_at = Some(now + self.policy.interval / 2);
+            }
+            return if due { Due::Probe } else { Due::Nothing };
+        };
         if running.end_at <= now {
             self.running = None;
             Due::Expired

@@ -101,7 +101,6 @@ impl Dialog {
             let cseq = self.in_dialog_request(Method::Invite, sdp.as_ref(), &[], out);
             self.reoffering = Some(cseq);
         } else if self.is_established() || matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..)) {
-            self.session.told.clone_from(&sdp);
             let cseq = self.in_dialog_request(Method::Update, sdp.as_ref(), &[], out);
             self.session.updating = Some(cseq);
         } else if let Some(at) = self.early_session() {

@@ -50,8 +50,8 @@ fn a_caller_with_session_timers_refreshes_unless_it_says_otherwise() {
         assert_eq!(expires(&answer), Some(answered), "{asked}");
         assert_eq!(answer.has_token(Header::Require, "timer"), required, "{asked}");
     }
-    let (rig, answer) = called("");
-    assert_eq!((expires(&answer), rig.dialog.deadline()), (None, None));
+    let (_, answer) = called("");
+    assert_eq!(expires(&answer), None);
     // A proxy's interval on behalf of a caller who knows no session timers is not to be refused.
     assert_eq!(expires(&called("Session-Expires: 30\r\n").1), None);
 }
@@ -65,6 +65,22 @@ fn a_session_that_the_peer_does_not_refresh_is_ended_before_it_expires() {
         let (bye, _) = rig.sent(Method::Bye).unwrap();
         assert!(bye.header(Header::Reason).is_some_and(|reason| reason.contains("session timer expired")));
     }
+}
+
+#[test]
+fn a_peer_without_session_timers_is_asked_whether_it_is_still_there() {
+    let (mut rig, _) = called("");
+    for at in [900, 1800] {
+        assert_eq!(wait(&mut rig), at);
+        let (options, _) = rig.sent(Method::Options).unwrap();
+        assert!(options.body().is_empty() && expires(&options).is_none());
+        rig.respond(405, "OPTIONS", options.cseq(), "", "");
+        assert!(rig.dialog.is_established(), "any answer will do");
+    }
+    wait(&mut rig);
+    let (options, _) = rig.sent(Method::Options).unwrap();
+    rig.respond(481, "OPTIONS", options.cseq(), "", "");
+    assert_eq!(rig.ended(), Some(EndedBy::Lost));
 }
 
 #[test]
