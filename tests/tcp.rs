@@ -259,6 +259,37 @@ fn a_phone_whose_connection_has_gone_is_passed_over_and_with_none_left_the_calle
 }
 
 #[test]
+fn a_device_with_two_flows_is_called_by_the_one_that_is_left() {
+    for shards in ["1", "4"] {
+        let engine = Engine::start_with(&both(""), &[("TANDEM__NODE__SHARDS", shards)]);
+        let a = Ua::new(&engine, "1001").registered();
+        // The device listens too, but a flow is what it wants to be called by.
+        let source = Ua::tcp(&engine, "1002").local().ip();
+        let listener = TcpListener::bind((source, 0)).expect("a port");
+        let flow = |reg_id: u32| {
+            let mut ua = Ua::tcp(&engine, "1002");
+            ua.listens = Some(listener.local_addr().expect("an address"));
+            let contact = format!("<{}>;reg-id={reg_id};+sip.instance=\"<urn:uuid:1>\"", ua.contact());
+            let answer = ua.register(&[&contact], "Expires: 600\r\nSupported: path, outbound\r\n");
+            assert_eq!(answer.status(), Some(200), "{answer:?}");
+            ua
+        };
+        let (first, second) = (flow(1), flow(2));
+        let bindings = || engine.metric("tandem_registrations_active", &[]);
+        assert_eq!(bindings(), 3.0);
+        drop(second);
+        eventually("one flow less", || (bindings() == 2.0).then_some(()));
+        a_call(&a, &first, "1002");
+        listener.set_nonblocking(true).expect("set");
+        assert!(listener.accept().is_err(), "by the flow, and not by its contact");
+        drop(first);
+        eventually("no flow", || (bindings() == 1.0).then_some(()));
+        let leg = a.call("1002", &sdp(a.local(), "0"));
+        assert_eq!(a.refused(&leg).status(), Some(480));
+    }
+}
+
+#[test]
 fn an_invite_without_answer_when_its_connection_breaks_fails_at_once() {
     let engine = Engine::start(&both(""));
     let a = Ua::new(&engine, "1001").registered();

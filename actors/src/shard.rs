@@ -1,6 +1,7 @@
 //! A shard: one thread's share of the engine. It owns the endpoint, the free ports and the calls, and supervises its actors.
 
 mod ask;
+mod flows;
 mod invite;
 mod named;
 mod restore;
@@ -144,6 +145,8 @@ pub struct Shard {
     /// When bindings of passive stations expire.
     expiries: BTreeSet<(UnixMillis, Arc<str>)>,
     expiry_of: BTreeMap<Arc<str>, UnixMillis>,
+    /// By which connections devices of stations that live here keep flows.
+    flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
     failures: BTreeMap<(ActorKind, Arc<str>), u32>,
@@ -172,6 +175,7 @@ impl Shard {
             groups: BTreeMap::new(),
             expiries: BTreeSet::new(),
             expiry_of: BTreeMap::new(),
+            flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
             keepalive_at: None,
@@ -305,7 +309,10 @@ impl Shard {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
             LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
-            LinkMessage::Gone { connection, was_up } => self.endpoint.connection_gone(connection, was_up),
+            LinkMessage::Gone { connection, was_up } => {
+                self.endpoint.connection_gone(connection, was_up);
+                self.flows_gone(connection, ctx);
+            }
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
                     self.committed(token, committed, ctx);
