@@ -117,9 +117,8 @@ impl Shard {
     }
 
     fn start_group(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
-        let config = self.env.config().registration_groups.iter().find(|g| g.name == *name).cloned();
-        if let Some(config) = config {
-            let group = GroupActor::launch(&self.env, &ctx.address(), config);
+        if let Some(entry) = self.env.directory().registration(name) {
+            let group = GroupActor::launch(&self.env, &ctx.address(), entry.clone());
             self.groups.insert(name.clone(), group);
         }
     }
