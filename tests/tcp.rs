@@ -387,6 +387,17 @@ fn calls_come_and_leave_by_trunks_on_tcp_and_pass_over_a_proxy_that_refuses() {
 }
 
 #[test]
+fn many_phones_register_on_one_connection_and_on_one_each() {
+    let engine = Engine::start(&both(""));
+    for (port, kind) in [(5090, "t1"), (5091, "tn")] {
+        let phones = ["-t", kind, "-max_socket", "20", "-m", "10", "-r", "20"];
+        Sipp::start(&engine, "register", (engine.peer(), port).into(), &phones).passes();
+    }
+    assert_eq!(engine.metric("tandem_auth_failures_total", &[]), 0.0);
+    eventually("no binding", || (engine.metric("tandem_registrations_active", &[]) == 0.0).then_some(()));
+}
+
+#[test]
 fn a_proxy_of_a_trunk_on_tcp_is_known_by_accept_from_only() {
     let settings =
         trunks().replace("accept_from = [\"{ip}/30\", \"127.0.0.1\"]", "accept_from = [\"192.0.2.0/24\"]");
