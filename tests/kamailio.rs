@@ -287,21 +287,6 @@ fn its_redirection_is_followed_through_it() {
     }
 }
 
-/// A call that leaves by the gateway beside the proxy, which has crashed.
-#[track_caller]
-fn goes_beside(a: &Ua, leg: &mut Leg, last: &Ua) {
-    let invite = last.request("INVITE");
-    assert_eq!(invite.uri(), format!("sip:9100@{}:5075", last.local().ip()));
-    let tag = token();
-    last.respond(&invite, "200 OK", &tag, "", &sdp(last.local(), "0"));
-    last.request("ACK");
-    a.established(leg);
-    a.next(leg, "BYE", "", "");
-    let bye = last.request("BYE");
-    last.respond(&bye, "200 OK", "", "", "");
-    a.response("BYE", 200);
-}
-
 #[test]
 fn calls_go_on_to_the_next_gateway_once_it_has_crashed() {
     for transport in TRANSPORTS {

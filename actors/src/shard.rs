@@ -4,6 +4,7 @@ mod ask;
 mod flows;
 mod invite;
 mod named;
+mod refuse;
 mod restore;
 mod stray;
 mod streams;
@@ -25,7 +26,7 @@ use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::{CallKey, Refused, check, identify};
+use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
 use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
@@ -249,49 +250,6 @@ impl Shard {
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
-    }
-
-    /// A method that we do not recognise: 501 (RFC 3261 §8.2.1, §21.5.2) to those we know. A stranger is not asked who he is; he gets
-    /// what everybody gets who asks for what is not allowed.
-    fn unknown_method(&mut self, request: &Message, flow: Flow) {
-        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
-        let refused = match known {
-            Ok(_) => Refused::new(501, Refusal::NotAllowed).with(Header::Allow, check::ALLOW).for_known(),
-            Err(_) => check::not_taken(request),
-        };
-        self.refuse(request, flow, &refused);
-    }
-
-    /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
-    fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
-        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
-        let refused = match known {
-            Ok(_) => {
-                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
-            }
-            Err(refused) => refused,
-        };
-        self.refuse(request, flow, &refused);
-    }
-
-    /// Every refusal of a request that has no transaction yet.
-    fn refuse(&mut self, request: &Message, flow: Flow, refused: &Refused) {
-        self.env.metrics().refuse_request(request.method(), refused.why);
-        tracing::debug!(
-            peer = %flow.remote,
-            sip_call_id = request.call_id(),
-            method = request.method_name(),
-            status = refused.status,
-            reason = refused.why.as_str(),
-            "refused"
-        );
-        let headers = refused.headers();
-        let answer = Answer { status: refused.status, phrase: refused.phrase, headers: &headers };
-        if refused.known {
-            self.endpoint.reply_once(request, flow, answer);
-        } else {
-            self.endpoint.reply(request, flow, answer);
-        }
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
