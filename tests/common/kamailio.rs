@@ -64,6 +64,11 @@ request_route {
         add_path();
         route(ENGINE);
     }
+    # A call to a phone has to come by the Path of its REGISTER.
+    if ($si == "ENGINE" && $rp != 5070 && !is_present_hf("Route")) {
+        sl_send_reply("403", "No Path");
+        exit;
+    }
     loose_route();
     record_route();
     if ($si != "ENGINE") { route(ENGINE); }
