@@ -148,7 +148,7 @@ impl GroupActor {
     }
 
     fn send(&mut self, cseq: u32, expires: u32, credentials: Option<(Header, String)>, ctx: &Context<Self>) {
-        let local = crate::calls::local_side(self.env.config(), self.entry.config.listener);
+        let local = self.env.directory().local_side(self.entry.config.listener);
         self.sent += 1;
         let branch = format!("z9hG4bK{}.{:x}", self.tag, self.sent);
         let account =

@@ -51,7 +51,7 @@ const PROBE_SPREAD: Duration = Duration::from_secs(15);
 pub struct ServerTransactionId(pub u64);
 
 /// How our side appears in messages of one listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalSide {
     /// `SIP/2.0/UDP host:port`, the fixed part of our Via.
     pub via: String,
@@ -677,11 +677,12 @@ impl Dialog {
         self.session_due(now, out);
     }
 
-    /// True once the dialog is worth rebuilding after a fault: from our held 200, or the peer's, on. Before, it is ended.
+    /// True while the dialog is worth rebuilding after a fault: from our held 200, or the peer's, until its end. Before, it is
+    /// ended.
     pub fn is_kept(&self) -> bool {
         match &self.phase {
-            Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing | Phase::Ended => true,
-            Phase::Incoming(_) | Phase::Calling(_) => false,
+            Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing => true,
+            Phase::Incoming(_) | Phase::Calling(_) | Phase::Ended => false,
         }
     }
 
