@@ -1,8 +1,10 @@
 //! A shard: one thread's share of the engine. It owns the endpoint, the free ports and the calls, and supervises its actors.
 
 mod ask;
+mod flows;
 mod invite;
 mod named;
+mod refuse;
 mod restore;
 mod stray;
 mod streams;
@@ -24,7 +26,7 @@ use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::{CallKey, Refused, check, identify};
+use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
 use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
@@ -144,6 +146,8 @@ pub struct Shard {
     /// When bindings of passive stations expire.
     expiries: BTreeSet<(UnixMillis, Arc<str>)>,
     expiry_of: BTreeMap<Arc<str>, UnixMillis>,
+    /// By which connections devices of stations that live here keep flows.
+    flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
     failures: BTreeMap<(ActorKind, Arc<str>), u32>,
@@ -172,6 +176,7 @@ impl Shard {
             groups: BTreeMap::new(),
             expiries: BTreeSet::new(),
             expiry_of: BTreeMap::new(),
+            flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
             keepalive_at: None,
@@ -218,7 +223,7 @@ impl Shard {
             Method::Invite => self.invite(&request, flow, ctx),
             Method::Register => self.register(&request, flow),
             Method::Options => self.options(&request, flow),
-            Method::Other => self.refuse(&request, flow, &check::not_taken(&request)),
+            Method::Other => self.unknown_method(&request, flow),
             Method::Ack | Method::Cancel => {}
             Method::Bye
             | Method::Info
@@ -247,38 +252,6 @@ impl Shard {
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
     }
 
-    /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
-    fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
-        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
-        let refused = match known {
-            Ok(_) => {
-                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
-            }
-            Err(refused) => refused,
-        };
-        self.refuse(request, flow, &refused);
-    }
-
-    /// Every refusal of a request that has no transaction yet.
-    fn refuse(&mut self, request: &Message, flow: Flow, refused: &Refused) {
-        self.env.metrics().refuse_request(request.method(), refused.why);
-        tracing::debug!(
-            peer = %flow.remote,
-            sip_call_id = request.call_id(),
-            method = request.method_name(),
-            status = refused.status,
-            reason = refused.why.as_str(),
-            "refused"
-        );
-        let headers = refused.headers();
-        let answer = Answer { status: refused.status, phrase: refused.phrase, headers: &headers };
-        if refused.known {
-            self.endpoint.reply_once(request, flow, answer);
-        } else {
-            self.endpoint.reply(request, flow, answer);
-        }
-    }
-
     fn options(&mut self, request: &Message, flow: Flow) {
         match check::well_formed(request).and_then(|()| check::acceptable(request)) {
             Ok(()) => {
@@ -294,7 +267,10 @@ impl Shard {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
             LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
-            LinkMessage::Gone { connection, was_up } => self.endpoint.connection_gone(connection, was_up),
+            LinkMessage::Gone { connection, was_up } => {
+                self.endpoint.connection_gone(connection, was_up);
+                self.flows_gone(connection, ctx);
+            }
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
                     self.committed(token, committed, ctx);
