@@ -7,6 +7,7 @@ mod session_timer;
 
 use super::*;
 use crate::message::{Header, Limits};
+use crate::transaction::Timers;
 
 const SDP: &[u8] = b"v=0\r\n";
 const OURS: &str = "ours";
