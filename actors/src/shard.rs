@@ -156,6 +156,7 @@ pub struct Shard {
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
+    restoring_until: Option<Instant>,
     _guard: Guard,
 }
 
@@ -184,6 +185,7 @@ impl Shard {
             timer: None,
             due: Vec::new(),
             strays: stray::StrayLimit::default(),
+            restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -207,6 +209,14 @@ impl Shard {
             Some(New::Answer(response, source)) => self.unclaimed_answer(response, source),
             None => {}
         }
+    }
+
+    /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
+    fn may_be_restored(&self, request: &Message, flow: Flow) -> bool {
+        let ours =
+            request.to_tag().is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
+        ours && flow.connection.is_none()
+            && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
     }
 
     fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
@@ -239,6 +249,9 @@ impl Shard {
 
     fn in_dialog(&mut self, request: Message, flow: Flow) {
         let Some(dialog) = self.dialog_of(&request) else {
+            if self.may_be_restored(&request, flow) {
+                return;
+            }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
         if let Err(refused) = check::within_dialog(&request) {

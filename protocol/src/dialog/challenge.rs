@@ -10,7 +10,7 @@ use crate::digest;
 use crate::message::{Header, Limits, Message, Method};
 
 /// What a challenge is answered from.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Account {
     /// Never written down: a checkpoint holds no password.
     #[serde(skip)]
@@ -18,6 +18,13 @@ pub(super) struct Account {
     /// The CSeq number of our last request, and the request.
     #[serde(skip)]
     last: Option<(u32, Bytes)>,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither the password nor what was made of it is for a log.
+        f.write_str("Account")
+    }
 }
 
 impl Account {

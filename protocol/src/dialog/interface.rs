@@ -73,7 +73,7 @@ pub enum Input {
     },
     /// The call wants something.
     Command(Command),
-    /// [`Dialog::deadline`] has passed.
+    /// [`Dialog::deadline`](super::Dialog::deadline) has passed.
     Timeout,
 }
 
