@@ -44,12 +44,19 @@ pub enum Command {
     Stations(Client),
     /// List the trunks of a running daemon and the health of their proxies
     Trunks(Client),
+    /// List the registrations of a running daemon at providers and where they stand
+    Registrations(Client),
     /// Draw the actors of a running daemon
     Tree(Client),
     /// Tell why a call went as it did
     Why(Why),
     /// Let a running daemon take no new calls; those that are up go on, and it stays
-    Drain(Client),
+    ///
+    /// From then on a new call is refused with 503, and /readyz answers 503, so that whoever balances load sends calls
+    /// elsewhere. Calls that are up or ring go on until they end, emergency calls are still taken, phones register as
+    /// before, and the daemon keeps running: ending it is another command. A restart of it takes calls again, and so does
+    /// POST /api/v1/drain with {"on": false}.
+    Drain(Drain),
     /// Make a running daemon read its settings again (not built yet)
     Reload(Reload),
     /// Put the stations of a JSON-lines file into the store of a running daemon (not built yet)
@@ -114,6 +121,20 @@ pub struct Why {
     pub client: Client,
 }
 
+/// `tandem drain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Drain {
+    /// Return once no call is left; prints the number as it falls
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait this long at most; if calls are left then, the status is 1, and it goes on draining
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub timeout: Option<u32>,
+    /// The daemon
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// `tandem reload`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Reload {
@@ -147,6 +168,7 @@ impl Command {
             Self::Call(_) => "call",
             Self::Stations(_) => "stations",
             Self::Trunks(_) => "trunks",
+            Self::Registrations(_) => "registrations",
             Self::Tree(_) => "tree",
             Self::Why(_) => "why",
             Self::Drain(_) => "drain",
@@ -212,6 +234,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         | Command::Call(_)
         | Command::Stations(_)
         | Command::Trunks(_)
+        | Command::Registrations(_)
         | Command::Tree(_)
         | Command::Why(_)
         | Command::Drain(_) => client::run(command, cli.config.as_deref(), out)
@@ -287,13 +310,20 @@ mod tests {
             ("tandem trunks", "trunks"),
             ("tandem tree", "tree"),
             ("tandem why 7 --sip", "why"),
+            ("tandem registrations", "registrations"),
             ("tandem drain", "drain"),
+            ("tandem drain --wait --timeout 60", "drain"),
             ("tandem reload --dry-run", "reload"),
             ("tandem import stations.jsonl", "import"),
         ] {
             assert_eq!(parse(line).command.unwrap().name(), name);
         }
         assert_eq!(parse("tandem").command, None);
+    }
+
+    #[test]
+    fn a_limit_to_waiting_makes_no_sense_without_waiting() {
+        assert!(Cli::try_parse_from(["tandem", "drain", "--timeout", "60"]).is_err());
     }
 
     #[test]

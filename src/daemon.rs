@@ -37,7 +37,7 @@ const NONCE_AGE: Duration = Duration::from_secs(300);
 /// How often the histograms' buffers are emptied.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How many nonces can be in use at once.
-const NONCE_SLOTS: usize = 65_536;
+const NONCE_SLOTS: usize = 1 << 19;
 /// The key under which the placement key is kept.
 const PLACEMENT_KEY: &str = "placement_key";
 

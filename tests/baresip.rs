@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::engine::stations;
-use common::phone::{assert_heard, voice};
+use common::phone::{QUICK, assert_heard, voice};
 use common::{Engine, SOON, TestPhone, eventually, so};
 use serde_json::{Value, json};
 use tandem_media::tone::ToneGenerator;
@@ -45,10 +45,16 @@ impl Baresip {
     /// Starts it and waits until the engine has its binding.
     #[track_caller]
     fn registered(engine: &Engine) -> Baresip {
+        Baresip::registered_by(engine, "")
+    }
+
+    /// The same with these parameters of its account's URI.
+    #[track_caller]
+    fn registered_by(engine: &Engine, parameters: &str) -> Baresip {
         let dir = engine.dir().join("baresip");
         fs::create_dir(&dir).unwrap();
         write_speech(&dir.join("says.wav"));
-        configure(engine, &dir);
+        configure(engine, &dir, parameters);
         let log = File::create(dir.join("log")).unwrap();
         let mut child = Command::new("baresip")
             .arg("-s")
@@ -148,7 +154,7 @@ fn netstring(received: &mut Vec<u8>) -> Option<Value> {
 ///
 /// Its SIP is at the test's own address. Its RTP is not bound to one, so on loopback it comes from 127.0.0.1, and that
 /// is what its SDP must say: the engine refuses audio from elsewhere. Its aufile module reads and cannot play.
-fn configure(engine: &Engine, dir: &Path) {
+fn configure(engine: &Engine, dir: &Path, parameters: &str) {
     let (ip, dir_name) = (engine.peer(), dir.display());
     let config = format!(
         "poll_method epoll\n\
@@ -168,7 +174,8 @@ fn configure(engine: &Engine, dir: &Path) {
          ctrl_tcp_listen {ip}:4444\n"
     );
     fs::write(dir.join("config"), config).unwrap();
-    let account = format!("<sip:1001@{}>;auth_pass=secret-1001;regint=60;answermode=auto\n", engine.sip.ip());
+    let at = engine.sip.ip();
+    let account = format!("<sip:1001@{at}{parameters}>;auth_pass=secret-1001;regint=60;answermode=auto\n");
     fs::write(dir.join("accounts"), account).unwrap();
 }
 
@@ -288,5 +295,39 @@ fn baresip_holds_and_retrieves() {
     baresip.command("hangup", "");
     assert_eq!(phone.ended(), (false, None));
     engine.cdr("normal", 200, "callee");
+    engine.quiet();
+}
+
+#[test]
+fn baresip_on_tcp_calls_and_is_called() {
+    let listen = "[[listen]]\nname = \"udp\"\naddress = \"{ip}:5060\"\n\
+        [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{ip}:5060\"\n";
+    let engine = Engine::start(&(listen.to_owned() + STATION + &stations(&["1002"])));
+    let mut baresip = Baresip::registered_by(&engine, ";transport=tcp");
+    assert_eq!(binding(&engine).unwrap()["listener"], "tcp");
+    let invites = |direction| {
+        let labels = [("direction", direction), ("method", "INVITE"), ("transport", "tcp")];
+        engine.metric("tandem_sip_messages_total", &labels)
+    };
+
+    let mut phone = TestPhone::new(&engine, "1002", "1001", QUICK).registered();
+    baresip.command("dial", &format!("sip:1002@{};transport=tcp", engine.sip.ip()));
+    baresip.event("CALL_ESTABLISHED");
+    phone.answered();
+    assert_heard(&phone.listen(205));
+    assert!(invites("in") >= 2.0, "the one without credentials, the one with");
+    baresip.command("hangup", "");
+    assert_eq!(phone.ended(), (false, None));
+    assert_flowed(&engine.cdr("normal", 200, "caller"), 2, 150);
+
+    let before = invites("out");
+    let call = phone.dial("1001");
+    phone.answered();
+    baresip.event("CALL_ESTABLISHED");
+    assert!(invites("out") > before, "over its connection");
+    phone.command(Order::Hangup(call));
+    assert_eq!(phone.ended(), (true, Some(200)));
+    baresip.event("CALL_CLOSED");
+    assert_eq!(engine.wait_cdrs(2)[1]["cause"], "normal");
     engine.quiet();
 }

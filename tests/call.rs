@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use common::engine::{station, stations};
 use common::phone::{connect, pair, voice};
 use common::ua::token;
-use common::{Engine, Sipp, TestPhone, Ua, eventually, sdp};
+use common::{Engine, Sipp, TestPhone, Ua, sdp};
 use tandem_phone::{AutoAnswer, CallHandle, Command, Direction, Event};
 
 /// A station that calls and one that is called, both by hand.
@@ -500,21 +500,4 @@ fn a_stations_limit_on_calls_holds_and_is_given_back() {
     let third = other.call("1002", &sdp(other.local(), "0"));
     b.respond(&b.request("INVITE"), "603 Decline", &token(), "", "");
     assert_eq!(other.refused(&third).status(), Some(603));
-}
-
-#[test]
-fn draining_refuses_new_calls_and_keeps_those_that_are_up() {
-    let engine = Engine::start(&stations(&["1001", "1002"]));
-    let (mut a, mut b) = pair(&engine, "1001", "1002");
-    let (call, _) = connect(&mut a, &mut b);
-    engine.ask("POST", "/api/v1/drain", "{\"on\": true}");
-    let c = Ua::new(&engine, "1002");
-    let leg = c.call("1001", &sdp(c.local(), "0"));
-    assert_eq!(c.refused(&leg).status(), Some(503));
-    eventually("the refusal is counted", || {
-        common::so(engine.metric("tandem_invites_refused_total", &[("reason", "draining")]) == 1.0)
-    });
-    a.command(Command::Hangup(call));
-    assert_eq!(a.ended(), (true, Some(200)), "the call that is up ends as it should");
-    engine.cdr("normal", 200, "caller");
 }

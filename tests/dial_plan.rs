@@ -155,6 +155,19 @@ fn an_emergency_call_is_marked_and_no_limit_refuses_it() {
 }
 
 #[test]
+fn an_emergency_call_is_taken_while_draining() {
+    let (engine, a, _b) = limited("priority");
+    engine.ask("POST", "/api/v1/drain", "{\"on\": true}");
+    let caller = Ua::new(&engine, "1001");
+    let ordinary = caller.call("9123", &sdp(caller.local(), "0"));
+    assert_eq!(caller.refused(&ordinary).status(), Some(503));
+    let mut leg = call(&caller, "8112");
+    take(&a, &caller, &mut leg);
+    engine.cdr("normal", 200, "callee");
+    assert_eq!(engine.metric("tandem_invites_refused_total", &[("reason", "draining")]), 1.0);
+}
+
+#[test]
 fn the_trunks_of_a_group_take_turns() {
     let (engine, a, b) = limited("round_robin");
     let caller = Ua::new(&engine, "1001");

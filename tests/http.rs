@@ -226,7 +226,7 @@ fn garbage_on_the_port_harms_nobody() {
 fn draining_is_seen_by_whoever_balances_load() {
     with_daemon("", false, |daemon| {
         let shown = daemon.command("drain");
-        assert_eq!(shown, "draining: new calls are refused; 0 calls are left\n");
+        assert_eq!(shown, "draining: new calls are refused; no call is left\n");
         daemon.send("GET", "/readyz", None, None).is_problem(503);
         assert_eq!(daemon.post("/api/v1/drain", &json!({"on": false})).json()["draining"], false);
         assert_eq!(daemon.send("GET", "/readyz", None, None).status, 200);
@@ -405,4 +405,62 @@ fn ended(daemon: &Daemon, id: &str, caller: &Peer, callee: &Peer) {
     {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
+}
+
+/// The next request that comes, answered with this status.
+fn answer_one(socket: &UdpSocket, status: &str, headers: &str) -> String {
+    socket.set_read_timeout(Some(BOUND)).unwrap();
+    let mut buffer = [0; 4096];
+    let (length, from) = socket.recv_from(&mut buffer).unwrap();
+    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    let copied = ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Contact:"];
+    let copied: Vec<&str> =
+        text.lines().filter(|line| copied.iter().any(|name| line.starts_with(name))).collect();
+    let answer = format!("SIP/2.0 {status}\r\n{}\r\n{headers}Content-Length: 0\r\n\r\n", copied.join("\r\n"));
+    socket.send_to(answer.as_bytes(), from).unwrap();
+    text
+}
+
+#[test]
+fn registrations_at_providers_are_listed_with_where_they_stand() {
+    let [good, bad] = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let at = |socket: &UdpSocket| socket.local_addr().unwrap();
+    let group = |name: &str, at: SocketAddr| {
+        format!(
+            "[[registration_group]]\nname = {name:?}\n\
+             registrations = [{{ address = \"{at}\", username = \"office\", password = \"hush\" }}]\n"
+        )
+    };
+    let (good_at, bad_at) = (at(&good), at(&bad));
+    let settings = group("carrier", good_at) + &group("refuser", bad_at);
+    with_daemon(&settings, false, move |daemon| {
+        const PATH: &str = "/api/v1/registration_groups";
+        let before = daemon.get(PATH).json();
+        assert_eq!((&before[0]["name"], &before[0]["registered"]), (&json!("carrier"), &json!(false)));
+        assert_eq!(
+            (&before[0]["registrar"], &before[0]["expires"]),
+            (&json!(good_at.to_string()), &Value::Null)
+        );
+        assert!(answer_one(&good, "200 OK", "Expires: 600\r\n").starts_with("REGISTER "));
+        answer_one(&bad, "403 Forbidden", "");
+        let after = daemon.until(PATH, |answer| {
+            let list = answer.json();
+            list[0]["state"] == "registered" && list[1]["state"] == "failed"
+        });
+        let list = after.json();
+        assert_eq!(
+            (&list[0]["registered"], &list[0]["last_cause"]),
+            (&json!(true), &Value::Null),
+            "{list:#}"
+        );
+        assert!((590..=600).contains(&list[0]["expires_in_s"].as_u64().unwrap()), "{list:#}");
+        assert_eq!(list[1]["last_cause"], "the registrar answered 403", "{list:#}");
+        assert!(list[1]["last_failure"].is_string() && list[1]["expires"].is_null(), "{list:#}");
+        assert!(!after.text.contains("hush"), "a password is nobody's business");
+        let shown = daemon.command("registrations");
+        let line =
+            |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap_or(&shown).to_owned();
+        assert!(line("carrier").contains(" registered "), "{shown}");
+        assert!(line("refuser").contains("the registrar answered 403"), "{shown}");
+    });
 }

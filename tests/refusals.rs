@@ -143,6 +143,36 @@ fn what_is_not_built_is_refused_plainly() {
 }
 
 #[test]
+fn an_unknown_method_is_501_to_those_we_know_and_405_to_strangers() {
+    let trunk = "[[trunk]]\nname = \"carrier\"\nproxies = [\"{peer}:5070\"]\n";
+    let engine = Engine::start(&(stations(&["1001"]) + trunk));
+    let ask = |ua: &Ua, leg: &mut Leg, headers: &str| {
+        ua.next(leg, "GUESS", headers, "");
+        ua.final_response("GUESS")
+    };
+    let carrier = Ua::on(&engine, "5550100", (engine.peer(), 5070).into());
+    let answer = ask(&carrier, &mut carrier.leg("1001"), "");
+    assert_eq!((answer.status(), answer.first_line()), (Some(501), "SIP/2.0 501 Not Implemented"));
+
+    let ua = Ua::new(&engine, "1001");
+    let mut leg = ua.leg("1001");
+    let answer = ask(&ua, &mut leg, "");
+    assert_eq!(answer.status(), Some(405), "nobody is challenged for it: {answer:?}");
+    assert!(answer.headers("WWW-Authenticate").is_empty(), "{answer:?}");
+    // The nonce of another request proves who this one is from.
+    ua.next(&mut leg, "MESSAGE", "", "");
+    let challenge = ua.response("MESSAGE", 401);
+    let challenge = Challenge::parse(challenge.header("WWW-Authenticate"));
+    for (password, status) in [("guess", 405), ("secret-1001", 501)] {
+        let credentials = challenge.answer("1001", password, "GUESS", &leg.target, 1);
+        let answer = ask(&ua, &mut leg, &format!("Authorization: {credentials}\r\n"));
+        assert_eq!(answer.status(), Some(status), "{password}: {answer:?}");
+    }
+    assert_eq!(counted(&engine, "tandem_requests_refused_total", "not_allowed"), 4.0);
+    assert_eq!(engine.metric("tandem_auth_failures_total", &[]), 1.0);
+}
+
+#[test]
 fn a_register_with_an_unknown_extension_is_420_and_changes_nothing() {
     let engine = Engine::start(&stations(&["1001"]));
     let ua = Ua::new(&engine, "1001");

@@ -259,6 +259,37 @@ fn a_phone_whose_connection_has_gone_is_passed_over_and_with_none_left_the_calle
 }
 
 #[test]
+fn a_device_with_two_flows_is_called_by_the_one_that_is_left() {
+    for shards in ["1", "4"] {
+        let engine = Engine::start_with(&both(""), &[("TANDEM__NODE__SHARDS", shards)]);
+        let a = Ua::new(&engine, "1001").registered();
+        // The device listens too, but a flow is what it wants to be called by.
+        let source = Ua::tcp(&engine, "1002").local().ip();
+        let listener = TcpListener::bind((source, 0)).expect("a port");
+        let flow = |reg_id: u32| {
+            let mut ua = Ua::tcp(&engine, "1002");
+            ua.listens = Some(listener.local_addr().expect("an address"));
+            let contact = format!("<{}>;reg-id={reg_id};+sip.instance=\"<urn:uuid:1>\"", ua.contact());
+            let answer = ua.register(&[&contact], "Expires: 600\r\nSupported: path, outbound\r\n");
+            assert_eq!(answer.status(), Some(200), "{answer:?}");
+            ua
+        };
+        let (first, second) = (flow(1), flow(2));
+        let bindings = || engine.metric("tandem_registrations_active", &[]);
+        assert_eq!(bindings(), 3.0);
+        drop(second);
+        eventually("one flow less", || (bindings() == 2.0).then_some(()));
+        a_call(&a, &first, "1002");
+        listener.set_nonblocking(true).expect("set");
+        assert!(listener.accept().is_err(), "by the flow, and not by its contact");
+        drop(first);
+        eventually("no flow", || (bindings() == 1.0).then_some(()));
+        let leg = a.call("1002", &sdp(a.local(), "0"));
+        assert_eq!(a.refused(&leg).status(), Some(480));
+    }
+}
+
+#[test]
 fn an_invite_without_answer_when_its_connection_breaks_fails_at_once() {
     let engine = Engine::start(&both(""));
     let a = Ua::new(&engine, "1001").registered();
@@ -353,6 +384,17 @@ fn calls_come_and_leave_by_trunks_on_tcp_and_pass_over_a_proxy_that_refuses() {
     }
     assert!(engine.metric("tandem_trunk_failovers_total", &[("cause", "transport")]) >= 1.0);
     engine.quiet();
+}
+
+#[test]
+fn many_phones_register_on_one_connection_and_on_one_each() {
+    let engine = Engine::start(&both(""));
+    for (port, kind) in [(5090, "t1"), (5091, "tn")] {
+        let phones = ["-t", kind, "-max_socket", "20", "-m", "10", "-r", "20"];
+        Sipp::start(&engine, "register", (engine.peer(), port).into(), &phones).passes();
+    }
+    assert_eq!(engine.metric("tandem_auth_failures_total", &[]), 0.0);
+    eventually("no binding", || (engine.metric("tandem_registrations_active", &[]) == 0.0).then_some(()));
 }
 
 #[test]

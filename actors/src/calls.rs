@@ -28,7 +28,7 @@ use crate::metrics::Refusal;
 pub(crate) use outbound::{Party, elsewhere, outbound};
 pub(crate) use route::{Route, route};
 
-pub(crate) use identify::{Caller, identify, verify};
+pub(crate) use identify::{Caller, credentials, identify, verify};
 pub(crate) use refused::Refused;
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
@@ -138,9 +138,6 @@ pub(crate) fn admit(
     flow: Flow,
     caller: &Caller,
 ) -> Result<Admitted, Refused> {
-    if env.directory().draining() {
-        return Err(Refused::new(503, Refusal::Draining));
-    }
     if let Some(min_se) = env.directory().local_side(flow.listener).session.refuses(invite) {
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
@@ -160,6 +157,9 @@ pub(crate) fn admit(
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let mut route = route(env, css, &dialled);
+    if env.directory().draining() && !route.emergency {
+        return Err(Refused::new(503, Refusal::Draining));
+    }
     if matches!(route.destination, Destination::Trunk { .. })
         && route.number == dialled
         && check::has_been_here(env.config(), invite)

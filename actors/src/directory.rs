@@ -3,6 +3,8 @@
 //! Each entry has one writer, its actor; readers take an [`Arc`] snapshot and never wait. What several write at once
 //! (permits, nonce windows, round robin) is an atomic.
 
+mod registration;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::{Metrics, TrunkMetrics};
 use crate::sip::peers::StreamPeers;
+
+pub use registration::{RegistrationEntry, RegistrationStatus};
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
 const THROTTLE_SLOTS: usize = 16_384;
@@ -183,6 +187,7 @@ pub struct Directory {
     /// The first station, by name, of each extension: so that one that does not exist takes no longer to find.
     by_extension: BTreeMap<String, Arc<StationEntry>>,
     trunks: BTreeMap<Arc<str>, Arc<TrunkEntry>>,
+    registrations: BTreeMap<Arc<str>, Arc<RegistrationEntry>>,
     /// Stations that are known by where their requests come from.
     unmanaged: Vec<Arc<StationEntry>>,
     /// Whose turn it is in each route group.
@@ -242,6 +247,11 @@ impl Directory {
             group_turns: config.route_groups.iter().map(|g| (g.name.clone(), AtomicUsize::new(0))).collect(),
             stations,
             by_extension,
+            registrations: config
+                .registration_groups
+                .iter()
+                .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g))))
+                .collect(),
             trunks: config.trunks.iter().map(|t| (t.name.clone(), Arc::new(trunk(t)))).collect(),
             domains,
             shards: config.shards,
@@ -302,6 +312,16 @@ impl Directory {
     /// Every trunk, by name.
     pub fn trunks(&self) -> impl Iterator<Item = &Arc<TrunkEntry>> {
         self.trunks.values()
+    }
+
+    /// A registration group by name.
+    pub fn registration(&self, name: &str) -> Option<&Arc<RegistrationEntry>> {
+        self.registrations.get(name)
+    }
+
+    /// Every registration group, by name.
+    pub fn registrations(&self) -> impl Iterator<Item = &Arc<RegistrationEntry>> {
+        self.registrations.values()
     }
 
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use tandem_protocol::dialog::ServerTransactionId;
-use tandem_protocol::digest::Credentials;
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, reason_phrase, response_to};
 use tandem_protocol::registrar::{self, BadRegister, Binding, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
-use crate::calls::{Refused, check, verify};
+use crate::calls::{Refused, check, credentials, verify};
 use crate::directory::StationEntry;
 use crate::env::Env;
 use crate::ids::ShardId;
@@ -79,7 +78,7 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
 
 /// The station whose name the credentials give.
 fn presented_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
-    let presented = Credentials::parse(request.header(Header::Authorization)?).ok()?;
+    let presented = credentials(request, &env.config().realm)?;
     env.directory().station(&presented.username)
 }
 

@@ -1,15 +1,17 @@
 //! The actor of one registration group: keeps us registered with a provider (RFC 3261 §10.2).
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::dialog;
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Builder, Contacts, Header, Message, Method};
 use tandem_protocol::registration::{Input, Output, Registration, RegistrationSettings, Response};
-use tandem_protocol::time::{Instant, Now};
+use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
-use crate::config::RegistrationGroup;
+use crate::directory::RegistrationEntry;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
@@ -60,7 +62,7 @@ impl Machine for Registration {
 pub struct GroupActor {
     env: Env,
     shard: Addr<Shard>,
-    config: RegistrationGroup,
+    entry: Arc<RegistrationEntry>,
     shell: Shell<Registration>,
     call_id: String,
     tag: String,
@@ -71,7 +73,8 @@ pub struct GroupActor {
 }
 
 impl GroupActor {
-    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, config: RegistrationGroup) -> Addr<GroupActor> {
+    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, entry: Arc<RegistrationEntry>) -> Addr<GroupActor> {
+        let config = &entry.config;
         let (fault, guard) = NamedDown::guard(env, shard, ActorKind::RegistrationGroup, &config.name);
         let uri = format!("sip:{}", config.domain);
         let who = &config.credentials;
@@ -84,7 +87,7 @@ impl GroupActor {
             shard: shard.clone(),
             call_id: env.name(),
             tag: env.name(),
-            config,
+            entry,
             shell: Shell::new(registration),
             sent: 0,
             timer: None,
@@ -102,14 +105,19 @@ impl GroupActor {
         let mut out = Vec::new();
         match self.shell.feed(step, now, &mut out) {
             Fed::Well => {}
-            Fed::Rebuilt { panic } => {
-                NamedDown::note_rebuilt(&self.env, ActorKind::RegistrationGroup, &self.config.name, &panic)
-            }
+            Fed::Rebuilt { panic } => NamedDown::note_rebuilt(
+                &self.env,
+                ActorKind::RegistrationGroup,
+                &self.entry.config.name,
+                &panic,
+            ),
             Fed::Lost { panic } => {
                 *self.fault.borrow_mut() = Some(panic);
                 ctx.stop();
             }
         }
+        let before = self.entry.status();
+        let mut status = (*before).clone();
         for output in out {
             match output {
                 Output::Send { cseq, expires, authorization, proxy_authorization } => {
@@ -118,9 +126,21 @@ impl GroupActor {
                         .or(proxy_authorization.map(|value| (Header::ProxyAuthorization, value)));
                     self.send(cseq, expires, credentials, ctx);
                 }
-                Output::Up { expires } => self.note(now, "registered", format!("for {expires} s")),
-                Output::Down { cause } => self.note(now, "not registered", cause.to_string()),
+                Output::Up { expires } => {
+                    let until = now.wall.0.saturating_add(u64::from(expires) * 1_000);
+                    status.expires_at = Some(UnixMillis(until));
+                    self.note(now, "registered", format!("for {expires} s"));
+                }
+                Output::Down { cause } => {
+                    status.expires_at = None;
+                    status.last_failure = Some((now.wall, cause.to_string()));
+                    self.note(now, "not registered", cause.to_string());
+                }
             }
+        }
+        status.state = self.shell.machine().state();
+        if *before != status {
+            self.entry.publish(status);
         }
         if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
@@ -128,13 +148,14 @@ impl GroupActor {
     }
 
     fn send(&mut self, cseq: u32, expires: u32, credentials: Option<(Header, String)>, ctx: &Context<Self>) {
-        let local = self.env.directory().local_side(self.config.listener);
+        let local = self.env.directory().local_side(self.entry.config.listener);
         self.sent += 1;
         let branch = format!("z9hG4bK{}.{:x}", self.tag, self.sent);
-        let account = format!("<sip:{}@{}>", self.config.credentials.username, self.config.domain);
+        let account =
+            format!("<sip:{}@{}>", self.entry.config.credentials.username, self.entry.config.domain);
         let contact =
-            local.contact.replacen("sip:", &format!("sip:{}@", self.config.credentials.username), 1);
-        let mut message = Builder::request("REGISTER", &format!("sip:{}", self.config.domain));
+            local.contact.replacen("sip:", &format!("sip:{}@", self.entry.config.credentials.username), 1);
+        let mut message = Builder::request("REGISTER", &format!("sip:{}", self.entry.config.domain));
         message.header(Header::Via, format_args!("{};branch={branch};rport", local.via));
         message.header(Header::MaxForwards, 70);
         message.header(Header::From, format_args!("{account};tag={}", self.tag));
@@ -151,15 +172,15 @@ impl GroupActor {
             method: Method::Register,
             branch,
             cseq,
-            to: Flow::to(self.config.listener, self.config.registrar),
+            to: Flow::to(self.entry.config.listener, self.entry.config.registrar),
             timers: Timers::new(local.timers.t1, local.timers.t2),
         };
         self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
     }
 
     fn note(&self, now: Now, what: &'static str, detail: String) {
-        let group = self.config.name.to_string();
-        tracing::info!(registration_group = group, registrar = %self.config.registrar, detail, "{what}");
+        let group = self.entry.config.name.to_string();
+        tracing::info!(registration_group = group, registrar = %self.entry.config.registrar, detail, "{what}");
         let event = Event::new(now.wall, EventKind::Registration, what).with("registration_group", group);
         let mut batch = Batch::new(Urgency::Lazy);
         batch.events.push(event.with("detail", detail));
@@ -169,7 +190,7 @@ impl GroupActor {
     fn response(&self, response: &Message) -> Response {
         let challenge =
             if response.status() == 401 { Header::WwwAuthenticate } else { Header::ProxyAuthenticate };
-        let ours = &self.config.credentials.username;
+        let ours = &self.entry.config.credentials.username;
         let granted = match response.contacts() {
             Ok(Contacts::List(list)) => list
                 .iter()

@@ -1,8 +1,10 @@
 //! A shard: one thread's share of the engine. It owns the endpoint, the free ports and the calls, and supervises its actors.
 
 mod ask;
+mod flows;
 mod invite;
 mod named;
+mod refuse;
 mod restore;
 mod stray;
 mod streams;
@@ -24,7 +26,7 @@ use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::{CallKey, Refused, check, identify};
+use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
 use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
@@ -144,6 +146,8 @@ pub struct Shard {
     /// When bindings of passive stations expire.
     expiries: BTreeSet<(UnixMillis, Arc<str>)>,
     expiry_of: BTreeMap<Arc<str>, UnixMillis>,
+    /// By which connections devices of stations that live here keep flows.
+    flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
     failures: BTreeMap<(ActorKind, Arc<str>), u32>,
@@ -152,6 +156,7 @@ pub struct Shard {
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
+    restoring_until: Option<Instant>,
     _guard: Guard,
 }
 
@@ -172,6 +177,7 @@ impl Shard {
             groups: BTreeMap::new(),
             expiries: BTreeSet::new(),
             expiry_of: BTreeMap::new(),
+            flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
             keepalive_at: None,
@@ -179,6 +185,7 @@ impl Shard {
             timer: None,
             due: Vec::new(),
             strays: stray::StrayLimit::default(),
+            restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -204,6 +211,14 @@ impl Shard {
         }
     }
 
+    /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
+    fn may_be_restored(&self, request: &Message, flow: Flow) -> bool {
+        let ours =
+            request.to_tag().is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
+        ours && flow.connection.is_none()
+            && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
+    }
+
     fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
         Some(self.dialogs.get(request.to_tag()?)?.dialog.clone())
     }
@@ -218,7 +233,7 @@ impl Shard {
             Method::Invite => self.invite(&request, flow, ctx),
             Method::Register => self.register(&request, flow),
             Method::Options => self.options(&request, flow),
-            Method::Other => self.refuse(&request, flow, &check::not_taken(&request)),
+            Method::Other => self.unknown_method(&request, flow),
             Method::Ack | Method::Cancel => {}
             Method::Bye
             | Method::Info
@@ -234,6 +249,9 @@ impl Shard {
 
     fn in_dialog(&mut self, request: Message, flow: Flow) {
         let Some(dialog) = self.dialog_of(&request) else {
+            if self.may_be_restored(&request, flow) {
+                return;
+            }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
         if let Err(refused) = check::within_dialog(&request) {
@@ -245,38 +263,6 @@ impl Shard {
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
-    }
-
-    /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
-    fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
-        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
-        let refused = match known {
-            Ok(_) => {
-                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
-            }
-            Err(refused) => refused,
-        };
-        self.refuse(request, flow, &refused);
-    }
-
-    /// Every refusal of a request that has no transaction yet.
-    fn refuse(&mut self, request: &Message, flow: Flow, refused: &Refused) {
-        self.env.metrics().refuse_request(request.method(), refused.why);
-        tracing::debug!(
-            peer = %flow.remote,
-            sip_call_id = request.call_id(),
-            method = request.method_name(),
-            status = refused.status,
-            reason = refused.why.as_str(),
-            "refused"
-        );
-        let headers = refused.headers();
-        let answer = Answer { status: refused.status, phrase: refused.phrase, headers: &headers };
-        if refused.known {
-            self.endpoint.reply_once(request, flow, answer);
-        } else {
-            self.endpoint.reply(request, flow, answer);
-        }
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
@@ -294,7 +280,10 @@ impl Shard {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
             LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
-            LinkMessage::Gone { connection, was_up } => self.endpoint.connection_gone(connection, was_up),
+            LinkMessage::Gone { connection, was_up } => {
+                self.endpoint.connection_gone(connection, was_up);
+                self.flows_gone(connection, ctx);
+            }
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
                     self.committed(token, committed, ctx);

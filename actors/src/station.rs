@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tandem_protocol::flow::ConnectionId;
 use tandem_protocol::registrar::{Binding, Bindings, RegisterError, Update};
 use tandem_protocol::time::{Instant, Now};
 
@@ -53,6 +54,9 @@ pub fn read_bindings(frozen: &[u8]) -> Option<Vec<Binding>> {
 /// Bindings have expired.
 pub(crate) struct Expire;
 
+/// A connection has ended by which a device kept a flow.
+pub(crate) struct FlowGone(pub(crate) ConnectionId);
+
 /// The store has committed the REGISTER at this place, or could not.
 pub(crate) struct Committed {
     pub(crate) place: Place,
@@ -66,12 +70,14 @@ pub(crate) struct Registered(Vec<Binding>);
 pub(crate) enum Change {
     Register(Update),
     Expire,
+    FlowGone(ConnectionId),
     Nothing,
 }
 
 pub(crate) enum Outcome {
     Registered(Result<Vec<Binding>, RegisterError>),
-    Expired(Vec<Binding>),
+    /// What was removed, not by a REGISTER.
+    Removed(Vec<Binding>),
 }
 
 impl Machine for Registered {
@@ -84,7 +90,8 @@ impl Machine for Registered {
             Change::Register(update) => {
                 out.push(Outcome::Registered(bindings.register(now.wall, update.clone())))
             }
-            Change::Expire => out.push(Outcome::Expired(bindings.expire(now.wall))),
+            Change::Expire => out.push(Outcome::Removed(bindings.expire(now.wall))),
+            Change::FlowGone(connection) => out.push(Outcome::Removed(bindings.flow_failed(*connection))),
             Change::Nothing => {}
         }
         self.0 = bindings.list().to_vec();
@@ -185,6 +192,22 @@ impl StationActor {
         self.waiting.push((register, result), now.mono + COMMIT_PATIENCE);
     }
 
+    /// Removes bindings, not by a REGISTER.
+    fn remove(&mut self, change: &Change, why: &'static str, ctx: &mut Context<Self>) {
+        let now = self.env.now();
+        for outcome in self.feed(change, ctx) {
+            if let Outcome::Removed(gone) = outcome {
+                self.publish();
+                if !gone.is_empty() {
+                    let name = self.entry.config.name.to_string();
+                    tracing::info!(station = name, removed = gone.len(), why, "bindings removed");
+                    let event = Event::new(now.wall, EventKind::Registration, why).with("station", name);
+                    self.save(Urgency::Lazy, event.with("bindings", self.shell.machine().0.len() as i64));
+                }
+            }
+        }
+    }
+
     fn publish(&self) {
         let before = self.entry.bindings().len();
         self.entry.publish(self.shell.machine().0.clone());
@@ -274,19 +297,16 @@ impl Handler<Told<Expire>> for StationActor {
     type Result = ();
     fn handle(&mut self, _: Told<Expire>, ctx: &mut Context<Self>) {
         self.handled += 1;
-        let now = self.env.now();
-        for outcome in self.feed(&Change::Expire, ctx) {
-            if let Outcome::Expired(gone) = outcome {
-                self.publish();
-                if !gone.is_empty() {
-                    let name = self.entry.config.name.to_string();
-                    tracing::info!(station = name, expired = gone.len(), "bindings expired");
-                    let event =
-                        Event::new(now.wall, EventKind::Registration, "expired").with("station", name);
-                    self.save(Urgency::Lazy, event.with("bindings", self.shell.machine().0.len() as i64));
-                }
-            }
-        }
+        self.remove(&Change::Expire, "expired", ctx);
+        self.rearm();
+    }
+}
+
+impl Handler<Told<FlowGone>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<FlowGone>, ctx: &mut Context<Self>) {
+        self.handled += 1;
+        self.remove(&Change::FlowGone(told.0.0), "flow_failed", ctx);
         self.rearm();
     }
 }

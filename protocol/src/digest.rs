@@ -154,8 +154,6 @@ pub enum Verdict {
     Wrong,
     /// Challenge as for wrong credentials, which were not judged: too many before them were wrong.
     Throttled,
-    /// The replay table is full: answer 503, because nothing can be accepted safely.
-    Overloaded,
 }
 
 /// What a server judges credentials with.
@@ -226,8 +224,8 @@ pub fn authenticate(
             server.throttle.succeeded(attempt);
             Verdict::Accepted
         }
-        Accept::Replay => Verdict::Stale,
-        Accept::TableFull => Verdict::Overloaded,
+        // Another nonce falls into another bucket: nobody is refused because others keep the table busy.
+        Accept::Replay | Accept::TableFull => Verdict::Stale,
     }
 }
 

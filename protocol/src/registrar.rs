@@ -14,7 +14,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::Flow;
+use crate::flow::{ConnectionId, Flow};
 use crate::time::UnixMillis;
 
 pub use answer::granted_headers;
@@ -271,9 +271,15 @@ impl Bindings {
         self.list.extract_if(.., |binding| binding.expires_at <= now).collect()
     }
 
-    /// Removes the bindings whose way back is `flow`, because it broke (RFC 5626 §5.3), and returns them.
-    pub fn flow_failed(&mut self, flow: Flow) -> Vec<Binding> {
-        self.list.extract_if(.., |binding| binding.source == flow).collect()
+    /// Removes the flows of devices that keep them, because their connection broke (RFC 5626 §5.3), and returns them.
+    ///
+    /// A device that keeps none may still be found at its contact, and one behind an edge proxy (`Path`) by another connection to
+    /// that: their bindings stay.
+    pub fn flow_failed(&mut self, connection: ConnectionId) -> Vec<Binding> {
+        let failed = |binding: &mut Binding| {
+            binding.is_outbound() && binding.path.is_empty() && binding.source.connection == Some(connection)
+        };
+        self.list.extract_if(.., failed).collect()
     }
 
     /// When the next binding expires.

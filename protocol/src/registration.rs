@@ -90,6 +90,20 @@ pub enum State {
     Unregistering,
 }
 
+impl State {
+    /// The name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Idle => "idle",
+            State::Registering => "registering",
+            State::Challenged => "challenged",
+            State::Registered => "registered",
+            State::Failed => "failed",
+            State::Unregistering => "unregistering",
+        }
+    }
+}
+
 /// Why a registration is down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum DownCause {

@@ -1,6 +1,7 @@
 //! The commands that ask a running daemon, and `route`, which needs none.
 
 mod api;
+mod drain;
 mod route;
 mod show;
 mod table;
@@ -10,7 +11,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::{self, Command};
 use crate::settings::token::{self, TokenError};
@@ -55,6 +56,17 @@ pub enum ClientError {
         /// What is wrong.
         why: String,
     },
+    /// Calls are left when the wait for their end is over.
+    #[error("not every call has ended within {seconds} s, {calls} left; the daemon goes on draining")]
+    CallsLeft {
+        /// How many.
+        calls: u64,
+        /// How long was waited.
+        seconds: u32,
+    },
+    /// Somebody else lets the daemon take calls again.
+    #[error("the daemon takes new calls again: somebody has ended the draining")]
+    TakesCalls,
     /// The command asks for nothing of a daemon.
     #[error("`tandem {0}` asks no daemon")]
     NoQuestion(&'static str),
@@ -63,7 +75,7 @@ pub enum ClientError {
     Output(#[from] io::Error),
 }
 
-/// Runs one of `calls`, `call`, `stations`, `trunks`, `tree`, `why` and `drain`, and writes its answer to `out`.
+/// Runs one of `calls`, `call`, `stations`, `trunks`, `registrations`, `tree`, `why` and `drain`, and writes its answer to `out`.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -71,8 +83,9 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
     let (Command::Calls(client)
     | Command::Stations(client)
     | Command::Trunks(client)
+    | Command::Registrations(client)
     | Command::Tree(client)
-    | Command::Drain(client)
+    | Command::Drain(cli::Drain { client, .. })
     | Command::Call(cli::Call { client, .. })
     | Command::Why(cli::Why { client, .. })) = command
     else {
@@ -84,7 +97,8 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
         Command::Stations(_) => api.get("/api/v1/stations")?,
         Command::Trunks(_) => api.get("/api/v1/trunks")?,
         Command::Tree(_) => api.get("/api/v1/tree")?,
-        Command::Drain(_) => api.post("/api/v1/drain", &json!({"on": true}))?,
+        Command::Registrations(_) => api.get("/api/v1/registration_groups")?,
+        Command::Drain(asked) => drain::drain(&api, asked, out)?,
         Command::Call(call) if call.hangup => {
             api.delete(&format!("/api/v1/calls/{}", api::segment(&call.id)))?
         }
@@ -115,7 +129,8 @@ fn readable(command: &Command, answer: &Value) -> String {
         Command::Stations(_) => show::stations(answer),
         Command::Trunks(_) => show::trunks(answer),
         Command::Tree(_) => show::tree(answer),
-        Command::Drain(_) => show::drain(answer),
+        Command::Registrations(_) => show::registrations(answer),
+        Command::Drain(_) => drain::left(answer),
         Command::Why(_) => why::why(answer),
         Command::Run
         | Command::Demo(_)

@@ -109,9 +109,25 @@ pub(super) fn trunks(answer: &Value) -> String {
     table(["TRUNK", "LISTENER", "CALLS", "PROXY", "STATE"], &rows)
 }
 
-/// `tandem drain`.
-pub(super) fn drain(answer: &Value) -> String {
-    format!("draining: new calls are refused; {} calls are left\n", cell(&answer["calls"]))
+/// `tandem registrations`.
+pub(super) fn registrations(answer: &Value) -> String {
+    let row = |group: &Value| {
+        let left = group["expires_in_s"].as_i64();
+        [
+            cell(&group["name"]),
+            cell(&group["registrar"]),
+            cell(&group["domain"]),
+            cell(&group["state"]),
+            left.map_or_else(|| "-".to_owned(), |left| duration(left.saturating_mul(1000))),
+            local(&group["last_failure"]),
+            cell(&group["last_cause"]),
+        ]
+    };
+    let rows: Vec<[String; 7]> = list(answer).iter().map(row).collect();
+    if rows.is_empty() {
+        return "no registrations\n".to_owned();
+    }
+    table(["GROUP", "REGISTRAR", "DOMAIN", "STATE", "EXPIRES IN", "LAST FAILURE", "CAUSE"], &rows)
 }
 
 /// A node of the drawn tree.
@@ -263,6 +279,7 @@ call  1      2
         assert_eq!(calls(&json!([])), "no calls\n");
         assert_eq!(stations(&json!([])), "no stations\n");
         assert_eq!(trunks(&json!([])), "no trunks\n");
+        assert_eq!(registrations(&json!([])), "no registrations\n");
     }
 
     #[test]

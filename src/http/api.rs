@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tandem_actors::directory::{StationEntry, TrunkEntry};
+use tandem_actors::directory::{RegistrationEntry, StationEntry, TrunkEntry};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
@@ -180,6 +180,30 @@ pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> 
     Json(shared.directory.trunks().map(trunk).collect())
 }
 
+pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
+    let shared = state.engine.shared();
+    let now = now();
+    let listener = |place: u16| shared.config.listeners.get(usize::from(place)).map(|l| l.name.as_str());
+    let group = |entry: &Arc<RegistrationEntry>| {
+        let (config, status) = (&entry.config, entry.status());
+        let expires = status.expires_at.filter(|at| *at > now);
+        json!({
+            "name": &*config.name,
+            "listener": listener(config.listener),
+            "registrar": config.registrar.to_string(),
+            "domain": config.domain,
+            "username": config.credentials.username,
+            "state": status.state.as_str(),
+            "registered": expires.is_some(),
+            "expires": expires.map(|at| rfc3339(at.0)),
+            "expires_in_s": expires.map(|at| at.0.saturating_sub(now.0).div_ceil(1000)),
+            "last_failure": status.last_failure.as_ref().map(|(at, _)| rfc3339(at.0)),
+            "last_cause": status.last_failure.as_ref().map(|(_, cause)| cause),
+        })
+    };
+    Json(shared.directory.registrations().map(group).collect())
+}
+
 pub(super) async fn tree(Given(state): Given<Arc<State>>) -> Answer {
     let shared = state.engine.shared();
     let asked = ask::each_shard(&state.engine, &Ask::Tree, PATIENCE).await;
@@ -254,7 +278,13 @@ pub(super) async fn drain(
         tracing::warn!(on, "an operator has changed draining");
     }
     shared.directory.set_draining(on);
-    Ok(Json(json!({"draining": on, "calls": shared.census.alive(ActorKind::Call)})).into_response())
+    Ok(draining(Given(state)).await.into_response())
+}
+
+pub(super) async fn draining(Given(state): Given<Arc<State>>) -> Json<Value> {
+    let shared = state.engine.shared();
+    let calls = shared.census.alive(ActorKind::Call);
+    Json(json!({"draining": shared.directory.draining(), "calls": calls}))
 }
 
 /// What is done to an actor.

@@ -11,9 +11,11 @@
 //! | `GET /api/v1/calls/{id}/why?sip=true` | its events, its CDR, its SIP messages |
 //! | `GET /api/v1/cdrs/{id}` | its record |
 //! | `GET /api/v1/stations`, `/trunks` | with bindings; with the health of proxies |
+//! | `GET /api/v1/registration_groups` | our registrations at providers: registrar, state, expiry, when and why one last failed |
 //! | `GET /api/v1/tree` | the actors; ids as `chaos` takes them |
 //! | `GET /api/v1/events?from=N&max=M` | numbered events from N on |
-//! | `POST /api/v1/drain {"on": true}` | new calls are refused, or no longer |
+//! | `GET /api/v1/drain` | whether new calls are refused, and how many calls there are |
+//! | `POST /api/v1/drain {"on": true}` | new calls but emergency calls are refused, or no longer; answers as GET |
 //! | `POST /api/v1/chaos {"actor": ID, "do": "panic\|stall\|panic_always"}` | a fault on purpose; 404 unless `TANDEM_CHAOS=1` |
 //!
 //! Times are RFC 3339 in UTC. Every error is `application/problem+json` (RFC 9457).
@@ -157,9 +159,10 @@ fn router(state: State) -> Router {
         .route("/cdrs/{id}", get(api::cdr))
         .route("/stations", get(api::stations))
         .route("/trunks", get(api::trunks))
+        .route("/registration_groups", get(api::registration_groups))
         .route("/tree", get(api::tree))
         .route("/events", get(api::events))
-        .route("/drain", post(api::drain))
+        .route("/drain", get(api::draining).post(api::drain))
         .route("/chaos", post(api::chaos))
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_that_method)

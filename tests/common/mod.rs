@@ -12,6 +12,7 @@ pub(crate) mod digest;
 pub(crate) mod engine;
 pub(crate) mod host;
 pub(crate) mod http;
+pub(crate) mod kamailio;
 pub(crate) mod message;
 pub(crate) mod offer;
 pub(crate) mod phone;

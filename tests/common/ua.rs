@@ -71,6 +71,12 @@ fn receive_framed(mut stream: &TcpStream, held: &RefCell<Vec<u8>>, deadline: Ins
     }
 }
 
+/// The values of Record-Route, in order.
+fn record_routes(message: &Msg) -> Vec<String> {
+    let values = message.headers("Record-Route").into_iter().flat_map(|value| value.split(','));
+    values.map(|value| value.trim().to_owned()).collect()
+}
+
 /// One dialog, or what is to become one, as this end sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Leg {
@@ -81,6 +87,8 @@ pub(crate) struct Leg {
     pub(crate) remote: String,
     /// Where requests go: Request-URI.
     pub(crate) target: String,
+    /// The route set: the proxies on the way there that asked to stay, nearest first (RFC 3261 §12.1).
+    pub(crate) routes: Vec<String>,
     /// The CSeq of our last request.
     pub(crate) cseq: u32,
     /// The branch of our last INVITE.
@@ -226,8 +234,9 @@ impl Ua {
     ) -> String {
         let (local, length) = (self.local(), body.len());
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        let routes: String = leg.routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{} {local};branch={branch};rport\r\nMax-Forwards: 70\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{} {local};branch={branch};rport\r\nMax-Forwards: 70\r\n{routes}\
              From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} {method}\r\nContact: <{}>\r\n{headers}{kind}\
              Content-Length: {length}\r\n\r\n{body}",
             self.transport(),
@@ -250,6 +259,7 @@ impl Ua {
             local: format!("<sip:{}@{domain}>;tag={}", self.user, token()),
             remote: format!("<sip:{number}@{domain}>"),
             target: format!("sip:{number}@{domain}"),
+            routes: Vec::new(),
             cseq: 0,
             branch: String::new(),
             invite_uri: String::new(),
@@ -306,6 +316,10 @@ impl Ua {
     #[track_caller]
     pub(crate) fn established(&self, leg: &mut Leg) -> Msg {
         let answer = self.response("INVITE", 200);
+        if !leg.remote.contains(";tag=") {
+            leg.routes = record_routes(&answer);
+            leg.routes.reverse();
+        }
         self.ack(leg, &answer);
         leg.remote = answer.header("To").to_owned();
         leg.target = answer.contact();
@@ -380,6 +394,9 @@ impl Ua {
         for via in request.headers("Via") {
             text += &format!("Via: {via}\r\n");
         }
+        for route in request.headers("Record-Route") {
+            text += &format!("Record-Route: {route}\r\n");
+        }
         let to = request.header("To");
         let to =
             if tag.is_empty() || to.contains(";tag=") { to.to_owned() } else { format!("{to};tag={tag}") };
@@ -402,6 +419,7 @@ impl Ua {
             local: format!("{};tag={tag}", invite.header("To")),
             remote: invite.header("From").to_owned(),
             target: invite.contact(),
+            routes: record_routes(invite),
             cseq: 100,
             branch: String::new(),
             invite_uri: String::new(),

@@ -491,7 +491,7 @@ impl Handler<Told<MediaEvent>> for CallActor {
                     .of(&self.id);
                 self.events.push(event.with("why", why));
                 self.media.refused(session.side);
-                self.feed(&Input::Silent(Side::Engine), ctx);
+                self.feed(&Input::MediaLost, ctx);
                 self.close_if_reported(now, ctx);
             }
             MediaEvent::RecordingFailed { why, .. } => {

@@ -51,7 +51,7 @@ pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Calle
             Ok(Caller::Station(station.clone()))
         }
         (None, Some(trunk)) => Ok(Caller::Trunk(trunk.clone())),
-        (None, None) => verify(env, request, flow, None).and(Err(challenge(env, flow, false))),
+        (None, None) => verify(env, request, flow, None).and_then(|()| Err(challenge(env, flow, false))),
     }
 }
 
@@ -126,12 +126,11 @@ pub(crate) fn verify(
             tracing::debug!(peer = %flow.remote, user = credentials.username, "too many guesses: not judged");
             Err(challenge(env, flow, false))
         }
-        Verdict::Overloaded => Err(Refused::new(503, Refusal::Limit)),
     }
 }
 
 /// The credentials for our realm, or the first that can be read.
-fn credentials(request: &Message, realm: &str) -> Option<Credentials> {
+pub(crate) fn credentials(request: &Message, realm: &str) -> Option<Credentials> {
     let mut all: Vec<Credentials> = request
         .headers(Header::Authorization)
         .take(MAX_CREDENTIALS)

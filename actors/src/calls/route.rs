@@ -9,7 +9,7 @@ use std::time::Duration;
 use tandem_protocol::b2bua::{Branch, Cause, Destination, Fork, LONGEST_RING, Target};
 use tandem_protocol::dial_plan::{self, CallingTransform};
 use tandem_protocol::dialog::Routing;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::escape_user;
 use tandem_protocol::registrar::{Binding, target_set};
 
@@ -187,7 +187,10 @@ fn contact(binding: &Binding) -> Target {
 /// A station at an address of its own, by the first listener of that address's family.
 fn connected(env: &Env, user: &str, at: std::net::SocketAddr) -> Option<Target> {
     let listeners = &env.config().listeners;
-    let listener = listeners.iter().position(|l| l.address.is_ipv4() == at.is_ipv4())?;
+    // An address is one of datagrams: a stream's ports say nothing.
+    let fits =
+        |l: &&crate::config::Listener| l.address.is_ipv4() == at.is_ipv4() && l.transport == Transport::Udp;
+    let listener = listeners.iter().position(|l| fits(&l))?;
     Some(Target {
         request_uri: format!("sip:{}@{at}", escape_user(user)),
         flow: Flow::to(u16::try_from(listener).ok()?, at),

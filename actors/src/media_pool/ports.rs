@@ -9,9 +9,14 @@ pub struct PortPool(Mutex<Ports>);
 
 #[derive(Debug)]
 struct Ports {
-    /// The next even port that nobody has tried.
+    /// The first even port of the range.
+    first: u32,
+    /// The pair to be tried next, counted from the first.
     next: u32,
-    last: u32,
+    /// How many pairs nobody has tried.
+    left: u32,
+    /// How many pairs the range holds.
+    pairs: u32,
     reserved: BTreeSet<u16>,
     /// Ports that were in use by somebody else when they were tried.
     skipped: VecDeque<u16>,
@@ -20,10 +25,16 @@ struct Ports {
 impl PortPool {
     /// The even ports of `first..=last` whose odd neighbour is in the range too. `reserved` ones belong to restored calls and are
     /// handed out to nobody else.
-    pub fn new((first, last): (u16, u16), reserved: impl IntoIterator<Item = u16>) -> PortPool {
+    ///
+    /// It begins somewhere in the range, where `chance` says, and goes round: to the ports of calls that a restart has lost, their
+    /// phones still send, and a new call on one of them would take that for its own.
+    pub fn new(range: (u16, u16), chance: u64, reserved: impl IntoIterator<Item = u16>) -> PortPool {
+        let pairs = PortPool::pairs(range) as u32;
         PortPool(Mutex::new(Ports {
-            next: u32::from(first).next_multiple_of(2),
-            last: u32::from(last),
+            first: u32::from(range.0).next_multiple_of(2).max(2),
+            next: (chance % u64::from(pairs.max(1))) as u32,
+            left: pairs,
+            pairs,
             reserved: reserved.into_iter().collect(),
             skipped: VecDeque::new(),
         }))
@@ -37,10 +48,11 @@ impl PortPool {
     /// A port that was not handed out before.
     pub fn take(&self) -> Option<u16> {
         let mut ports = self.ports();
-        while ports.next < ports.last {
-            let port = ports.next as u16;
-            ports.next += 2;
-            if port != 0 && !ports.reserved.contains(&port) {
+        while ports.left > 0 {
+            let port = (ports.first + ports.next * 2) as u16;
+            ports.next = (ports.next + 1) % ports.pairs;
+            ports.left -= 1;
+            if !ports.reserved.contains(&port) {
                 return Some(port);
             }
         }
@@ -89,7 +101,7 @@ mod tests {
 
     #[test]
     fn every_even_port_with_its_neighbour_is_handed_out_once_but_not_the_reserved() {
-        let pool = PortPool::new((20001, 20009), [20004]);
+        let pool = PortPool::new((20001, 20009), 0, [20004]);
         let all: Vec<u16> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(all, [20002, 20006, 20008]);
         assert_eq!(PortPool::pairs((20001, 20009)), 4);
@@ -98,14 +110,26 @@ mod tests {
     }
 
     #[test]
+    fn it_begins_where_chance_says_and_goes_round_once() {
+        let all = |chance| {
+            let pool = PortPool::new((20000, 20007), chance, [20002]);
+            std::iter::from_fn(|| pool.take()).collect::<Vec<u16>>()
+        };
+        assert_eq!(all(2), [20004, 20006, 20000]);
+        assert_eq!(all(7), [20006, 20000, 20004]);
+        assert!(all(u64::MAX).iter().all(|port| (20000..20007).contains(port) && port.is_multiple_of(2)));
+        assert_eq!(PortPool::new((20000, 20000), 5, []).take(), None);
+    }
+
+    #[test]
     fn the_range_may_end_at_the_last_port_there_is() {
-        let pool = PortPool::new((65533, 65535), []);
+        let pool = PortPool::new((65533, 65535), 0, []);
         assert_eq!((pool.take(), pool.take()), (Some(65534), None));
     }
 
     #[test]
     fn a_skipped_port_is_tried_again_and_a_port_put_back_comes_first() {
-        let pool = PortPool::new((20000, 20003), []);
+        let pool = PortPool::new((20000, 20003), 0, []);
         let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
         pool.skip(a);
         pool.skip(a);

@@ -73,7 +73,7 @@ pub fn spawn_paced(
 ) -> io::Result<Vec<Addr<MediaWorker>>> {
     let media = &shared.config.media;
     log_capacity(media.ports, raise_descriptor_limit());
-    let ports = Arc::new(PortPool::new(media.ports, reserved));
+    let ports = Arc::new(PortPool::new(media.ports, StdRng::from_os_rng().next_u64(), reserved));
     let start = |number| {
         let instance = UdpPairs::instance()?;
         let (shared, link, ports) = (shared.clone(), link.clone(), ports.clone());

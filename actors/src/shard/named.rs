@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::Message;
 use tandem_protocol::time::UnixMillis;
 
@@ -117,9 +117,8 @@ impl Shard {
     }
 
     fn start_group(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
-        let config = self.env.config().registration_groups.iter().find(|g| g.name == *name).cloned();
-        if let Some(config) = config {
-            let group = GroupActor::launch(&self.env, &ctx.address(), config);
+        if let Some(entry) = self.env.directory().registration(name) {
+            let group = GroupActor::launch(&self.env, &ctx.address(), entry.clone());
             self.groups.insert(name.clone(), group);
         }
     }
@@ -164,7 +163,17 @@ impl Shard {
     }
 
     pub(super) fn register_here(&mut self, register: Register, ctx: &Context<Self>) {
+        if let Some(connection) = register.flow.connection.filter(|_| register.update.outbound) {
+            self.flows.expect(&register.station, connection);
+        }
         self.tell_station(&register.station.clone(), register, ctx);
+    }
+
+    /// A connection has ended: the stations whose devices kept a flow by it drop that.
+    pub(super) fn flows_gone(&mut self, connection: ConnectionId, ctx: &Context<Self>) {
+        for station in self.flows.ended(connection) {
+            self.tell_station(&station, station::FlowGone(connection), ctx);
+        }
     }
 
     fn expect_expiry(&mut self, station: &Arc<str>, at: Option<UnixMillis>) {
@@ -287,6 +296,9 @@ impl Handler<Told<NextExpiry>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<NextExpiry>, _: &mut Context<Self>) {
         let NextExpiry { station, at } = told.0;
+        if let Some(entry) = self.env.directory().station(&station) {
+            self.flows.set(&station, &entry.bindings());
+        }
         self.expect_expiry(&station, at);
         self.rearm();
     }

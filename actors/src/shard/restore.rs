@@ -1,5 +1,7 @@
 //! After a restart: established calls are rebuilt from their checkpoints, attempts get the record they never had.
 
+use std::time::Duration;
+
 use actix::prelude::*;
 use tandem_protocol::b2bua::Call;
 use tandem_protocol::time::{Now, UnixMillis};
@@ -12,6 +14,10 @@ use crate::events::{Event, EventKind};
 use crate::ids::ShardId;
 use crate::shell::Machine;
 use crate::store::{Batch, Bucket, StoreFault, Urgency, Write};
+
+/// For so long after the start a request within a dialog that has not come back yet is not answered: it comes again, and a
+/// 481 would end a call that is there.
+const RESTORING: Duration = Duration::from_secs(2);
 
 /// The calls that one shard takes over from the process before.
 pub struct Restore(pub(crate) Vec<CallRecord>);
@@ -49,9 +55,16 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
     for entry in shared.store.scan(Bucket::Calls)? {
         let Some(record) = CallRecord::thaw(&entry.value) else {
             found.damaged += 1;
+            tracing::error!(
+                call = entry.key,
+                "the record of a call cannot be read and is dropped; it has no CDR"
+            );
+            forget(shared, entry.key);
             continue;
         };
-        if record.call.is_none() {
+        let unreadable = record.call.as_ref().is_some_and(|frozen| Call::thaw(frozen, now).is_none());
+        found.damaged += usize::from(unreadable);
+        if record.call.is_none() || unreadable {
             found.attempts += 1;
             close_attempt(shared, &record, entry.key, now.wall);
             continue;
@@ -67,6 +80,12 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
     }
     let shards = per_shard.into_iter().enumerate().map(|(n, records)| (ShardId(n as u16), Restore(records)));
     Ok(Found { shards: shards.collect(), ports, restored: found })
+}
+
+fn forget(shared: &Shared, key: String) {
+    let mut batch = Batch::new(Urgency::Lazy);
+    batch.writes.push(Write { bucket: Bucket::Calls, key, value: None, expect: None });
+    shared.store.submit(batch);
 }
 
 fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMillis) {
@@ -115,6 +134,9 @@ impl Shard {
 impl Handler<Told<Restore>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<Restore>, ctx: &mut Context<Self>) {
+        if !told.0.0.is_empty() {
+            self.restoring_until = Some(self.env.now().mono + RESTORING);
+        }
         for record in told.0.0 {
             self.restore(record, ctx);
         }

@@ -45,9 +45,9 @@ impl Handler<Told<FromStream>> for Shard {
         match told.0 {
             FromStream::Gone { connection, was_up } => {
                 self.endpoint.connection_gone(connection, was_up);
-                // Dialogs of every shard may have been using it.
+                // Dialogs of every shard may have been using it; our own stations hear of it after what it has brought them.
                 let shards = self.env.directory().shards();
-                for shard in (0..shards).map(ShardId).filter(|shard| *shard != self.env.shard()) {
+                for shard in (0..shards).map(ShardId) {
                     self.env.link(shard, LinkMessage::Gone { connection, was_up });
                 }
             }

@@ -78,7 +78,10 @@ pub(crate) async fn listen(socket: UdpSocket, listener: u16, shard: Addr<Shard>)
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send; the transaction's timer deals with it.
-                Err(why) => tracing::debug!(listener, %why, "receive error"),
+                Err(why) => {
+                    tracing::debug!(listener, %why, "receive error");
+                    break;
+                }
             }
         }
         if !batch.is_empty() {

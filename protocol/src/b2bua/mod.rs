@@ -129,6 +129,8 @@ pub enum Input {
     },
     /// A side has sent no RTP for too long.
     Silent(Side),
+    /// A side's media could not begin, or is lost for good.
+    MediaLost,
     /// An operator ends the call.
     HangUp,
     /// [`Call::deadline`] has passed.
@@ -305,6 +307,7 @@ impl Call {
                     self.clear(Cause::RtpTimeout, Side::Engine, 500, now, out);
                 }
             }
+            Input::MediaLost => self.clear(Cause::Fault, Side::Engine, 500, now, out),
             Input::HangUp => self.clear(Cause::Operator, Side::Operator, 503, now, out),
             Input::Timeout => self.timeout(now, out),
         }

@@ -346,6 +346,17 @@ fn silence_and_an_operator_end_a_call_that_is_up() {
 }
 
 #[test]
+fn media_that_is_lost_ends_a_call_as_a_fault_of_ours_whether_it_is_up_or_rings() {
+    for (mut rig, status) in [(Rig::up(), 200), (Rig::station(1), 500)] {
+        rig.feed(Input::MediaLost);
+        rig.ended(CALLER, EndedBy::Us);
+        rig.ended(A, EndedBy::Us);
+        let ended = rig.over().map(|e| (e.cause, e.by, e.status));
+        assert_eq!(ended, Some((Cause::Fault, Side::Engine, status)));
+    }
+}
+
+#[test]
 fn legs_that_never_say_that_they_have_ended_are_given_up() {
     let mut rig = Rig::up();
     rig.ended(A, EndedBy::Peer);

@@ -92,6 +92,7 @@ impl Dialog {
         dialog.remote_target.clone_from(&spec.request_uri);
         dialog.route_set.clone_from(&spec.route);
         dialog.in_force.we_offer(&spec.sdp);
+        dialog.account.credentials = spec.credentials.clone().map(Box::new);
         dialog.invite(spec, None, out);
         dialog
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Dialog, LegEvent, Output, Pending};
+use super::{Dialog, LegEvent, Output, Pending, Phase};
 use crate::message::{Header, Message, Method};
 
 /// How many such requests of a peer wait for the other leg at a time.
@@ -32,12 +32,23 @@ pub(super) struct Carried {
     to_peer: Vec<(u32, u32)>,
 }
 
+impl Carried {
+    /// Our request with number `from` goes on as number `to`.
+    pub(super) fn renumber(&mut self, from: u32, to: u32) {
+        for (cseq, _) in self.to_peer.iter_mut().filter(|(cseq, _)| *cseq == from) {
+            *cseq = to;
+        }
+    }
+}
+
 impl Dialog {
     /// An INFO or MESSAGE of the peer: refused where that is plain, else the call's to carry across.
     pub(super) fn peer_asks(&mut self, pending: Pending, out: &mut Vec<Output>) {
         let request = &pending.request;
         let refusal: Option<(u16, Option<(Header, &str)>)> = if !self.is_established() {
-            Some((481, None))
+            // An early dialog exists: 481 would have the peer forget it (RFC 5057 §5.1).
+            let early = matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Calling(_));
+            Some((if early { 480 } else { 481 }, None))
         } else if request.other("Info-Package").next().is_some() {
             // RFC 6086 §4.2.2: we have agreed to receive none.
             Some((469, None))

@@ -109,8 +109,10 @@ impl Dialog {
         for (header, value) in extra {
             message.header(*header, value);
         }
+        let message = message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref())));
+        self.account.note(cseq, &message);
         out.push(Output::Request {
-            message: message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref()))),
+            message,
             method,
             branch,
             cseq,

@@ -1,3 +1,4 @@
+mod challenge;
 mod fork;
 mod info;
 mod offers;
@@ -6,6 +7,7 @@ mod session_timer;
 
 use super::*;
 use crate::message::{Header, Limits};
+use crate::transaction::Timers;
 
 const SDP: &[u8] = b"v=0\r\n";
 const OURS: &str = "ours";

@@ -85,6 +85,8 @@ impl NonceSigner {
 
     /// A nonce for a challenge sent to `source` at `now`; `unique` is a random number.
     pub fn challenge(&self, now: UnixMillis, unique: u64, source: IpAddr) -> String {
+        // A clock that is set back below the process's start must not make every nonce too old.
+        let now = now.max(self.process_start);
         let mut bytes = [0; SIGNED_BYTES + MAC_BYTES];
         bytes[..8].copy_from_slice(&now.0.to_be_bytes());
         bytes[8..SIGNED_BYTES].copy_from_slice(&unique.to_be_bytes());
@@ -103,6 +105,7 @@ impl NonceSigner {
         if !bool::from(self.sign(signed, source).ct_eq(mac)) {
             return NonceCheck::Foreign;
         }
+        let now = now.max(self.process_start);
         let number = |range: &[u8]| range.iter().fold(0_u64, |n, byte| (n << 8) | u64::from(*byte));
         let (time, unique) = (number(&signed[..8]), number(&signed[8..]));
         let max_age = u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX);

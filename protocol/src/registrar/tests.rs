@@ -144,12 +144,22 @@ fn an_outbound_instance_keeps_its_binding_under_a_new_address() {
 }
 
 #[test]
-fn a_broken_flow_takes_its_bindings_along() {
+fn a_broken_connection_takes_along_the_flows_of_devices_that_keep_them() {
     let mut bindings = Bindings::default();
-    bindings.register(T0, update("c", 1, list(&["sip:a@h"]))).unwrap();
-    bindings.register(T0, Update { source: flow(9), ..update("d", 1, list(&["sip:b@h"])) }).unwrap();
-    assert_eq!(bindings.flow_failed(flow(5060)).len(), 1);
-    assert_eq!(uris(&bindings), ["sip:b@h"]);
+    let connection = |generation| ConnectionId { shard: 0, generation };
+    let mut register = |name: &str, generation, reg_id: Option<u32>, path: &[&str]| {
+        let instance = reg_id.map(|_| "i".to_owned());
+        let contact = ContactUpdate { instance, reg_id, ..ContactUpdate::new(format!("sip:{name}@h")) };
+        let source = Flow { connection: Some(connection(generation)), ..flow(5060) };
+        let path: Vec<String> = path.iter().map(|route| (*route).to_owned()).collect();
+        bindings.register(T0, Update { source, path, ..update(name, 1, one(contact)) }).unwrap();
+    };
+    register("flow", 1, Some(1), &[]);
+    register("other", 2, Some(2), &[]);
+    register("none", 1, None, &[]);
+    register("proxied", 1, Some(3), &["<sip:edge;lr;ob>"]);
+    assert_eq!(bindings.flow_failed(connection(1)).len(), 1);
+    assert_eq!(uris(&bindings), ["sip:other@h", "sip:none@h", "sip:proxied@h"]);
     let stored: Bindings = serde_json::from_str(&serde_json::to_string(&bindings).unwrap()).unwrap();
     assert_eq!(stored, bindings);
 }

@@ -209,7 +209,7 @@ pub(super) fn run(ports: (u16, u16), reserved: &[u16], test: impl AsyncFnOnce(Ri
         let (world, figures) = (Rc::new(World::default()), Arc::new(Figures::default()));
         world.now.set(1_000_000);
         let shared = shared(&figures, IP.into(), ports);
-        let pool = Arc::new(PortPool::new(ports, reserved.iter().copied()));
+        let pool = Arc::new(PortPool::new(ports, 0, reserved.iter().copied()));
         let net = Box::new(Net(world.clone(), Vec::new()));
         let seams = Box::new(Seams(world.clone()));
         let worker = MediaWorker::new(0, shared.clone(), seams, net, pool).start();

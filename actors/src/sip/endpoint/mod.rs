@@ -21,6 +21,9 @@ use super::trace::{Direction, Trace};
 use crate::env::{Datagram, Env, Told, Unsent};
 use crate::map::Map;
 
+/// An answer of so many bytes is no use to who wants a third party flooded.
+const SHORT_ANSWER: usize = 300;
+
 /// Names a transaction for its timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TransactionKey {
@@ -115,7 +118,7 @@ impl Endpoint {
         let message = match Message::parse(datagram.bytes.clone(), &limits) {
             Ok(message) => message,
             Err(malformed) => {
-                self.refuse_malformed(&malformed, datagram.flow);
+                self.refuse_malformed(&malformed, datagram);
                 return None;
             }
         };
@@ -131,7 +134,8 @@ impl Endpoint {
         }
     }
 
-    fn refuse_malformed(&mut self, malformed: &Malformed, flow: Flow) {
+    fn refuse_malformed(&mut self, malformed: &Malformed, datagram: &Datagram) {
+        let flow = datagram.flow;
         self.env.metrics().sip_dropped.increment(1);
         tracing::debug!(peer = %flow.remote, why = %malformed, "not SIP");
         if let Some(answerable) = &malformed.answer
@@ -142,7 +146,19 @@ impl Endpoint {
             self.env.metrics().refuse_request(method, crate::metrics::Refusal::Malformed);
             let reason = malformed.to_string();
             let answer = bad_request(answerable, flow.remote, malformed.status(), &reason);
-            self.post(flow, &answer, Method::Other);
+            // A datagram's source may be forged: it draws no answer much larger than itself.
+            let most = (datagram.bytes.len() * 3 / 2).max(SHORT_ANSWER);
+            if flow.connection.is_some() || answer.len() <= most {
+                self.post_here(flow, &answer, Method::Other);
+            }
+        }
+    }
+
+    /// Sends an answer of which nothing is kept, by the way its request came or not at all: a stranger must not have us open
+    /// connections.
+    fn post_here(&mut self, flow: Flow, message: &Bytes, method: Method) {
+        if let Err(why) = self.transmit(flow, message, method) {
+            tracing::debug!(peer = %flow.remote, %why, "an answer was not sent");
         }
     }
 

@@ -171,7 +171,7 @@ impl Endpoint {
     /// Answers a request without keeping anything: the same request gets the same answer again.
     pub(crate) fn reply(&mut self, request: &Message, flow: Flow, answer: Answer<'_>) {
         let response = answer.write_bounded(request, flow.remote);
-        self.post(flow, &response, request.method());
+        self.post_here(flow, &response, request.method());
     }
 
     /// Answers a request in a transaction of its own. For one whose credentials were accepted: its nonce count is

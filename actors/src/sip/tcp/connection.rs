@@ -200,8 +200,10 @@ fn take(
         match framer.poll_frame() {
             Ok(Some(Frame::Message(bytes))) => batch.push(Datagram { flow: wire.flow, bytes }),
             Ok(Some(Frame::Ping)) => {
-                // A peer that pings and does not read is cut off by the queue's bound.
-                let _ = wire.send(PONG);
+                // One answer is enough for all pings that it has not waited for.
+                if wire.queue.borrow().is_empty() {
+                    let _ = wire.send(PONG);
+                }
             }
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),

@@ -1,6 +1,6 @@
 //! TCP: the connections of one shard, those that it accepted and those that it opened (RFC 3261 §18).
 //!
-//! A connection never changes its shard. Each is a task of the shard's thread ([`connection`]); the table here is how the shard
+//! A connection never changes its shard. Each is a task of the shard's thread (`connection`); the table here is how the shard
 //! sends by them. A listener has a socket on each shard, over which the kernel spreads new connections; what all shards together
 //! may take is counted at the listener's [`Door`].
 #![allow(clippy::disallowed_methods)]

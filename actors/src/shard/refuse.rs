@@ -1,0 +1,54 @@
+//! Refusals of requests that have no transaction yet.
+
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::{Header, Message};
+
+use super::Shard;
+use crate::calls::{Refused, check, identify};
+use crate::metrics::Refusal;
+use crate::sip::stateless::Answer;
+
+impl Shard {
+    /// A method that we do not recognise: 501 (RFC 3261 §8.2.1, §21.5.2) to those we know. A stranger is not asked who he is; he gets
+    /// what everybody gets who asks for what is not allowed.
+    pub(super) fn unknown_method(&mut self, request: &Message, flow: Flow) {
+        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
+        let refused = match known {
+            Ok(_) => Refused::new(501, Refusal::NotAllowed).with(Header::Allow, check::ALLOW).for_known(),
+            Err(_) => check::not_taken(request),
+        };
+        self.refuse(request, flow, &refused);
+    }
+
+    /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
+    pub(super) fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
+        let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
+        let refused = match known {
+            Ok(_) => {
+                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
+            }
+            Err(refused) => refused,
+        };
+        self.refuse(request, flow, &refused);
+    }
+
+    /// Every refusal of a request that has no transaction yet.
+    pub(super) fn refuse(&mut self, request: &Message, flow: Flow, refused: &Refused) {
+        self.env.metrics().refuse_request(request.method(), refused.why);
+        tracing::debug!(
+            peer = %flow.remote,
+            sip_call_id = request.call_id(),
+            method = request.method_name(),
+            status = refused.status,
+            reason = refused.why.as_str(),
+            "refused"
+        );
+        let headers = refused.headers();
+        let answer = Answer { status: refused.status, phrase: refused.phrase, headers: &headers };
+        if refused.known {
+            self.endpoint.reply_once(request, flow, answer);
+        } else {
+            self.endpoint.reply(request, flow, answer);
+        }
+    }
+}

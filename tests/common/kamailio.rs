@@ -1,0 +1,190 @@
+//! Kamailio, a proxy that is not ours, in front of the engine.
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Engine, SOON, Ua};
+
+/// Where phones find it, by UDP and TCP.
+const EDGE: u16 = 5060;
+/// Where the engine's trunk finds it. What comes to it there from elsewhere is a call by the trunk.
+const TRUNK: u16 = 5070;
+
+/// What it does. In capitals: its address, the engine's, the transport between the two, and the two gateways.
+const CONFIG: &str = r#"
+debug=2
+log_stderror=yes
+children=1
+tcp_children=1
+auto_aliases=no
+dns=no
+rev_dns=no
+use_dns_cache=no
+tcp_source_ipv4=PROXY
+listen=udp:PROXY:5060
+listen=tcp:PROXY:5060
+listen=udp:PROXY:5070
+listen=tcp:PROXY:5070
+
+loadmodule "corex.so"
+loadmodule "tm.so"
+loadmodule "sl.so"
+loadmodule "pv.so"
+loadmodule "rr.so"
+loadmodule "maxfwd.so"
+loadmodule "path.so"
+loadmodule "siputils.so"
+loadmodule "textops.so"
+
+request_route {
+    if (!mf_process_maxfwd_header("10")) {
+        sl_send_reply("483", "Too Many Hops");
+        exit;
+    }
+    if (is_method("CANCEL")) {
+        if (t_check_trans()) { t_relay(); }
+        exit;
+    }
+    if (has_totag()) {
+        if (loose_route()) {
+            if (is_method("INVITE")) { record_route(); }
+            route(RELAY);
+        }
+        if (is_method("ACK") && t_check_trans()) { t_relay(); }
+        exit;
+    }
+    t_check_trans();
+    if (is_method("REGISTER")) {
+        add_path();
+        route(ENGINE);
+    }
+    # A call to a phone has to come by the Path of its REGISTER.
+    if ($si == "ENGINE" && $rp != 5070 && !is_present_hf("Route")) {
+        sl_send_reply("403", "No Path");
+        exit;
+    }
+    loose_route();
+    record_route();
+    if ($si != "ENGINE") { route(ENGINE); }
+    if ($rp != 5070) { route(RELAY); }
+    # A call by the trunk: the number says what becomes of it.
+    switch ($rU) {
+        case "9100":
+            $du = "sip:GATEWAY1";
+        break;
+        case "9200":
+            $ru = "sip:9200@GATEWAY1";
+            append_branch("sip:9200@GATEWAY2");
+        break;
+        case "9302":
+            append_to_reply("Contact: <sip:9100@PROXY:5070>\r\n");
+            sl_send_reply("302", "Moved Temporarily");
+            exit;
+        default:
+            sl_send_reply("404", "Not Found");
+            exit;
+    }
+    route(RELAY);
+}
+
+route[ENGINE] {
+    $du = "sip:ENGINE:5060;transport=TRANSPORT";
+    route(RELAY);
+}
+
+route[RELAY] {
+    if (!t_relay()) { sl_reply_error(); }
+    exit;
+}
+"#;
+
+/// A Kamailio of this test's own. It is killed, with its children, when this is dropped.
+pub(crate) struct Kamailio {
+    child: Child,
+    /// Where phones register and call.
+    pub(crate) edge: SocketAddr,
+    /// Where gateways send calls for the engine's trunk.
+    pub(crate) trunk: SocketAddr,
+    log: PathBuf,
+}
+
+impl Kamailio {
+    /// Starts it at the engine's peer address and waits until it takes messages.
+    #[track_caller]
+    pub(crate) fn start(engine: &Engine, transport: &str, gateways: [&Ua; 2]) -> Kamailio {
+        let (ip, dir) = (engine.peer(), engine.dir());
+        let config = CONFIG
+            .replace("PROXY", &ip.to_string())
+            .replace("ENGINE:", &format!("{}:", engine.sip.ip()))
+            .replace("\"ENGINE\"", &format!("\"{}\"", engine.sip.ip()))
+            .replace("TRANSPORT", transport)
+            .replace("GATEWAY1", &gateways[0].local().to_string())
+            .replace("GATEWAY2", &gateways[1].local().to_string());
+        fs::write(dir.join("kamailio.cfg"), config).expect("written");
+        let path = dir.join("kamailio.log");
+        let log = File::create(&path).expect("a log");
+        let child = Command::new("kamailio")
+            // In the foreground, with a process for each kind of work and little memory.
+            .args(["-DD", "-E", "-m", "16", "-M", "4", "-f"])
+            .arg(dir.join("kamailio.cfg"))
+            .arg("-Y")
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("kamailio, of the Debian package kamailio");
+        let (edge, trunk) = ((ip, EDGE).into(), (ip, TRUNK).into());
+        let mut proxy = Kamailio { child, edge, trunk, log: path };
+        proxy.takes_messages();
+        proxy
+    }
+
+    #[track_caller]
+    fn takes_messages(&mut self) {
+        let deadline = Instant::now() + SOON;
+        for at in [self.edge, self.trunk] {
+            while let Err(error) = TcpStream::connect_timeout(&at, SOON) {
+                let ended = self.child.try_wait().expect("a child");
+                assert!(ended.is_none() && Instant::now() < deadline, "kamailio at {at}: {error}, {ended:?}");
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// A phone of the engine's station `user` that knows the proxy alone.
+    pub(crate) fn phone(&self, engine: &Engine, user: &str) -> Ua {
+        let mut phone = Ua::new(engine, user);
+        phone.server = self.edge;
+        phone
+    }
+
+    /// Ends it at once, as a crash would.
+    #[track_caller]
+    pub(crate) fn kill(&mut self) {
+        // Its children do not end with it; the group is theirs alone.
+        let group = format!("-{}", self.child.id());
+        let killed = Command::new("kill").args(["-KILL", "--", &group]).status().expect("kill, of procps");
+        assert!(killed.success());
+        self.child.wait().expect("a status");
+    }
+}
+
+impl Drop for Kamailio {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("---- log of kamailio\n{log}----");
+        }
+    }
+}
