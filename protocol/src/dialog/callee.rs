@@ -100,7 +100,6 @@ impl Dialog {
 
     pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
         let Phase::Incoming(pending) = &self.phase else { return };
-        self.session.reliable.leave_to_answer();
         // What a reliable response has said is not said again; if it no longer holds, an offer follows.
         let settled = self.session.reliable.settled();
         let told = self.session.told.take().filter(|_| settled);

@@ -63,18 +63,9 @@ impl Server {
         self.agreed && !self.is_unsaid() && self.open.as_ref().is_none_or(|open| !open.has_sdp)
     }
 
-    /// The description still waits for the PRACK of an earlier response.
+    /// The description still waits for the PRACK of an earlier response; a 200 that overtakes it says it.
     fn is_unsaid(&self) -> bool {
         self.waiting.iter().any(|(_, sdp)| sdp.is_some())
-    }
-
-    /// The 200 is due, and takes the place of a description that has not been said.
-    pub(super) fn leave_to_answer(&mut self) {
-        if self.is_unsaid() {
-            self.waiting.clear();
-            self.settled = false;
-            self.agreed = false;
-        }
     }
 
     /// The RSeq of the last response.
