@@ -97,9 +97,8 @@ impl Server {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Early {
     pub(super) tag: String,
-    party: String,
-    target: String,
-    route_set: Vec<String>,
+    /// How requests of ours reach it; known once one may be sent.
+    path: Option<Box<Path>>,
     pub(super) remote_cseq: Option<u32>,
     /// The last RSeq taken; 0 before the first.
     rseq: u32,
@@ -107,6 +106,14 @@ pub(super) struct Early {
     taken: u8,
     /// The peer's description, once offer and answer have been exchanged.
     pub(super) session: Option<Bytes>,
+}
+
+/// What a response says of its early dialog (RFC 3261 §12.1.2).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Path {
+    party: String,
+    target: String,
+    route_set: Vec<String>,
 }
 
 impl Early {
@@ -280,12 +287,13 @@ impl Dialog {
             // §7.1: there is no such RSeq, and its copies could not be told from each other.
             return None;
         }
-        if rseq.is_none() && (!self.session.allows_update || sdp.is_none()) {
-            // No offer will be sent or taken in this early dialog.
+        if rseq.is_none() && !self.session.allows_update {
+            // No request will be sent or taken in this early dialog.
             return Some(unreliable);
         }
-        let Some(at) = self.early_of(tag, response) else { return Some(unreliable) };
+        let Some(at) = self.early_of(tag) else { return Some(unreliable) };
         let Some(rseq) = rseq else { return Some(unreliable) };
+        self.learn_path(at, response);
         let early = self.session.early.get_mut(at)?;
         let next = early.rseq == 0 || Some(rseq) == early.rseq.checked_add(1);
         if !next || early.taken >= MOST_RELIABLE {
@@ -317,19 +325,14 @@ impl Dialog {
     }
 
     /// The place of the early dialog `tag`, made if it is new.
-    fn early_of(&mut self, tag: &str, response: &Message) -> Option<usize> {
+    fn early_of(&mut self, tag: &str) -> Option<usize> {
         let known = self.session.early.iter().position(|early| early.tag == tag);
         if known.is_some() || self.session.early.len() >= MOST_EARLY {
             return known;
         }
-        let contact = contact_of(response);
-        let mut route_set: Vec<String> = response.values(Header::RecordRoute).map(str::to_owned).collect();
-        route_set.reverse();
         self.session.early.push(Early {
             tag: tag.to_owned(),
-            party: response.header(Header::To).unwrap_or_default().to_owned(),
-            target: contact.unwrap_or_else(|| self.remote_target.clone()),
-            route_set,
+            path: None,
             remote_cseq: None,
             rseq: 0,
             taken: 0,
@@ -338,10 +341,23 @@ impl Dialog {
         Some(self.session.early.len() - 1)
     }
 
+    /// A response that wants a PRACK says how to reach its early dialog; the first of them holds.
+    fn learn_path(&mut self, at: usize, response: &Message) {
+        let Some(early) = self.session.early.get_mut(at).filter(|early| early.path.is_none()) else { return };
+        let mut route_set: Vec<String> = response.values(Header::RecordRoute).map(str::to_owned).collect();
+        route_set.reverse();
+        early.path = Some(Box::new(Path {
+            party: response.header(Header::To).unwrap_or_default().to_owned(),
+            target: contact_of(response).unwrap_or_else(|| self.remote_target.clone()),
+            route_set,
+        }));
+    }
+
     /// RFC 3311 §5.2: the peer's UPDATE refreshes the target of its early dialog.
     pub(super) fn refresh_early_target(&mut self, update: &Message) {
-        if let Some((early, contact)) = self.early_mut(update.from_tag()).zip(contact_of(update)) {
-            early.target = contact;
+        let path = self.early_mut(update.from_tag()).and_then(|early| early.path.as_mut());
+        if let Some((path, contact)) = path.zip(contact_of(update)) {
+            path.target = contact;
         }
     }
 
@@ -365,10 +381,10 @@ impl Dialog {
 
     /// Does something as if the early dialog were the dialog.
     pub(super) fn within_early(&mut self, at: usize, act: impl FnOnce(&mut Dialog)) {
-        let Some(early) = self.session.early.get(at).cloned() else { return };
-        let party = std::mem::replace(&mut self.remote_party, early.party);
-        let target = std::mem::replace(&mut self.remote_target, early.target);
-        let route_set = std::mem::replace(&mut self.route_set, early.route_set);
+        let Some(path) = self.session.early.get(at).and_then(|early| early.path.clone()) else { return };
+        let party = std::mem::replace(&mut self.remote_party, path.party);
+        let target = std::mem::replace(&mut self.remote_target, path.target);
+        let route_set = std::mem::replace(&mut self.route_set, path.route_set);
         act(self);
         self.remote_party = party;
         self.remote_target = target;

@@ -262,13 +262,16 @@ fn a_callee_is_acknowledged_so_often_and_no_more() {
 }
 
 #[test]
-fn a_response_that_only_rings_leaves_nothing_behind() {
+fn a_response_that_only_rings_leaves_its_tag_and_a_reliable_one_the_way_back() {
     let mut rig = Rig::calling();
-    for (rings, kept) in [("", 0), ("v=0\r\n", 1)] {
-        rig.respond(180, "INVITE", 1, "Allow: UPDATE\r\n", rings);
-        assert!(matches!(rig.events()[..], [LegEvent::Progress { status: 180, .. }]));
-        assert_eq!(rig.dialog.session.early.len(), kept);
-    }
+    let stored = |rig: &Rig| serde_json::to_string(&rig.dialog.session.early).unwrap();
+    rig.respond(180, "INVITE", 1, &format!("Allow: UPDATE\r\n{CONTACT}"), "");
+    assert!(stored(&rig).contains(THEIRS) && !stored(&rig).contains("10.0.0.3"));
+    rig.request("UPDATE", 1, "", "v=0\r\n");
+    assert_eq!(rig.statuses(), [491], "a 481 would end the dialog");
+    rig.reliable(THEIRS, 1, "");
+    assert_eq!(rig.sent(Method::Prack).unwrap().1.remote, ([10, 0, 0, 3], 5062).into());
+    assert!(stored(&rig).contains("10.0.0.3"));
 }
 
 #[test]
