@@ -70,6 +70,12 @@ impl Dialog {
         format!("{call_id} {local_tag}")
     }
 
+    /// Another phone has the same dialog but for our tag.
+    pub(crate) fn rename(&mut self, local_tag: &str) {
+        self.local = self.local.replacen(&self.local_tag, local_tag, 1);
+        local_tag.clone_into(&mut self.local_tag);
+    }
+
     /// Takes what a response to our initial INVITE says about the dialog, RFC 3261 section 12.1.2.
     pub(crate) fn learn(&mut self, response: &Response) {
         let head = &response.head;

@@ -20,6 +20,7 @@ pub(crate) enum Role {
     ReInvite,
     Cancel,
     Bye,
+    Info,
 }
 
 /// Who gets a client transaction's responses.

@@ -8,11 +8,11 @@ use tandem_actors::events::EventKind;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::Ask;
 
+use crate::account::{Dial, End};
 use crate::complaints;
 use crate::engine::Life;
 use crate::ladder;
 use crate::run::Sim;
-use crate::script::{Dial, End};
 use crate::sound::Sound;
 use crate::store::Disk;
 use crate::wire::Wire;
@@ -49,6 +49,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     nothing_is_left(sim, life).await;
     gauges(&sim.world, life);
     phones_are_idle(sim);
+    for what in sim.nonsense.wrong(&sim.world) {
+        sim.world.violation(what);
+    }
     let disk = std::mem::take(&mut *sim.disk.lock().expect("the disk is whole"));
     let cdrs = one_record_a_call(sim, &disk);
     let wire = Wire::read(&sim.world);
@@ -68,7 +71,8 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     }
     let steady = sound.steady;
     for (n, dial) in sim.script.dials.iter().enumerate() {
-        if dial.is_none() {
+        let made = sim.world.plan().choice.only.as_ref().is_none_or(|only| only.contains(&n));
+        if dial.is_none() && made {
             sim.world.violation(format!("call {n} was never dialled"));
         }
     }
@@ -194,7 +198,7 @@ fn show(sim: &Sim, dial: &Dial) -> String {
 }
 
 fn violation(sim: &Sim, dial: &Dial, what: &str) {
-    sim.world.violation(format!("{what}\n{}", show(sim, dial)));
+    sim.world.violation(format!("call {}: {what}\n{}", dial.number, show(sim, dial)));
 }
 
 fn dials_of(sim: &Sim, from: &str, to: &str) -> Vec<Dial> {

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crate::account::Dial;
 use crate::engine::LISTENER;
 use crate::ladder;
 use crate::run::Sim;
-use crate::script::Dial;
 use crate::wire::{Said, Wire};
 use crate::world::Fate;
 
@@ -21,7 +21,11 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
         let is_explained = dial.call_ids.iter().any(|id| {
             let dialog: Vec<&Said> =
                 wire.dialog(id).iter().filter(|said| said.from == local || said.to == local).collect();
-            Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
+            let restarted = sim.script.restarts.iter().any(|(who, when)| {
+                who == phone && when <= at && dialog.first().is_some_and(|said| said.at <= *when)
+            });
+            // Who was switched off and on knows nothing of what it began.
+            restarted || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
         });
         (!is_explained).then(|| format!("a phone complains at {}: {what}", ladder::time(*at)))
     };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig};
+use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig, Transport};
 use tandem_protocol::message::framing::peek_call_id;
 
 use crate::air::Air;
@@ -62,6 +62,7 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
         domain: if kind == Kind::Proxy { "carrier.test".to_owned() } else { DOMAIN.to_owned() },
         display: None,
         local,
+        transport: Transport::Udp,
         media,
         server: LISTENER,
         seed: world.plan().seed ^ (index as u64 + 1).wrapping_mul(0x9E37_79B9),

@@ -19,6 +19,7 @@ use tandem_phone as phone;
 
 use crate::air::Air;
 use crate::engine::{LISTENER, Life, PROVIDER};
+use crate::nonsense::Nonsense;
 use crate::phones::Phones;
 use crate::plan::Plan;
 use crate::provider;
@@ -54,6 +55,7 @@ pub(crate) struct Sim {
     pub(crate) script: Script,
     pub(crate) air: Air,
     pub(crate) voices: Voices,
+    pub(crate) nonsense: Nonsense,
     pub(crate) disk: Arc<Mutex<Disk>>,
     rng: Rng,
     told: Vec<(usize, phone::Event)>,
@@ -99,6 +101,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
     let mut sim = Sim {
         rng: Rng::new(plan.seed, 5),
         voices: Voices::new(&world, &air),
+        nonsense: Nonsense::new(&world, script.last_dial),
         world,
         air,
         phones,
@@ -140,7 +143,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
     let mut ends: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
     for dial in sim.script.dials.iter().flatten() {
         let end = match dial.ends.first() {
-            Some((_, crate::script::End::Failed(status))) => status.to_string(),
+            Some((_, crate::account::End::Failed(status))) => status.to_string(),
             Some(_) if dial.answered.is_some() => "answered".to_owned(),
             Some(_) => "abandoned".to_owned(),
             None => "none".to_owned(),
@@ -282,9 +285,12 @@ impl Sim {
                 | Event::Order { .. }
                 | Event::Step { .. }
                 | Event::Restart => {}
-                Event::Datagram { .. } | Event::PhoneTimer { .. } | Event::Do(_) | Event::Talk => {
-                    self.outside(event)
-                }
+                Event::Datagram { .. }
+                | Event::PhoneTimer { .. }
+                | Event::Do(_)
+                | Event::Talk
+                | Event::Nonsense
+                | Event::Again { .. } => self.outside(event),
             }
         }
         for (shard, datagrams) in arrived.into_iter().enumerate() {
@@ -349,6 +355,8 @@ impl Sim {
             Event::PhoneTimer { phone } => self.phones.timer(&self.world, phone, &mut told),
             Event::Do(action) => self.act(action, &mut told),
             Event::Talk => self.voices.talk(&self.world, &self.phones),
+            Event::Nonsense => self.nonsense.strike(&self.world),
+            Event::Again { from, bytes, left } => self.nonsense.again(&self.world, from, bytes, left),
             Event::Link { .. }
             | Event::Wake { .. }
             | Event::Commit { .. }
@@ -393,6 +401,8 @@ impl Sim {
             if let Some(answer) = provider::answer(bytes) {
                 self.world.send(PROVIDER, from, answer);
             }
+        } else if crate::nonsense::is_stranger(to) {
+            // What strangers hear is judged at the end.
         } else if let Some(phone) = self.phones.at(to) {
             self.phones.receive(&self.world, phone, from, bytes, told);
         } else {

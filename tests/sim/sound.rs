@@ -6,10 +6,10 @@ use tandem_actors::cdr::Cdr;
 use tandem_actors::events::{EventKind, Field};
 use tandem_actors::metrics::ActorKind;
 
+use crate::account::Dial;
 use crate::air::{Ear, Packet};
 use crate::engine::{LISTENER, RTP_TIMEOUT_US};
 use crate::run::Sim;
-use crate::script::Dial;
 use crate::store::Disk;
 use crate::voices::Voice;
 use crate::wire::Wire;
@@ -188,7 +188,9 @@ impl Sound {
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             wrong.push("the call ended for silence and nobody was silent".to_owned());
         }
-        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none()) else { return };
+        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none() && cdr.cause != "no_ack") else {
+            return;
+        };
         let due = at + RTP_TIMEOUT_US + sim.world.plan().longest_way_us() + 500_000;
         if voice.is_anchored() && other.is_anchored() && end > due {
             wrong.push(format!("one end is silent since {at} and the call goes on until {end}"));

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -38,6 +38,10 @@ pub(crate) enum Event {
     PhoneTimer { phone: usize },
     /// Somebody does something.
     Do(Action),
+    /// A stranger does something.
+    Nonsense,
+    /// And again.
+    Again { from: SocketAddr, bytes: Bytes, left: u32 },
     /// An operator ends a call.
     Operator,
     /// An operator breaks an actor of a call for good, or once.
@@ -95,15 +99,30 @@ pub(crate) struct Line {
     pub(crate) arrives: [Option<u64>; 2],
 }
 
+/// The way from one address to another. Its chance is its own, so that it is the same without the others.
+struct Way {
+    rng: Rng,
+    /// When the last datagram arrives: only a late one is overtaken.
+    last: u64,
+}
+
+impl Way {
+    fn new(seed: u64, from: SocketAddr, to: SocketAddr) -> Way {
+        let word = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(ip) => (u64::from(u32::from(ip)) << 16) | u64::from(address.port()),
+            IpAddr::V6(ip) => u128::from(ip) as u64,
+        };
+        Way { rng: Rng::new(seed, word(from).rotate_left(32) ^ word(to)), last: 0 }
+    }
+}
+
 struct Inner {
     heap: BinaryHeap<Entry>,
     sequence: u64,
     order: Rng,
-    network: Rng,
     /// When the last message on each link between shards arrives: links are FIFO.
     links: BTreeMap<(u32, u16, u16), u64>,
-    /// When the last datagram on each way arrives: only a late one is overtaken.
-    wires: BTreeMap<(SocketAddr, SocketAddr), u64>,
+    wires: BTreeMap<(SocketAddr, SocketAddr), Way>,
     lines: Vec<Line>,
     /// Phones that take no part in a call any more, by their address and its Call-ID.
     dead: BTreeSet<(SocketAddr, Vec<u8>)>,
@@ -129,7 +148,6 @@ impl World {
             heap: BinaryHeap::new(),
             sequence: 0,
             order: Rng::new(plan.seed, 1),
-            network: Rng::new(plan.seed, 2),
             links: BTreeMap::new(),
             wires: BTreeMap::new(),
             lines: Vec::new(),
@@ -232,10 +250,10 @@ impl World {
         let faults = self.plan.faults;
         let (fate, times) = {
             let inner = &mut *self.inner.borrow_mut();
-            let rng = &mut inner.network;
+            let way = || Way::new(self.plan.seed, from, to);
+            let Way { rng, last } = inner.wires.entry((from, to)).or_insert_with(way);
             let lost = rng.permille(faults.loss);
             let doubled = rng.permille(faults.doubled);
-            let last = inner.wires.entry((from, to)).or_default();
             let mut time = || {
                 if rng.permille(faults.late) {
                     return self.now() + 300 + rng.below(400_000);

@@ -155,6 +155,9 @@ impl Call {
 
     /// A CANCEL for the INVITE of transaction `tx`.
     pub(crate) fn on_cancel(&mut self, ep: &mut Endpoint, now: Duration, tx: u64) {
+        if self.defies {
+            return;
+        }
         if self.invited.take_if(|(pending, _)| *pending == tx).is_some() {
             ep.respond(now, tx, Reply::new(487, &self.dialog.local_tag));
             self.end(ep, false, Some(487), "cancelled by the caller");
@@ -181,6 +184,10 @@ impl Call {
         match request.method.as_str() {
             "BYE" => self.on_bye(ep, now, tx),
             "INVITE" => self.on_reinvite(ep, now, tx, request),
+            "INFO" => {
+                let known = !matches!(self.state, CallState::Ending | CallState::Ended);
+                ep.respond(now, tx, Reply::new(if known { 200 } else { 481 }, &tag));
+            }
             _ => {
                 let allow = h::Allow::new(crate::request::ALLOW);
                 ep.respond(now, tx, Reply::new(405, &tag).with(allow));
