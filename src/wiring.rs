@@ -8,7 +8,7 @@ use tandem_actors::config::{self, EngineConfig};
 use tandem_protocol::dial_plan::{
     self, CallingTransform, DialPlan, DialPlanError, DialPlanSpec, SearchSpace,
 };
-use tandem_protocol::dialog::Credentials;
+use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
@@ -121,6 +121,7 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
             connect: listen.connect_timeout(),
             send_queue: listen.send_queue(),
         },
+        session: session(listen),
         limits: limits(listen),
     }
 }
@@ -142,6 +143,26 @@ fn limits(listen: &settings::Listen) -> Limits {
         max_header_line: listen.max_header_bytes as usize,
         max_headers: listen.max_headers as usize,
         max_vias: listen.max_vias as usize,
+    }
+}
+
+fn session(listen: &settings::Listen) -> SessionPolicy {
+    let (interval, min_se) = listen.session();
+    SessionPolicy { interval, min_se }
+}
+
+fn redirect(redirect: settings::Redirect) -> config::Redirect {
+    match redirect {
+        settings::Redirect::Follow => config::Redirect::Follow,
+        settings::Redirect::Pass => config::Redirect::Pass,
+    }
+}
+
+fn source(source: &settings::Source) -> config::Source {
+    config::Source {
+        network: source.network.network(),
+        prefix: source.network.prefix_len(),
+        port: source.port,
     }
 }
 
@@ -201,6 +222,7 @@ fn station(settings: &Settings, station: &Station) -> config::Station {
         calling_search_space: station.calling_search_space.clone(),
         media: path(station.media),
         record: station.record,
+        redirect: redirect(station.redirect),
         ring_timeout: station.ring_timeout(),
         fork_timeout: station.fork_timeout(),
         connection: connection(settings, station),
@@ -301,15 +323,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         name: Arc::from(trunk.name.as_str()),
         listener: place_of(settings, trunk),
         proxies: trunk.proxies.iter().filter_map(address_of).collect(),
-        accept_from: trunk
-            .accept_from
-            .iter()
-            .map(|source| config::Source {
-                network: source.network.network(),
-                prefix: source.network.prefix_len(),
-                port: source.port,
-            })
-            .collect(),
+        accept_from: trunk.accept_from.iter().map(source).collect(),
         calling_search_space: trunk.calling_search_space.clone(),
         selection: selection(trunk.selection),
         timers,
@@ -317,7 +331,11 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
         max_calls: trunk.max_calls,
         media: path(trunk.media),
+        media_delayed: trunk.media_timing == settings::MediaTiming::Delayed,
         record: trunk.record,
+        trusted: trunk.trusted,
+        redirect: redirect(trunk.redirect),
+        redirect_to: trunk.redirect_to.iter().map(source).collect(),
         calling_party_mask: trunk.calling_party_mask.clone(),
         credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
     }

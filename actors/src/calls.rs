@@ -19,13 +19,14 @@ use tandem_protocol::time::{Instant, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
-use crate::config::{EngineConfig, MediaPath};
-use crate::directory::Permit;
+use crate::config::{EngineConfig, MediaPath, Redirect};
+use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::metrics::Refusal;
 
-use route::{Route, route};
+pub(crate) use outbound::{Party, elsewhere, outbound};
+pub(crate) use route::{Route, route};
 
 pub(crate) use identify::{Caller, identify, verify};
 pub(crate) use refused::Refused;
@@ -66,17 +67,67 @@ pub(crate) struct Admitted {
 
 /// How our side appears on a listener.
 pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide> {
-    let (external, timers) = config
-        .listeners
-        .get(usize::from(listener))
-        .map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
+    let ours = config.listeners.get(usize::from(listener));
+    let (external, timers) =
+        ours.map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
     let transport = config.transport(listener);
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
         Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
-    Arc::new(LocalSide { via: format!("SIP/2.0/{} {external}", transport.via()), contact, timers })
+    let via = format!("SIP/2.0/{} {external}", transport.via());
+    Arc::new(LocalSide { via, contact, timers, session: ours.map(|l| l.session).unwrap_or_default() })
+}
+
+/// Who is called.
+#[derive(Clone, Default)]
+pub(crate) enum Callee {
+    /// Nobody who could say anything.
+    #[default]
+    Nobody,
+    /// A station.
+    Station(Arc<StationEntry>),
+    /// A trunk.
+    Trunk(Arc<TrunkEntry>),
+}
+
+impl Callee {
+    /// What a redirection by it does.
+    pub(crate) fn redirect(&self) -> Redirect {
+        match self {
+            Callee::Nobody => Redirect::Follow,
+            Callee::Station(station) => station.config.redirect,
+            Callee::Trunk(trunk) => trunk.config.redirect,
+        }
+    }
+
+    /// Whose numbers it may dial.
+    pub(crate) fn calling_search_space(&self) -> Option<&str> {
+        match self {
+            Callee::Nobody => None,
+            Callee::Station(station) => station.config.calling_search_space.as_deref(),
+            Callee::Trunk(trunk) => trunk.config.calling_search_space.as_deref(),
+        }
+    }
+
+    /// The trunk it is.
+    pub(crate) fn trunk(&self) -> Option<&Arc<TrunkEntry>> {
+        match self {
+            Callee::Trunk(trunk) => Some(trunk),
+            Callee::Nobody | Callee::Station(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Callee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Callee::Nobody => f.write_str("nobody"),
+            Callee::Station(station) => write!(f, "station:{}", station.config.name),
+            Callee::Trunk(trunk) => write!(f, "trunk:{}", trunk.config.name),
+        }
+    }
 }
 
 /// Admits an INVITE of a known caller: routes it, takes permits and ports, builds its call.
@@ -89,6 +140,10 @@ pub(crate) fn admit(
 ) -> Result<Admitted, Refused> {
     if env.directory().draining() {
         return Err(Refused::new(503, Refusal::Draining));
+    }
+    if let Some(min_se) = local_side(env.config(), flow.listener).session.refuses(invite) {
+        // RFC 4028 §9.
+        return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
     let (css, bypass, record, routing) = match caller {
         Caller::Station(station) => {
@@ -126,9 +181,13 @@ pub(crate) fn admit(
             return Err(warning.into_iter().fold(refused, |r, w| r.with(Header::Warning, w)));
         }
     };
-    let outbound = outbound::outbound(env, invite, caller, &route, flow);
+    let party = outbound::party(env, invite, caller, flow.listener);
+    let outbound = outbound::outbound(env, &Arc::new(party), &route);
     let info = info(env, caller, invite, dialled, &route);
-    let machine = Call::new(route.destination, plan, sdp);
+    let reliable = [Header::Supported, Header::Require].into_iter().any(|h| invite.has_token(h, "100rel"));
+    let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
+    let machine =
+        Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
     Ok(Admitted { info, machine, outbound, media, permits, routing })
 }
 

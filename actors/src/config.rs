@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_protocol::dial_plan::{DialPlan, NumberMask};
+use tandem_protocol::dialog::SessionPolicy;
 use tandem_protocol::digest::{Algorithm, Secret};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
@@ -35,6 +36,8 @@ pub struct Listener {
     pub timers: Timers,
     /// What its connections may ask for; of no effect on datagrams.
     pub streams: StreamLimits,
+    /// Session timers of its dialogs (RFC 4028).
+    pub session: SessionPolicy,
     /// How much of a message is accepted.
     pub limits: Limits,
 }
@@ -67,6 +70,16 @@ impl Default for StreamLimits {
             send_queue: 262_144,
         }
     }
+}
+
+/// What a redirection does to a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirect {
+    /// The call goes on to its contacts.
+    #[default]
+    Follow,
+    /// The caller gets it.
+    Pass,
 }
 
 /// Where a station is reached that does not register.
@@ -102,6 +115,8 @@ pub struct Station {
     pub media: MediaPath,
     /// Whether its calls are recorded.
     pub record: bool,
+    /// What a redirection by it does.
+    pub redirect: Redirect,
     /// How long it rings.
     pub ring_timeout: Duration,
     /// How long contacts of one q ring before those of the next lower do; zero: until they have failed.
@@ -143,8 +158,16 @@ pub struct Trunk {
     pub max_calls: u32,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
+    /// Whether its INVITEs leave without an offer, for its proxies to make it.
+    pub media_delayed: bool,
     /// Whether its calls are recorded.
     pub record: bool,
+    /// Whether it belongs to the trust domain of RFC 3325.
+    pub trusted: bool,
+    /// What a redirection by it does.
+    pub redirect: Redirect,
+    /// Addresses besides ours that a redirection by it may lead to.
+    pub redirect_to: Vec<Source>,
     /// What its far end sees of the caller's number.
     pub calling_party_mask: Option<NumberMask>,
     /// Answers the proxies' challenges.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
 use tandem_protocol::flow::Transport;
+use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
 use crate::config::{EngineConfig, Listener, Station, Trunk};
@@ -307,10 +308,7 @@ impl Directory {
 
     /// The shard where the actor of a station, trunk or registration group lives.
     pub fn home(&self, name: &str) -> ShardId {
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        ShardId((hash % u64::from(self.shards.max(1))) as u16)
+        ShardId((fnv1a(name.bytes()) % u64::from(self.shards.max(1))) as u16)
     }
 
     /// How many shards there are.

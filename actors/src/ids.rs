@@ -17,10 +17,7 @@ const LENGTH: usize = 1 + 4 + 2 + 16;
 impl Names {
     /// Names of the node called `node`.
     pub fn new(node: &str) -> Names {
-        // FNV-1a: stable across releases, because names outlive the process.
-        let hash = node
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = tandem_protocol::fnv::fnv1a(node.bytes());
         Names { node: (hash ^ (hash >> 32)) as u16 }
     }
 

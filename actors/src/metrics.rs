@@ -200,6 +200,10 @@ pub struct Metrics {
     pub recordings_failed: Counter,
     /// Answers that left before their checkpoint was committed.
     pub unprotected_answers: Counter,
+    /// 2xx to INVITEs of ours that nobody waited for: acknowledged and ended.
+    pub stray_answers_ended: Counter,
+    /// The same, dropped because there were too many.
+    pub stray_answers_dropped: Counter,
 }
 
 /// Results of calls, as `tandem_calls_total` names them.
@@ -224,6 +228,8 @@ impl Metrics {
                 .map(|why| registry.counter(name, &[("reason", why.as_str().to_owned())]))
                 .collect()
         };
+        let stray =
+            |result: &str| registry.counter("tandem_stray_answers_total", &[("result", result.to_owned())]);
         Metrics {
             calls_active: registry.gauge("tandem_calls_active", &[]),
             calls: CALL_RESULTS
@@ -261,6 +267,8 @@ impl Metrics {
             recordings_active: registry.gauge("tandem_recordings_active", &[]),
             recordings_failed: registry.counter("tandem_recordings_failed_total", &[]),
             unprotected_answers: registry.counter("tandem_unprotected_answers_total", &[]),
+            stray_answers_ended: stray("ended"),
+            stray_answers_dropped: stray("dropped"),
             registry,
         }
     }
@@ -422,6 +430,12 @@ fn describe(registry: &Registry) {
     registry.describe(Gauge, "tandem_media_ports_free", None, "Bound port pairs that no call uses");
     registry.describe(Gauge, "tandem_recordings_active", None, "Recordings now");
     registry.describe(Counter, "tandem_recordings_failed_total", None, "Recordings that died");
+    registry.describe(
+        Counter,
+        "tandem_stray_answers_total",
+        None,
+        "2xx to INVITEs that nobody waited for: acknowledged and ended, or dropped",
+    );
     registry.describe(
         Counter,
         "tandem_unprotected_answers_total",

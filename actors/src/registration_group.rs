@@ -215,7 +215,7 @@ impl Handler<Told<dialog::Input>> for GroupActor {
             dialog::Input::Unanswered { .. } => Input::NoResponse,
             dialog::Input::Response(_)
             | dialog::Input::Request { .. }
-            | dialog::Input::Cancelled
+            | dialog::Input::Cancelled { .. }
             | dialog::Input::Command(_)
             | dialog::Input::Timeout => return,
         };

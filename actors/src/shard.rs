@@ -4,6 +4,7 @@ mod ask;
 mod invite;
 mod named;
 mod restore;
+mod stray;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +15,9 @@ use actix::prelude::*;
 use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::{Input, Output};
+use tandem_protocol::dialog::{Input, Output, SUPPORTED};
 use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::time::{Instant, UnixMillis};
@@ -113,8 +115,7 @@ fn place_call_id(shared: &Shared, call_id: &[u8]) -> ShardId {
     if let Some(shard) = shared.names.shard_of(call_id) {
         return ShardId((u64::from(shard.0) % shards) as u16);
     }
-    let seed = 0xcbf2_9ce4_8422_2325_u64 ^ shared.placement_key;
-    let hash = call_id.iter().fold(seed, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a_keyed(shared.placement_key, call_id.iter().copied());
     ShardId(((hash ^ (hash >> 32)) % shards) as u16)
 }
 
@@ -150,6 +151,7 @@ pub struct Shard {
     keepalive_turn: u64,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
+    strays: stray::StrayLimit,
     _guard: Guard,
 }
 
@@ -176,6 +178,7 @@ impl Shard {
             keepalive_turn: 0,
             timer: None,
             due: Vec::new(),
+            strays: stray::StrayLimit::default(),
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -196,6 +199,7 @@ impl Shard {
                     dialog.tell(Input::Request { transaction: None, request: ack, source });
                 }
             }
+            Some(New::Answer(response, source)) => self.unclaimed_answer(response, source),
             None => {}
         }
     }
@@ -278,7 +282,8 @@ impl Shard {
     fn options(&mut self, request: &Message, flow: Flow) {
         match check::well_formed(request).and_then(|()| check::acceptable(request)) {
             Ok(()) => {
-                let headers = [(Header::Allow, check::ALLOW), (Header::Accept, check::ACCEPT)];
+                let accept = (Header::Accept, check::ACCEPT);
+                let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];
                 self.endpoint.reply(request, flow, Answer::new(200, &headers));
             }
             Err(refused) => self.refuse(request, flow, &refused),

@@ -28,7 +28,7 @@ use commits::Commits;
 pub(crate) use commits::Place;
 
 /// The number of the stored form.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// A REGISTER waits this long for its commit; then it is answered from memory.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
 /// A station without work rests in the store after this.
@@ -37,9 +37,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// What the store's tickets carry for a station, with the place of the REGISTER in the low bits ([`place_of`]): distinct from
 /// every call's key by its top bit.
 pub(crate) fn token(name: &str) -> u64 {
-    let hash =
-        name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    (hash | 1 << 63) & !u64::from(Place::MAX)
+    (tandem_protocol::fnv::fnv1a(name.bytes()) | 1 << 63) & !u64::from(Place::MAX)
 }
 
 /// Takes a ticket's token apart: the station's, and which of its REGISTERs is meant.

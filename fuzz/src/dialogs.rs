@@ -11,7 +11,7 @@ use arbitrary::Unstructured;
 use bytes::Bytes;
 use tandem_protocol::dialog::{
     Command, Credentials, Dialog, Input, InviteSpec, LegEvent, LocalSide, NoAnswer, Output, Routing,
-    ServerTransactionId,
+    ServerTransactionId, SessionPolicy,
 };
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Limits, Message, Method};
@@ -120,6 +120,7 @@ fn local() -> Arc<LocalSide> {
         via: "SIP/2.0/UDP 10.0.0.1:5060".into(),
         contact: "<sip:10.0.0.1:5060>".into(),
         timers: Timers::default(),
+        session: SessionPolicy::default(),
     })
 }
 
@@ -160,6 +161,7 @@ impl World {
                 routing,
                 route: Vec::new(),
                 sdp: Bytes::from_static(SDP.as_bytes()),
+                reliable: false,
                 max_forwards: 69,
                 headers: Vec::new(),
                 timers: Timers::default(),

@@ -9,6 +9,8 @@ pub mod dial_plan;
 pub mod dialog;
 pub mod digest;
 pub mod flow;
+pub mod fnv;
+pub mod identity;
 pub mod message;
 pub mod proxy_list;
 pub mod registrar;

@@ -29,8 +29,9 @@ pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use types::{
     CallingSearchSpace, Credential, DialPlan, Http, INTERNAL_PARTITION, Listen, Location, Media, MediaPath,
-    MediaPool, MediaTiming, Node, Partition, Pattern, Registrar, Registration, RegistrationGroup, RouteGroup,
-    RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers, User,
+    MediaPool, MediaTiming, Node, Partition, Pattern, Redirect, Registrar, Registration, RegistrationGroup,
+    RouteGroup, RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers,
+    User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,

@@ -38,7 +38,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("trunk.transport", Some("tls")),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),
-    ("trunk.media_timing", Some("delayed")),
     ("trunk.srtp", Some("offered")),
     ("trunk.srtp", Some("required")),
     ("trunk.dscp", None),

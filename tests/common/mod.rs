@@ -13,6 +13,7 @@ pub(crate) mod engine;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod message;
+pub(crate) mod offer;
 pub(crate) mod phone;
 pub(crate) mod rtp;
 pub(crate) mod sipp;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Registrar, RegistrationGroup, RouteGroup, RouteList, Service,
-    ServiceKind, Station, StreamLimits, Trunk,
+    EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, RouteGroup, RouteList,
+    Service, ServiceKind, Station, StreamLimits, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -21,7 +21,7 @@ use tandem_actors::station::read_bindings;
 use tandem_actors::store::Bucket;
 use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
-use tandem_protocol::dialog::Credentials;
+use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest::{Algorithm, NonceSigner, NonceWindows, Secret};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
@@ -80,6 +80,7 @@ fn stations() -> Vec<Station> {
             calling_search_space: None,
             media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
             record: index % 8 == 0,
+            redirect: Redirect::default(),
             ring_timeout: Duration::from_secs(20),
             fork_timeout: Duration::from_secs(8),
             connection: None,
@@ -110,6 +111,10 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         max_calls: 0,
         media,
         record: false,
+        trusted: false,
+        redirect: Redirect::default(),
+        redirect_to: Vec::new(),
+        media_delayed: false,
         calling_party_mask: None,
         credentials: None,
     }
@@ -142,6 +147,7 @@ fn config(world: &World) -> EngineConfig {
             external: LISTENER,
             timers: Timers::default(),
             streams: StreamLimits::default(),
+            session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
             limits: Limits::default(),
         }],
         stations: stations(),

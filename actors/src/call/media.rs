@@ -58,6 +58,13 @@ impl Media {
         Media { sides: vec![side], service: Some(kind), ..Media::none() }
     }
 
+    /// The call has gone on to a callee elsewhere.
+    pub(crate) fn callee_at(&mut self, signalling: IpAddr) {
+        if let Some(side) = self.sides.get_mut(1) {
+            side.signalling = signalling;
+        }
+    }
+
     /// The media of a restored call.
     pub(crate) fn restored(saved: SavedMedia) -> Media {
         let side = |s: SavedSide| SideMedia {
@@ -199,11 +206,14 @@ impl Media {
         env.media(side.lease.worker, order);
     }
 
-    /// Opens the callee's side before anyone knows his address: early media may come with the first answer.
-    pub(crate) fn open_callee(&mut self, env: &Env, key: CallKey) {
-        if self.sides.get(1).is_some_and(|side| !side.open) {
-            let config = self.config(env, 1, None, false);
-            self.apply(env, key, 1, config);
+    /// Opens the sides of a relay before anyone knows their peers' addresses: the callee's early media may come with the first
+    /// answer, and a caller that has offered nothing says where he is in his ACK.
+    pub(crate) fn open_relay(&mut self, env: &Env, key: CallKey) {
+        for number in 0..self.sides.len() {
+            if self.sides.len() == 2 && self.sides.get(number).is_some_and(|side| !side.open) {
+                let config = self.config(env, number, None, false);
+                self.apply(env, key, number, config);
+            }
         }
     }
 

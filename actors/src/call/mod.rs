@@ -3,6 +3,7 @@
 mod ask;
 mod media;
 mod record;
+mod redirect;
 mod report;
 mod trunks;
 
@@ -15,7 +16,7 @@ use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, L
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Info};
+use crate::calls::{CallKey, Callee, Info, Party};
 use crate::dialog::{DialogActor, FromLeg, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -33,7 +34,7 @@ pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 impl Machine for Call {
     type Input = Input;
@@ -80,6 +81,12 @@ pub(crate) struct Outbound {
     pub(crate) timers: Timers,
     /// Answers a challenge.
     pub(crate) credentials: Option<Credentials>,
+    /// Who the caller is said to be (RFC 3325).
+    pub(crate) headers: Vec<(String, String)>,
+    /// Who calls, for INVITEs to others than these.
+    pub(crate) party: Arc<Party>,
+    /// Who is called.
+    pub(crate) callee: Callee,
 }
 
 /// What the caller's leg begins with.
@@ -115,6 +122,7 @@ pub struct CallActor {
     legs: Vec<Leg>,
     media: Media,
     permits: Vec<Permit>,
+    diversion: redirect::Diversion,
     /// Its place at the trunk it leaves by.
     place: Option<Permit>,
     /// Events that wait for the next batch.
@@ -145,6 +153,7 @@ impl CallActor {
             legs: Vec::new(),
             media: setup.media,
             permits: setup.permits,
+            diversion: redirect::Diversion::default(),
             place: None,
             events: Vec::new(),
             timer: None,
@@ -201,28 +210,40 @@ impl CallActor {
 
     fn act(&mut self, output: Output, now: Now, ctx: &mut Context<Self>) {
         match output {
-            Output::Invite { leg, target, sdp } => self.invite(leg, target, sdp, now, ctx),
+            Output::Invite { leg, target, sdp, reliable } => {
+                self.invite(leg, target, (sdp, reliable), now, ctx);
+            }
             Output::Tell(leg, command) => self.tell_leg(leg, command),
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
                 let watched = !held && self.shell.machine().is_answered();
-                self.media.configure(&self.env, self.key, side, Some(&view), watched)
+                self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
             Output::Commit => self.commit(now),
             Output::Refresh => self.refresh(now),
             Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
             Output::Answered { protected } => self.answered(protected, now),
+            Output::Redirected { status, contacts, fresh, exhausted } => {
+                self.redirected((status, fresh, exhausted), contacts, now, ctx);
+            }
             Output::AttemptFailed(attempt) => self.attempt_failed(&attempt, now),
             Output::Over(ended) => self.over(ended, now, ctx),
         }
     }
 
-    fn invite(&mut self, leg: LegId, target: Target, sdp: Bytes, now: Now, ctx: &mut Context<Self>) {
+    fn invite(
+        &mut self,
+        leg: LegId,
+        target: Target,
+        (sdp, reliable): (Bytes, bool),
+        now: Now,
+        ctx: &mut Context<Self>,
+    ) {
         let Some(outbound) = self.enter(target.trunk.as_deref(), now) else {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
-        self.media.open_callee(&self.env, self.key);
+        self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
             request_uri: target.request_uri,
             from: outbound.from,
@@ -233,8 +254,9 @@ impl CallActor {
             routing: target.routing,
             route: target.route,
             sdp,
+            reliable,
             max_forwards: outbound.max_forwards,
-            headers: Vec::new(),
+            headers: outbound.headers,
             timers: outbound.timers,
             credentials: outbound.credentials,
         };

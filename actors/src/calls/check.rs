@@ -1,6 +1,7 @@
 //! What a request must have to be taken (RFC 3261 §8.2), in the RFC's order. It is looked at after its sender is known: a
 //! stranger learns nothing of what is built here.
 
+use tandem_protocol::dialog::is_supported;
 use tandem_protocol::message::{Header, Message, Method, NameAddr, Uri, Via};
 
 use super::refused::Refused;
@@ -8,9 +9,7 @@ use crate::config::EngineConfig;
 use crate::metrics::Refusal;
 
 /// The methods that are taken (§20.5).
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER";
-/// The extensions that may be required (§20.32).
-pub(crate) const SUPPORTED: &[&str] = &[];
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REGISTER";
 /// The body that is understood.
 pub(crate) const ACCEPT: &str = "application/sdp";
 
@@ -40,7 +39,6 @@ pub(crate) fn acceptable(request: &Message) -> Result<(), Refused> {
         if request.max_forwards() == Some(Ok(0)) {
             return Err(Refused::new(483, Refusal::Loop));
         }
-        offered(request)?;
     }
     // A registrar has extensions of its own, which it reads itself.
     if request.method() != Method::Register {
@@ -61,21 +59,11 @@ fn extensions(request: &Message) -> Result<(), Refused> {
     if matches!(request.method(), Method::Ack | Method::Cancel) {
         return Ok(());
     }
-    let known = |tag: &&str| SUPPORTED.iter().any(|supported| supported.eq_ignore_ascii_case(tag));
-    let unknown: Vec<&str> = request.values(Header::Require).filter(|tag| !known(tag)).collect();
+    let unknown: Vec<&str> = request.values(Header::Require).filter(|tag| !is_supported(tag)).collect();
     if unknown.is_empty() {
         return Ok(());
     }
     Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, unknown.join(", ")))
-}
-
-/// A call without an offer is not built.
-fn offered(invite: &Message) -> Result<(), Refused> {
-    if !invite.body().is_empty() {
-        return Ok(());
-    }
-    let text = "304 tandem \"an INVITE without an offer is not supported\"";
-    Err(Refused::new(488, Refusal::Media).with(Header::Warning, text))
 }
 
 /// §8.2.3. The header that is given says what is wrong: the type or the encoding.

@@ -17,6 +17,7 @@ use crate::metrics::Refusal;
 const MAX_CREDENTIALS: usize = 8;
 
 /// Who calls.
+#[derive(Clone)]
 pub(crate) enum Caller {
     /// A station that has proved who it is.
     Station(Arc<StationEntry>),

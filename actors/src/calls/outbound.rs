@@ -1,58 +1,113 @@
-//! How the INVITEs of a call appear to those they go to: From, To, timers and credentials, for each trunk it may leave by.
+//! How the INVITEs of a call appear to those they go to: From, To, identity, timers and credentials, for each trunk it may leave by.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tandem_protocol::dial_plan::NumberMask;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::identity::{ANONYMOUS, Identity};
 use tandem_protocol::message::{Message, escape_user};
 use tandem_protocol::transaction::Timers;
 
 use super::route::Route;
-use super::{Caller, caller_number};
+use super::{Callee, Caller, caller_number};
 use crate::call::Outbound;
 use crate::directory::TrunkEntry;
 use crate::env::Env;
 
+/// Who calls, for whomever he comes to be connected with.
+pub(crate) struct Party {
+    caller: Caller,
+    /// The number in his INVITE.
+    number: String,
+    /// The display name, escaped as it came.
+    display: Option<String>,
+    identity: Identity,
+    /// His Max-Forwards, less one.
+    max_forwards: u8,
+    /// The listener his INVITE came to.
+    listener: u16,
+}
+
+/// Who sent this INVITE: a station is what the settings say, whatever it says of itself; a trunk's caller is believed if the trunk is.
+pub(super) fn party(env: &Env, invite: &Message, caller: &Caller, listener: u16) -> Party {
+    let display = invite.from().display.map(str::to_owned);
+    let identity = match caller {
+        Caller::Station(station) => {
+            let domain = env.config().domains.first().map_or(&*env.config().node, String::as_str);
+            let name = display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
+            let number = escape_user(&station.config.extension);
+            Identity::of_station(invite, format!("{name}<sip:{number}@{domain}>"))
+        }
+        Caller::Trunk(trunk) if trunk.config.trusted => Identity::of_trusted(invite),
+        Caller::Trunk(_) => Identity::of_stranger(invite),
+    };
+    Party {
+        caller: caller.clone(),
+        number: caller_number(invite),
+        display,
+        identity,
+        max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
+        listener,
+    }
+}
+
 /// One for each trunk of the route in order; for a route without trunks a single one.
-pub(super) fn outbound(
-    env: &Env,
-    invite: &Message,
-    caller: &Caller,
-    route: &Route,
-    flow: Flow,
-) -> Vec<Outbound> {
-    let of = |trunk: Option<&Arc<TrunkEntry>>| one(env, invite, caller, route, flow, trunk);
+pub(crate) fn outbound(env: &Env, party: &Arc<Party>, route: &Route) -> Vec<Outbound> {
+    let of = |trunk: Option<&Arc<TrunkEntry>>| one(env, party, route, trunk);
     if route.trunks.is_empty() { vec![of(None)] } else { route.trunks.iter().map(|t| of(Some(t))).collect() }
 }
 
-fn one(
+/// To an address that `trunk` may redirect to: by its listener and with its timers, but neither its credentials nor its trust are
+/// for whoever is there.
+pub(crate) fn elsewhere(
     env: &Env,
-    invite: &Message,
-    caller: &Caller,
+    party: &Arc<Party>,
     route: &Route,
-    flow: Flow,
-    trunk: Option<&Arc<TrunkEntry>>,
+    trunk: &Arc<TrunkEntry>,
+    address: SocketAddr,
 ) -> Outbound {
+    Outbound {
+        trunk: Some(trunk.config.name.clone()),
+        to: format!("<sip:{}@{address}>", escape_user(&route.number)),
+        timers: trunk.config.timers,
+        callee: Callee::Trunk(trunk.clone()),
+        ..one(env, party, route, None)
+    }
+}
+
+fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEntry>>) -> Outbound {
     let config = env.config();
-    let listener = trunk.map_or(flow.listener, |t| t.config.listener);
+    let listener = trunk.map_or(party.listener, |t| t.config.listener);
     let ours = config.listeners.get(usize::from(listener));
     let host = ours.map_or_else(String::new, |l| l.external.to_string());
-    let display = invite.from().display.map(|d| format!("\"{d}\" ")).unwrap_or_default();
-    let number = number(caller, invite, route, trunk);
+    let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
+    let number = number(party, route, trunk);
     let domain = config.domains.first().map_or_else(|| host.clone(), |domain| uri_host(domain));
     let (from_host, to_host) = match trunk {
         Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
         None => (domain.clone(), domain),
     };
     let timers = trunk.map_or_else(|| ours.map_or_else(Timers::default, |l| l.timers), |t| t.config.timers);
+    // Stations are outside the trust domain: what From says is all they learn.
+    let presented = party.identity.towards(trunk.is_some_and(|t| t.config.trusted));
+    let from = match presented.anonymous {
+        true => ANONYMOUS.to_owned(),
+        false => format!("{display}<sip:{}@{from_host}>", escape_user(&number)),
+    };
     Outbound {
         trunk: trunk.map(|t| t.config.name.clone()),
-        from: format!("{display}<sip:{}@{from_host}>", escape_user(&number)),
+        from,
         to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
-        max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
+        max_forwards: party.max_forwards,
         timers,
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
+        headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
+        party: party.clone(),
+        callee: match (&route.station, trunk) {
+            (Some(station), _) => Callee::Station(station.clone()),
+            (None, Some(trunk)) => Callee::Trunk(trunk.clone()),
+            (None, None) => Callee::Nobody,
+        },
     }
 }
 
@@ -63,8 +118,8 @@ fn uri_host(domain: &str) -> String {
 
 /// The caller's number as the far end sees it: a station's extension; on a trunk what its user or its external number mask makes of
 /// that; then what the pattern says; last what the trunk says.
-fn number(caller: &Caller, invite: &Message, route: &Route, trunk: Option<&Arc<TrunkEntry>>) -> String {
-    let own = match caller {
+fn number(party: &Party, route: &Route, trunk: Option<&Arc<TrunkEntry>>) -> String {
+    let own = match &party.caller {
         Caller::Station(station) => {
             let config = &station.config;
             let external = || match (&config.outbound_ani, &config.external_number_mask) {
@@ -74,7 +129,7 @@ fn number(caller: &Caller, invite: &Message, route: &Route, trunk: Option<&Arc<T
             // A station that is reached by a trunk is one of ours all the same, and is shown the extension.
             if trunk.is_some() && !route.inside { external() } else { config.extension.clone() }
         }
-        Caller::Trunk(_) => caller_number(invite),
+        Caller::Trunk(_) => party.number.clone(),
     };
     let shown = route.calling.apply(&own);
     masked(trunk.filter(|_| !route.inside).and_then(|t| t.config.calling_party_mask.as_ref()), shown)

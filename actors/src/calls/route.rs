@@ -18,18 +18,20 @@ use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 
 /// Where a dialled number leads, before media is decided.
-pub(super) struct Route {
-    pub(super) destination: Destination,
+pub(crate) struct Route {
+    pub(crate) destination: Destination,
     /// The trunks it may leave by, in order.
     pub(super) trunks: Vec<Arc<TrunkEntry>>,
-    pub(super) service: Option<ServiceKind>,
+    /// The station it leads to.
+    pub(super) station: Option<Arc<StationEntry>>,
+    pub(crate) service: Option<ServiceKind>,
     /// False if either end wants its media through us.
     pub(super) bypass: bool,
     pub(super) record: bool,
     /// Where the callee's signalling comes from.
-    pub(super) signalling: Option<IpAddr>,
-    pub(super) permit: Option<Permit>,
-    pub(super) why: String,
+    pub(crate) signalling: Option<IpAddr>,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) why: String,
     pub(super) number: String,
     /// What the pattern does to the caller's number.
     pub(super) calling: CallingTransform,
@@ -39,10 +41,11 @@ pub(super) struct Route {
 }
 
 impl Route {
-    fn to(destination: Destination, why: String, number: &str) -> Route {
+    pub(crate) fn to(destination: Destination, why: String, number: &str) -> Route {
         Route {
             destination,
             trunks: Vec::new(),
+            station: None,
             service: None,
             bypass: true,
             record: false,
@@ -68,7 +71,8 @@ struct Wanted<'a> {
     why: String,
 }
 
-pub(super) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
+/// Where a number leads for one who may dial what `css` holds.
+pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
     let plan = &env.config().dial_plan;
     let Some(found) = plan.lookup(css, dialled) else {
         let space = css.unwrap_or("internal");
@@ -141,7 +145,8 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
             };
             let bypass = by.bypass && station.config.media == MediaPath::Bypass;
             let record = by.record || station.config.record;
-            Route { destination, permit: Some(permit), bypass, record, inside: true, ..by }
+            let station = Some(station.clone());
+            Route { destination, station, permit: Some(permit), bypass, record, inside: true, ..by }
         }
         None => Route::refused(480, Cause::NotRegistered, format!("{}, which is not registered", wanted.why)),
     }
@@ -163,6 +168,7 @@ fn ring(station: &Arc<StationEntry>, contacts: Fork, ring_timeout: Duration, wan
         bypass: station.config.media == MediaPath::Bypass,
         record: station.config.record,
         permit: Some(permit),
+        station: Some(station.clone()),
         inside: true,
         ..Route::to(Destination::Station { contacts, ring_timeout }, wanted.why, wanted.number)
     }

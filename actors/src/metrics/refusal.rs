@@ -27,10 +27,12 @@ pub enum Refusal {
     NotAllowed,
     /// It belongs to a dialog or transaction that does not exist.
     NoDialog,
+    /// Its session interval is too small (RFC 4028).
+    SessionInterval,
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 12] = [
+    pub(super) const ALL: [Refusal; 13] = [
         Refusal::Malformed,
         Refusal::Unauthorized,
         Refusal::NotFound,
@@ -43,6 +45,7 @@ impl Refusal {
         Refusal::Starting,
         Refusal::NotAllowed,
         Refusal::NoDialog,
+        Refusal::SessionInterval,
     ];
 
     /// The label's value.
@@ -60,6 +63,7 @@ impl Refusal {
             Refusal::Starting => "starting",
             Refusal::NotAllowed => "not_allowed",
             Refusal::NoDialog => "no_dialog",
+            Refusal::SessionInterval => "session_interval",
         }
     }
 }

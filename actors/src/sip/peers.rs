@@ -32,11 +32,7 @@ impl StreamPeers {
             IpAddr::V4(ip) => u128::from(ip.to_ipv6_mapped()),
             IpAddr::V6(ip) => u128::from(ip),
         };
-        let bytes = bits.to_le_bytes();
-        let hash = bytes
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
-            | 1;
+        let hash = tandem_protocol::fnv::fnv1a(bits.to_le_bytes()) | 1;
         (&self.0[(hash >> 32) as usize % self.0.len()], hash)
     }
 

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::message::{Header, Message, reason_phrase, response_to};
 
 /// An answer to a request.
@@ -60,8 +61,7 @@ impl<'a> Answer<'a> {
 fn tag(request: &Message) -> String {
     let via = request.via();
     let seed = request.call_id().bytes().chain(via.branch().unwrap_or("").bytes());
-    let hash = seed.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    format!("s{hash:016x}")
+    format!("s{:016x}", fnv1a(seed))
 }
 
 #[cfg(test)]

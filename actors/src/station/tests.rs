@@ -66,6 +66,7 @@ fn shared() -> Arc<Shared> {
         fork_timeout: Duration::ZERO,
         connection: None,
         identify_by_user_only: false,
+        redirect: Default::default(),
         outbound_ani: None,
         external_number_mask: None,
         max_contacts: 10,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::reoffer::{Reoffer, Reply};
 use super::{CALLER, COMMIT_PATIENCE, Call, Cause, Destination, LegId, Output, Phase, Side};
 use crate::dialog::Command;
 use crate::proxy_list::Outcome;
@@ -10,13 +11,73 @@ use crate::time::Now;
 impl Call {
     /// A callee has answered: it is the one, and the others stop ringing.
     pub(super) fn callee_answered(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        if !self.choose(leg, now, out) {
+            return;
+        }
+        // An early exchange that the callee began is as it was: repeating it changes nothing.
+        let answer = if self.caller_answers() {
+            self.sdp.carry_offer(Side::Callee, &self.media, sdp).map(|carried| (carried.sdp, carried.view))
+        } else if self.callee_offers() {
+            self.cross_answers(leg, sdp, out).map(|sdp| (sdp, None))
+        } else {
+            self.sdp.answer_to_caller(&self.media, sdp)
+        };
+        match answer {
+            Ok((sdp, view)) => {
+                if view.is_some() {
+                    out.push(Output::Media { side: Side::Callee, view, held: self.sdp.held() });
+                }
+                self.expect_answer_to_our_offer();
+                self.commit(sdp, now, out);
+            }
+            Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
+        }
+    }
+
+    /// A callee has answered with the offer that the caller has asked for: his ACK will bring the answer.
+    pub(super) fn callee_answered_with_offer(
+        &mut self,
+        leg: LegId,
+        sdp: &Bytes,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.choose(leg, now, out) {
+            return;
+        }
+        if !self.caller_answers() {
+            match self.cross_answers(leg, sdp, out) {
+                Ok(sdp) => self.commit(sdp, now, out),
+                Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
+            }
+            return;
+        }
+        match self.sdp.carry_offer(Side::Callee, &self.media, sdp) {
+            Ok(carried) => {
+                self.reoffer = Some(Reoffer {
+                    from: leg,
+                    offer: carried.offer,
+                    text: sdp.clone(),
+                    view: carried.view,
+                    reply: Reply::Acknowledgement,
+                    ..Reoffer::ours(CALLER)
+                });
+                self.commit(carried.sdp, now, out);
+            }
+            Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
+        }
+    }
+
+    /// Makes a leg the callee and ends the others; false if it comes too late.
+    fn choose(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) -> bool {
         let ending = self.leg(leg).is_none_or(|leg| leg.ending);
         if self.phase != Phase::Hunting || ending {
             // Too late: another was quicker, or the caller has gone (RFC 3261 §13.2.2.4).
             self.tell_to_end(leg, 487, Some("SIP;cause=200;text=\"answered elsewhere\""), out);
-            return;
+            return false;
         }
         self.callee = Some(leg);
+        self.end_early_session_of_others(leg, out);
         if let Destination::Trunk { hunt, .. } = &mut self.destination {
             hunt.on_outcome(now.mono, Outcome::Status(200));
         }
@@ -25,26 +86,25 @@ impl Call {
         for other in others {
             self.tell_to_end(other, 487, Some("SIP;cause=200;text=\"answered elsewhere\""), out);
         }
-        match self.sdp.answer_to_caller(&self.media, sdp) {
-            Ok((sdp, view)) => {
-                if let Some(view) = view {
-                    out.push(Output::Media { side: Side::Callee, view, held: false });
-                }
-                self.commit(sdp, now, out);
-            }
-            Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
-        }
+        true
     }
 
     pub(super) fn answer_as_service(&mut self, now: Now, out: &mut Vec<Output>) {
-        match self.sdp.answer_as_service(&self.media) {
-            Ok((sdp, _)) => self.commit(sdp, now, out),
+        let answer = if self.sdp.is_offerless() {
+            self.expect_answer_to_our_offer();
+            self.sdp.service_offer(&self.media)
+        } else {
+            self.sdp.answer_as_service(&self.media).map(|(sdp, _)| sdp)
+        };
+        match answer {
+            Ok(sdp) => self.commit(sdp, now, out),
             Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),
         }
     }
 
     fn commit(&mut self, sdp: Bytes, now: Now, out: &mut Vec<Output>) {
         self.phase = Phase::Committing;
+        self.sdp.forget_what_was_said();
         self.answered_at = Some(now.wall);
         self.deadline = Some(now.mono + COMMIT_PATIENCE);
         out.push(Output::Tell(CALLER, Command::PrepareAnswer { sdp }));

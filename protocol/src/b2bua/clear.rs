@@ -44,6 +44,8 @@ pub enum Cause {
     Abandoned,
     /// Refused by the callee.
     Rejected,
+    /// The callee's redirection was handed to the caller.
+    Redirected,
     /// Refused by a server, or no server answered.
     Failed,
     /// Nothing by that number.
@@ -60,6 +62,8 @@ pub enum Cause {
     NoAck,
     /// The peer has lost the dialog.
     Lost,
+    /// Nobody refreshed the session (RFC 4028).
+    SessionExpired,
     /// A fault of ours.
     Fault,
     /// Ended at the API.
@@ -77,6 +81,7 @@ impl Cause {
             Cause::NoAnswer => "no_answer",
             Cause::Abandoned => "abandoned",
             Cause::Rejected => "rejected",
+            Cause::Redirected => "redirected",
             Cause::Failed => "failed",
             Cause::NotFound => "not_found",
             Cause::NotRegistered => "not_registered",
@@ -85,6 +90,7 @@ impl Cause {
             Cause::RtpTimeout => "rtp_timeout",
             Cause::NoAck => "no_ack",
             Cause::Lost => "lost",
+            Cause::SessionExpired => "session_expired",
             Cause::Fault => "fault",
             Cause::Operator => "operator",
             Cause::Restart => "restart",
@@ -97,12 +103,18 @@ impl Cause {
             Cause::Busy => "busy",
             Cause::NoAnswer | Cause::NotRegistered => "no_answer",
             Cause::Abandoned => "abandoned",
-            Cause::Rejected | Cause::NotFound | Cause::Media | Cause::Limit | Cause::Operator => "rejected",
+            Cause::Rejected
+            | Cause::Redirected
+            | Cause::NotFound
+            | Cause::Media
+            | Cause::Limit
+            | Cause::Operator => "rejected",
             Cause::Normal
             | Cause::Failed
             | Cause::RtpTimeout
             | Cause::NoAck
             | Cause::Lost
+            | Cause::SessionExpired
             | Cause::Fault
             | Cause::Restart => "failed",
         }
@@ -137,11 +149,14 @@ impl Call {
         if !answered {
             self.answered_at = None;
         }
+        let said = self.reason.take();
         let reason = match cause {
             Cause::RtpTimeout => Some("SIP;cause=408;text=\"no RTP\""),
             Cause::Operator => Some("SIP;cause=503;text=\"ended by an operator\""),
+            Cause::SessionExpired => Some("SIP;cause=408;text=\"session timer expired\""),
+            Cause::Media => Some("SIP;cause=488;text=\"no session agreed\""),
             Cause::Fault => Some("SIP;cause=500;text=\"internal fault\""),
-            _ => None,
+            _ => said.as_deref(),
         };
         let legs: Vec<LegId> = self.legs.iter().filter(|leg| !leg.gone).map(|leg| leg.id).collect();
         for leg in legs {
@@ -161,6 +176,13 @@ impl Call {
             leg.ending = true;
         }
         out.push(Output::Tell(leg, Command::End { status, reason: reason.map(str::to_owned) }));
+    }
+
+    /// Why a side is about to end the call: the other side is told (RFC 3326 §2).
+    pub(super) fn leg_says_why(&mut self, leg: LegId, reason: &str) {
+        if leg == CALLER || Some(leg) == self.callee {
+            self.reason = Some(reason.to_owned());
+        }
     }
 
     pub(super) fn caller_cancelled(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
@@ -184,7 +206,9 @@ impl Call {
                 EndedBy::Peer => (Cause::Normal, Call::side(leg)),
                 EndedBy::Us => (Cause::Fault, Side::Engine),
                 EndedBy::NoAck => (Cause::NoAck, Side::Engine),
+                EndedBy::NoSession => (Cause::Media, Side::Engine),
                 EndedBy::Lost => (Cause::Lost, Call::side(leg)),
+                EndedBy::SessionExpired => (Cause::SessionExpired, Call::side(leg)),
                 EndedBy::Fault => (Cause::Fault, Side::Engine),
             };
             let status = if by == EndedBy::Fault { 500 } else { 480 };

@@ -30,6 +30,8 @@ impl Branch {
 pub struct Fork {
     /// The groups of equal preference not yet rung, the next one last.
     left: Vec<Vec<Branch>>,
+    /// How many devices there are, in all groups.
+    devices: usize,
     /// How long a group rings while there is another; zero: until all of it has failed.
     group_timeout: Duration,
     /// The flows left to each device that is called.
@@ -45,12 +47,18 @@ impl Fork {
     pub fn new(mut groups: Vec<Vec<Branch>>, group_timeout: Duration) -> Fork {
         groups.retain(|group| !group.is_empty());
         groups.reverse();
-        Fork { left: groups, group_timeout, spare: Vec::new(), next_at: None, give_up_at: None }
+        let devices = groups.iter().map(Vec::len).sum();
+        Fork { left: groups, devices, group_timeout, spare: Vec::new(), next_at: None, give_up_at: None }
     }
 
     /// Rings all contacts at once.
     pub fn parallel(contacts: Vec<Target>) -> Fork {
         Fork::new(vec![contacts.into_iter().map(Branch::one).collect()], Duration::ZERO)
+    }
+
+    /// True if there is nobody to ring beside or after the first.
+    pub(super) fn is_one_device(&self) -> bool {
+        self.devices == 1
     }
 
     /// The way that is tried first.

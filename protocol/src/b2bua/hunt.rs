@@ -18,8 +18,13 @@ impl Call {
         }
         self.phase = Phase::Hunting;
         if let Some((view, side)) = self.sdp.caller_view(&self.media) {
-            out.push(Output::Media { side, view, held: false });
+            out.push(Output::Media { side, view: Some(view), held: self.sdp.held() });
         }
+        self.hunt(now, out);
+    }
+
+    /// Goes where the destination says.
+    pub(super) fn hunt(&mut self, now: Now, out: &mut Vec<Output>) {
         match self.destination.clone() {
             Destination::Refused { status, cause } => self.clear(cause, Side::Engine, status, now, out),
             Destination::Service => self.answer_as_service(now, out),
@@ -46,11 +51,13 @@ impl Call {
             self.clear(Cause::Failed, Side::Engine, 503, now, out);
             return None;
         };
-        match self.sdp.offer_to_callee(&self.media) {
+        let asks = self.callee_offers();
+        match if asks { Ok(Bytes::new()) } else { self.sdp.offer_to_callee(&self.media) } {
             Ok(sdp) => {
                 let leg = LegId(number);
                 self.legs.push(Leg { id: leg, gone: false, ending: false });
-                out.push(Output::Invite { leg, target, sdp });
+                let reliable = self.may_be_reliable();
+                out.push(Output::Invite { leg, target, sdp, reliable });
                 Some(leg)
             }
             Err(refusal) => {
@@ -138,11 +145,14 @@ impl Call {
         }
         let early = sdp.and_then(|sdp| self.sdp.answer_to_caller(&self.media, sdp).ok());
         if let Some((_, view)) = &early
-            && let Some(view) = view
+            && view.is_some()
         {
             out.push(Output::Media { side: Side::Callee, view: view.clone(), held: false });
         }
         let sdp = early.map(|(sdp, _)| sdp);
+        if sdp.is_some() {
+            self.expect_answer_to_our_offer();
+        }
         out.push(Output::Tell(CALLER, Command::Progress { status, sdp }));
     }
 
@@ -163,11 +173,16 @@ impl Call {
             self.over_if_clear(now, out);
             return;
         }
+        let lost = self.early_session_is_lost_with(leg);
         match &mut self.destination {
             Destination::Trunk { hunt, .. } => {
                 let before = hunt.attempts().len();
                 let next = hunt.on_outcome(now.mono, outcome_of(status, unanswered));
                 out.extend(hunt.attempts().get(before).cloned().map(Output::AttemptFailed));
+                self.end_early_session(leg, out);
+                if lost {
+                    return self.fail(status, now, out);
+                }
                 self.hunt_on(next, now, out);
             }
             Destination::Station { contacts, .. } => {
@@ -193,7 +208,10 @@ impl Call {
         }
     }
 
-    fn fail(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn fail(&mut self, status: u16, now: Now, out: &mut Vec<Output>) {
+        if self.take_detour(status, out) {
+            return;
+        }
         let cause = match status {
             486 | 600 => Cause::Busy,
             408 | 480 => Cause::NoAnswer,

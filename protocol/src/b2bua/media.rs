@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Side;
 use crate::sdp::negotiate::{
-    AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, media_view, relay_answer,
-    relay_offer,
+    AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, cross_answers, media_view,
+    relay_answer, relay_offer, service_offer,
 };
 use crate::sdp::{Direction, SessionDescription};
 
 /// The codecs our own services speak.
 const SERVICE_CODECS: [&str; 2] = ["PCMU", "PCMA"];
+/// The codecs we offer a callee for a caller that has offered nothing, those that nearly every phone has first.
+const RELAY_CODECS: [&str; 4] = ["PCMU", "PCMA", "G722", "G729"];
 
 /// How media runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,26 +43,27 @@ pub struct Sdp {
     to_callee: LegDescription,
     /// The first offer to the callee, until it is sent.
     first_offer: Option<Bytes>,
+    /// What the callee, and the caller, last said of themselves before the answer.
+    callee_said: Option<Bytes>,
+    caller_said: Option<Bytes>,
     /// The direction each side last asked for.
     caller_direction: Direction,
     callee_direction: Direction,
 }
 
 impl Sdp {
-    /// The descriptions of a call whose caller offers `offer`. `session_id` must be new for each call.
+    /// The descriptions of a call whose caller offers `offer`, or nothing if it is empty. `session_id` must be new for each call.
     ///
     /// # Errors
     /// The offer cannot be read, or has nothing that the plan can use.
     pub fn new(offer: Bytes, plan: &MediaPlan, session_id: u64) -> Result<Sdp, NegotiationError> {
-        let (caller_addr, callee_addr, parsed) = match plan {
-            MediaPlan::Bypass => (None, None, None),
-            MediaPlan::Anchored { caller, callee } => {
-                (Some(caller.addr), Some(callee.addr), Some(SessionDescription::parse(&offer)?))
-            }
-            MediaPlan::Service { caller } => {
-                (Some(caller.addr), None, Some(SessionDescription::parse(&offer)?))
-            }
+        let (caller_addr, callee_addr, read) = match plan {
+            MediaPlan::Bypass => (None, None, false),
+            MediaPlan::Anchored { caller, callee } => (Some(caller.addr), Some(callee.addr), true),
+            MediaPlan::Service { caller } => (Some(caller.addr), None, true),
         };
+        let read = read && !offer.is_empty();
+        let parsed = if read { Some(SessionDescription::parse(&offer)?) } else { None };
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         let mut sdp = Sdp {
             caller_offer: offer,
@@ -68,12 +71,15 @@ impl Sdp {
             to_caller: LegDescription::new(session_id, caller_addr.unwrap_or(any)),
             to_callee: LegDescription::new(session_id ^ 1, callee_addr.unwrap_or(any)),
             first_offer: None,
+            callee_said: None,
+            caller_said: None,
             caller_direction: Direction::SendRecv,
             callee_direction: Direction::SendRecv,
         };
         match plan {
             MediaPlan::Bypass => {}
             MediaPlan::Anchored { .. } => sdp.first_offer = Some(sdp.offer_to_callee(plan)?),
+            MediaPlan::Service { .. } if sdp.is_offerless() => drop(sdp.clone().service_offer(plan)?),
             MediaPlan::Service { .. } => drop(sdp.clone().answer_as_service(plan)?),
         }
         Ok(sdp)
@@ -88,9 +94,16 @@ impl Sdp {
             to_caller: LegDescription::new(0, any),
             to_callee: LegDescription::new(1, any),
             first_offer: None,
+            callee_said: None,
+            caller_said: None,
             caller_direction: Direction::SendRecv,
             callee_direction: Direction::SendRecv,
         }
+    }
+
+    /// True if the caller's INVITE has no offer.
+    pub(super) fn is_offerless(&self) -> bool {
+        self.caller_offer.is_empty()
     }
 
     pub(super) fn held(&self) -> bool {
@@ -107,7 +120,7 @@ impl Sdp {
         Some((view, Side::Caller))
     }
 
-    /// The caller's offer as the callee gets it.
+    /// The caller's offer as the callee gets it; ours if there is none and media crosses us, else nothing.
     pub(super) fn offer_to_callee(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
         if let Some(offer) = self.first_offer.take() {
             return Ok(offer);
@@ -117,26 +130,96 @@ impl Sdp {
                 let offer = relay_offer(offer, &mut self.to_callee, Some(*callee), None)?;
                 Ok(Bytes::from(offer.to_string()))
             }
-            _ => Ok(self.caller_offer.clone()),
+            (MediaPlan::Anchored { callee, .. }, None) => {
+                let offer = service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)?;
+                Ok(Bytes::from(offer.to_string()))
+            }
+            (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => Ok(self.caller_offer.clone()),
         }
     }
 
-    /// The callee's answer as the caller gets it, and what the callee's media session needs to know.
+    /// The callee's answer as the caller gets it, and what the callee's media session needs to know. A caller that has
+    /// offered nothing gets it as an offer, of the codec that the callee will send: two answers that differ would leave each
+    /// side sending what the other does not take.
     pub(super) fn answer_to_caller(
         &mut self,
         plan: &MediaPlan,
         answer: &Bytes,
     ) -> Result<(Bytes, Option<AudioView>), NegotiationError> {
-        let (MediaPlan::Anchored { caller, .. }, Some(offer)) = (plan, &self.caller) else {
-            return Ok((answer.clone(), None));
-        };
+        self.callee_said = Some(answer.clone());
+        let MediaPlan::Anchored { caller, .. } = plan else { return Ok((answer.clone(), None)) };
         let answer = SessionDescription::parse(answer)?;
         let view = media_view(&answer);
-        let relayed = relay_answer(offer, &answer, &mut self.to_caller, Some(*caller), None)?;
+        let relayed = match &self.caller {
+            Some(offer) => relay_answer(offer, &answer, &mut self.to_caller, Some(*caller), None)?,
+            None => {
+                let codec = view.as_ref().ok_or(NegotiationError::NoAudio)?.codec.clone();
+                let only = [codec];
+                let codecs = (!only[0].is_empty()).then_some(&only[..]);
+                relay_offer(&answer, &mut self.to_caller, Some(*caller), codecs)?
+            }
+        };
         if let Some(view) = &view {
             self.callee_direction = view.direction;
         }
         Ok((Bytes::from(relayed.to_string()), view))
+    }
+
+    /// The caller's offer and the callee's as answers to each other.
+    pub(super) fn cross_answers(
+        &mut self,
+        plan: &MediaPlan,
+        offer: &Bytes,
+    ) -> Result<Crossed, NegotiationError> {
+        let (near, far) = (SessionDescription::parse(&self.caller_offer)?, SessionDescription::parse(offer)?);
+        let (from_caller, from_callee) = cross_answers(&near, &far)?;
+        let (caller_view, callee_view) = (media_view(&from_caller), media_view(&from_callee));
+        let (to_callee, to_caller) = match plan {
+            MediaPlan::Anchored { caller, callee } => (
+                relay_answer(&far, &from_caller, &mut self.to_callee, Some(*callee), None)?,
+                relay_answer(&near, &from_callee, &mut self.to_caller, Some(*caller), None)?,
+            ),
+            MediaPlan::Bypass | MediaPlan::Service { .. } => (from_caller, from_callee),
+        };
+        let text = |sdp: SessionDescription| Bytes::from(sdp.to_string());
+        Ok(Crossed { to_callee: text(to_callee), to_caller: text(to_caller), caller_view, callee_view })
+    }
+
+    /// What the answer to an offer of our own says.
+    pub(super) fn view_of_answer(&self, answer: &Bytes) -> Result<AudioView, NegotiationError> {
+        media_view(&SessionDescription::parse(answer)?).ok_or(NegotiationError::NoAudio)
+    }
+
+    /// Our service's own offer.
+    pub(super) fn service_offer(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
+        let MediaPlan::Service { caller } = plan else { return Err(NegotiationError::NoAudio) };
+        let offer = service_offer(&mut self.to_caller, *caller, &SERVICE_CODECS)?;
+        Ok(Bytes::from(offer.to_string()))
+    }
+
+    /// The session as it is, as an answer to a new offer of `to`: for one that cannot be carried across now.
+    pub(super) fn present_answer(&mut self, to: Side, plan: &MediaPlan, offer: &Bytes) -> Option<Bytes> {
+        let said = match to {
+            Side::Caller => self.callee_said.clone(),
+            Side::Callee | Side::Engine | Side::Operator => self.caller_said.clone(),
+        }?;
+        let parsed = SessionDescription::parse(offer).ok()?;
+        let carried = self.carry_answer(to, plan, Some(&parsed), &said).ok()?;
+        Some(carried.sdp)
+    }
+
+    /// After the answer nobody asks for it any more, and a checkpoint need not carry it.
+    pub(super) fn forget_what_was_said(&mut self) {
+        self.callee_said = None;
+        self.caller_said = None;
+    }
+
+    /// Keeps what a side says of itself in an early session.
+    pub(super) fn note_said(&mut self, by: Side, sdp: &Bytes) {
+        match by {
+            Side::Caller => self.caller_said = Some(sdp.clone()),
+            Side::Callee | Side::Engine | Side::Operator => self.callee_said = Some(sdp.clone()),
+        }
     }
 
     pub(super) fn answer_as_service(&mut self, plan: &MediaPlan) -> Result<(Bytes, u8), NegotiationError> {
@@ -208,6 +291,14 @@ impl Sdp {
             Side::Callee | Side::Engine | Side::Operator => self.callee_direction = direction,
         }
     }
+}
+
+/// Two offers that have answered each other.
+pub(super) struct Crossed {
+    pub(super) to_callee: Bytes,
+    pub(super) to_caller: Bytes,
+    pub(super) caller_view: Option<AudioView>,
+    pub(super) callee_view: Option<AudioView>,
 }
 
 /// A description on its way to the other side.

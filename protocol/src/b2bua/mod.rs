@@ -19,11 +19,14 @@
 
 mod answer;
 mod clear;
+mod early;
 mod fork;
 mod hunt;
 #[cfg(test)]
 mod hunt_tests;
+mod info;
 mod media;
+mod redirect;
 mod reoffer;
 mod route_list;
 #[cfg(test)]
@@ -39,9 +42,12 @@ use crate::flow::Flow;
 use crate::sdp::negotiate::AudioView;
 use crate::time::{Instant, Now, UnixMillis};
 
+use reoffer::Means;
+
 pub use clear::{Cause, Ended, Side};
 pub use fork::{Branch, Fork};
 pub use media::{MediaPlan, Sdp};
+pub use redirect::Reroute;
 pub use route_list::{TrunkAttempt, TrunkChoice, TrunkHunt};
 
 /// An answer waits this long for its checkpoint, and no longer: a slow disk never costs a call.
@@ -114,6 +120,13 @@ pub enum Input {
     NoPlace(LegId),
     /// The checkpoint of the answer is committed, or could not be.
     Committed(bool),
+    /// The answer to [`Output::Redirected`].
+    Rerouted {
+        /// The status that was asked about.
+        status: u16,
+        /// Where the call goes.
+        reroute: Reroute,
+    },
     /// A side has sent no RTP for too long.
     Silent(Side),
     /// An operator ends the call.
@@ -131,8 +144,10 @@ pub enum Output {
         leg: LegId,
         /// Where it goes.
         target: Target,
-        /// The offer.
+        /// The offer; empty to ask for one.
         sdp: Bytes,
+        /// Whether provisional responses may be reliable.
+        reliable: bool,
     },
     /// Tell a leg.
     Tell(LegId, Command),
@@ -140,8 +155,8 @@ pub enum Output {
     Media {
         /// Which side.
         side: Side,
-        /// What its peer's session description says.
-        view: AudioView,
+        /// What its peer's session description says; `None` if it has no stream that packets can be sent to.
+        view: Option<AudioView>,
         /// True while either side holds: silence is no fault then.
         held: bool,
     },
@@ -155,6 +170,17 @@ pub enum Output {
     Answered {
         /// False if the answer left before its checkpoint was committed.
         protected: bool,
+    },
+    /// The hunt has failed, but a redirection names further contacts: [`Input::Rerouted`] says where they lead.
+    Redirected {
+        /// How it has failed: a 3xx, or what became of an earlier contact.
+        status: u16,
+        /// The contacts' URIs, the best first.
+        contacts: Vec<String>,
+        /// True if the contacts are the present callee's, false if they are left over from an earlier redirection.
+        fresh: bool,
+        /// True if the call has been redirected often enough: it may only be passed to the caller.
+        exhausted: bool,
     },
     /// A trunk or one of its proxies was tried without success.
     AttemptFailed(TrunkAttempt),
@@ -195,9 +221,23 @@ pub struct Call {
     deadline: Option<Instant>,
     /// The best refusal so far, while others still ring.
     refusal: Option<u16>,
-    /// Whose re-INVITE is being carried across.
+    /// Where redirections have led it.
+    detours: redirect::Detours,
+    /// A 3xx has come whose contacts are not tried yet.
+    redirected: bool,
+    /// The callee whose early session the caller has been told of.
+    early: Option<LegId>,
+    /// The caller takes reliable provisional responses.
+    caller_takes_reliable: bool,
+    /// Callees are asked for the offer.
+    delayed: bool,
+    /// The caller, who offered nothing, has answered an offer of ours.
+    caller_answered: bool,
+    /// The offer that waits for an answer.
     reoffer: Option<reoffer::Reoffer>,
     answered_at: Option<UnixMillis>,
+    /// Why the side that ends the call does so (RFC 3326).
+    reason: Option<String>,
     /// How the call ends, once that is decided.
     verdict: Option<Ended>,
 }
@@ -215,10 +255,27 @@ impl Call {
             rang: false,
             deadline: None,
             refusal: None,
+            detours: redirect::Detours::default(),
+            redirected: false,
+            early: None,
+            caller_takes_reliable: false,
+            delayed: false,
+            caller_answered: false,
             reoffer: None,
             answered_at: None,
+            reason: None,
             verdict: None,
         }
+    }
+
+    /// The same, with a caller that takes reliable provisional responses (RFC 3262).
+    pub fn caller_takes_reliable(self, takes: bool) -> Call {
+        Call { caller_takes_reliable: takes, ..self }
+    }
+
+    /// The same, whose INVITEs leave without an offer: the callee makes it (delayed media).
+    pub fn media_delayed(self, delayed: bool) -> Call {
+        Call { delayed, ..self }
     }
 
     /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500.
@@ -242,6 +299,7 @@ impl Call {
             }
             Input::NoPlace(leg) => self.trunk_full(*leg, now, out),
             Input::Committed(committed) => self.committed(*committed, now, out),
+            Input::Rerouted { status, reroute } => self.rerouted(*status, reroute, now, out),
             Input::Silent(_) => {
                 if self.phase == Phase::Up {
                     self.clear(Cause::RtpTimeout, Side::Engine, 500, now, out);
@@ -255,15 +313,27 @@ impl Call {
     fn leg_event(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
         match event {
             LegEvent::Progress { status, sdp } => self.callee_progress(leg, *status, sdp.as_ref(), out),
+            LegEvent::EarlySession { status, sdp } => self.callee_early_session(leg, *status, sdp, out),
             LegEvent::Answered { sdp } => self.callee_answered(leg, sdp, now, out),
+            LegEvent::AnsweredWithOffer { sdp } => self.callee_answered_with_offer(leg, sdp, now, out),
             LegEvent::Failed { status, unanswered, .. } => {
                 self.callee_failed(leg, *status, *unanswered, now, out);
             }
             LegEvent::AnswerReady => self.answer_ready(now, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
-            LegEvent::Reoffer { sdp } => self.leg_reoffers(leg, sdp, out),
-            LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, out),
+            LegEvent::Reoffer { sdp } => self.leg_offers(leg, sdp, Means::Invite, out),
+            LegEvent::Update { sdp } => self.leg_offers(leg, sdp, Means::Update, out),
+            LegEvent::Prack { sdp } => self.leg_offers(leg, sdp, Means::Prack, out),
+            LegEvent::OfferWanted => self.offer_wanted(leg, out),
+            LegEvent::Offered { sdp } => self.solicited_offer(leg, sdp, now, out),
+            LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, now, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
+            LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
+            LegEvent::AskedAnswered { id, status, body } => {
+                self.leg_responds(leg, *id, *status, body.as_ref(), out);
+            }
+            LegEvent::Redirected { contacts } => self.leg_redirects(leg, contacts),
+            LegEvent::Reason(reason) => self.leg_says_why(leg, reason),
             LegEvent::Ended { by } => self.leg_ended(leg, *by, now, out),
         }
     }
@@ -358,7 +428,7 @@ impl Call {
     pub fn restore(mut stored: Call) -> Call {
         stored.phase = Phase::Up;
         stored.deadline = None;
-        stored.reoffer = None;
+        stored.reoffer = stored.reoffer.filter(reoffer::Reoffer::outlives_restart);
         let callee = stored.callee;
         stored.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == callee);
         stored

@@ -1,48 +1,137 @@
-//! Re-INVITE across the bridge (RFC 3261 §14): hold, retrieve, a changed codec or address.
+//! Offers across the bridge (RFC 3261 §14, RFC 3311, RFC 3264 §8): hold, retrieve, a changed codec or address, and the
+//! exchanges that begin with no offer at all.
+//!
+//! One exchange at a time. It is the offerer's until the other side has answered it:
+//!
+//! ```text
+//! offer of X ───► Command::Reoffer / Update to Y ───► answer of Y ───► Command::AnswerReoffer to X
+//! X asks ───────► Command::Solicit to Y ───► offer of Y ───► Command::AnswerReoffer to X, which now owes the answer
+//!                 Command::Acknowledge to Y ◄─── answer in X's ACK
+//! ```
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CALLER, Call, LegId, MediaPlan, Output, Phase, Side};
+use super::{CALLER, Call, Cause, LegId, MediaPlan, Output, Phase, Side};
 use crate::dialog::Command;
 use crate::sdp::SessionDescription;
 use crate::sdp::negotiate::AudioView;
+use crate::time::Now;
 
-/// A new offer that is being carried to the other side.
+/// What an offer came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Means {
+    Invite,
+    Update,
+    Prack,
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// Into the response to the request that brought the offer.
+    Response(Means),
+    /// Into the ACK or PRACK of the response that brought it.
+    Acknowledgement,
+    /// Nowhere: the offer was ours.
+    Ours,
+    /// There is no offer yet: the other side was asked for one.
+    Solicited,
+}
+
+/// An offer that waits for the answer of leg `to`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Reoffer {
-    from: LegId,
-    to: LegId,
-    offer: Option<SessionDescription>,
-    view: Option<AudioView>,
+    pub(super) from: LegId,
+    pub(super) to: LegId,
+    pub(super) offer: Option<SessionDescription>,
+    /// The offer as it came, for a caller that cannot be refused.
+    pub(super) text: Bytes,
+    pub(super) view: Option<AudioView>,
+    pub(super) reply: Reply,
+}
+
+impl Reoffer {
+    /// The exchange in which a leg answers an offer of our own.
+    pub(super) fn ours(to: LegId) -> Reoffer {
+        Reoffer { from: to, to, offer: None, text: Bytes::new(), view: None, reply: Reply::Ours }
+    }
+
+    /// True for what must go on after a restart: the answer to the first offer is still to come.
+    pub(super) fn outlives_restart(&self) -> bool {
+        matches!(self.reply, Reply::Acknowledgement | Reply::Ours)
+    }
 }
 
 impl Call {
+    /// The leg at the other side of an offer, if there is one that can take it now.
     fn other(&self, leg: LegId) -> Option<LegId> {
-        if leg == CALLER { self.callee } else { Some(CALLER) }
+        match self.phase {
+            Phase::Up => {
+                if leg == CALLER {
+                    self.callee
+                } else {
+                    Some(CALLER)
+                }
+            }
+            // Before the answer only the two ends of the early session have one to change.
+            Phase::Hunting if leg == CALLER => self.early,
+            Phase::Hunting => self.early.filter(|early| *early == leg).map(|_| CALLER),
+            Phase::New | Phase::Committing | Phase::Clearing | Phase::Over => None,
+        }
     }
 
-    pub(super) fn leg_reoffers(&mut self, leg: LegId, sdp: &Bytes, out: &mut Vec<Output>) {
-        if self.phase != Phase::Up {
-            out.push(Output::Tell(leg, Command::RefuseReoffer { status: 491 }));
-            return;
-        }
-        if matches!(self.media, MediaPlan::Service { .. }) {
+    pub(super) fn leg_offers(&mut self, leg: LegId, sdp: &Bytes, means: Means, out: &mut Vec<Output>) {
+        if self.phase == Phase::Up && matches!(self.media, MediaPlan::Service { .. }) {
             self.service_reoffered(leg, sdp, out);
             return;
         }
-        let Some(to) = self.other(leg) else { return };
-        if self.reoffer.is_some() {
-            out.push(Output::Tell(leg, Command::RefuseReoffer { status: 491 }));
+        let to = self.other(leg).filter(|_| self.reoffer.is_none());
+        let Some(to) = to else {
+            // RFC 3311 §5.2: what would have to wait for the callee is 504.
+            let early = self.phase == Phase::Hunting && self.reoffer.is_none();
+            self.refuse_offer(leg, sdp, means, if early { 504 } else { 491 }, out);
             return;
+        };
+        if self.phase == Phase::Hunting {
+            self.sdp.note_said(Call::side(leg), sdp);
         }
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer { from: leg, to, offer: carried.offer, view: carried.view });
-                out.push(Output::Tell(to, Command::Reoffer { sdp: carried.sdp }));
+                self.reoffer = Some(Reoffer {
+                    from: leg,
+                    to,
+                    offer: carried.offer,
+                    text: sdp.clone(),
+                    view: carried.view,
+                    reply: Reply::Response(means),
+                });
+                let sdp = carried.sdp;
+                out.push(Output::Tell(
+                    to,
+                    match means {
+                        Means::Invite => Command::Reoffer { sdp },
+                        Means::Update | Means::Prack => Command::Update { sdp },
+                    },
+                ));
             }
-            Err(refusal) => out.push(Output::Tell(leg, Command::RefuseReoffer { status: refusal.status() })),
+            Err(refusal) => self.refuse_offer(leg, sdp, means, refusal.status(), out),
         }
+    }
+
+    /// Refuses an offer; one in a PRACK gets the session as it is (RFC 6337 §3.3).
+    fn refuse_offer(&mut self, leg: LegId, offer: &Bytes, means: Means, status: u16, out: &mut Vec<Output>) {
+        let present = match means {
+            Means::Prack => self.sdp.present_answer(Call::side(leg), &self.media, offer),
+            Means::Invite | Means::Update => None,
+        };
+        out.push(Output::Tell(
+            leg,
+            match present {
+                Some(sdp) => Command::AnswerReoffer { sdp },
+                None => Command::RefuseReoffer { status },
+            },
+        ));
     }
 
     fn service_reoffered(&mut self, leg: LegId, sdp: &Bytes, out: &mut Vec<Output>) {
@@ -56,43 +145,137 @@ impl Call {
         }
     }
 
-    pub(super) fn reoffer_answered(&mut self, leg: LegId, sdp: &Bytes, out: &mut Vec<Output>) {
-        let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) else { return };
-        let to = Call::side(reoffer.from);
-        match self.sdp.carry_answer(to, &self.media, reoffer.offer.as_ref(), sdp) {
+    /// A re-INVITE asks for an offer: the other side is asked for it.
+    pub(super) fn offer_wanted(&mut self, leg: LegId, out: &mut Vec<Output>) {
+        let free = self.phase == Phase::Up && self.reoffer.is_none();
+        if free && matches!(self.media, MediaPlan::Service { .. }) {
+            match self.sdp.service_offer(&self.media) {
+                Ok(sdp) => {
+                    self.reoffer = Some(Reoffer::ours(leg));
+                    out.push(Output::Tell(leg, Command::AnswerReoffer { sdp }));
+                }
+                Err(refusal) => {
+                    out.push(Output::Tell(leg, Command::RefuseReoffer { status: refusal.status() }));
+                }
+            }
+            return;
+        }
+        match self.other(leg).filter(|_| free) {
+            Some(to) => {
+                self.reoffer = Some(Reoffer { from: leg, reply: Reply::Solicited, ..Reoffer::ours(to) });
+                out.push(Output::Tell(to, Command::Solicit));
+            }
+            None => out.push(Output::Tell(leg, Command::RefuseReoffer { status: 491 })),
+        }
+    }
+
+    /// The side that was asked for an offer has made it: it goes to the one who wanted it, and his ACK brings the answer.
+    pub(super) fn solicited_offer(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        let asked = self.reoffer.take_if(|open| open.to == leg && open.reply == Reply::Solicited);
+        let Some(asked) = asked else {
+            // Whoever asked has gone, and what was offered cannot be answered.
+            self.clear(Cause::Media, Side::Engine, 488, now, out);
+            return;
+        };
+        match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.note(to, reoffer.view.as_ref());
-                self.note(Call::side(leg), carried.view.as_ref());
-                self.agree(to, reoffer.view, out);
-                self.agree(Call::side(leg), carried.view, out);
-                out.push(Output::Tell(reoffer.from, Command::AnswerReoffer { sdp: carried.sdp }));
-                out.push(Output::Refresh);
+                self.reoffer = Some(Reoffer {
+                    from: leg,
+                    to: asked.from,
+                    offer: carried.offer,
+                    text: sdp.clone(),
+                    view: carried.view,
+                    reply: Reply::Acknowledgement,
+                });
+                out.push(Output::Tell(asked.from, Command::AnswerReoffer { sdp: carried.sdp }));
             }
             Err(refusal) => {
-                out.push(Output::Tell(reoffer.from, Command::RefuseReoffer { status: refusal.status() }));
+                out.push(Output::Tell(asked.from, Command::RefuseReoffer { status: refusal.status() }));
+                self.clear(Cause::Media, Side::Engine, refusal.status(), now, out);
             }
+        }
+    }
+
+    pub(super) fn reoffer_answered(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) else { return };
+        if reoffer.reply == Reply::Ours {
+            self.our_offer_answered(leg, sdp, now, out);
+            return;
+        }
+        let to = Call::side(reoffer.from);
+        if self.phase == Phase::Hunting {
+            self.sdp.note_said(Call::side(leg), sdp);
+        }
+        match self.sdp.carry_answer(to, &self.media, reoffer.offer.as_ref(), sdp) {
+            Ok(carried) => {
+                if !matches!(self.media, MediaPlan::Bypass) {
+                    self.note(to, reoffer.view.as_ref());
+                    self.note(Call::side(leg), carried.view.as_ref());
+                    self.media_of(to, reoffer.view, out);
+                    self.media_of(Call::side(leg), carried.view, out);
+                }
+                let sdp = carried.sdp;
+                out.push(Output::Tell(
+                    reoffer.from,
+                    match reoffer.reply {
+                        Reply::Acknowledgement | Reply::Solicited => Command::Acknowledge { sdp },
+                        Reply::Response(_) | Reply::Ours => Command::AnswerReoffer { sdp },
+                    },
+                ));
+                if self.phase == Phase::Up {
+                    out.push(Output::Refresh);
+                }
+            }
+            Err(refusal) => match reoffer.reply {
+                Reply::Acknowledgement | Reply::Solicited | Reply::Ours => {
+                    self.clear(Cause::Media, Side::Engine, 488, now, out);
+                }
+                Reply::Response(means) => {
+                    self.refuse_offer(reoffer.from, &reoffer.text, means, refusal.status(), out);
+                }
+            },
+        }
+    }
+
+    /// The answer to an offer of our own: only our media session needs it.
+    fn our_offer_answered(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        match self.sdp.view_of_answer(sdp) {
+            Ok(view) => {
+                self.caller_answered |= leg == CALLER;
+                self.agree(Call::side(leg), Some(view), out);
+                if self.phase == Phase::Up {
+                    out.push(Output::Refresh);
+                }
+            }
+            Err(_) => self.clear(Cause::Media, Side::Engine, 488, now, out),
         }
     }
 
     pub(super) fn reoffer_refused(&mut self, leg: LegId, status: u16, out: &mut Vec<Output>) {
-        if let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) {
-            // Silence and a lost dialog are the other side's; the one who asked is told that it did not work.
-            let lost = matches!(status, 408 | 481);
-            let status = if lost { 488 } else { super::hunt::refusal_for_caller(status) };
-            out.push(Output::Tell(reoffer.from, Command::RefuseReoffer { status }));
+        let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) else { return };
+        // Silence and a lost dialog are the other side's; the one who asked is told that it did not work.
+        let lost = matches!(status, 408 | 481);
+        let status = if lost { 488 } else { super::hunt::refusal_for_caller(status) };
+        match reoffer.reply {
+            Reply::Response(means) => self.refuse_offer(reoffer.from, &reoffer.text, means, status, out),
+            Reply::Solicited => out.push(Output::Tell(reoffer.from, Command::RefuseReoffer { status })),
+            // What was offered in a response cannot be refused; the leg's own end says so.
+            Reply::Acknowledgement | Reply::Ours => {}
         }
     }
 
+    /// A side has no stream any more: it neither sends nor receives, and its silence is no fault.
     fn note(&mut self, side: Side, view: Option<&AudioView>) {
-        if let Some(view) = view {
-            self.sdp.note_direction(side, view.direction);
-        }
+        let direction = view.map_or(crate::sdp::Direction::Inactive, |view| view.direction);
+        self.sdp.note_direction(side, direction);
     }
 
-    fn agree(&mut self, side: Side, view: Option<AudioView>, out: &mut Vec<Output>) {
-        if let Some(view) = view {
-            self.sdp.note_direction(side, view.direction);
-            out.push(Output::Media { side, view, held: self.sdp.held() });
-        }
+    fn media_of(&self, side: Side, view: Option<AudioView>, out: &mut Vec<Output>) {
+        out.push(Output::Media { side, view, held: self.sdp.held() });
+    }
+
+    pub(super) fn agree(&mut self, side: Side, view: Option<AudioView>, out: &mut Vec<Output>) {
+        self.note(side, view.as_ref());
+        self.media_of(side, view, out);
     }
 }

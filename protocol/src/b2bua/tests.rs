@@ -1,3 +1,6 @@
+mod offers;
+mod redirect;
+
 use std::net::SocketAddr;
 
 use super::*;

@@ -4,16 +4,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::caller::sdp_of;
+use super::offer_answer::carries_offer;
 use super::{
-    Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
+    Body, Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
     Unacknowledged,
 };
 use crate::flow::Flow;
-use crate::message::{Header, Message, reason_phrase, response_to};
+use crate::message::{Builder, Header, Message, Method, reason_phrase, response_to};
 use crate::time::Now;
 
 /// What we accept within a dialog.
-pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE";
+/// The extensions we have in every dialog.
+pub const SUPPORTED: &str = "100rel";
+/// The extension we have where session timers are on (RFC 4028); whoever requires it gets none where they are off.
+const TIMER: &str = "timer";
+
+/// Whether a Require may ask for an option of ours (RFC 3261 §8.2.2.3).
+pub fn is_supported(option: &str) -> bool {
+    SUPPORTED.split(',').chain([TIMER]).any(|known| known.trim().eq_ignore_ascii_case(option))
+}
 
 impl Dialog {
     /// A dialog for an INVITE of the peer that waits in `transaction`. `local_tag` must be unique in the engine.
@@ -25,31 +36,17 @@ impl Dialog {
         local: Arc<LocalSide>,
         routing: Routing,
     ) -> Dialog {
-        let remote_tag = invite.from_tag().map(str::to_owned);
         let local_party = format!("{};tag={local_tag}", invite.header(Header::To).unwrap_or_default());
-        let mut dialog = Dialog {
-            local,
-            routing,
-            flow: source,
-            call_id: invite.call_id().to_owned(),
-            local_tag,
-            local_party,
-            remote_party: invite.header(Header::From).unwrap_or_default().to_owned(),
-            remote_tag,
-            remote_target: String::new(),
-            route_set: invite.values(Header::RecordRoute).map(str::to_owned).collect(),
-            local_cseq: 0,
-            remote_cseq: Some(invite.cseq()),
-            invited: true,
-            sent: 0,
-            unacknowledged: None,
-            reoffered: None,
-            reoffering: None,
-            hanging_up: None,
-            probe_at: None,
-            phase: Phase::Ended,
-        };
+        let mut dialog = Dialog::new(local, routing, source, invite.call_id(), &local_tag, local_party);
+        dialog.remote_party = invite.header(Header::From).unwrap_or_default().to_owned();
+        dialog.remote_tag = invite.from_tag().map(str::to_owned);
+        dialog.route_set = invite.values(Header::RecordRoute).map(str::to_owned).collect();
+        dialog.remote_cseq = Some(invite.cseq());
+        dialog.invited = true;
         dialog.refresh_target(&invite);
+        dialog.note_allow(&invite);
+        dialog.timer.asked(transaction, &invite);
+        dialog.in_force.peer_offers(sdp_of(&invite));
         dialog.phase = Phase::Incoming(Pending { transaction, request: invite, source });
         dialog
     }
@@ -61,16 +58,20 @@ impl Dialog {
         sdp: Option<&Bytes>,
         extra: &[(Header, &str)],
     ) -> Output {
-        let mut message = response_to(
-            &pending.request,
-            Some(pending.source.remote),
-            status,
-            reason_phrase(status),
-            Some(&self.local_tag),
-        );
+        let mut message = self.response_head(pending, status);
         if status < 300 {
             message.header(Header::Contact, &self.local.contact);
             message.header(Header::Allow, ALLOW);
+        }
+        if (200..300).contains(&status)
+            && matches!(pending.request.method(), Method::Invite | Method::Options)
+        {
+            message.header(Header::Supported, SUPPORTED);
+        }
+        if (200..300).contains(&status) {
+            for (header, value) in self.timer.answer_headers(pending.transaction) {
+                message.header(header, value);
+            }
         }
         for (header, value) in extra {
             message.header(*header, value);
@@ -84,22 +85,35 @@ impl Dialog {
         }
     }
 
-    pub(super) fn progress(&mut self, status: u16, sdp: Option<&Bytes>, out: &mut Vec<Output>) {
-        if let Phase::Incoming(pending) = &self.phase {
-            out.push(self.respond(pending, status, sdp, &[]));
-        }
+    fn response_head(&self, pending: &Pending, status: u16) -> Builder {
+        let (request, source) = (&pending.request, Some(pending.source.remote));
+        response_to(request, source, status, reason_phrase(status), Some(&self.local_tag))
+    }
+
+    /// Responds to a request that neither makes nor changes a session.
+    pub(super) fn respond_with(&self, pending: &Pending, status: u16, body: Option<&Body>) -> Output {
+        let message = self.response_head(pending, status);
+        let body = body.map(|body| (body.content_type.as_str(), body.bytes.as_ref()));
+        let (transaction, to) = (pending.transaction, pending.source);
+        Output::Respond { transaction, status, message: message.finish(body), to }
     }
 
     pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
         let Phase::Incoming(pending) = &self.phase else { return };
-        if let Output::Respond { message, .. } = self.respond(pending, 200, Some(sdp), &[]) {
+        // What a reliable response has said is not said again; if it no longer holds, an offer follows.
+        let settled = self.session.reliable.settled();
+        if settled && self.session.told.as_ref().is_some_and(|told| told != sdp) {
+            self.session.overtaken = Some(sdp.clone());
+        }
+        let sdp = Some(sdp).filter(|_| !settled);
+        if let Output::Respond { message, .. } = self.respond(pending, 200, sdp, &[]) {
             self.phase = Phase::AnswerHeld(pending.clone(), message);
             out.push(Output::Up(LegEvent::AnswerReady));
         }
     }
 
     pub(super) fn send_answer(&mut self, now: Now, out: &mut Vec<Output>) {
-        if !matches!(self.phase, Phase::AnswerHeld(..)) {
+        if !matches!(self.phase, Phase::AnswerHeld(..)) || self.session.reliable.holds_answer() {
             return;
         }
         if let Phase::AnswerHeld(pending, message) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
@@ -121,6 +135,7 @@ impl Dialog {
             message: message.clone(),
             to: pending.source,
             cseq: pending.request.cseq(),
+            offer: carries_offer(pending, &message),
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
@@ -155,22 +170,34 @@ impl Dialog {
     }
 
     /// An ACK within the dialog.
-    pub(super) fn ack(&mut self, ack: &Message, out: &mut Vec<Output>) {
-        if self.unacknowledged.as_ref().is_some_and(|u| u.cseq == ack.cseq()) {
-            self.unacknowledged = None;
-            if let Some(reason) = self.hanging_up.take() {
-                self.bye(reason.as_deref(), out);
-            }
+    pub(super) fn ack(&mut self, ack: &Message, now: Now, out: &mut Vec<Output>) {
+        let Some(answered) = self.unacknowledged.take_if(|answer| answer.cseq == ack.cseq()) else { return };
+        if let Some(reason) = self.hanging_up.take() {
+            self.bye(reason.as_deref(), out);
+        } else if !answered.offer || self.answer_in_ack(ack, out) {
+            self.after_ack(now, out);
         }
     }
 
     /// The caller gave up. Too late once the 200 has left: the caller will get it and send a BYE (§9.2).
-    pub(super) fn cancelled(&mut self, _now: Now, out: &mut Vec<Output>) {
+    pub(super) fn cancelled(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
         if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
             out.push(self.respond(pending, 487, None, &[]));
             self.phase = Phase::Ended;
+            out.extend(reason.map(|reason| Output::Up(LegEvent::Reason(reason.to_owned()))));
             out.push(Output::Up(LegEvent::Cancelled));
             out.push(Output::Finished);
+        }
+    }
+
+    /// Hands the caller a redirection (RFC 3261 §21.3).
+    pub(super) fn redirect_caller(&mut self, status: u16, contacts: &[String], out: &mut Vec<Output>) {
+        if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
+            let contacts: Vec<String> = contacts.iter().map(|contact| format!("<{contact}>")).collect();
+            let extra: Vec<(Header, &str)> =
+                contacts.iter().map(|contact| (Header::Contact, contact.as_str())).collect();
+            out.push(self.respond(pending, status, None, &extra));
+            self.finish(EndedBy::Us, out);
         }
     }
 

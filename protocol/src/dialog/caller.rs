@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
 use crate::digest;
 use crate::flow::Flow;
-use crate::message::{Builder, Header, Message, Method};
+use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
@@ -46,8 +46,10 @@ pub struct InviteSpec {
     pub routing: Routing,
     /// A Route set for the INVITE itself (the binding's Path).
     pub route: Vec<String>,
-    /// The offer.
+    /// The offer; empty to ask for one.
     pub sdp: Bytes,
+    /// Whether provisional responses may be reliable (RFC 3262).
+    pub reliable: bool,
     /// Max-Forwards: the caller's, less one.
     pub max_forwards: u8,
     /// Further headers, by name and value.
@@ -63,6 +65,8 @@ pub struct InviteSpec {
 pub(super) struct Calling {
     pub(super) spec: InviteSpec,
     branch: String,
+    /// The INVITE's CSeq: a PRACK or UPDATE in its early dialogs has a higher one.
+    cseq: u32,
     provisional: bool,
     authorized: bool,
     /// Set when the call wants it cancelled; sent once a provisional has come.
@@ -80,28 +84,13 @@ impl Calling {
 impl Dialog {
     /// A dialog that begins with our INVITE, which is pushed to `out`.
     pub fn calling(spec: InviteSpec, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
-        let mut dialog = Dialog {
-            local,
-            routing: spec.routing,
-            flow: spec.flow,
-            call_id: spec.call_id.clone(),
-            local_tag: spec.local_tag.clone(),
-            local_party: format!("{};tag={}", spec.from, spec.local_tag),
-            remote_party: spec.to.clone(),
-            remote_tag: None,
-            remote_target: spec.request_uri.clone(),
-            route_set: spec.route.clone(),
-            local_cseq: 0,
-            remote_cseq: None,
-            invited: false,
-            sent: 0,
-            unacknowledged: None,
-            reoffered: None,
-            reoffering: None,
-            hanging_up: None,
-            probe_at: None,
-            phase: Phase::Ended,
-        };
+        let local_party = format!("{};tag={}", spec.from, spec.local_tag);
+        let mut dialog =
+            Dialog::new(local, spec.routing, spec.flow, &spec.call_id, &spec.local_tag, local_party);
+        dialog.remote_party.clone_from(&spec.to);
+        dialog.remote_target.clone_from(&spec.request_uri);
+        dialog.route_set.clone_from(&spec.route);
+        dialog.in_force.we_offer(&spec.sdp);
         dialog.invite(spec, None, out);
         dialog
     }
@@ -132,6 +121,12 @@ impl Dialog {
         }
         message.header(Header::Contact, &self.local.contact);
         message.header(Header::Allow, super::callee::ALLOW);
+        if spec.reliable {
+            message.header(Header::Supported, super::callee::SUPPORTED);
+        }
+        for (header, value) in self.timer.request_headers() {
+            message.header(header, value);
+        }
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
         }
@@ -140,7 +135,7 @@ impl Dialog {
             message.header(header, value);
         }
         out.push(Output::Request {
-            message: message.finish(Some(("application/sdp", &spec.sdp))),
+            message: message.finish(sdp_body(&spec.sdp)),
             method: Method::Invite,
             branch: branch.clone(),
             cseq: self.local_cseq,
@@ -150,6 +145,7 @@ impl Dialog {
         self.phase = Phase::Calling(Box::new(Calling {
             spec,
             branch,
+            cseq: self.local_cseq,
             provisional: false,
             authorized,
             cancel: None,
@@ -160,7 +156,7 @@ impl Dialog {
     pub(super) fn invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let status = response.status();
         let Phase::Calling(calling) = &mut self.phase else { return };
-        if response.cseq() != self.local_cseq {
+        if response.cseq() != calling.cseq {
             return;
         }
         match status {
@@ -169,8 +165,12 @@ impl Dialog {
                 if calling.cancel.is_some() {
                     self.send_cancel(now, out);
                 } else if status > 100 {
-                    let sdp = sdp_of(response);
-                    out.push(Output::Up(LegEvent::Progress { status, sdp }));
+                    let offered = !calling.spec.sdp.is_empty();
+                    if let Some(sdp) = sdp_of(response).filter(|_| offered) {
+                        self.forks.note_early(response.to_tag(), &sdp);
+                    }
+                    let heard = self.early_response(response, offered, out);
+                    out.extend(heard.map(Output::Up));
                 }
             }
             200..=299 => self.answered(response, now, out),
@@ -179,36 +179,31 @@ impl Dialog {
             {
                 self.authorize(response, out);
             }
+            422 if calling.cancel.is_none() && self.timer.too_brief(response) => {
+                let spec = calling.spec.clone();
+                self.invite(spec, None, out);
+            }
             _ => {
+                if (300..400).contains(&status) && calling.cancel.is_none() {
+                    out.push(Output::Up(LegEvent::Redirected { contacts: contacts_of(response) }));
+                }
                 let reason = response.reason().to_owned();
                 self.invite_failed(status, reason, retry_after(response), None, out);
             }
         }
     }
 
-    fn answered(&mut self, response: &Message, _now: Now, out: &mut Vec<Output>) {
-        let given_up = matches!(&self.phase, Phase::Calling(calling) if calling.cancel.is_some());
-        self.remote_tag = response.to_tag().map(str::to_owned);
-        self.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
-        self.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
-        self.route_set.reverse();
-        self.refresh_target(response);
-        self.phase = Phase::Confirmed;
-        self.acknowledge(response.cseq(), out);
-        match sdp_of(response) {
+    fn answered(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        let Phase::Calling(calling) = &self.phase else { return };
+        let (given_up, offered) = (calling.cancel.is_some(), !calling.spec.sdp.is_empty());
+        self.timer.accepted(response, now.mono);
+        self.become_dialog_of(response);
+        if given_up {
             // The 200 crossed our CANCEL (§9.1): what was answered is ended.
-            _ if given_up => self.bye(None, out),
-            Some(sdp) => out.push(Output::Up(LegEvent::Answered { sdp })),
-            None => {
-                let reason = "the callee's 200 has no session description".to_owned();
-                out.push(Output::Up(LegEvent::Failed {
-                    status: 502,
-                    reason,
-                    retry_after: None,
-                    unanswered: None,
-                }));
-                self.bye(Some("SIP;cause=502;text=\"no answer in 200\""), out);
-            }
+            self.acknowledge(response.cseq(), out);
+            self.bye(None, out);
+        } else {
+            self.settle_invite(response, offered, out);
         }
     }
 
@@ -274,9 +269,9 @@ impl Dialog {
         calling.cancelled_until = Some(now.mono + calling.spec.timers.t1 * 64);
         let (branch, to, timers) = (calling.branch.clone(), calling.spec.flow, calling.spec.timers);
         let (uri, route) = (calling.spec.request_uri.clone(), calling.spec.route.clone());
-        let reason = calling.cancel.clone().flatten();
+        let (cseq, reason) = (calling.cseq, calling.cancel.clone().flatten());
         let mut message = Builder::request("CANCEL", &uri);
-        self.request_head(&mut message, "CANCEL", self.local_cseq, &branch, 70);
+        self.request_head(&mut message, "CANCEL", cseq, &branch, 70);
         for route in &route {
             message.header(Header::Route, route);
         }
@@ -287,19 +282,22 @@ impl Dialog {
             message: message.finish(None),
             method: Method::Cancel,
             branch,
-            cseq: self.local_cseq,
+            cseq,
             to,
             timers,
         });
     }
 
     /// A response to an INVITE that already has its final: a repeated 2xx, a second branch's 2xx, or one to a re-INVITE.
-    pub(super) fn late_invite_response(&mut self, response: &Message, out: &mut Vec<Output>) {
+    pub(super) fn late_invite_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         let status = response.status();
         if self.reoffering == Some(response.cseq()) {
-            self.reoffer_response(response, out);
+            self.reoffer_response(response, now, out);
         } else if (200..300).contains(&status) {
             if response.to_tag() == self.remote_tag.as_deref() {
+                if self.owes_ack(response.cseq()) {
+                    return;
+                }
                 // Its ACK was lost. It may be an earlier INVITE's: a re-INVITE does not wait for the peer to have the ACK.
                 self.acknowledge(response.cseq(), out);
             } else {
@@ -307,29 +305,27 @@ impl Dialog {
             }
         }
     }
+}
 
-    /// §13.2.2.4: a 2xx of another branch makes a dialog of its own; one answer is kept, this one is acknowledged and ended.
-    fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
-        let mut other = self.clone();
-        other.remote_tag = response.to_tag().map(str::to_owned);
-        other.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
-        other.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
-        other.route_set.reverse();
-        other.refresh_target(response);
-        other.phase = Phase::Confirmed;
-        // The peer's re-INVITE is the kept branch's: it is not this BYE that ends it.
-        other.reoffered = None;
-        other.acknowledge(response.cseq(), out);
-        other.bye(Some("SIP;cause=200;text=\"answered elsewhere\""), out);
-        // A third branch, or this 2xx again, must not find our Via branches used.
-        self.sent = other.sent;
-    }
+fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
+    (!sdp.is_empty()).then(|| ("application/sdp", sdp.as_ref()))
 }
 
 /// The session description a message carries, if any.
 pub(super) fn sdp_of(message: &Message) -> Option<Bytes> {
     let body = message.body();
     (!body.is_empty()).then(|| message.raw().slice_ref(body))
+}
+
+/// The contacts of a redirection, those of the highest q first (RFC 3261 §20.10); without one it counts as 1.
+fn contacts_of(response: &Message) -> Vec<String> {
+    let Ok(Contacts::List(contacts)) = response.contacts() else { return Vec::new() };
+    let quality =
+        |contact: &NameAddr<'_>| contact.param("q").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+    let mut contacts: Vec<(f32, &str)> =
+        contacts.iter().map(|contact| (quality(contact), contact.uri)).collect();
+    contacts.sort_by(|a, b| b.0.total_cmp(&a.0));
+    contacts.into_iter().map(|(_, uri)| uri.to_owned()).collect()
 }
 
 fn retry_after(response: &Message) -> Option<u32> {

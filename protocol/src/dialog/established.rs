@@ -1,18 +1,19 @@
 //! What happens between the answer and the end: re-INVITE (RFC 3261 §14), BYE (§15), everything refused plainly.
 
-use bytes::Bytes;
-
-use super::callee::ALLOW;
+use super::callee::{ALLOW, is_supported};
 use super::caller::sdp_of;
+use super::offer_answer::Owed;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
-use crate::message::{Builder, Header, Message, Method};
+use crate::message::{Builder, Header, Message, Method, reason_of};
 use crate::time::Now;
 
 impl Dialog {
     /// A request of the peer within the dialog.
     pub(super) fn request(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
         let request = &pending.request;
-        if request.from_tag() != self.remote_tag.as_deref() || request.call_id() != self.call_id {
+        let early = self.early_dialog_of(request);
+        let known = early.is_some() || request.from_tag() == self.remote_tag.as_deref();
+        if !known || request.call_id() != self.call_id {
             out.push(self.respond(&pending, 481, None, &[]));
             return;
         }
@@ -20,16 +21,28 @@ impl Dialog {
             out.push(self.respond(&pending, 481, None, &[]));
             return;
         }
-        let in_order = self.remote_cseq.is_none_or(|last| request.cseq() > last);
+        let last = early.map_or(&mut self.remote_cseq, |at| &mut self.session.early[at].remote_cseq);
+        let in_order = last.is_none_or(|last| request.cseq() > last);
         if !in_order {
             // §12.2.2: out of order.
             out.push(self.respond(&pending, 500, None, &[(Header::Warning, "399 tandem \"CSeq too low\"")]));
             return;
         }
-        self.remote_cseq = Some(request.cseq());
+        *last = Some(request.cseq());
+        let unknown: Vec<&str> =
+            request.values(Header::Require).filter(|option| !is_supported(option)).collect();
+        if !unknown.is_empty() {
+            let unknown = unknown.join(", ");
+            out.push(self.respond(&pending, 420, None, &[(Header::Unsupported, &unknown)]));
+            return;
+        }
+        if self.refuses_interval(&pending, out) {
+            return;
+        }
+        let request = &pending.request;
         match request.method() {
-            Method::Invite => self.peer_reoffers(pending, out),
-            Method::Bye => self.peer_hangs_up(&pending, now, out),
+            Method::Invite => self.peer_reoffers(pending, now, out),
+            Method::Bye => self.peer_hangs_up(&pending, out),
             Method::Options => {
                 out.push(self.respond(&pending, 200, None, &[(Header::Accept, "application/sdp")]))
             }
@@ -39,55 +52,77 @@ impl Dialog {
             // RFC 6665 §4.1.3: there is no subscription.
             Method::Notify => out.push(self.respond(&pending, 481, None, &[])),
             Method::Ack | Method::Cancel => {}
-            Method::Register
-            | Method::Info
-            | Method::Update
-            | Method::Prack
-            | Method::Message
-            | Method::Publish
-            | Method::Other => out.push(self.respond(&pending, 405, None, &[(Header::Allow, ALLOW)])),
+            Method::Update => self.peer_updates(pending, now, out),
+            Method::Prack => self.peer_pracks(pending, now, out),
+            Method::Info | Method::Message => self.peer_asks(pending, out),
+            // §21.5.2: a method that nobody here knows, as against one that is not for a dialog.
+            Method::Other => out.push(self.respond(&pending, 501, None, &[(Header::Allow, ALLOW)])),
+            Method::Register | Method::Publish => {
+                out.push(self.respond(&pending, 405, None, &[(Header::Allow, ALLOW)]))
+            }
         }
     }
 
-    fn peer_reoffers(&mut self, pending: Pending, out: &mut Vec<Output>) {
+    fn peer_reoffers(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
         if self.hanging_up.is_some() {
             // Whoever sends it has our 200, acknowledged or not: now he can be told.
             out.push(self.respond(&pending, 487, None, &[]));
             self.unacknowledged = None;
             let reason = self.hanging_up.take().flatten();
             self.bye(reason.as_deref(), out);
-        } else if !matches!(self.phase, Phase::Confirmed) || self.reoffered.is_some() {
-            // §14.2: an earlier INVITE has not been answered yet.
-            out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, "3")]));
-        } else if self.reoffering.is_some() {
-            out.push(self.respond(&pending, 491, None, &[]));
-        } else if let Some(sdp) = sdp_of(&pending.request) {
-            self.refresh_target(&pending.request);
-            self.flow = pending.source;
-            self.reoffered = Some(pending);
-            out.push(Output::Up(LegEvent::Reoffer { sdp }));
+        } else if matches!(self.phase, Phase::Closing) {
+            out.push(self.respond(&pending, 481, None, &[]));
+        } else if !matches!(self.phase, Phase::Confirmed) || self.their_offer_is_open() {
+            // §14.2: an earlier INVITE, or another offer (RFC 6337 §3.2), has not been answered yet.
+            let soon = self.soon();
+            out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, &soon)]));
         } else {
-            out.push(self.respond(
-                &pending,
-                488,
-                None,
-                &[(Header::Warning, "304 tandem \"an offer is required\"")],
-            ));
+            self.yield_to_peer(out);
+            if self.our_offer_is_open(None) {
+                out.push(self.respond(&pending, 491, None, &[]));
+                return;
+            }
+            self.refresh_target(&pending.request);
+            self.note_allow(&pending.request);
+            self.flow = pending.source;
+            let offer = sdp_of(&pending.request);
+            let unchanged = offer.as_ref().and_then(|offer| self.unchanged(&pending.request, offer));
+            self.reoffered = Some(pending);
+            if let Some(told) = unchanged {
+                return self.answer_reoffer(&told, now, out);
+            }
+            let event = match offer {
+                Some(sdp) => LegEvent::Reoffer { sdp },
+                None => LegEvent::OfferWanted,
+            };
+            out.push(Output::Up(event));
         }
     }
 
-    fn peer_hangs_up(&mut self, bye: &Pending, now: Now, out: &mut Vec<Output>) {
+    /// The early dialog of our INVITE that a request belongs to (§12.2.2).
+    fn early_dialog_of(&self, request: &Message) -> Option<usize> {
+        match &self.phase {
+            Phase::Calling(_) => {
+                self.session.early.iter().position(|early| Some(early.tag.as_str()) == request.from_tag())
+            }
+            Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing | Phase::Ended => {
+                None
+            }
+        }
+    }
+
+    fn peer_hangs_up(&mut self, bye: &Pending, out: &mut Vec<Output>) {
+        let reason = reason_of(&bye.request);
         match &self.phase {
             // §15.1.2 with §15: a caller may end an early dialog by BYE.
             Phase::Incoming(_) | Phase::AnswerHeld(..) => {
                 out.push(self.respond(bye, 200, None, &[]));
-                self.cancelled(now, out);
+                self.cancelled(reason.as_deref(), out);
             }
             Phase::Confirmed => {
-                if let Some(pending) = self.reoffered.take() {
-                    out.push(self.respond(&pending, 487, None, &[]));
-                }
+                self.refuse_what_is_open(out);
                 out.push(self.respond(bye, 200, None, &[]));
+                out.extend(reason.map(|reason| Output::Up(LegEvent::Reason(reason))));
                 self.finish(EndedBy::Peer, out);
             }
             // BYE crossed BYE: the peer has ended it too, whether or not he answers ours.
@@ -100,52 +135,42 @@ impl Dialog {
         }
     }
 
-    pub(super) fn reoffer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
-        let free = self.reoffering.is_none() && self.reoffered.is_none() && self.unacknowledged.is_none();
-        if !self.is_established() || !free {
-            out.push(Output::Up(LegEvent::ReofferRefused { status: 491 }));
-            return;
-        }
-        let cseq = self.in_dialog_request(Method::Invite, Some(sdp), &[], out);
-        self.reoffering = Some(cseq);
-    }
-
-    pub(super) fn reoffer_response(&mut self, response: &Message, out: &mut Vec<Output>) {
+    /// The peer's response to our re-INVITE.
+    pub(super) fn reoffer_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         match response.status() {
             ..=199 => {}
             200..=299 => {
-                self.reoffering = None;
                 self.refresh_target(response);
-                self.acknowledge(response.cseq(), out);
-                match sdp_of(response) {
-                    Some(sdp) => out.push(Output::Up(LegEvent::ReofferAnswered { sdp })),
-                    None => out.push(Output::Up(LegEvent::ReofferRefused { status: 502 })),
-                }
+                self.note_allow(response);
+                self.reoffer_accepted(response, out);
             }
+            491 => self.proposal_met_glare(now, out),
             status @ (408 | 481) => {
                 // §12.2.1.2: the peer has lost the dialog.
-                self.reoffering = None;
-                out.push(Output::Up(LegEvent::ReofferRefused { status }));
+                self.proposal_refused(status, out);
                 self.finish(EndedBy::Lost, out);
             }
-            status => {
+            status => self.proposal_refused(status, out),
+        }
+    }
+
+    fn reoffer_accepted(&mut self, response: &Message, out: &mut Vec<Output>) {
+        let solicited = self.session.proposal.as_ref().is_some_and(|proposal| proposal.sdp.is_none());
+        match sdp_of(response) {
+            Some(offer) if solicited => {
                 self.reoffering = None;
-                out.push(Output::Up(LegEvent::ReofferRefused { status }));
+                self.session.proposal = None;
+                self.session.owed = Some(Owed::Ack { cseq: response.cseq(), offer: offer.clone() });
+                out.push(Output::Up(LegEvent::Offered { sdp: offer }));
             }
-        }
-    }
-
-    pub(super) fn answer_reoffer(&mut self, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
-        if let Some(pending) = self.reoffered.take()
-            && let Output::Respond { message, .. } = self.respond(&pending, 200, Some(sdp), &[])
-        {
-            self.answer_until_acknowledged(&pending, message, now, out);
-        }
-    }
-
-    pub(super) fn refuse_reoffer(&mut self, status: u16, out: &mut Vec<Output>) {
-        if let Some(pending) = self.reoffered.take() {
-            out.push(self.respond(&pending, status, None, &[]));
+            Some(sdp) => {
+                self.acknowledge(response.cseq(), out);
+                self.proposal_answered(sdp, out);
+            }
+            None => {
+                self.acknowledge(response.cseq(), out);
+                self.proposal_refused(502, out);
+            }
         }
     }
 
@@ -167,9 +192,8 @@ impl Dialog {
         if !self.is_established() {
             return;
         }
-        if let Some(pending) = self.reoffered.take() {
-            out.push(self.respond(&pending, 487, None, &[]));
-        }
+        self.refuse_what_is_open(out);
+        self.acknowledge_in_vain(out);
         self.unacknowledged = None;
         self.phase = Phase::Closing;
         let reason: Vec<(Header, &str)> = reason.map(|r| (Header::Reason, r)).into_iter().collect();
@@ -185,6 +209,13 @@ impl Dialog {
         for route in &routes {
             message.header(Header::Route, route);
         }
-        out.push(Output::Ack { message: message.finish(None), to: self.next_hop() });
+        let answer = self.session.acknowledged.as_ref().filter(|(answered, _)| *answered == cseq);
+        let body = answer.map(|(_, sdp)| ("application/sdp", sdp.as_ref()));
+        out.push(Output::Ack { message: message.finish(body), to: self.next_hop() });
+    }
+
+    /// A 2xx whose ACK waits for the answer to its offer.
+    pub(super) fn owes_ack(&self, invite: u32) -> bool {
+        matches!(&self.session.owed, Some(Owed::Ack { cseq, .. }) if *cseq == invite)
     }
 }

@@ -10,9 +10,16 @@
 mod callee;
 mod caller;
 mod established;
+mod fork;
+mod info;
+mod offer_answer;
+mod prack;
+mod refresh;
 mod request;
+mod session_timer;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +32,12 @@ use crate::message::{Message, Method};
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
+pub use callee::{ALLOW, SUPPORTED, is_supported};
 pub use caller::{Credentials, InviteSpec};
+pub use fork::end_stray_answer;
+pub use info::Body;
+pub use offer_answer::glare_back_off;
+pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;
@@ -47,6 +59,8 @@ pub struct LocalSide {
     pub contact: String,
     /// The listener's T1 and T2.
     pub timers: Timers,
+    /// Session timers (RFC 4028).
+    pub session: SessionPolicy,
 }
 
 /// Where requests within a dialog go.
@@ -91,7 +105,10 @@ pub enum Input {
         why: NoAnswer,
     },
     /// A CANCEL matched the INVITE that began this dialog.
-    Cancelled,
+    Cancelled {
+        /// Its Reason (RFC 3326).
+        reason: Option<String>,
+    },
     /// The call wants something.
     Command(Command),
     /// [`Dialog::deadline`] has passed.
@@ -108,9 +125,17 @@ pub enum Command {
         /// Early media.
         sdp: Option<Bytes>,
     },
+    /// The same, with a description that holds: the answer to the INVITE's offer, or the offer that it asks for. It goes
+    /// reliably if the caller can (RFC 3262), and then its PRACK answers an offer.
+    EarlySession {
+        /// 101 to 199.
+        status: u16,
+        /// The answer or offer.
+        sdp: Bytes,
+    },
     /// Make the 200 ready, but hold it until [`Command::SendAnswer`]: the checkpoint that includes it comes first.
     PrepareAnswer {
-        /// The answer to the INVITE's offer.
+        /// The answer to the INVITE's offer, or the offer that it asks for.
         sdp: Bytes,
     },
     /// Let the prepared 200 go.
@@ -120,15 +145,52 @@ pub enum Command {
         /// The offer.
         sdp: Bytes,
     },
-    /// Answer the peer's re-INVITE.
+    /// Offer the peer a new session by UPDATE (RFC 3311); by re-INVITE if it does not take UPDATE and the dialog is confirmed.
+    Update {
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// Ask the peer for an offer: a re-INVITE without one.
+    Solicit,
+    /// Send the ACK or PRACK of the response that carried the peer's offer.
+    Acknowledge {
+        /// The answer.
+        sdp: Bytes,
+    },
+    /// Answer the peer's re-INVITE, UPDATE or PRACK; with an offer if the re-INVITE asks for one.
     AnswerReoffer {
         /// The answer.
         sdp: Bytes,
     },
-    /// Refuse the peer's re-INVITE; the session stays as it was.
+    /// Refuse the peer's re-INVITE or UPDATE; the session stays as it was.
     RefuseReoffer {
         /// The status to answer.
         status: u16,
+    },
+    /// Hand the caller a redirection.
+    Redirect {
+        /// 300 to 399.
+        status: u16,
+        /// The contacts' URIs.
+        contacts: Vec<String>,
+    },
+    /// Ask the peer what the other leg's peer asks: INFO or MESSAGE.
+    Ask {
+        /// Names the request to whom [`LegEvent::AskedAnswered`] goes.
+        id: u32,
+        /// INFO or MESSAGE.
+        method: Method,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The other leg's answer to [`LegEvent::Asked`].
+    AnswerAsked {
+        /// Which one.
+        id: u32,
+        /// 200 to 699.
+        status: u16,
+        /// Its body.
+        body: Option<Body>,
     },
     /// End the leg by whatever its phase has: a final response, a CANCEL, or a BYE.
     End {
@@ -149,9 +211,22 @@ pub enum LegEvent {
         /// Early media.
         sdp: Option<Bytes>,
     },
+    /// A reliable provisional response: the answer to our offer, which is acknowledged already, or the offer that our INVITE
+    /// asks for, whose PRACK waits for [`Command::Acknowledge`].
+    EarlySession {
+        /// 101 to 199.
+        status: u16,
+        /// The answer or offer.
+        sdp: Bytes,
+    },
     /// The callee answered; the ACK has been sent.
     Answered {
-        /// The answer to our offer.
+        /// The answer to our offer; or what an early exchange has agreed.
+        sdp: Bytes,
+    },
+    /// The callee answered an INVITE without offer by one of his own; the ACK waits for [`Command::Acknowledge`].
+    AnsweredWithOffer {
+        /// The offer.
         sdp: Bytes,
     },
     /// The INVITE came to nothing.
@@ -169,12 +244,29 @@ pub enum LegEvent {
     AnswerReady,
     /// The caller gave up before the answer.
     Cancelled,
-    /// The peer offers a new session.
+    /// The peer offers a new session by re-INVITE.
     Reoffer {
         /// The offer.
         sdp: Bytes,
     },
-    /// The peer answered our new offer.
+    /// The peer offers a new session by UPDATE, before or after the answer to the INVITE.
+    Update {
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// The peer offers a new session in a PRACK, which cannot well be refused (RFC 6337 §3.3).
+    Prack {
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// The peer's re-INVITE asks for an offer; [`Command::AnswerReoffer`] takes it there.
+    OfferWanted,
+    /// The peer made the offer that [`Command::Solicit`] asked for; the ACK waits for [`Command::Acknowledge`].
+    Offered {
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// The peer answered our offer: in a 2xx, in its ACK or in its PRACK.
     ReofferAnswered {
         /// The answer.
         sdp: Bytes,
@@ -184,6 +276,31 @@ pub enum LegEvent {
         /// Its status.
         status: u16,
     },
+    /// The peer sends a request that is the other leg's to answer.
+    Asked {
+        /// Names it.
+        id: u32,
+        /// INFO or MESSAGE.
+        method: Method,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The peer's answer to [`Command::Ask`].
+    AskedAnswered {
+        /// Which one.
+        id: u32,
+        /// 200 to 699; 408 for silence.
+        status: u16,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// The callee redirects; [`LegEvent::Failed`] with a 3xx follows.
+    Redirected {
+        /// The contacts' URIs, those of the highest q first.
+        contacts: Vec<String>,
+    },
+    /// Why the peer is about to end the leg (RFC 3326): [`LegEvent::Cancelled`] or [`LegEvent::Ended`] follows.
+    Reason(String),
     /// The dialog is over.
     Ended {
         /// Who ended it and how.
@@ -202,6 +319,10 @@ pub enum EndedBy {
     NoAck,
     /// The peer does not know the dialog any more (481 or 408 to a request within it, §12.2.1.2).
     Lost,
+    /// Nobody refreshed the session (RFC 4028 §10).
+    SessionExpired,
+    /// The peer did not answer our offer where it had to.
+    NoSession,
     /// Its state could not be kept.
     Fault,
 }
@@ -263,6 +384,8 @@ struct Unacknowledged {
     message: Bytes,
     to: Flow,
     cseq: u32,
+    /// It carries an offer: the ACK must carry the answer.
+    offer: bool,
     interval: Duration,
     next: Instant,
     give_up: Instant,
@@ -311,13 +434,58 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
+    session: offer_answer::Session,
     /// We hang up, for this reason, as soon as our 200 is acknowledged (§15).
     hanging_up: Option<Option<String>>,
     /// When a restored dialog asks its peer whether he still knows it.
     probe_at: Option<Instant>,
+    /// The branches of our INVITE.
+    forks: fork::Forks,
+    /// Requests that are the other leg's to answer.
+    carried: info::Carried,
+    timer: session_timer::SessionTimer,
+    in_force: refresh::InForce,
 }
 
 impl Dialog {
+    /// A dialog that has not begun.
+    fn new(
+        local: Arc<LocalSide>,
+        routing: Routing,
+        flow: Flow,
+        call_id: &str,
+        local_tag: &str,
+        local_party: String,
+    ) -> Dialog {
+        Dialog {
+            phase: Phase::Ended,
+            session: offer_answer::Session::default(),
+            timer: session_timer::SessionTimer::new(local.session),
+            in_force: refresh::InForce::default(),
+            local,
+            routing,
+            flow,
+            call_id: call_id.to_owned(),
+            local_tag: local_tag.to_owned(),
+            local_party,
+            remote_party: String::new(),
+            remote_tag: None,
+            remote_target: String::new(),
+            route_set: Vec::new(),
+            local_cseq: 0,
+            remote_cseq: None,
+            invited: false,
+            sent: 0,
+            unacknowledged: None,
+            reoffered: None,
+            reoffering: None,
+            hanging_up: None,
+            probe_at: None,
+            forks: fork::Forks::default(),
+            carried: info::Carried::default(),
+        }
+    }
+
     /// The tag that names this dialog on our side.
     pub fn local_tag(&self) -> &str {
         &self.local_tag
@@ -351,17 +519,29 @@ impl Dialog {
 
     /// Handles one input at `now`, pushing what is to be done to `out`.
     pub fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        let before = out.len();
+        if let Input::Command(command) = input {
+            self.in_force.command(command);
+        }
+        self.dispatch(input, now, out);
+        self.note_outputs(&out[before..], now);
+    }
+
+    fn dispatch(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
         match input {
             Input::Request { transaction, request, source } => match transaction {
                 Some(id) => {
                     let pending = Pending { transaction: *id, request: request.clone(), source: *source };
                     self.request(pending, now, out);
                 }
-                None => self.ack(request, out),
+                None => self.ack(request, now, out),
             },
             Input::Response(response) => self.response(response, now, out),
+            Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
+                self.refresh_unanswered(*cseq, out);
+            }
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
-            Input::Cancelled => self.cancelled(now, out),
+            Input::Cancelled { reason } => self.cancelled(reason.as_deref(), out),
             Input::Command(command) => self.command(command, now, out),
             Input::Timeout => self.timeout(now, out),
         }
@@ -369,26 +549,46 @@ impl Dialog {
 
     fn command(&mut self, command: &Command, now: Now, out: &mut Vec<Output>) {
         match command {
-            Command::Progress { status, sdp } => self.progress(*status, sdp.as_ref(), out),
+            Command::Progress { status, sdp } => self.provisional(*status, sdp.as_ref(), false, now, out),
+            Command::EarlySession { status, sdp } => self.provisional(*status, Some(sdp), true, now, out),
             Command::PrepareAnswer { sdp } => self.prepare_answer(sdp, out),
             Command::SendAnswer => self.send_answer(now, out),
-            Command::Reoffer { sdp } => self.reoffer(sdp, out),
+            Command::Reoffer { sdp } => self.reoffer(Some(sdp), out),
+            Command::Update { sdp } => self.update(sdp, out),
+            Command::Solicit => self.reoffer(None, out),
+            Command::Acknowledge { sdp } => self.acknowledge_with(sdp, out),
             Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
             Command::RefuseReoffer { status } => self.refuse_reoffer(*status, out),
+            Command::Redirect { status, contacts } => self.redirect_caller(*status, contacts, out),
+            Command::Ask { id, method, body } => self.ask(*id, *method, body.as_ref(), out),
+            Command::AnswerAsked { id, status, body } => self.answer_asked(*id, *status, body.as_ref(), out),
             Command::End { status, reason } => self.end(*status, reason.as_deref(), now, out),
         }
     }
 
     fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        let refresh = matches!(response.method(), Method::Invite | Method::Update);
+        if refresh && self.timer.refreshing == Some(response.cseq()) {
+            if (200..300).contains(&response.status()) {
+                self.timer.accepted(response, now.mono);
+            }
+            return self.refresh_response(response, now, out);
+        }
+        let open = [self.reoffering, self.session.updating].contains(&Some(response.cseq()));
+        if refresh && open && (200..300).contains(&response.status()) {
+            self.timer.accepted(response, now.mono);
+        }
         match response.method() {
             Method::Invite => match self.phase {
                 Phase::Calling(_) => self.invite_response(response, now, out),
                 Phase::Confirmed | Phase::Closing | Phase::Ended => {
-                    self.late_invite_response(response, out);
+                    self.late_invite_response(response, now, out);
                 }
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
             Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
+            Method::Update => self.update_response(response, now, out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
             Method::Options if self.is_established() && matches!(response.status(), 408 | 481) => {
                 self.finish(EndedBy::Lost, out);
@@ -409,14 +609,15 @@ impl Dialog {
             Method::Invite if matches!(self.phase, Phase::Calling(_)) => self.invite_unanswered(why, out),
             Method::Invite if self.reoffering == Some(cseq) => {
                 // RFC 3261 §12.2.1.2: a request within a dialog that times out ends the dialog.
-                self.reoffering = None;
-                out.push(Output::Up(LegEvent::ReofferRefused { status: 408 }));
+                self.proposal_refused(408, out);
                 self.lose("SIP;cause=408;text=\"re-INVITE unanswered\"", out);
             }
             Method::Options if self.is_established() => {
                 self.lose("SIP;cause=408;text=\"OPTIONS unanswered\"", out);
             }
             Method::Bye => self.bye_answered(cseq, out),
+            Method::Info | Method::Message => self.asked_unanswered(cseq, out),
+            Method::Update => self.update_unanswered(cseq, out),
             _ => {}
         }
     }
@@ -435,6 +636,10 @@ impl Dialog {
             self.phase = Phase::Ended;
             self.unacknowledged = None;
             self.reoffered = None;
+            self.drop_asked(out);
+            self.session.updated = None;
+            self.session.proposal = None;
+            self.session.owed = None;
             out.push(Output::Up(LegEvent::Ended { by }));
             out.push(Output::Finished);
         }
@@ -444,13 +649,20 @@ impl Dialog {
     pub fn deadline(&self) -> Option<Instant> {
         let repeat = self.unacknowledged.as_ref().map(|u| u.next.min(u.give_up));
         match &self.phase {
-            Phase::Calling(calling) => calling.deadline(),
-            Phase::Confirmed => repeat.into_iter().chain(self.probe_at).min(),
-            Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Closing | Phase::Ended => None,
+            Phase::Calling(calling) => calling.deadline().into_iter().chain(self.session_deadline()).min(),
+            Phase::Confirmed => {
+                let timers = [self.probe_at, self.timer.deadline(), self.session_deadline()];
+                repeat.into_iter().chain(timers.into_iter().flatten()).min()
+            }
+            Phase::Incoming(_) | Phase::AnswerHeld(..) => self.session_deadline(),
+            Phase::Closing | Phase::Ended => None,
         }
     }
 
     fn timeout(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !matches!(self.phase, Phase::Closing | Phase::Ended) {
+            self.session_timeout(now, out);
+        }
         if let Phase::Calling(calling) = &self.phase {
             if calling.deadline().is_some_and(|at| at <= now.mono) {
                 self.invite_unanswered(NoAnswer::Timeout, out);
@@ -462,6 +674,7 @@ impl Dialog {
             self.in_dialog_request(Method::Options, None, &[], out);
         }
         self.repeat_answer(now, out);
+        self.session_due(now, out);
     }
 
     /// True once the dialog is worth rebuilding after a fault: from our held 200, or the peer's, on. Before, it is ended.
@@ -483,6 +696,7 @@ impl Dialog {
                 message: message.clone(),
                 to: pending.source,
                 cseq: pending.request.cseq(),
+                offer: offer_answer::carries_offer(pending, message),
                 interval: t1,
                 next: now.mono,
                 give_up: now.mono,
@@ -491,12 +705,15 @@ impl Dialog {
         stored.phase = Phase::Confirmed;
         stored.reoffered = None;
         stored.reoffering = None;
+        stored.carried = info::Carried::default();
+        stored.session.restore();
         stored.local_cseq += RESTORED_CSEQ_GAP;
         stored.sent += RESTORED_CSEQ_GAP;
         // Not all at once: a restart finds many dialogs.
         let spread = stored.local_tag.bytes().fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let spread = Duration::from_micros(spread % PROBE_SPREAD.as_micros() as u64);
         stored.probe_at = Some(now.mono + PROBE_AFTER + spread);
+        stored.timer.restore(now.mono, PROBE_AFTER + spread);
         if let Some(answer) = &mut stored.unacknowledged {
             answer.interval = t1;
             answer.next = now.mono;

@@ -77,6 +77,17 @@ impl Dialog {
         extra: &[(Header, &str)],
         out: &mut Vec<Output>,
     ) -> u32 {
+        self.in_dialog_request_with(method, sdp.map(|sdp| ("application/sdp", sdp)), extra, out)
+    }
+
+    /// The same with a body of any type.
+    pub(super) fn in_dialog_request_with(
+        &mut self,
+        method: Method,
+        body: Option<(&str, &Bytes)>,
+        extra: &[(Header, &str)],
+        out: &mut Vec<Output>,
+    ) -> u32 {
         self.local_cseq += 1;
         let cseq = self.local_cseq;
         let branch = self.next_branch();
@@ -86,15 +97,20 @@ impl Dialog {
         for route in &routes {
             message.header(Header::Route, route);
         }
-        if method == Method::Invite {
+        if matches!(method, Method::Invite | Method::Update) {
             message.header(Header::Contact, &self.local.contact);
             message.header(Header::Allow, super::callee::ALLOW);
+        }
+        if matches!(method, Method::Invite | Method::Update) {
+            for (header, value) in self.timer.request_headers() {
+                message.header(header, value);
+            }
         }
         for (header, value) in extra {
             message.header(*header, value);
         }
         out.push(Output::Request {
-            message: message.finish(sdp.map(|sdp| ("application/sdp", sdp.as_ref()))),
+            message: message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref()))),
             method,
             branch,
             cseq,

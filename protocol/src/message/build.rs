@@ -246,11 +246,10 @@ pub fn bad_request(answerable: &Answerable, source: SocketAddr, status: u16, rea
     builder.finish(None)
 }
 
-/// FNV-1a over what a retransmission repeats.
+/// A hash over what a retransmission repeats.
 fn fingerprint(answerable: &Answerable) -> u64 {
     let parts = [answerable.via.first().map_or("", String::as_str), &answerable.call_id, &answerable.cseq];
-    let bytes = parts.iter().flat_map(|part| part.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    crate::fnv::fnv1a(parts.iter().flat_map(|part| part.bytes()))
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub use framing::{is_keepalive, peek_call_id, peek_to_tag};
 pub use header::Header;
 pub use malformed::{Answerable, BadHeader, BadUri, Malformed, MalformedKind};
 pub use method::Method;
+pub use reason::reason_of;
 pub use uri::{Uri, escape_user};
 
 /// How much of a message is accepted. More than that is refused with 513.

@@ -1,4 +1,17 @@
-//! Reason phrases.
+//! Reason phrases, and the Reason header.
+
+use super::{Header, Message};
+
+/// As much of a Reason as is carried across a call.
+const LONGEST_REASON: usize = 512;
+
+/// Why a BYE or CANCEL was sent (RFC 3326): every value of its Reason headers, separated by commas. `None` without any, and if
+/// they are longer than any cause needs.
+pub fn reason_of(request: &Message) -> Option<String> {
+    let values: Vec<&str> = request.values(Header::Reason).filter(|value| !value.is_empty()).collect();
+    let reason = values.join(", ");
+    (!reason.is_empty() && reason.len() <= LONGEST_REASON).then_some(reason)
+}
 
 /// The reason phrase of a status code (RFC 3261 section 21 and later RFCs); of one not listed, that of the first
 /// of its class, as section 8.1.3.2 has it understood.

@@ -208,4 +208,19 @@ impl MediaDescription {
         let protocol = self.protocol.to_ascii_uppercase();
         protocol.ends_with("RTP/SAVP") || protocol.ends_with("RTP/SAVPF")
     }
+
+    /// Keeps these payload types, in this order, and what describes them.
+    pub(super) fn keep_formats(&mut self, kept: &[u8]) {
+        self.attributes.retain(|attribute| describes_kept(attribute, kept));
+        self.formats = kept.iter().map(u8::to_string).collect();
+    }
+}
+
+/// Whether an attribute that describes one payload type describes one that is kept.
+fn describes_kept(attribute: &Attribute, kept: &[u8]) -> bool {
+    if !["rtpmap", "fmtp", "rtcp-fb"].into_iter().any(|name| attribute.is(name)) {
+        return true;
+    }
+    let format = attribute.value.as_deref().and_then(|v| v.split_ascii_whitespace().next());
+    format.is_none_or(|f| f == "*" || f.parse().is_ok_and(|pt| kept.contains(&pt)))
 }

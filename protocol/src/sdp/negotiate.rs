@@ -1,13 +1,14 @@
 //! Offer and answer (RFC 3264) as a back-to-back user agent needs them.
 //!
-//! Three jobs: carry one leg's description to the other leg ([`relay_offer`], [`relay_answer`]), speak for a
-//! service of our own ([`answer_service`], [`service_offer`]), and tell the media session of a leg what was
+//! Four jobs: carry one leg's description to the other leg ([`relay_offer`], [`relay_answer`]), speak for a
+//! service of our own ([`answer_service`], [`service_offer`]), let two offers answer each other ([`cross_answers`]), and tell the media session of a leg what was
 //! agreed ([`media_view`]).
 
 mod relay;
 mod service;
 #[cfg(test)]
 mod tests;
+mod two_offers;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,6 +18,7 @@ use super::{Direction, MediaDescription, Origin, SdpError, SessionDescription};
 
 pub use relay::{relay_answer, relay_offer};
 pub use service::{ChosenCodec, answer_service, service_offer};
+pub use two_offers::cross_answers;
 
 /// Why an offer or answer cannot be used, with the status that says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -66,6 +66,17 @@ fn faults_of_the_node_and_its_addresses() {
                 "allowed: an IP address and port",
             ),
             ("[[listen]]\nexternal_address = \"a:b\"", "2: listen[0].external_address", "allowed: a host"),
+            (
+                "[[listen]]\nsession_expires_s = 60",
+                "2: listen[0].session_expires_s",
+                "allowed: 90 to 86400 (seconds, not less than min_se_s, or 0, which is off)",
+            ),
+            (
+                "[[listen]]\nmin_se_s = 300\nsession_expires_s = 200",
+                "3: listen[0].session_expires_s",
+                "allowed: 300 to 86400",
+            ),
+            ("[[listen]]\nmin_se_s = 60", "2: listen[0].min_se_s", "allowed: 90 to 86400"),
             ("[[listen]]\nt1_ms = 500\nt2_ms = 100", "3: listen[0].t2_ms", "allowed: 500 to 60000"),
             (
                 "[[listen]]\nmax_message_bytes = 65536",
@@ -260,6 +271,9 @@ fn faults_of_trunks_and_registrations() {
             ("media_timing = \"late\"", "4: trunk[0].media_timing", "allowed: \"normal\" or \"delayed\""),
             ("srtp = \"on\"", "4: trunk[0].srtp", "allowed: \"off\" or \"offered\" or \"required\""),
             ("dscp = 64", "4: trunk[0].dscp", "found 64; allowed: 0 to 63"),
+            ("redirect = \"fork\"", "4: trunk[0].redirect", "allowed: \"follow\" or \"pass\""),
+            ("redirect_to = [\"x\"]", "4: trunk[0].redirect_to[0]", "allowed: "),
+            ("trusted = \"yes\"", "4: trunk[0].trusted", "allowed: true"),
             ("t1_ms = 1", "4: trunk[0].t1_ms", "allowed: 10 to 10000 (milliseconds)"),
             ("connect_timeout_ms = 99", "4: trunk[0].connect_timeout_ms", "allowed: 100 to 60000"),
             ("username = \"me\"", "1: trunk[0].password", "is missing; `username` needs it"),

@@ -69,6 +69,10 @@ pub struct Listen {
     pub t1_ms: u32,
     /// RFC 3261 T2, in milliseconds; see [`t2`](Self::t2).
     pub t2_ms: Option<u32>,
+    /// The interval of session timers (RFC 4028) in seconds, 0 is off; see [`session`](Self::session).
+    pub session_expires_s: u32,
+    /// The shortest such interval that is accepted, in seconds.
+    pub min_se_s: u32,
     /// The longest message accepted, in bytes; a request beyond this and the next three is answered 513 (RFC 3261 §21.5.7).
     pub max_message_bytes: u32,
     /// The longest start line, and the longest header with its folds, in bytes.
@@ -108,6 +112,8 @@ impl Default for Listen {
             external_address: None,
             t1_ms: 500,
             t2_ms: None,
+            session_expires_s: 1800,
+            min_se_s: 90,
             max_message_bytes: 65_535,
             max_header_bytes: 8192,
             max_headers: 256,
@@ -150,6 +156,11 @@ impl Listen {
     /// How many bytes may wait to be sent on one connection before the peer is cut off.
     pub fn send_queue(&self) -> usize {
         self.send_queue_kb as usize * 1024
+    }
+
+    /// The interval of session timers and the shortest that is accepted (RFC 4028); an interval of zero is off.
+    pub fn session(&self) -> (Duration, Duration) {
+        (Duration::from_secs(self.session_expires_s.into()), Duration::from_secs(self.min_se_s.into()))
     }
 
     /// The longest interval between retransmissions (RFC 3261 §17.1.2.2): 4 s, over TLS 1 s.

@@ -14,7 +14,9 @@ pub use media::{Location, Media, MediaPath, MediaPool};
 pub use node::{Http, Node};
 pub use registrar::Registrar;
 pub use station::{Credential, Service, ServiceKind, Station, User};
-pub use trunk::{MediaTiming, Registration, RegistrationGroup, Selection, Srtp, Trunk, TrunkTimers};
+pub use trunk::{
+    MediaTiming, Redirect, Registration, RegistrationGroup, Selection, Srtp, Trunk, TrunkTimers,
+};
 
 /// The partition that always exists, and that an entry without one is in.
 pub const INTERNAL_PARTITION: &str = "internal";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{MediaPath, internal};
+use super::{MediaPath, Redirect, internal};
 use crate::settings::values::{ConnectionAddress, NumberMask, Secret, number_mask};
 
 /// A device that registers, or is reached at a fixed address.
@@ -54,6 +54,9 @@ pub struct Station {
     /// Whether its calls are recorded.
     #[serde(default)]
     pub record: bool,
+    /// What a redirection by it does to a call.
+    #[serde(default)]
+    pub redirect: Redirect,
     /// How long a call rings at it, in seconds; see [`ring_timeout`](Self::ring_timeout).
     #[serde(default = "sixty")]
     pub ring_timeout_s: u32,

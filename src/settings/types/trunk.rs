@@ -29,6 +29,17 @@ pub enum MediaTiming {
     Delayed,
 }
 
+/// What a redirection (3xx) does to a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// The call goes on to its contacts.
+    #[default]
+    Follow,
+    /// The caller gets it.
+    Pass,
+}
+
 /// Whether media is encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -102,6 +113,15 @@ pub struct Trunk {
     /// The most calls at once; 0 is no limit.
     #[serde(default)]
     pub max_calls: u32,
+    /// Whether it belongs to the trust domain of RFC 3325.
+    #[serde(default)]
+    pub trusted: bool,
+    /// What a redirection by it does to a call.
+    #[serde(default)]
+    pub redirect: Redirect,
+    /// Addresses besides our own that a followed redirection may lead to.
+    #[serde(default)]
+    pub redirect_to: Vec<Source>,
     /// What its far end sees of the caller's number.
     #[serde(default, deserialize_with = "number_mask")]
     pub calling_party_mask: Option<NumberMask>,

@@ -86,6 +86,12 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
     }
     check_timers(path, Some(listen.t1_ms), listen.t2_ms, findings);
     check_connections(path, listen, findings);
+    findings.within(&path.key("min_se_s"), listen.min_se_s, 90..=86_400, "seconds (RFC 4028 §5)");
+    if listen.session_expires_s != 0 {
+        let shortest = u64::from(listen.min_se_s.clamp(90, 86_400));
+        let unit = "seconds, not less than min_se_s, or 0, which is off";
+        findings.within(&path.key("session_expires_s"), listen.session_expires_s, shortest..=86_400, unit);
+    }
     check_limits(path, listen, findings);
     if listen.transport.is_secure() {
         for (key, file) in [("certificate", &listen.certificate), ("private_key", &listen.private_key)] {

@@ -8,7 +8,7 @@ use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
 use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
 
-use super::{Endpoint, Outgoing, Owner, TransactionKey};
+use super::{Endpoint, New, Outgoing, Owner, TransactionKey};
 use crate::env::{Tell, TimerKey, Unsent};
 use crate::timer_wheel::TimerId;
 
@@ -63,7 +63,7 @@ impl Client {
 }
 
 impl Endpoint {
-    pub(super) fn receive_response(&mut self, response: &Message) {
+    pub(super) fn receive_response(&mut self, response: Message, flow: Flow) -> Option<New> {
         let now = self.env.now().mono;
         let method = response.method();
         let id = response
@@ -76,10 +76,10 @@ impl Endpoint {
                 call = response.call_id(),
                 "response without transaction"
             );
-            return;
+            return unclaimed(response, flow);
         };
         if client.cseq != response.cseq() {
-            return;
+            return None;
         }
         let action = match &mut client.machine {
             ClientMachine::Invite(machine) => machine.response(now, response.status()),
@@ -88,17 +88,22 @@ impl Endpoint {
         let owner = client.owner.as_ref().and_then(WeakRecipient::upgrade);
         if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
             let flow = client.flow;
-            if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, response)) {
+            if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, &response)) {
                 self.post(flow, &ack, Method::Ack);
             }
         } else if response.status() >= 200 {
             client.request = None;
         }
         self.arm_client(id);
-        if matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck)
-            && let Some(owner) = owner
-        {
-            owner.tell(Input::Response(response.clone()));
+        if !matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck) {
+            return None;
+        }
+        match owner {
+            Some(owner) => {
+                owner.tell(Input::Response(response));
+                None
+            }
+            None => unclaimed(response, flow),
         }
     }
 
@@ -134,6 +139,11 @@ impl Endpoint {
             Err(Unsent::Full) => self.arm_client(id),
             Err(Unsent::Unreachable) => self.give_up(id, NoAnswer::Transport),
         }
+    }
+
+    /// True while such a transaction of ours goes on.
+    pub(crate) fn is_sending(&self, branch: &str, method: Method) -> bool {
+        self.client_names.contains_key(&client_name(branch, method))
     }
 
     /// Sends an ACK for a 2xx.
@@ -191,6 +201,12 @@ impl Endpoint {
             self.env.metrics().transactions_active.decrement(1.0);
         }
     }
+}
+
+/// A response whose owner has gone matters only if the peer believes that it has made a dialog.
+fn unclaimed(response: Message, flow: Flow) -> Option<New> {
+    let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
+    answer.then_some(New::Answer(response, flow))
 }
 
 pub(super) fn client_name(branch: &str, method: Method) -> Box<str> {

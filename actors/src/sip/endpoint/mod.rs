@@ -39,6 +39,8 @@ pub(crate) enum New {
     Request(Message, Flow),
     /// An ACK that belongs to no transaction: for a dialog.
     Ack(Message, Flow),
+    /// A 2xx to an INVITE that nobody waits for: for a dialog, or to be ended.
+    Answer(Message, Flow),
 }
 
 /// A request to send in a new client transaction.
@@ -125,8 +127,7 @@ impl Endpoint {
         if message.is_request() {
             self.receive_request(message, datagram.flow)
         } else {
-            self.receive_response(&message);
-            None
+            self.receive_response(message, datagram.flow)
         }
     }
 

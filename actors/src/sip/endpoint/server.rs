@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tandem_protocol::dialog::{Input, ServerTransactionId};
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Message, Method, reason_phrase, response_to};
+use tandem_protocol::message::{Message, Method, reason_of, reason_phrase, response_to};
 use tandem_protocol::transaction::{Expiry, InviteServer, NonInviteServer, ServerAction};
 
 use super::{Endpoint, New, Owner, TransactionKey};
@@ -27,7 +27,7 @@ pub(super) struct Server {
     last_response: Option<Bytes>,
     owner: Option<Owner>,
     /// A CANCEL came before the owner did.
-    cancelled: bool,
+    cancelled: Option<Input>,
 }
 
 impl Server {
@@ -92,9 +92,10 @@ impl Endpoint {
             return;
         };
         if matches!(&server.machine, ServerMachine::Invite(machine) if machine.may_cancel()) {
+            let cancelled = Input::Cancelled { reason: reason_of(cancel) };
             match &server.owner {
-                Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(Input::Cancelled)),
-                None => server.cancelled = true,
+                Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
+                None => server.cancelled = Some(cancelled),
             }
         }
         self.reply(cancel, flow, Answer::new(200, &[]));
@@ -118,16 +119,7 @@ impl Endpoint {
         let request = Some(request.clone());
         self.servers.insert(
             id,
-            Server {
-                machine,
-                name,
-                timer,
-                flow,
-                request,
-                last_response: None,
-                owner: None,
-                cancelled: false,
-            },
+            Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: None },
         );
         self.env.metrics().transactions_active.increment(1.0);
         self.arm_server(id);
@@ -137,10 +129,10 @@ impl Endpoint {
     /// Says who hears of a server transaction.
     pub(crate) fn own(&mut self, transaction: ServerTransactionId, owner: Owner) {
         if let Some(server) = self.servers.get_mut(&transaction.0) {
-            if std::mem::take(&mut server.cancelled)
+            if let Some(cancelled) = server.cancelled.take()
                 && let Some(owner) = owner.upgrade()
             {
-                owner.tell(Input::Cancelled);
+                owner.tell(cancelled);
             }
             server.owner = Some(owner);
         }

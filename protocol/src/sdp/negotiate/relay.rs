@@ -92,9 +92,24 @@ pub fn relay_answer(
         None => bypassed(answer, codecs)?,
     };
     relayed.media.truncate(offer.media.len());
+    if anchor.is_some() {
+        for (media, offered) in relayed.media.iter_mut().zip(&offer.media) {
+            narrow(media, offer.direction(offered).reverse());
+        }
+    }
     let missing = offer.media.iter().skip(relayed.media.len()).map(refused);
     relayed.media.extend(missing);
     Ok(leg.stamp(relayed))
+}
+
+/// RFC 3264 §6.1: an answer flows no way that the offer does not leave it. A phone that answers a hold with `sendrecv` would
+/// otherwise take the holder's streams for its own.
+fn narrow(media: &mut MediaDescription, widest: Direction) {
+    for attribute in &mut media.attributes {
+        if let Some(direction) = Direction::from_name(&attribute.name) {
+            *attribute = Attribute::flag(direction.restrict(widest).as_str());
+        }
+    }
 }
 
 fn bypassed(
@@ -203,16 +218,6 @@ fn restrict(media: &mut MediaDescription, codecs: &[String]) -> Result<(), Negot
             kept.push(*pt);
         }
     }
-    media.attributes.retain(|a| describes_kept(a, &kept));
-    media.formats = kept.iter().map(u8::to_string).collect();
+    media.keep_formats(&kept);
     Ok(())
-}
-
-/// Whether an attribute that describes one payload type describes one that is kept.
-fn describes_kept(attribute: &Attribute, kept: &[u8]) -> bool {
-    if !["rtpmap", "fmtp", "rtcp-fb"].into_iter().any(|name| attribute.is(name)) {
-        return true;
-    }
-    let format = attribute.value.as_deref().and_then(|v| v.split_ascii_whitespace().next());
-    format.is_none_or(|f| f == "*" || f.parse().is_ok_and(|pt| kept.contains(&pt)))
 }

@@ -205,3 +205,40 @@ fn the_media_view_tells_what_a_session_needs() {
         }
     );
 }
+
+#[test]
+fn an_answer_flows_no_way_that_the_offer_does_not_leave_it() {
+    for (offered, answered, told) in [
+        ("a=sendonly", "a=sendrecv", Direction::RecvOnly),
+        ("a=sendonly", "a=sendonly", Direction::Inactive),
+        ("a=inactive", "", Direction::Inactive),
+        ("c=IN IP4 0.0.0.0", "a=sendrecv", Direction::RecvOnly),
+        ("", "c=IN IP4 0.0.0.0", Direction::SendOnly),
+        ("a=sendrecv", "a=recvonly", Direction::RecvOnly),
+    ] {
+        let line = |more: &str| sdp(&format!("m=audio 4000 RTP/AVP 0\n{more}\n").replace("\n\n", "\n"));
+        let relayed = relay_answer(&line(offered), &line(answered), &mut leg(), Some(OURS), None).unwrap();
+        assert_eq!(relayed.direction(&relayed.media[0]), told, "{offered} {answered}");
+        assert!(!relayed.is_held_by_address(&relayed.media[0]), "the old form never crosses");
+    }
+}
+
+#[test]
+fn two_offers_answer_each_other_with_one_codec_that_means_the_same_to_both() {
+    let caller = sdp("m=video 9 RTP/AVP 99\nm=audio 4000 RTP/AVP 8 0 96 101\na=rtpmap:96 opus/48000/2\n\
+         a=rtpmap:101 telephone-event/8000\na=sendonly\n");
+    let callee =
+        sdp("m=audio 5000 RTP/AVP 96 0 8 101\na=rtpmap:96 iLBC/8000\na=rtpmap:101 telephone-event/8000\n");
+    let (to_callee, to_caller) = cross_answers(&caller, &callee).unwrap();
+    let lines = |sd: &SessionDescription| -> Vec<(u16, Vec<String>)> {
+        sd.media.iter().map(|m| (m.port, m.formats.clone())).collect()
+    };
+    let formats = |list: &[&str]| list.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>();
+    assert_eq!(lines(&to_callee), [(4000, formats(&["0", "101"]))]);
+    assert_eq!(lines(&to_caller), [(0, formats(&["99"])), (5000, formats(&["0", "101"]))]);
+    let direction = |sd: &SessionDescription| sd.direction(sd.media.last().unwrap());
+    assert_eq!((direction(&to_callee), direction(&to_caller)), (Direction::SendOnly, Direction::RecvOnly));
+    let other = sdp("m=audio 5000 RTP/AVP 18 101\na=rtpmap:101 telephone-event/8000\n");
+    assert_eq!(cross_answers(&caller, &other).unwrap_err(), NegotiationError::NoCommonCodec);
+    assert_eq!(cross_answers(&caller, &sdp("m=audio 0 RTP/AVP 0\n")).unwrap_err().status(), 488);
+}

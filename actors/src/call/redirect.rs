@@ -1,0 +1,170 @@
+//! Where a redirection leads: to numbers of ours that the one who redirects may dial, to addresses that its trunk's settings name,
+//! and to nobody else. Otherwise whoever can answer a call could have it forwarded at our cost.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tandem_protocol::b2bua::{Destination, Input, LONGEST_RING, Reroute, TrunkChoice, TrunkHunt};
+use tandem_protocol::message::{Uri, escape_user};
+use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::time::Now;
+
+use super::{CallActor, Outbound};
+use crate::calls::{Callee, Party, Route, elsewhere, outbound, route};
+use crate::config::Redirect;
+use crate::directory::TrunkEntry;
+use crate::events::{Event, EventKind};
+
+/// A redirection that the call has followed or may follow.
+#[derive(Clone, Default)]
+pub(super) struct Diversion {
+    /// Who named the contacts that are left.
+    by: Callee,
+    /// Numbers and addresses that the call has been at.
+    visited: Vec<String>,
+}
+
+impl CallActor {
+    /// The callee redirects the call, or a contact of an earlier redirection has failed.
+    pub(super) fn redirected(
+        &mut self,
+        (status, fresh, exhausted): (u16, bool, bool),
+        contacts: Vec<String>,
+        now: Now,
+        ctx: &mut Context<Self>,
+    ) {
+        if fresh {
+            self.diversion.by = self.callee();
+        }
+        if self.diversion.visited.is_empty() {
+            self.diversion.visited.push(self.info.to.clone());
+        }
+        let reroute = if fresh && self.diversion.by.redirect() == Redirect::Pass {
+            self.note_diversion(now, status, "is handed to the caller", &contacts.join(", "));
+            Reroute::Pass(contacts)
+        } else if exhausted {
+            self.note_diversion(now, status, "is one too many", &contacts.join(", "));
+            Reroute::Nowhere
+        } else {
+            self.first_that_leads(status, contacts, now)
+        };
+        self.feed(&Input::Rerouted { status, reroute }, ctx);
+    }
+
+    fn first_that_leads(&mut self, status: u16, contacts: Vec<String>, now: Now) -> Reroute {
+        let mut contacts = contacts.into_iter();
+        while let Some(contact) = contacts.next() {
+            match self.lead(&contact) {
+                Ok((route, outbound)) => {
+                    self.note_diversion(now, status, &route.why, &contact);
+                    let destination = Box::new(self.go(route, outbound));
+                    return Reroute::To { destination, rest: contacts.collect() };
+                }
+                Err(why) => self.note_diversion(now, status, &why, &contact),
+            }
+        }
+        Reroute::Nowhere
+    }
+
+    /// The route to a contact, or why there is none.
+    fn lead(&mut self, contact: &str) -> Result<(Route, Vec<Outbound>), String> {
+        let uri = Uri::parse(contact).map_err(|_| "is no address".to_owned())?;
+        let by = self.diversion.by.clone();
+        let party = self.outbound.first().map(|outbound| outbound.party.clone()).ok_or("comes too late")?;
+        let number = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+        let (place, (found, outbound)) = match uri.scheme {
+            "tel" => (number.clone(), self.dialled(&by, &party, &number)),
+            "sip" if self.is_here(&uri) => (number.clone(), self.dialled(&by, &party, &number)),
+            "sip" => {
+                let address = uri.socket_addr().ok_or("is not at an address of ours")?;
+                let trunk = by.trunk().filter(|t| t.config.redirect_to.iter().any(|s| s.contains(address)));
+                let trunk = trunk.ok_or("is at an address that nobody allows")?;
+                (format!("{number}@{address}"), self.at_address(trunk, address, &party, &number))
+            }
+            _ => return Err("has a scheme that is not spoken here".to_owned()),
+        };
+        if self.diversion.visited.contains(&place) {
+            return Err("has been tried already".to_owned());
+        }
+        self.diversion.visited.push(place);
+        match (&found.destination, found.service) {
+            (Destination::Refused { status, .. }, _) => Err(format!("{} ({status})", found.why)),
+            // Its media would need other ports than the call has.
+            (Destination::Service, _) | (_, Some(_)) => {
+                Err(format!("{}, which takes no diverted calls", found.why))
+            }
+            (Destination::Station { .. } | Destination::Trunk { .. }, None) => Ok((found, outbound)),
+        }
+    }
+
+    /// Whoever redirects a call dials for himself.
+    fn dialled(&self, by: &Callee, party: &Arc<Party>, number: &str) -> (Route, Vec<Outbound>) {
+        let route = route(&self.env, by.calling_search_space(), number);
+        let outbound = outbound(&self.env, party, &route);
+        (route, outbound)
+    }
+
+    /// To an address by the listener of the trunk that may redirect there, where the call takes a place as any other.
+    fn at_address(
+        &self,
+        trunk: &Arc<TrunkEntry>,
+        address: SocketAddr,
+        party: &Arc<Party>,
+        number: &str,
+    ) -> (Route, Vec<Outbound>) {
+        let health = [ProxyHealth { proxy: address, up: true }];
+        let choice = TrunkChoice {
+            trunk: trunk.config.name.to_string(),
+            listener: trunk.config.listener,
+            user: escape_user(number).into_owned(),
+            walk: ProxyWalk::new(&health, Selection::Priority, trunk.config.retryable.clone()),
+        };
+        let destination =
+            Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
+        let mut route = Route::to(destination, format!("leads to {address}, which its trunk allows"), number);
+        route.signalling = Some(address.ip());
+        let outbound = vec![elsewhere(&self.env, party, &route, trunk, address)];
+        (route, outbound)
+    }
+
+    /// Who is being called.
+    fn callee(&self) -> Callee {
+        let by = self.outbound.iter().find(|outbound| outbound.trunk == self.trunk_of_callee());
+        by.or(self.outbound.first()).map(|outbound| outbound.callee.clone()).unwrap_or_default()
+    }
+
+    fn trunk_of_callee(&self) -> Option<Arc<str>> {
+        self.info.trunk.as_deref().map(Arc::from)
+    }
+
+    /// True for an address of ours: the host of a domain, and if it names a port, one of our listeners.
+    fn is_here(&self, uri: &Uri<'_>) -> bool {
+        let listeners = &self.env.config().listeners;
+        let ours = |port| listeners.iter().any(|l| l.external.port() == port || l.address.port() == port);
+        self.env.directory().is_ours(uri.host) && uri.port.is_none_or(ours)
+    }
+
+    /// The call is another's from now on: its limits, its timers, its name in the record.
+    fn go(&mut self, mut route: Route, outbound: Vec<Outbound>) -> Destination {
+        // The caller's permit is the first; whoever redirected has the call no longer.
+        self.permits.truncate(1);
+        self.permits.extend(route.permit.take());
+        self.place = None;
+        self.info.trunk = None;
+        if let Some(host) = route.signalling {
+            self.media.callee_at(host);
+        }
+        self.outbound = outbound;
+        self.info.route = format!("{}; redirected: {}", self.info.route, route.why);
+        route.destination
+    }
+
+    fn note_diversion(&mut self, now: Now, status: u16, what: &str, contact: &str) {
+        let by = self.diversion.by.to_string();
+        tracing::info!(call = %self.id, status, by, contact, what, "redirected");
+        let reason = format!("{status} of {by} to {contact}: {what}");
+        let event = Event::new(now.wall, EventKind::RouteDecided, reason).of(&self.id);
+        self.events.push(event.with("redirected_by", by).with("contact", contact.to_owned()));
+    }
+}

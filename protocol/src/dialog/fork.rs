@@ -1,0 +1,116 @@
+//! Several branches of one INVITE (RFC 3261 §13.2.2.4): one 2xx is kept, every other is acknowledged and ended; so is one that
+//! nobody waits for any more.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Dialog, LocalSide, Output, Phase, Routing};
+use crate::flow::Flow;
+use crate::message::{Header, Message, Method, Via};
+
+/// How many branches of an INVITE are told apart; of more, the oldest is forgotten.
+const MOST_BRANCHES: usize = 16;
+const ELSEWHERE: &str = "SIP;cause=200;text=\"answered elsewhere\"";
+
+/// The branches of our INVITE.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Forks {
+    /// The answers in unreliable provisional responses: the peer's tag and the last.
+    early: Vec<(String, Bytes)>,
+    /// The tags of branches whose 2xx was not kept.
+    ended: Vec<String>,
+}
+
+impl Forks {
+    /// A provisional response of the branch with that tag carried `sdp`.
+    pub(super) fn note_early(&mut self, tag: Option<&str>, sdp: &Bytes) {
+        let Some(tag) = tag else { return };
+        match self.early.iter_mut().find(|(known, _)| known == tag) {
+            Some((_, known)) => *known = sdp.clone(),
+            None => {
+                if self.early.len() == MOST_BRANCHES {
+                    self.early.remove(0);
+                }
+                self.early.push((tag.to_owned(), sdp.clone()));
+            }
+        }
+    }
+
+    /// The branch with that tag has answered: the other early dialogs are over without a word (§13.2.2.4). Its early
+    /// session description counts if the 2xx repeats none (§13.2.1).
+    pub(super) fn settle(&mut self, tag: Option<&str>) -> Option<Bytes> {
+        let early = std::mem::take(&mut self.early);
+        early.into_iter().find(|(known, _)| Some(known.as_str()) == tag).map(|(_, sdp)| sdp)
+    }
+}
+
+impl Dialog {
+    /// A 2xx of another branch makes a dialog of its own, which is ended; one that is repeated has lost its ACK.
+    pub(super) fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
+        let Some(tag) = response.to_tag() else { return };
+        let mut other = self.clone();
+        // The peer's re-INVITE is the kept branch's: it is not this BYE that ends it.
+        other.reoffered = None;
+        other.session = super::offer_answer::Session::default();
+        other.become_dialog_of(response);
+        let known = self.forks.ended.iter().position(|known| known == tag);
+        if known.is_none() {
+            if self.forks.ended.len() == MOST_BRANCHES {
+                self.forks.ended.remove(0);
+            }
+            self.forks.ended.push(tag.to_owned());
+        }
+        other.acknowledge(response.cseq(), out);
+        if known.is_none() {
+            other.bye(Some(ELSEWHERE), out);
+        }
+        // Another branch, or this one's 2xx again, must not find our Via branches used.
+        self.sent = other.sent;
+    }
+
+    /// What a 2xx to our INVITE says of its dialog (§12.1.2).
+    pub(super) fn become_dialog_of(&mut self, response: &Message) {
+        self.remote_tag = response.to_tag().map(str::to_owned);
+        self.remote_party = response.header(Header::To).unwrap_or_default().to_owned();
+        self.route_set = response.values(Header::RecordRoute).map(str::to_owned).collect();
+        self.route_set.reverse();
+        self.refresh_target(response);
+        self.phase = Phase::Confirmed;
+    }
+}
+
+/// Acknowledges and ends a 2xx to an INVITE that no dialog knows: its dialog is long over, or ended with the process that
+/// sent the INVITE. Everything needed is in the response, whose copies all have the same end, byte for byte. `local` is the
+/// side of the listener that it came to, and only a response to a request of that side counts: its only Via must be ours, with
+/// the branch that [`Dialog`] makes of the From tag. Both requests go to `source`, never to an address that the response names.
+pub fn end_stray_answer(response: &Message, source: Flow, local: Arc<LocalSide>) -> Vec<Output> {
+    let mut out = Vec::new();
+    let Some((local_tag, remote_tag)) = response.from_tag().zip(response.to_tag()) else { return out };
+    let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
+    if !answer || !is_of_ours(response, local_tag, &local) || response.cseq() > u32::MAX / 4 {
+        return out;
+    }
+    let local_party = response.header(Header::From).unwrap_or_default().to_owned();
+    let mut dialog = Dialog::new(local, Routing::Flow, source, response.call_id(), local_tag, local_party);
+    dialog.local_cseq = response.cseq();
+    // A branch of its own for each dialog, the same for each copy.
+    dialog.sent =
+        remote_tag.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) >> 1;
+    dialog.become_dialog_of(response);
+    if dialog.remote_target.is_empty() {
+        return out;
+    }
+    dialog.acknowledge(response.cseq(), &mut out);
+    dialog.bye(Some("SIP;cause=481;text=\"nobody waits for this answer\""), &mut out);
+    out
+}
+
+fn is_of_ours(response: &Message, local_tag: &str, local: &LocalSide) -> bool {
+    let via = response.via();
+    let Ok(ours) = Via::parse(&local.via) else { return false };
+    let branch = via.branch().and_then(|branch| branch.strip_prefix("z9hG4bK")?.strip_prefix(local_tag));
+    let count = response.values(Header::Via).count();
+    count == 1 && (via.host, via.port) == (ours.host, ours.port) && branch.is_some_and(|n| n.starts_with('.'))
+}

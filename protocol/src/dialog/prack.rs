@@ -1,0 +1,349 @@
+//! Reliable provisional responses (RFC 3262), hop by hop: ours to the peer's INVITE, and the peer's to ours.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::caller::sdp_of;
+use super::offer_answer::Owed;
+use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase, ServerTransactionId};
+use crate::flow::Flow;
+use crate::message::{Contacts, Header, Message, Method};
+use crate::time::{Instant, Now};
+
+/// Early dialogs of one INVITE that are kept; more forks than that get no PRACK.
+const MOST_EARLY: usize = 16;
+/// Provisional responses that wait for the PRACK of an earlier one; more are left out, being news of no weight.
+const MOST_WAITING: usize = 8;
+
+/// Our provisional responses, one at a time (§3).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Server {
+    /// The RSeq of the last one.
+    rseq: u32,
+    open: Option<Unacknowledged>,
+    waiting: VecDeque<(u16, Option<Bytes>)>,
+    /// A description of ours has gone reliably.
+    settled: bool,
+    /// ... and, if it was an offer, has been answered.
+    agreed: bool,
+    /// The 200 may leave as soon as the open response is acknowledged.
+    release: bool,
+}
+
+/// A provisional response that is repeated until its PRACK comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Unacknowledged {
+    transaction: ServerTransactionId,
+    message: Bytes,
+    status: u16,
+    to: Flow,
+    cseq: u32,
+    has_sdp: bool,
+    offer: bool,
+    interval: Duration,
+    next: Instant,
+    give_up: Instant,
+}
+
+impl Server {
+    /// The answer to the INVITE's offer, or the offer it asks for, has gone reliably.
+    pub(super) fn settled(&self) -> bool {
+        self.settled
+    }
+
+    /// The first exchange is complete, and the peer has said so.
+    pub(super) fn agreed(&self) -> bool {
+        self.agreed && self.open.as_ref().is_none_or(|open| !open.has_sdp)
+    }
+
+    /// The RSeq of the last response.
+    #[cfg(test)]
+    pub(super) fn last(&self) -> u32 {
+        self.rseq
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.open.as_ref().map(|open| open.next.min(open.give_up))
+    }
+
+    /// §3: a 2xx waits while a response with a description is unacknowledged.
+    pub(super) fn holds_answer(&mut self) -> bool {
+        self.release = self.open.as_ref().is_some_and(|open| open.has_sdp);
+        self.release
+    }
+}
+
+/// One early dialog of our INVITE (RFC 3261 §12.1.2): every fork has its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Early {
+    pub(super) tag: String,
+    party: String,
+    target: String,
+    route_set: Vec<String>,
+    pub(super) remote_cseq: Option<u32>,
+    /// The last RSeq taken; 0 before the first.
+    rseq: u32,
+    /// The peer's description, once offer and answer have been exchanged.
+    pub(super) session: Option<Bytes>,
+}
+
+impl Dialog {
+    /// Sends a provisional response, reliably if the peer requires it, or supports it and `settled` says that `sdp` will hold.
+    pub(super) fn provisional(
+        &mut self,
+        status: u16,
+        sdp: Option<&Bytes>,
+        settled: bool,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let Phase::Incoming(pending) = &self.phase else { return };
+        let invite = &pending.request;
+        let required = invite.has_token(Header::Require, "100rel");
+        let supported = required || invite.has_token(Header::Supported, "100rel");
+        let asks_for_offer = invite.body().is_empty();
+        // RFC 6337 §3.1.1: after the answer no further description follows in responses to the INVITE.
+        let sdp = sdp.filter(|_| !self.session.reliable.settled);
+        let reliable = required || (supported && settled && sdp.is_some());
+        if !reliable {
+            // An unreliable response cannot carry an offer (RFC 3261 §13.2.1).
+            let sdp = sdp.filter(|_| !asks_for_offer);
+            out.push(self.respond(pending, status, sdp, &[]));
+            return;
+        }
+        if asks_for_offer && sdp.is_none() && !self.session.reliable.settled {
+            // §5: the first reliable response must bring the offer. Until there is one the 100 has to do.
+            return;
+        }
+        if sdp.is_some() {
+            self.session.reliable.settled = true;
+            self.session.reliable.agreed = !asks_for_offer;
+            self.session.told = sdp.cloned();
+        }
+        if self.session.reliable.open.is_some() {
+            let waiting = &mut self.session.reliable.waiting;
+            if waiting.len() < MOST_WAITING || sdp.is_some() {
+                waiting.push_back((status, sdp.cloned()));
+            }
+            return;
+        }
+        self.send_reliably(status, sdp, now, out);
+    }
+
+    fn send_reliably(&mut self, status: u16, sdp: Option<&Bytes>, now: Now, out: &mut Vec<Output>) {
+        let (Phase::Incoming(pending) | Phase::AnswerHeld(pending, _)) = &self.phase else { return };
+        // §3: the first RSeq is anywhere in the lower half of its range.
+        let rseq = match self.session.reliable.rseq {
+            0 => (self.chance() as u32 >> 2) + 1,
+            last => last + 1,
+        };
+        let number = rseq.to_string();
+        let extra = [(Header::Require, "100rel"), (Header::RSeq, number.as_str())];
+        let output = self.respond(pending, status, sdp, &extra);
+        let Output::Respond { transaction, message, to, .. } = &output else { return };
+        let t1 = self.local.timers.t1;
+        let open = Unacknowledged {
+            transaction: *transaction,
+            message: message.clone(),
+            status,
+            to: *to,
+            cseq: pending.request.cseq(),
+            has_sdp: sdp.is_some(),
+            offer: sdp.is_some() && pending.request.body().is_empty(),
+            interval: t1,
+            next: now.mono + t1,
+            give_up: now.mono + t1 * 64,
+        };
+        self.session.reliable.rseq = rseq;
+        self.session.reliable.open = Some(open);
+        out.push(output);
+    }
+
+    /// §3: repeated after T1, 2 T1, 4 T1 ... up to 64 T1; then the INVITE is refused.
+    pub(super) fn repeat_provisional(&mut self, now: Now, out: &mut Vec<Output>) {
+        let (Phase::Incoming(pending) | Phase::AnswerHeld(pending, _)) = &self.phase else { return };
+        let pending = pending.clone();
+        let Some(open) = &mut self.session.reliable.open else { return };
+        if open.give_up <= now.mono {
+            let warning = "399 tandem \"a reliable provisional response was not acknowledged\"";
+            out.push(self.respond(&pending, 504, None, &[(Header::Warning, warning)]));
+            self.session.reliable.open = None;
+            self.finish(EndedBy::NoAck, out);
+        } else if open.next <= now.mono {
+            open.interval *= 2;
+            open.next = now.mono + open.interval;
+            out.push(Output::Respond {
+                transaction: open.transaction,
+                status: open.status,
+                message: open.message.clone(),
+                to: open.to,
+            });
+        }
+    }
+
+    /// The peer's PRACK (§3): it names the response by RAck, and may carry an answer or a new offer (§5).
+    pub(super) fn peer_pracks(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
+        let Some(rack) = pending.request.header(Header::RAck).and_then(rack_of) else {
+            let warning = [(Header::Warning, "399 tandem \"RAck missing or malformed\"")];
+            out.push(self.respond(&pending, 400, None, &warning));
+            return;
+        };
+        let server = &mut self.session.reliable;
+        let last = server.rseq;
+        let Some(open) = server.open.take_if(|open| rack == (last, open.cseq)) else {
+            out.push(self.respond(&pending, 481, None, &[]));
+            return;
+        };
+        match (open.offer, sdp_of(&pending.request)) {
+            (true, Some(sdp)) => {
+                self.session.reliable.agreed = true;
+                out.push(self.respond(&pending, 200, None, &[]));
+                out.push(Output::Up(LegEvent::ReofferAnswered { sdp }));
+            }
+            (true, None) => {
+                let warning = [(Header::Warning, "399 tandem \"no answer in PRACK\"")];
+                out.push(self.respond(&pending, 400, None, &warning));
+                if let Phase::Incoming(invite) | Phase::AnswerHeld(invite, _) = &self.phase {
+                    out.push(self.respond(invite, 488, None, &warning));
+                }
+                self.finish(EndedBy::NoSession, out);
+                return;
+            }
+            (false, Some(sdp)) if !self.their_offer_is_open() && !self.our_offer_is_open(None) => {
+                self.session.updated = Some((pending, Some(now.mono + self.local.timers.t1 * 32)));
+                out.push(Output::Up(LegEvent::Prack { sdp }));
+            }
+            (false, Some(_)) => {
+                let soon = self.soon();
+                out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, &soon)]));
+            }
+            (false, None) => out.push(self.respond(&pending, 200, None, &[])),
+        }
+        self.after_prack(now, out);
+    }
+
+    fn after_prack(&mut self, now: Now, out: &mut Vec<Output>) {
+        if std::mem::take(&mut self.session.reliable.release) {
+            self.session.reliable.waiting.clear();
+            self.send_answer(now, out);
+        } else if matches!(self.phase, Phase::Incoming(_))
+            && let Some((status, sdp)) = self.session.reliable.waiting.pop_front()
+        {
+            self.send_reliably(status, sdp.as_ref(), now, out);
+        }
+    }
+
+    /// A provisional response to our INVITE: its early dialog is noted, and a reliable one acknowledged, if it is the next.
+    /// What the call is to hear of it, if anything.
+    pub(super) fn early_response(
+        &mut self,
+        response: &Message,
+        offered: bool,
+        out: &mut Vec<Output>,
+    ) -> Option<LegEvent> {
+        let status = response.status();
+        let sdp = sdp_of(response);
+        let unreliable = LegEvent::Progress { status, sdp: sdp.clone().filter(|_| offered) };
+        let Some(tag) = response.to_tag() else { return Some(unreliable) };
+        let rseq = response.header(Header::RSeq).and_then(|rseq| rseq.trim().parse::<u32>().ok());
+        let rseq = rseq.filter(|_| response.has_token(Header::Require, "100rel"));
+        self.note_allow(response);
+        if rseq.is_none() && !self.session.allows_update {
+            // No request will be sent or taken in this early dialog.
+            return Some(unreliable);
+        }
+        let Some(at) = self.early_of(tag, response) else { return Some(unreliable) };
+        let Some(rseq) = rseq else { return Some(unreliable) };
+        let early = self.session.early.get_mut(at)?;
+        if early.rseq != 0 && Some(rseq) != early.rseq.checked_add(1) {
+            // §4: one that comes again, or too early, is neither acknowledged nor heard.
+            return None;
+        }
+        let first = early.session.is_none();
+        let rack = format!("{rseq} {} INVITE", response.cseq());
+        match sdp.filter(|_| first) {
+            Some(sdp) if offered => {
+                early.rseq = rseq;
+                early.session = Some(sdp.clone());
+                self.prack(tag, &rack, None, out);
+                Some(LegEvent::EarlySession { status, sdp })
+            }
+            // Two forks that offer at once cannot both be answered: the second gets no PRACK and gives up.
+            Some(_) if self.session.owed.is_some() => None,
+            Some(offer) => {
+                early.rseq = rseq;
+                self.session.owed = Some(Owed::Prack { tag: tag.to_owned(), rack, offer: offer.clone() });
+                Some(LegEvent::EarlySession { status, sdp: offer })
+            }
+            None => {
+                early.rseq = rseq;
+                self.prack(tag, &rack, None, out);
+                Some(LegEvent::Progress { status, sdp: None })
+            }
+        }
+    }
+
+    /// The place of the early dialog `tag`, made if it is new.
+    fn early_of(&mut self, tag: &str, response: &Message) -> Option<usize> {
+        let known = self.session.early.iter().position(|early| early.tag == tag);
+        if known.is_some() || self.session.early.len() >= MOST_EARLY {
+            return known;
+        }
+        let contact = match response.contacts() {
+            Ok(Contacts::List(contacts)) => contacts.first().map(|contact| contact.uri.to_owned()),
+            Ok(Contacts::None | Contacts::Star) | Err(_) => None,
+        };
+        let mut route_set: Vec<String> = response.values(Header::RecordRoute).map(str::to_owned).collect();
+        route_set.reverse();
+        self.session.early.push(Early {
+            tag: tag.to_owned(),
+            party: response.header(Header::To).unwrap_or_default().to_owned(),
+            target: contact.unwrap_or_else(|| self.remote_target.clone()),
+            route_set,
+            remote_cseq: None,
+            rseq: 0,
+            session: None,
+        });
+        Some(self.session.early.len() - 1)
+    }
+
+    /// Acknowledges a reliable response in its early dialog, with the answer to its offer if it had one.
+    pub(super) fn prack(
+        &mut self,
+        tag: &str,
+        rack: &str,
+        answer: Option<(&Bytes, Bytes)>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(at) = self.session.early.iter().position(|early| early.tag == tag) else { return };
+        let sdp = answer.map(|(sdp, offer)| {
+            self.session.early[at].session = Some(offer);
+            sdp.clone()
+        });
+        self.within_early(at, |dialog| {
+            dialog.in_dialog_request(Method::Prack, sdp.as_ref(), &[(Header::RAck, rack)], out);
+        });
+    }
+
+    /// Does something as if the early dialog were the dialog.
+    pub(super) fn within_early(&mut self, at: usize, act: impl FnOnce(&mut Dialog)) {
+        let Some(early) = self.session.early.get(at).cloned() else { return };
+        let party = std::mem::replace(&mut self.remote_party, early.party);
+        let target = std::mem::replace(&mut self.remote_target, early.target);
+        let route_set = std::mem::replace(&mut self.route_set, early.route_set);
+        act(self);
+        self.remote_party = party;
+        self.remote_target = target;
+        self.route_set = route_set;
+    }
+}
+
+/// RAck: the RSeq, and the CSeq number of the INVITE.
+fn rack_of(value: &str) -> Option<(u32, u32)> {
+    let mut words = value.split_ascii_whitespace();
+    let rack = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    (words.next() == Some("INVITE") && words.next().is_none()).then_some(rack)
+}

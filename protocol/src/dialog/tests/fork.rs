@@ -1,0 +1,90 @@
+use super::*;
+
+const BRANCH_OURS: &str = "z9hG4bKours.1";
+
+fn answer_of(tag: &str) -> Message {
+    response(200, "INVITE", 1, tag, "Contact: <sip:fork@10.0.0.9:5070>\r\n", "v=0\r\n")
+}
+
+fn requests(out: &[Output]) -> Vec<(Message, Flow)> {
+    let sent = |output: &Output| match output {
+        Output::Request { message, to, .. } | Output::Ack { message, to } => {
+            Some((Message::parse(message.clone(), &Limits::default()).unwrap(), *to))
+        }
+        _ => None,
+    };
+    out.iter().filter_map(sent).collect()
+}
+
+fn methods(out: &[Output]) -> Vec<Method> {
+    requests(out).iter().map(|(message, _)| message.method()).collect()
+}
+
+#[test]
+fn each_further_branch_is_ended_once_and_acknowledged_as_often_as_it_answers() {
+    let mut rig = Rig::answered("");
+    let mut branches = Vec::new();
+    for tag in ["second", "third"] {
+        rig.feed(Input::Response(answer_of(tag)));
+        assert_eq!(methods(&rig.out), [Method::Ack, Method::Bye], "{tag}");
+        let bye = &requests(&rig.out)[1].0;
+        assert_eq!((bye.to_tag(), bye.request_uri()), (Some(tag), "sip:fork@10.0.0.9:5070"));
+        branches.push(bye.via().branch().unwrap().to_owned());
+        rig.feed(Input::Response(answer_of(tag)));
+        assert_eq!(methods(&rig.out), [Method::Ack], "{tag}");
+    }
+    // Two BYEs under one branch would be one transaction.
+    assert_ne!(branches[0], branches[1]);
+    assert!(rig.dialog.is_established());
+}
+
+#[test]
+fn the_early_description_of_the_branch_that_answers_stands_for_a_2xx_without_one() {
+    let mut rig = Rig::calling();
+    for (tag, sdp) in [("a", "v=0\r\ns=a\r\n"), ("b", "v=0\r\ns=b\r\n")] {
+        rig.feed(Input::Response(response(183, "INVITE", 1, tag, "", sdp)));
+    }
+    rig.feed(Input::Response(response(200, "INVITE", 1, "a", "Contact: <sip:peer@10.0.0.3>\r\n", "")));
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(b"v=0\r\ns=a\r\n") }]);
+}
+
+fn stray(from_tag: &str, branch: &str, extra: &str) -> Message {
+    parse(&format!(
+        "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch={branch};rport=5060\r\nFrom: <sip:us@x>;tag={from_tag}\r\n\
+         To: <sip:peer@x>;tag={THEIRS}\r\nCall-ID: id\r\nCSeq: 7 INVITE\r\nContact: <sip:peer@10.0.0.3:5062>\r\n\
+         {extra}Content-Length: 0\r\n\r\n"
+    ))
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_is_ended_from_its_own_headers() {
+    let routed = "Record-Route: <sip:10.0.0.8;lr>, <sip:10.0.0.7;lr>\r\n";
+    let out = end_stray_answer(&stray(OURS, BRANCH_OURS, routed), flow(), local());
+    let sent = requests(&out);
+    assert_eq!(methods(&out), [Method::Ack, Method::Bye]);
+    for (message, to) in &sent {
+        assert_eq!(message.request_uri(), "sip:peer@10.0.0.3:5062");
+        assert_eq!((message.from_tag(), message.to_tag()), (Some(OURS), Some(THEIRS)));
+        let routes: Vec<&str> = message.values(Header::Route).collect();
+        assert_eq!(routes, ["<sip:10.0.0.7;lr>", "<sip:10.0.0.8;lr>"]);
+        // Where it came from, whatever it names: else a forged answer would aim us at others.
+        assert_eq!(*to, flow());
+    }
+    assert_eq!((sent[0].0.cseq(), sent[1].0.cseq()), (7, 8));
+    // Every copy gets the same, so that the peer and our transactions know it again.
+    let again = requests(&end_stray_answer(&stray(OURS, BRANCH_OURS, routed), flow(), local()));
+    assert_eq!(again[1].0.raw(), sent[1].0.raw());
+}
+
+#[test]
+fn an_answer_to_what_we_never_sent_draws_nothing() {
+    let silent = |message: Message| end_stray_answer(&message, flow(), local()).is_empty();
+    assert!(!silent(stray(OURS, BRANCH_OURS, "")));
+    assert!(silent(stray("other", BRANCH_OURS, "")), "the branch is not of this tag");
+    assert!(silent(stray(OURS, "z9hG4bKours", "")), "not a branch of ours");
+    assert!(silent(stray(OURS, BRANCH_OURS, "Via: SIP/2.0/UDP 10.0.0.9\r\n")), "it is on its way to another");
+    let elsewhere = LocalSide { via: "SIP/2.0/UDP 10.0.0.77:5060".into(), ..(*local()).clone() };
+    assert!(end_stray_answer(&stray(OURS, BRANCH_OURS, ""), flow(), Arc::new(elsewhere)).is_empty());
+    assert!(silent(response(486, "INVITE", 1, THEIRS, "", "")));
+    assert!(silent(response(200, "BYE", 1, THEIRS, "Contact: <sip:a@b>\r\n", "")));
+}

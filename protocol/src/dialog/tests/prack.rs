@@ -1,0 +1,287 @@
+//! Reliable provisional responses (RFC 3262), ours and the peer's.
+
+use super::*;
+
+const CONTACT: &str = "Contact: <sip:peer@10.0.0.3:5062>\r\n";
+
+fn body() -> Bytes {
+    Bytes::from_static(SDP)
+}
+
+fn ringing() -> Command {
+    Command::Progress { status: 180, sdp: None }
+}
+
+fn session() -> Command {
+    Command::EarlySession { status: 183, sdp: body() }
+}
+
+impl Rig {
+    /// The response that the last input sent.
+    fn responded(&self) -> Message {
+        let message = self.out.iter().find_map(|output| match output {
+            Output::Respond { message, .. } => Some(message.clone()),
+            _ => None,
+        });
+        Message::parse(message.unwrap(), &Limits::default()).unwrap()
+    }
+
+    fn reliable(&mut self, tag: &str, rseq: u32, body: &str) {
+        let extra = format!("Require: 100rel\r\nRSeq: {rseq}\r\n{CONTACT}");
+        self.feed(Input::Response(response(183, "INVITE", 1, tag, &extra, body)));
+    }
+
+    fn racks(&self) -> Vec<String> {
+        let rack = |output: &Output| match output {
+            Output::Request { message, method: Method::Prack, .. } => {
+                let prack = Message::parse(message.clone(), &Limits::default()).unwrap();
+                prack.header(Header::RAck).map(str::to_owned)
+            }
+            _ => None,
+        };
+        self.out.iter().filter_map(rack).collect()
+    }
+}
+
+#[test]
+fn only_who_can_gets_reliable_responses_and_who_requires_them_gets_no_others() {
+    for (extra, plain, with_session) in [
+        ("", false, false),
+        ("Supported: timer, 100rel\r\n", false, true),
+        ("Require: 100rel\r\n", true, true),
+    ] {
+        let mut rig = Rig::incoming(extra);
+        rig.command(ringing());
+        assert_eq!(rig.responded().header(Header::RSeq).is_some(), plain, "{extra}");
+        let mut rig = Rig::incoming(extra);
+        rig.command(session());
+        let progress = rig.responded();
+        assert_eq!(progress.header(Header::RSeq).is_some(), with_session, "{extra}");
+        assert_eq!(progress.has_token(Header::Require, "100rel"), with_session);
+        assert_eq!(progress.body(), SDP);
+    }
+}
+
+#[test]
+fn a_reliable_response_is_repeated_at_t1_doubled_each_time_and_the_invite_refused_after_64_t1() {
+    let mut rig = Rig::incoming("Supported: 100rel\r\n");
+    rig.command(session());
+    let first = rig.responded();
+    let mut at = vec![];
+    while let Some(due) = rig.dialog.deadline().filter(|due| due.0 < 32_000_000) {
+        at.push(due.0 / 1000);
+        rig.timeout(due.0 / 1000);
+        assert_eq!(rig.responded(), first);
+    }
+    assert_eq!(at, [500, 1_500, 3_500, 7_500, 15_500, 31_500]);
+    rig.timeout(32_000);
+    assert_eq!((rig.statuses(), rig.ended(), rig.finished()), (vec![504], Some(EndedBy::NoAck), true));
+}
+
+#[test]
+fn a_prack_must_name_the_response_that_is_open() {
+    let mut rig = Rig::incoming("Require: 100rel\r\n");
+    rig.command(ringing());
+    let rseq: u32 = rig.responded().header(Header::RSeq).unwrap().parse().unwrap();
+    let cases = [
+        (String::new(), 400),
+        ("RAck: x 1 INVITE\r\n".to_owned(), 400),
+        (format!("RAck: {rseq} 1 BYE\r\n"), 400),
+        (format!("RAck: {rseq} 1 INVITE 2\r\n"), 400),
+        (format!("RAck: {} 1 INVITE\r\n", rseq + 1), 481),
+        (format!("RAck: {rseq} 2 INVITE\r\n"), 481),
+        (format!("RAck: {rseq} 1 INVITE\r\n"), 200),
+        (format!("RAck: {rseq} 1 INVITE\r\n"), 481),
+    ];
+    for (n, (rack, status)) in cases.into_iter().enumerate() {
+        rig.request("PRACK", 2 + n as u32, &rack, "");
+        assert_eq!(rig.statuses(), [status], "{rack}");
+    }
+    assert_eq!(rig.dialog.deadline(), None);
+}
+
+#[test]
+fn a_second_reliable_response_waits_for_the_prack_of_the_first() {
+    let mut rig = Rig::incoming("Require: 100rel\r\n");
+    rig.command(ringing());
+    let first: u32 = rig.responded().header(Header::RSeq).unwrap().parse().unwrap();
+    rig.command(session());
+    rig.command(ringing());
+    assert!(rig.out.is_empty());
+    rig.prack(2);
+    assert_eq!(rig.statuses(), [200, 183]);
+    rig.prack(3);
+    assert_eq!(rig.statuses(), [200, 180]);
+    rig.prack(4);
+    assert_eq!(rig.statuses(), [200]);
+    assert_eq!(rig.dialog.session.reliable.last(), first + 2);
+}
+
+#[test]
+fn the_200_waits_for_the_prack_of_a_description_and_for_no_other() {
+    let mut rig = Rig::incoming("Require: 100rel\r\n");
+    rig.command(session());
+    rig.command(Command::PrepareAnswer { sdp: body() });
+    rig.command(Command::SendAnswer);
+    assert!(rig.out.is_empty());
+    assert_eq!(rig.dialog.deadline(), Some(Instant(500_000)), "the 183 is still repeated");
+    rig.prack(2);
+    assert_eq!(rig.statuses(), [200, 200]);
+    rig.ack(1);
+    assert!(rig.dialog.is_established());
+
+    let mut rig = Rig::incoming("Require: 100rel\r\n");
+    rig.command(ringing());
+    rig.command(Command::PrepareAnswer { sdp: body() });
+    rig.command(Command::SendAnswer);
+    assert_eq!(rig.statuses(), [200]);
+    rig.prack(2);
+    assert_eq!(rig.statuses(), [200], "it is taken after the final response too");
+}
+
+#[test]
+fn a_cancel_while_the_200_is_held_for_a_prack_is_not_too_late() {
+    let mut rig = Rig::incoming("Supported: 100rel\r\n");
+    rig.command(session());
+    rig.command(Command::PrepareAnswer { sdp: body() });
+    rig.command(Command::SendAnswer);
+    rig.feed(Input::Cancelled { reason: None });
+    assert_eq!((rig.statuses(), rig.finished()), (vec![487], true));
+}
+
+#[test]
+fn an_answer_that_went_reliably_is_not_said_again_and_one_that_differs_is_offered_after_the_ack() {
+    for (later, offered) in [(SDP, false), (&b"v=1\r\n"[..], true)] {
+        let mut rig = Rig::incoming("Supported: 100rel\r\n");
+        rig.command(session());
+        rig.prack(2);
+        rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(later) });
+        rig.command(Command::SendAnswer);
+        assert_eq!(rig.responded().body(), b"");
+        rig.ack(1);
+        let offer = rig.sent(Method::Invite).map(|(invite, _)| invite.body().to_vec());
+        assert_eq!(offer, offered.then(|| later.to_vec()));
+        if offered {
+            rig.respond(200, "INVITE", 1, "", "v=0\r\n");
+            assert!(rig.sent(Method::Ack).is_some() && rig.events().is_empty(), "nobody has asked for it");
+        }
+    }
+}
+
+#[test]
+fn an_invite_without_an_offer_gets_it_in_the_first_reliable_response_or_in_the_200() {
+    let mut rig = Rig::asked("Require: 100rel\r\n");
+    rig.command(ringing());
+    assert!(rig.out.is_empty(), "a reliable response would have to bring the offer");
+    rig.command(session());
+    assert_eq!(rig.responded().body(), SDP);
+    let rseq = rig.dialog.session.reliable.last();
+    rig.request("PRACK", 2, &format!("RAck: {rseq} 1 INVITE\r\n"), "v=0\r\n");
+    assert_eq!((rig.statuses(), rig.events()), (vec![200], vec![LegEvent::ReofferAnswered { sdp: body() }]));
+
+    let mut rig = Rig::asked("");
+    rig.command(Command::Progress { status: 183, sdp: Some(body()) });
+    assert_eq!((rig.responded().status(), rig.responded().body()), (183, &b""[..]));
+    rig.command(Command::PrepareAnswer { sdp: body() });
+    rig.command(Command::SendAnswer);
+    assert_eq!(rig.responded().body(), SDP);
+}
+
+#[test]
+fn a_prack_without_the_answer_it_must_bring_ends_the_invite() {
+    let mut rig = Rig::asked("Supported: 100rel\r\n");
+    rig.command(session());
+    rig.prack(2);
+    assert_eq!((rig.statuses(), rig.ended()), (vec![400, 488], Some(EndedBy::NoSession)));
+}
+
+#[test]
+fn a_prack_may_bring_a_new_offer() {
+    let mut rig = Rig::incoming("Supported: 100rel\r\n");
+    rig.command(session());
+    let rseq = rig.dialog.session.reliable.last();
+    rig.request("PRACK", 2, &format!("RAck: {rseq} 1 INVITE\r\n"), "v=0\r\n");
+    assert_eq!((rig.statuses(), rig.events()), (vec![], vec![LegEvent::Prack { sdp: body() }]));
+    rig.command(Command::AnswerReoffer { sdp: body() });
+    assert_eq!((rig.responded().status(), rig.responded().body()), (200, SDP));
+}
+
+#[test]
+fn the_peers_reliable_responses_are_acknowledged_in_order_and_once() {
+    let mut rig = Rig::calling();
+    let expected: [(u32, &[&str]); 5] =
+        [(5, &["5 1 INVITE"]), (5, &[]), (7, &[]), (6, &["6 1 INVITE"]), (7, &["7 1 INVITE"])];
+    for (rseq, racks) in expected {
+        rig.reliable(THEIRS, rseq, "");
+        assert_eq!(
+            (rig.racks(), rig.events().len()),
+            (racks.iter().map(|r| (*r).to_owned()).collect(), racks.len())
+        );
+    }
+}
+
+#[test]
+fn every_fork_has_its_own_order_and_its_own_session() {
+    let mut rig = Rig::calling();
+    rig.reliable("one", 5, "v=0\r\n");
+    assert_eq!(rig.events(), [LegEvent::EarlySession { status: 183, sdp: body() }]);
+    rig.reliable("two", 90, "");
+    assert_eq!((rig.racks(), rig.events().len()), (vec!["90 1 INVITE".to_owned()], 1));
+    let (prack, to) = rig.sent(Method::Prack).unwrap();
+    assert_eq!((prack.to_tag(), prack.request_uri()), (Some("two"), "sip:peer@10.0.0.3:5062"));
+    assert_eq!(to.remote, ([10, 0, 0, 3], 5062).into());
+    // The one without a session answers: its 200 brings the answer.
+    rig.feed(Input::Response(response(200, "INVITE", 1, "two", CONTACT, "v=2\r\n")));
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(b"v=2\r\n") }]);
+    rig.hang_up();
+    assert!(rig.sent(Method::Bye).unwrap().0.cseq() > prack.cseq());
+}
+
+#[test]
+fn what_follows_an_early_answer_is_no_news() {
+    for later in ["", "v=9\r\n"] {
+        let mut rig = Rig::calling();
+        rig.reliable(THEIRS, 1, "v=0\r\n");
+        rig.respond(200, "INVITE", 1, CONTACT, later);
+        assert_eq!(rig.events(), [LegEvent::Answered { sdp: body() }]);
+        assert_eq!(rig.sent(Method::Ack).unwrap().0.cseq(), 1);
+    }
+}
+
+#[test]
+fn an_early_offer_is_answered_in_its_prack() {
+    let mut rig = Rig::asking();
+    rig.reliable(THEIRS, 3, "v=0\r\n");
+    assert_eq!((rig.racks().len(), rig.events().len()), (0, 1));
+    rig.reliable(THEIRS, 3, "v=0\r\n");
+    rig.reliable("second", 1, "v=0\r\n");
+    assert!(rig.out.is_empty(), "repeated, or of a fork that cannot be answered too");
+    rig.command(Command::Acknowledge { sdp: Bytes::from_static(b"v=1\r\n") });
+    assert_eq!(rig.sent(Method::Prack).unwrap().0.body(), b"v=1\r\n");
+    rig.respond(200, "INVITE", 1, CONTACT, "");
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: body() }]);
+}
+
+#[test]
+fn a_cancel_names_the_invite_whatever_was_sent_since() {
+    let mut rig = Rig::calling();
+    rig.reliable(THEIRS, 1, "");
+    rig.hang_up();
+    assert_eq!(rig.sent(Method::Cancel).unwrap().0.cseq(), 1);
+    rig.respond(487, "INVITE", 1, "", "");
+    assert!(rig.finished());
+}
+
+#[test]
+fn an_update_reaches_the_early_dialog_that_has_a_session() {
+    let mut rig = Rig::calling();
+    let extra = format!("Require: 100rel\r\nRSeq: 1\r\nAllow: UPDATE\r\n{CONTACT}");
+    rig.respond(183, "INVITE", 1, &extra, "v=0\r\n");
+    rig.command(Command::Update { sdp: body() });
+    let (update, _) = rig.sent(Method::Update).unwrap();
+    assert_eq!((update.to_tag(), update.cseq()), (Some(THEIRS), 3));
+    rig.respond(200, "UPDATE", 3, "", "v=5\r\n");
+    assert_eq!(rig.events(), [LegEvent::ReofferAnswered { sdp: Bytes::from_static(b"v=5\r\n") }]);
+    rig.respond(200, "INVITE", 1, CONTACT, "");
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(b"v=5\r\n") }]);
+}

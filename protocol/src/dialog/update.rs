@@ -1,0 +1,169 @@
+//! UPDATE (RFC 3311): a new offer without touching the INVITE, in early and in confirmed dialogs; and the choice between it and
+//! a re-INVITE for offers of ours.
+
+use bytes::Bytes;
+
+use super::caller::sdp_of;
+use super::offer_answer::Proposal;
+use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
+use crate::message::{Header, Message, Method};
+use crate::time::Now;
+
+impl Dialog {
+    /// The peer's UPDATE (§5.2). Without a description it refreshes the target and is answered here.
+    pub(super) fn peer_updates(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
+        if matches!(self.phase, Phase::Closing | Phase::Ended) || self.hanging_up.is_some() {
+            out.push(self.respond(&pending, 481, None, &[]));
+            return;
+        }
+        self.note_allow(&pending.request);
+        if !matches!(self.phase, Phase::Calling(_)) {
+            self.refresh_target(&pending.request);
+            self.flow = pending.source;
+        }
+        let Some(sdp) = sdp_of(&pending.request) else {
+            out.push(self.respond(&pending, 200, None, &[]));
+            return;
+        };
+        self.yield_to_peer(out);
+        if self.our_offer_is_open(pending.request.from_tag()) {
+            out.push(self.respond(&pending, 491, None, &[]));
+        } else if self.their_offer_is_open() {
+            let soon = self.soon();
+            out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, &soon)]));
+        } else {
+            // Half of what the peer's Timer F allows.
+            self.session.updated = Some((pending, Some(now.mono + self.local.timers.t1 * 32)));
+            out.push(Output::Up(LegEvent::Update { sdp }));
+        }
+    }
+
+    /// Offers the peer a new session by re-INVITE, or asks it for an offer by one that has none.
+    pub(super) fn reoffer(&mut self, sdp: Option<&Bytes>, out: &mut Vec<Output>) {
+        self.propose(Proposal::new(sdp, false), out);
+    }
+
+    /// Offers the peer a new session by UPDATE if it takes that; else, in a confirmed dialog, by re-INVITE.
+    pub(super) fn update(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {
+        let update = self.session.allows_update || !self.is_established();
+        self.propose(Proposal::new(Some(sdp), update), out);
+    }
+
+    /// Offers what an early answer of ours has become; nobody waits for the outcome.
+    pub(super) fn offer_what_has_changed(&mut self, out: &mut Vec<Output>) {
+        if let Some(sdp) = self.session.overtaken.take()
+            && self.is_established()
+        {
+            let update = self.session.allows_update;
+            self.propose(Proposal::new(Some(&sdp), update).unasked(), out);
+        }
+    }
+
+    fn propose(&mut self, proposal: Proposal, out: &mut Vec<Output>) {
+        let early = self.early_session();
+        let tag = early.and_then(|at| self.session.early.get(at)).map(|early| early.tag.clone());
+        let possible = match &self.phase {
+            Phase::Confirmed => true,
+            Phase::Incoming(_) | Phase::AnswerHeld(..) => {
+                proposal.update && self.session.allows_update && self.session.reliable.agreed()
+            }
+            Phase::Calling(_) => proposal.update && self.session.allows_update && early.is_some(),
+            Phase::Closing | Phase::Ended => false,
+        };
+        let busy = self.session.proposal.is_some()
+            || self.their_offer_is_open()
+            || self.our_offer_is_open(tag.as_deref());
+        if !possible || busy {
+            // RFC 3311 §5.2: 504 if it cannot be done now without asking anybody, 491 if another offer is in the way.
+            if proposal.is_asked_for() {
+                let status = if self.is_established() || possible { 491 } else { 504 };
+                out.push(Output::Up(LegEvent::ReofferRefused { status }));
+            }
+            return;
+        }
+        // RFC 3261 §14.1: not before our 200 is acknowledged. Its ACK sets the proposal free.
+        let until = self.unacknowledged.as_ref().map(|answer| answer.give_up);
+        self.session.proposal = Some(proposal.not_before(until));
+        if until.is_none() {
+            self.send_proposal(out);
+        }
+    }
+
+    /// The early dialog whose session can be changed: the last that has one.
+    fn early_session(&self) -> Option<usize> {
+        self.session.early.iter().rposition(|early| early.session.is_some())
+    }
+
+    pub(super) fn send_proposal(&mut self, out: &mut Vec<Output>) {
+        let Some(proposal) = &self.session.proposal else { return };
+        let (sdp, update) = (proposal.sdp.clone(), proposal.update);
+        if !update {
+            let cseq = self.in_dialog_request(Method::Invite, sdp.as_ref(), &[], out);
+            self.reoffering = Some(cseq);
+        } else if self.is_established() || matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..)) {
+            let cseq = self.in_dialog_request(Method::Update, sdp.as_ref(), &[], out);
+            self.session.updating = Some(cseq);
+        } else if let Some(at) = self.early_session() {
+            let mut cseq = None;
+            self.within_early(at, |dialog| {
+                cseq = Some(dialog.in_dialog_request(Method::Update, sdp.as_ref(), &[], out));
+            });
+            self.session.updating = cseq;
+        }
+    }
+
+    /// The peer's response to our UPDATE (§5.3).
+    pub(super) fn update_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        if self.session.updating != Some(response.cseq()) {
+            return;
+        }
+        match response.status() {
+            ..=199 => {}
+            200..=299 => {
+                if self.is_established() {
+                    self.refresh_target(response);
+                }
+                match sdp_of(response) {
+                    Some(sdp) => {
+                        self.note_early_session(response, &sdp);
+                        self.proposal_answered(sdp, out);
+                    }
+                    None => self.proposal_refused(502, out),
+                }
+            }
+            491 => self.proposal_met_glare(now, out),
+            // It does not take UPDATE after all, whatever its Allow says.
+            405 | 501 if self.is_established() => {
+                self.session.allows_update = false;
+                self.session.updating = None;
+                if let Some(proposal) = &mut self.session.proposal {
+                    proposal.update = false;
+                }
+                self.send_proposal(out);
+            }
+            status @ (408 | 481) if self.is_established() => {
+                // RFC 3261 §12.2.1.2: the peer has lost the dialog.
+                self.proposal_refused(status, out);
+                self.finish(EndedBy::Lost, out);
+            }
+            status => self.proposal_refused(status, out),
+        }
+    }
+
+    /// Our UPDATE was not answered at all.
+    pub(super) fn update_unanswered(&mut self, cseq: u32, out: &mut Vec<Output>) {
+        if self.session.updating == Some(cseq) {
+            self.proposal_refused(408, out);
+            if self.is_established() {
+                self.lose("SIP;cause=408;text=\"UPDATE unanswered\"", out);
+            }
+        }
+    }
+
+    fn note_early_session(&mut self, response: &Message, sdp: &Bytes) {
+        let early = self.session.early.iter_mut().find(|early| Some(early.tag.as_str()) == response.to_tag());
+        if let Some(early) = early {
+            early.session = Some(sdp.clone());
+        }
+    }
+}
