@@ -145,7 +145,10 @@ impl Call {
                 Some((_, audio)) if first => self.tell_answered(ep, audio),
                 Some((_, audio)) => self.tell_changed(ep, audio),
                 None => {
-                    ep.protocol("the ACK has no SDP that answers the offer of the 200");
+                    // Whoever ends the call at once refuses every stream.
+                    if Sdp::parse(&ack.body).is_none() {
+                        ep.protocol("the ACK has no SDP that answers the offer of the 200");
+                    }
                     return self.bye(ep, now, "no usable SDP in the ACK");
                 }
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::caller::sdp_of;
 use super::{Dialog, LocalSide, Output, Phase, Routing};
 use crate::flow::Flow;
 use crate::message::{Header, Message, Method, Via};
@@ -21,6 +22,8 @@ pub(super) struct Forks {
     early: Vec<(String, Bytes)>,
     /// The tags of branches whose 2xx was not kept.
     ended: Vec<String>,
+    /// Our INVITE left the offer to the callee: every 2xx to it has one.
+    pub(super) offered_by_peer: bool,
 }
 
 impl Forks {
@@ -61,6 +64,11 @@ impl Dialog {
                 self.forks.ended.remove(0);
             }
             self.forks.ended.push(tag.to_owned());
+        }
+        if self.forks.offered_by_peer
+            && let Some(offer) = sdp_of(response)
+        {
+            other.refuse_offer_in_ack(response.cseq(), &offer);
         }
         other.acknowledge(response.cseq(), out);
         if known.is_none() {
