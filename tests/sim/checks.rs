@@ -49,6 +49,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     nothing_is_left(sim, life).await;
     gauges(&sim.world, life);
     phones_are_idle(sim);
+    for what in sim.world.idle_streams() {
+        sim.world.violation(format!("an idle connection is left: {what}"));
+    }
     for what in sim.nonsense.wrong(&sim.world) {
         sim.world.violation(what);
     }
@@ -107,7 +110,7 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
         ("call actors", alive(ActorKind::Call), 0),
         ("dialog actors", alive(ActorKind::Dialog), 0),
         ("shards", alive(ActorKind::Shard), u64::from(world.plan().shards)),
-        ("trunk actors", alive(ActorKind::Trunk), 2),
+        ("trunk actors", alive(ActorKind::Trunk), 3),
         ("registration groups", alive(ActorKind::RegistrationGroup), 1),
         ("transactions by the gauge", life.gauges.gauge("tandem_transactions_active") as u64, transactions),
         ("free ports by the gauge", life.gauges.gauge("tandem_media_ports_free") as u64, sum("free_ports")),

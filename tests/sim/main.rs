@@ -51,7 +51,7 @@ mod seams;
 mod shrink;
 mod sound;
 mod store;
-//mod streams;
+mod streams;
 mod verbs;
 mod voices;
 mod wire;

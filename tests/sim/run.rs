@@ -26,6 +26,7 @@ use crate::provider;
 use crate::rng::Rng;
 use crate::script::{Action, Script};
 use crate::store::Disk;
+use crate::streams::{Told, Turn};
 use crate::voices::Voices;
 use crate::world::{Event, World};
 
@@ -261,6 +262,7 @@ impl Sim {
                 Event::Kill => return true,
                 Event::Operator => self.operate(life, false),
                 Event::Chaos => self.operate(life, true),
+                Event::Stream(number, turn) => self.stream(Some(life), number, turn),
                 Event::Link { epoch, shard, message } if epoch == life.epoch => {
                     life.shards[usize::from(shard)].tell(Linked(vec![message]));
                 }
@@ -357,6 +359,7 @@ impl Sim {
             Event::Talk => self.voices.talk(&self.world, &self.phones),
             Event::Nonsense => self.nonsense.strike(&self.world),
             Event::Again { from, bytes, left } => self.nonsense.again(&self.world, from, bytes, left),
+            Event::Stream(number, turn) => self.stream(None, number, turn),
             Event::Link { .. }
             | Event::Wake { .. }
             | Event::Commit { .. }
@@ -367,8 +370,36 @@ impl Sim {
             | Event::Kill
             | Event::Restart => {}
         }
+        self.listen(&mut told);
+        self.told = told;
+    }
+
+    /// Something happens to a connection.
+    fn stream(&mut self, life: Option<&Life>, number: u64, turn: Turn) {
+        for what in self.world.stream_turn(number, turn) {
+            match (what, life) {
+                (Told::Phone { address, messages }, _) => {
+                    let mut told = std::mem::take(&mut self.told);
+                    for message in messages {
+                        self.deliver(LISTENER, address, &message, &mut told);
+                    }
+                    self.listen(&mut told);
+                    self.told = told;
+                }
+                (Told::Messages { shard, flow, messages }, Some(life)) => {
+                    let datagrams = messages.into_iter().map(|bytes| Datagram { flow, bytes }).collect();
+                    life.shards[usize::from(shard)].tell(Datagrams(datagrams));
+                }
+                (Told::Stream { shard, what }, Some(life)) => life.shards[usize::from(shard)].tell(what),
+                (Told::Messages { .. } | Told::Stream { .. }, None) => {}
+            }
+        }
+    }
+
+    /// What the phones say is noted.
+    fn listen(&mut self, told: &mut Vec<(usize, phone::Event)>) {
         while !told.is_empty() {
-            for (phone, event) in std::mem::take(&mut told) {
+            for (phone, event) in std::mem::take(told) {
                 if self.world.verbose() {
                     let user = &self.phones.handsets[phone].user;
                     eprintln!("{} {user}({phone}): {event:?}", crate::ladder::time(self.world.now()));
@@ -377,7 +408,6 @@ impl Sim {
                 self.voices.told(&self.world, &self.phones, &self.script, phone, &event);
             }
         }
-        self.told = told;
     }
 
     fn act(&mut self, action: Action, told: &mut Vec<(usize, phone::Event)>) {
@@ -416,6 +446,7 @@ impl Sim {
             self.restarts += life.shared.census.restarts(kind);
         }
         self.world.set_epoch(life.epoch + 1_000);
+        self.world.streams_die();
         life.store.kill();
         self.script.killed(&self.world);
         let now = self.world.now();

@@ -14,6 +14,7 @@ use tandem_protocol::message::framing::peek_call_id;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::script::Action;
+use crate::streams::{Streams, Turn};
 
 /// The wall clock at the beginning of every run, in milliseconds.
 pub(crate) const WALL_START_MS: u64 = 1_790_000_000_000;
@@ -38,6 +39,8 @@ pub(crate) enum Event {
     PhoneTimer { phone: usize },
     /// Somebody does something.
     Do(Action),
+    /// Something happens to a connection.
+    Stream(u64, Turn),
     /// A stranger does something.
     Nonsense,
     /// And again.
@@ -140,6 +143,7 @@ pub(crate) struct World {
     epoch: Rc<Cell<u32>>,
     plan: Rc<Plan>,
     inner: Rc<RefCell<Inner>>,
+    streams: Rc<RefCell<Streams>>,
 }
 
 impl World {
@@ -162,6 +166,7 @@ impl World {
             epoch: Rc::new(Cell::new(0)),
             plan,
             inner: Rc::new(RefCell::new(inner)),
+            streams: Rc::default(),
         }
     }
 
@@ -215,17 +220,40 @@ impl World {
 
     /// Sends a SIP message through the network, and notes it.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        self.hash(&bytes);
         let (fate, arrives) = match self.is_dead(from, to, &bytes) {
             true => (Fate::Lost, [None, None]),
             false => self.carry(from, to, &bytes, 1),
         };
-        let line = Line { at: self.now(), from, to, bytes, fate, arrives };
+        let line = self.note(from, to, bytes, fate);
+        self.inner.borrow_mut().lines[line].arrives = arrives;
+    }
+
+    /// Notes a message; gives its number.
+    pub(crate) fn note(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes, fate: Fate) -> usize {
+        self.hash(&bytes);
+        let line = Line { at: self.now(), from, to, bytes, fate, arrives: [None, None] };
         let mut inner = self.inner.borrow_mut();
         if inner.verbose && line.bytes.len() > 4 {
             eprintln!("{}", crate::ladder::render(&line));
         }
         inner.lines.push(line);
+        inner.lines.len() - 1
+    }
+
+    /// A message by a connection has arrived.
+    pub(crate) fn arrived(&self, line: usize) {
+        let now = self.now();
+        self.inner.borrow_mut().lines[line].arrives[0] = Some(now);
+    }
+
+    /// A message by a connection will never arrive.
+    pub(crate) fn lost(&self, line: usize) {
+        self.inner.borrow_mut().lines[line].fate = Fate::Lost;
+    }
+
+    /// The connections.
+    pub(crate) fn with_streams<T>(&self, f: impl FnOnce(&mut Streams) -> T) -> T {
+        f(&mut self.streams.borrow_mut())
     }
 
     /// Sends a packet of sound through the same network. Workers look at their sockets each 2 ms.
@@ -239,7 +267,7 @@ impl World {
         self.inner.borrow_mut().dead.insert((phone, call_id.as_bytes().to_vec()));
     }
 
-    fn is_dead(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> bool {
+    pub(crate) fn is_dead(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> bool {
         let inner = self.inner.borrow();
         let cut = |phone, id: &[u8]| inner.dead.contains(&(phone, id.to_vec()));
         !inner.dead.is_empty() && peek_call_id(bytes).is_some_and(|id| cut(from, id) || cut(to, id))

@@ -227,7 +227,8 @@ fn an_offer_that_comes_too_late_is_refused_in_its_ack() {
 
 #[test]
 fn a_refused_offer_keeps_the_origin_that_the_peer_knows() {
-    let told = "v=0\r\no=us 7 3 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4002 RTP/AVP 0\r\n";
+    let told =
+        "v=0\r\no=us 7 3 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4002 RTP/AVP 0\r\n";
     let offer =
         "v=0\r\no=- 1 1 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
     let mut rig = Rig::asking();
