@@ -53,8 +53,18 @@ impl Case<'_> {
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
             what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false),
+            what if what.starts_with("the ACK has no SDP") => self.is_stray(),
             _ => false,
         }
+    }
+
+    /// A 2xx that nobody knows any more is acknowledged and ended from its own headers, which do not say whether it offers.
+    fn is_stray(&self) -> bool {
+        let Some(invite) = self.theirs().filter(|said| said.is("INVITE")).last() else { return false };
+        let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == invite.cseq);
+        let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
+        let panics = self.sim.world.plan().panics;
+        forgotten || panics.dialog > 0 || self.killed_since(invite.at)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {
