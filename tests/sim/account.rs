@@ -30,6 +30,8 @@ pub(crate) struct Dial {
     pub(crate) caller: usize,
     pub(crate) handle: CallHandle,
     pub(crate) from: String,
+    /// It goes on until the session timers have come round.
+    pub(crate) long: bool,
     /// As dialled.
     pub(crate) to: String,
     /// The Call-IDs of both sides.

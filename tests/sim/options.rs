@@ -28,6 +28,12 @@ fn list<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Strin
     word.split(',').filter(|item| !item.is_empty()).map(one).collect()
 }
 
+/// `17` or `17-20`.
+fn range(item: &str) -> Option<std::ops::RangeInclusive<usize>> {
+    let (first, last) = item.split_once('-').unwrap_or((item, item));
+    Some(first.parse().ok()?..=last.parse().ok()?)
+}
+
 fn number<T: std::str::FromStr>(option: &str, word: Option<String>) -> Result<T, String> {
     word.and_then(|w| w.parse().ok()).ok_or_else(|| format!("{option} wants a number"))
 }
@@ -55,8 +61,8 @@ impl Options {
                         Some(Duration::try_from_secs_f64(hours * 3600.0).map_err(|w| w.to_string())?);
                 }
                 "--only" => {
-                    let dials = list(&words.next().unwrap_or_default(), |item| item.parse().ok())?;
-                    only = Some(dials.into_iter().collect());
+                    let dials = list(&words.next().unwrap_or_default(), range)?;
+                    only = Some(dials.into_iter().flatten().collect());
                 }
                 "--without" => {
                     let part = |item: &str| Part::ALL.into_iter().find(|part| part.name() == item);

@@ -97,7 +97,7 @@ impl Choice {
             vec!["--seed".into(), self.seed.to_string(), "--calls".into(), self.calls.to_string()];
         let list = |items: Vec<String>| items.join(",");
         if let Some(only) = &self.only {
-            words.extend(["--only".into(), list(only.iter().map(usize::to_string).collect())]);
+            words.extend(["--only".into(), ranges(only)]);
         }
         if !self.without.is_empty() {
             words.extend([
@@ -107,6 +107,22 @@ impl Choice {
         }
         words
     }
+}
+
+/// A set of numbers as people write it: `3,17-20`.
+fn ranges(numbers: &BTreeSet<usize>) -> String {
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for number in numbers {
+        match found.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            Some(_) | None => found.push((*number, *number)),
+        }
+    }
+    let words = found.into_iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    words.collect::<Vec<_>>().join(",")
 }
 
 /// What the network does, in thousandths of all datagrams.

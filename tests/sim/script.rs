@@ -15,6 +15,8 @@ use crate::world::{self, World};
 
 /// The longest anybody talks or rings, in microseconds.
 pub(crate) const LONG_US: u64 = 15_000_000;
+/// The longest that a call lasts in which the session timers come round.
+pub(crate) const LONG_TALK_US: u64 = 220_000_000;
 /// A pair of numbers is not used again for so long: an INVITE may be on its way for 32 s.
 const COOLING_US: u64 = 40_000_000;
 /// The streams of chance of the calls are numbered from here.
@@ -188,6 +190,7 @@ impl Script {
             world.push(world.now() + 10_000, world::Event::Do(Action::Dial(n)));
             return;
         }
+        let long = self.chance(n).permille(20);
         let without_offer = self.chance(n).permille(100);
         let command = match without_offer && world.plan().choice.has(Part::Verbs) {
             true => Command::DialWithoutOffer { number: to.clone() },
@@ -204,6 +207,7 @@ impl Script {
             caller,
             handle,
             from,
+            long,
             to,
             call_ids: phones.call_id.clone().into_iter().collect(),
             rang: false,
@@ -216,12 +220,13 @@ impl Script {
             first_killed: None,
             complaints: Vec::new(),
         });
+        let after = if long { LONG_TALK_US } else { 0 };
         let rng = self.chance(n);
         let gives_up = rng.permille(200).then(|| rng.delay(LONG_US));
         if let Some(after) = gives_up {
             self.later(world, world.now() + after, caller, Command::Hangup(handle));
         }
-        self.later(world, world.now() + 70_000_000, caller, Command::Hangup(handle));
+        self.later(world, world.now() + 70_000_000 + after, caller, Command::Hangup(handle));
     }
 
     fn later(&self, world: &World, at: u64, phone: usize, command: Command) {
@@ -292,12 +297,14 @@ impl Script {
             Some(leg) => dial.legs[leg].answered = Some(now),
             None => dial.answered = Some(now),
         });
-        self.later(world, now + 60_000_000, phone, Command::Hangup(call));
+        let long = self.dials[n].as_ref().is_some_and(|dial| dial.long);
+        let longest = if long { LONG_TALK_US } else { 60_000_000 };
+        self.later(world, now + longest, phone, Command::Hangup(call));
         if leg.is_some() {
             return;
         }
         let mut rng = self.chance(n).clone();
-        verbs::talk(world, &mut rng, n);
+        verbs::talk(world, &mut rng, n, long);
         *self.chance(n) = rng;
     }
 

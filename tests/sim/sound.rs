@@ -184,7 +184,11 @@ impl Sound {
             !said.filter_map(|packet| packet.taken).any(|taken| taken > since && taken <= end)
         };
         let since = end.saturating_sub(RTP_TIMEOUT_US - 200_000);
-        let silent = quiet(a, since) || quiet(b, since);
+        // Of two branches that both answered, the one of which there is no account may be the one that was kept.
+        let elsewhere = dial.legs.iter().any(|leg| {
+            leg.answered.is_some() && leg.ends.first().is_some_and(|(at, _)| at + 1_000_000 < end)
+        });
+        let silent = quiet(a, since) || quiet(b, since) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             wrong.push("the call ended for silence and nobody was silent".to_owned());
         }

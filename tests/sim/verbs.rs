@@ -74,15 +74,15 @@ const TALK: &[Weighed<fn(&mut Talk<'_>)>] = &[
 ];
 
 /// A call that was answered goes on: what is done in it, and how it ends.
-pub(crate) fn talk(world: &World, rng: &mut Rng, call: usize) {
+pub(crate) fn talk(world: &World, rng: &mut Rng, call: usize, long: bool) {
     let now = world.now();
-    if rng.permille(60) {
+    if rng.permille(60) && !long {
         let (callee, vanishes) = (rng.permille(500), rng.permille(500));
         let at = now + rng.delay(6_000_000);
         world.push(at, Event::Do(Action::Fade { call, callee, vanishes }));
         return;
     }
-    let end = now + rng.delay(LONG_US);
+    let end = now + if long { 100_000_000 + rng.below(100_000_000) } else { rng.delay(LONG_US) };
     let who = rng.below(100);
     let mut talk = Talk { world, rng, call, at: end };
     if who < 60 {
