@@ -121,6 +121,8 @@ pub enum Command {
     },
     /// A re-INVITE that leaves the offer to the peer.
     ReInviteWithoutOffer(CallHandle),
+    /// An UPDATE that offers the same again (RFC 3311); nothing while another offer is open.
+    Update(CallHandle),
     /// INFO within the call (RFC 6086), without a body.
     Info(CallHandle),
     /// Behave as a proxy that forks an incoming call to a second phone, which rings and does whatever is done with the

@@ -128,7 +128,7 @@ impl Dialog {
             call_id: self.call_id.clone(),
             cseq,
             routes: self.routes.clone(),
-            contact: (method == "INVITE").then(|| ep.contact()),
+            contact: matches!(method, "INVITE" | "UPDATE").then(|| ep.contact()),
             expires: None,
             body: None,
             credentials: Vec::new(),

@@ -79,6 +79,7 @@ impl Phone {
             Command::ReInviteWithoutOffer(handle) => {
                 self.with(handle, |call, ep| call.ask_for_offer(ep, now));
             }
+            Command::Update(handle) => self.with(handle, |call, ep| call.update(ep, now)),
             Command::Info(handle) => self.with(handle, |call, ep| call.info(ep, now)),
             Command::Fork(handle) => self.fork(now, handle),
             Command::Defy(handle) => self.with(handle, |call, _| call.defies = true),

@@ -12,7 +12,7 @@ use crate::api::Transport;
 use crate::wire;
 
 /// The methods that the phone implements, for Allow.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE";
 
 /// One request without its Via.
 #[derive(Clone, Debug, Serialize, Deserialize)]

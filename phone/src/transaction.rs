@@ -21,6 +21,7 @@ pub(crate) enum Role {
     Cancel,
     Bye,
     Info,
+    Update,
 }
 
 /// Who gets a client transaction's responses.

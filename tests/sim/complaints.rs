@@ -46,7 +46,9 @@ impl Case<'_> {
             what if what.contains("without transaction") => self.is_forgotten_response(),
             what if what.contains("CSeq backwards") => self.is_overtaken(),
             "an ACK came before any final response" => self.is_forgotten_ack(),
-            "the CANCEL of a pending INVITE got 481" => self.was_killed_since("CANCEL", true),
+            "the CANCEL of a pending INVITE got 481" => {
+                self.was_killed_since("CANCEL", true) || self.is_unanswered()
+            }
             "ACK missing after a refused INVITE" => self.is_unacknowledged(false),
             "no final response to an INVITE that was cancelled or whose call ended" => self.is_unanswered(),
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),

@@ -382,8 +382,9 @@ impl Sim {
                     let mut told = std::mem::take(&mut self.told);
                     for message in messages {
                         self.deliver(LISTENER, address, &message, &mut told);
+                        // What it says now is about this message.
+                        self.listen(&mut told);
                     }
-                    self.listen(&mut told);
                     self.told = told;
                 }
                 (Told::Messages { shard, flow, messages }, Some(life)) => {

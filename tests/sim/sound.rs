@@ -186,7 +186,7 @@ impl Sound {
         let since = end.saturating_sub(RTP_TIMEOUT_US - 200_000);
         // Of two branches that both answered, the one of which there is no account may be the one that was kept.
         let elsewhere = dial.legs.iter().any(|leg| {
-            leg.answered.is_some() && leg.ends.first().is_some_and(|(at, _)| at + 1_000_000 < end)
+            leg.answered.is_some() && leg.ends.first().is_some_and(|(at, _)| at + 1_000_000 < last)
         });
         let silent = quiet(a, since) || quiet(b, since) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
@@ -239,7 +239,8 @@ fn steady(sim: &Sim, wire: &Wire, dial: &Dial) -> Option<Steady> {
         let first =
             dialog.iter().find(|said| said.method == "INVITE" && said.status.is_some_and(|s| s / 100 == 2));
         let initial = first.map_or(0, |said| said.cseq);
-        let invites = dialog.iter().filter(|said| matches!(said.method.as_str(), "INVITE" | "ACK"));
+        let invites =
+            dialog.iter().filter(|said| matches!(said.method.as_str(), "INVITE" | "ACK" | "UPDATE"));
         for said in invites.filter(|said| {
             said.cseq > initial || first.is_some_and(|f| f.from != said.from && f.to != said.to)
         }) {

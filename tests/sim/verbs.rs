@@ -60,9 +60,12 @@ const TALK: &[Weighed<fn(&mut Talk<'_>)>] = &[
     (2, |talk| talk.one(|call| Command::Move { call, media: nowhere() })),
     (2, |talk| talk.one(Command::ReInviteWithoutOffer)),
     (1, |talk| talk.one(Command::Info)),
+    (2, |talk| talk.one(Command::Update)),
     // Glare.
     (1, |talk| talk.both(Command::ReInvite, Command::Hold)),
     (1, |talk| talk.both(Command::ReInvite, Command::ReInviteWithoutOffer)),
+    (1, |talk| talk.both(Command::Update, Command::Update)),
+    (1, |talk| talk.both(Command::ReInvite, Command::Update)),
     // Hold and retrieve at one end while the other one holds.
     (1, |talk| {
         talk.both(Command::Hold, Command::Hold);

@@ -37,6 +37,7 @@ impl Call {
             Role::ReInvite => self.on_reinvite_response(ep, now, tx, response),
             Role::Bye => self.on_bye_response(ep, response.status),
             Role::Cancel if response.status == 481 => ep.protocol("the CANCEL of a pending INVITE got 481"),
+            Role::Update => self.on_update_response(ep, now, tx, response),
             Role::Cancel | Role::Info => {}
         }
     }
@@ -199,6 +200,12 @@ impl Call {
                 self.inviting = None;
                 if self.state == CallState::Established {
                     self.bye(ep, now, "a re-INVITE was not answered");
+                }
+            }
+            Role::Update => {
+                self.updating = None;
+                if self.state == CallState::Established {
+                    self.bye(ep, now, "an UPDATE was not answered");
                 }
             }
             Role::Bye => self.end(ep, true, None, "the BYE was not answered"),

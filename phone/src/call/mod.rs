@@ -5,6 +5,7 @@
 
 mod client;
 mod server;
+mod update;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -66,6 +67,8 @@ pub(crate) struct Call {
     bye_reason: Option<String>,
     /// The next re-INVITE leaves the offer to the peer.
     without_offer: bool,
+    /// Our UPDATE without a final response.
+    updating: Option<u64>,
     /// It rings on after a CANCEL.
     pub(crate) defies: bool,
     /// The call whose INVITE was forked to this one.
@@ -95,6 +98,7 @@ impl Call {
             told: false,
             bye_reason: None,
             without_offer: false,
+            updating: None,
             defies: false,
             twin_of: None,
         }
@@ -234,7 +238,7 @@ impl Call {
         }
         // After a 491 the timer decides when.
         let waits = ep.timers.is_set(Timer::ReInvite(self.handle));
-        if !self.reinvite_wanted || self.inviting.is_some() || waits {
+        if !self.reinvite_wanted || self.inviting.is_some() || self.updating.is_some() || waits {
             return;
         }
         self.reinvite_wanted = false;

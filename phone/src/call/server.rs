@@ -187,6 +187,7 @@ impl Call {
         match request.method.as_str() {
             "BYE" => self.on_bye(ep, now, tx),
             "INVITE" => self.on_reinvite(ep, now, tx, request),
+            "UPDATE" => self.on_update(ep, now, tx, request),
             "INFO" => {
                 let known = !matches!(self.state, CallState::Ending | CallState::Ended);
                 ep.respond(now, tx, Reply::new(if known { 200 } else { 481 }, &tag));
@@ -219,7 +220,7 @@ impl Call {
     fn on_reinvite(&mut self, ep: &mut Endpoint, now: Duration, tx: u64, invite: &Request) {
         let tag = self.dialog.local_tag.clone();
         // RFC 3261 section 14.2; an offer of ours in a 200 without ACK is one under way, too.
-        let offer_pending = self.inviting.is_some() || self.unacked.values().any(|u| u.offered);
+        let offer_pending = self.offer_is_open();
         let refusal = match self.state {
             CallState::Ending | CallState::Ended => Some(481),
             CallState::Calling | CallState::Ringing => Some(491),
