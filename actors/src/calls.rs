@@ -66,7 +66,7 @@ pub(crate) struct Admitted {
 }
 
 /// How our side appears on a listener.
-pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide> {
+pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> LocalSide {
     let ours = config.listeners.get(usize::from(listener));
     let (external, timers) =
         ours.map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
@@ -77,7 +77,7 @@ pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> Arc<LocalSide>
         Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
     let via = format!("SIP/2.0/{} {external}", transport.via());
-    Arc::new(LocalSide { via, contact, timers, session: ours.map(|l| l.session).unwrap_or_default() })
+    LocalSide { via, contact, timers, session: ours.map(|l| l.session).unwrap_or_default() }
 }
 
 /// Who is called.
@@ -141,7 +141,7 @@ pub(crate) fn admit(
     if env.directory().draining() {
         return Err(Refused::new(503, Refusal::Draining));
     }
-    if let Some(min_se) = local_side(env.config(), flow.listener).session.refuses(invite) {
+    if let Some(min_se) = env.directory().local_side(flow.listener).session.refuses(invite) {
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }

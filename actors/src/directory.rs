@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::fnv::fnv1a;
@@ -194,6 +195,8 @@ pub struct Directory {
     pub windows: NonceWindows,
     /// Who has guessed passwords.
     pub throttle: Throttle,
+    /// How our side appears on each listener.
+    local_sides: Vec<Arc<LocalSide>>,
     /// Who is known to take streams.
     pub stream_peers: StreamPeers,
     draining: AtomicBool,
@@ -245,6 +248,9 @@ impl Directory {
             throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
             nonces,
             windows,
+            local_sides: (0..config.listeners.len())
+                .map(|listener| Arc::new(crate::calls::local_side(config, listener as u16)))
+                .collect(),
             stream_peers: StreamPeers::of_trunks(config),
             draining: AtomicBool::new(false),
         }
@@ -280,6 +286,12 @@ impl Directory {
     /// Every station, by name.
     pub fn stations(&self) -> impl Iterator<Item = &Arc<StationEntry>> {
         self.stations.values()
+    }
+
+    /// How our side appears on a listener; the first stands for one that does not exist.
+    pub(crate) fn local_side(&self, listener: u16) -> Arc<LocalSide> {
+        let side = self.local_sides.get(usize::from(listener)).or_else(|| self.local_sides.first());
+        side.cloned().unwrap_or_default()
     }
 
     /// A trunk by name.

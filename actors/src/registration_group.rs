@@ -128,7 +128,7 @@ impl GroupActor {
     }
 
     fn send(&mut self, cseq: u32, expires: u32, credentials: Option<(Header, String)>, ctx: &Context<Self>) {
-        let local = crate::calls::local_side(self.env.config(), self.config.listener);
+        let local = self.env.directory().local_side(self.config.listener);
         self.sent += 1;
         let branch = format!("z9hG4bK{}.{:x}", self.tag, self.sent);
         let account = format!("<sip:{}@{}>", self.config.credentials.username, self.config.domain);

@@ -193,9 +193,9 @@ struct Pace {
 }
 
 /// How long it rests; what it adds to a message's way at most.
-const REST: Duration = Duration::from_micros(500);
+const REST: Duration = Duration::from_millis(1);
 /// It is busy if it ran out of work less than this ago.
-const BUSY: Duration = Duration::from_millis(1);
+const BUSY: Duration = Duration::from_millis(2);
 
 impl Default for Pace {
     fn default() -> Pace {

@@ -7,6 +7,9 @@ use tandem_actors::cdr::Cdr;
 use tandem_actors::events::{Event, Field};
 use tandem_actors::store::{Batch, Ticket, Urgency};
 
+/// For so long after a group the next one is expected.
+const BUSY: Duration = Duration::from_secs(1);
+
 /// How long a group collects.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
@@ -111,7 +114,8 @@ impl Queue {
 
     /// The writer's wait: until a group is due, `retry` has passed, someone flushes, or the queue is closed.
     pub(super) fn take(&self, retry: Option<Duration>) -> Taken {
-        let retry_at = retry.map(|after| Instant::now() + after);
+        let began = Instant::now();
+        let retry_at = retry.map(|after| began + after);
         let mut state = self.lock();
         loop {
             let wakes = match (state.due, retry_at) {
@@ -119,8 +123,11 @@ impl Queue {
                 (due, at) => due.or(at),
             };
             let now = Instant::now();
+            // While there is traffic the writer looks by itself as often as a lazy batch may wait, so that none has to wake it.
+            let wakes = wakes.or_else(|| (now - began < BUSY).then(|| now + self.pace.lazy));
             let urged = state.next.closed || state.next.flush.is_some();
-            if urged || wakes.is_some_and(|at| at <= now) {
+            let due = state.due.into_iter().chain(retry_at).any(|at| at <= now);
+            if urged || due {
                 state.due = None;
                 let closed = state.next.closed;
                 let taken = std::mem::take(&mut state.next);

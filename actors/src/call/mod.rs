@@ -164,7 +164,7 @@ impl CallActor {
     }
 
     fn local(&self, listener: u16) -> Arc<LocalSide> {
-        crate::calls::local_side(self.env.config(), listener)
+        self.env.directory().local_side(listener)
     }
 
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {

@@ -6,7 +6,7 @@ use tandem_protocol::message::Message;
 
 use super::Shard;
 use crate::call::{CallActor, Caller as CallerLeg, Setup};
-use crate::calls::{Admitted, Refused, admit, check, identify, local_side};
+use crate::calls::{Admitted, Refused, admit, check, identify};
 use crate::dialog::Origin;
 use crate::metrics::Refusal;
 use crate::sip::stateless::Answer;
@@ -52,7 +52,7 @@ impl Shard {
             invite: invite.clone(),
             source: flow,
             tag: self.env.name(),
-            local: local_side(self.env.config(), flow.listener),
+            local: self.env.directory().local_side(flow.listener),
             routing,
         };
         let caller = CallerLeg::Invite { origin, call_id: invite.call_id().to_owned() };

@@ -9,7 +9,6 @@ use tandem_protocol::message::Message;
 use tandem_protocol::time::Instant;
 
 use super::Shard;
-use crate::calls::local_side;
 use crate::env::Tell;
 use crate::sip::endpoint::Outgoing;
 
@@ -50,7 +49,7 @@ impl Shard {
         if !ours {
             return;
         }
-        let outputs = end_stray_answer(&response, source, local_side(self.env.config(), source.listener));
+        let outputs = end_stray_answer(&response, source, self.env.directory().local_side(source.listener));
         if outputs.is_empty() {
             return;
         }

@@ -173,14 +173,14 @@ impl Call {
             self.over_if_clear(now, out);
             return;
         }
-        let lost = self.early_session_is_lost_with(leg);
+        let early_lost = self.early_session_is_lost_with(leg);
+        self.end_early_session(leg, out);
         match &mut self.destination {
             Destination::Trunk { hunt, .. } => {
                 let before = hunt.attempts().len();
                 let next = hunt.on_outcome(now.mono, outcome_of(status, unanswered));
                 out.extend(hunt.attempts().get(before).cloned().map(Output::AttemptFailed));
-                self.end_early_session(leg, out);
-                if lost {
+                if early_lost {
                     return self.fail(status, now, out);
                 }
                 self.hunt_on(next, now, out);
@@ -188,6 +188,9 @@ impl Call {
             Destination::Station { contacts, .. } => {
                 // RFC 5626 §5.3: a dead flow is no answer of the device; its next flow is tried.
                 let dead = status == 430 || unanswered.is_some();
+                if early_lost {
+                    return self.fail(status, now, out);
+                }
                 if let Some(branch) = contacts.next_flow(leg).filter(|_| dead) {
                     self.call_device(branch, now, out);
                     return;

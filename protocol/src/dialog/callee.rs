@@ -183,6 +183,7 @@ impl Dialog {
     pub(super) fn cancelled(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
         if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
             out.push(self.respond(pending, 487, None, &[]));
+            self.refuse_what_is_open(out);
             self.phase = Phase::Ended;
             out.extend(reason.map(|reason| Output::Up(LegEvent::Reason(reason.to_owned()))));
             out.push(Output::Up(LegEvent::Cancelled));

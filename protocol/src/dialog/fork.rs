@@ -11,7 +11,7 @@ use super::{Dialog, LocalSide, Output, Phase, Routing};
 use crate::flow::Flow;
 use crate::message::{Header, Message, Method, Via};
 
-/// How many branches of an INVITE are told apart; of more, the oldest is forgotten.
+/// How many branches of an INVITE are told apart; further answers are left alone.
 const MOST_BRANCHES: usize = 16;
 const ELSEWHERE: &str = "SIP;cause=200;text=\"answered elsewhere\"";
 
@@ -53,25 +53,24 @@ impl Dialog {
     /// A 2xx of another branch makes a dialog of its own, which is ended; one that is repeated has lost its ACK.
     pub(super) fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Some(tag) = response.to_tag() else { return };
+        let known = self.forks.ended.iter().any(|known| known == tag);
+        if !known && self.forks.ended.len() == MOST_BRANCHES {
+            // No call is answered so often: whoever invents branches gets no requests for them.
+            return;
+        }
         let mut other = self.clone();
         // The peer's re-INVITE is the kept branch's: it is not this BYE that ends it.
         other.reoffered = None;
         other.session = super::offer_answer::Session::default();
         other.become_dialog_of(response);
-        let known = self.forks.ended.iter().position(|known| known == tag);
-        if known.is_none() {
-            if self.forks.ended.len() == MOST_BRANCHES {
-                self.forks.ended.remove(0);
-            }
-            self.forks.ended.push(tag.to_owned());
-        }
         if self.forks.offered_by_peer
             && let Some(offer) = sdp_of(response)
         {
             other.refuse_offer_in_ack(response.cseq(), &offer);
         }
         other.acknowledge(response.cseq(), out);
-        if known.is_none() {
+        if !known {
+            self.forks.ended.push(tag.to_owned());
             other.bye(Some(ELSEWHERE), out);
         }
         // Another branch, or this one's 2xx again, must not find our Via branches used.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Dialog, LegEvent, Output, Pending};
+use super::{Dialog, LegEvent, Output, Pending, Phase};
 use crate::message::{Header, Message, Method};
 
 /// How many such requests of a peer wait for the other leg at a time.
@@ -37,7 +37,9 @@ impl Dialog {
     pub(super) fn peer_asks(&mut self, pending: Pending, out: &mut Vec<Output>) {
         let request = &pending.request;
         let refusal: Option<(u16, Option<(Header, &str)>)> = if !self.is_established() {
-            Some((481, None))
+            // An early dialog exists: 481 would have the peer forget it (RFC 5057 §5.1).
+            let early = matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..) | Phase::Calling(_));
+            Some((if early { 480 } else { 481 }, None))
         } else if request.other("Info-Package").next().is_some() {
             // RFC 6086 §4.2.2: we have agreed to receive none.
             Some((469, None))

@@ -51,7 +51,7 @@ const PROBE_SPREAD: Duration = Duration::from_secs(15);
 pub struct ServerTransactionId(pub u64);
 
 /// How our side appears in messages of one listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalSide {
     /// `SIP/2.0/UDP host:port`, the fixed part of our Via.
     pub via: String,
@@ -633,12 +633,11 @@ impl Dialog {
 
     fn finish(&mut self, by: EndedBy, out: &mut Vec<Output>) {
         if !self.is_over() {
+            // What the peer asked and nobody will answer any more would keep its transaction for ever.
+            self.refuse_what_is_open(out);
             self.phase = Phase::Ended;
             self.unacknowledged = None;
-            self.reoffered = None;
             self.drop_asked(out);
-            self.session.updated = None;
-            self.session.proposal = None;
             self.session.owed = None;
             out.push(Output::Up(LegEvent::Ended { by }));
             out.push(Output::Finished);
@@ -677,11 +676,12 @@ impl Dialog {
         self.session_due(now, out);
     }
 
-    /// True once the dialog is worth rebuilding after a fault: from our held 200, or the peer's, on. Before, it is ended.
+    /// True while the dialog is worth rebuilding after a fault: from our held 200, or the peer's, until its end. Before, it is
+    /// ended.
     pub fn is_kept(&self) -> bool {
         match &self.phase {
-            Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing | Phase::Ended => true,
-            Phase::Incoming(_) | Phase::Calling(_) => false,
+            Phase::AnswerHeld(..) | Phase::Confirmed | Phase::Closing => true,
+            Phase::Incoming(_) | Phase::Calling(_) | Phase::Ended => false,
         }
     }
 

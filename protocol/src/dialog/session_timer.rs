@@ -155,7 +155,8 @@ impl SessionTimer {
         if self.is_off() || (!supported && (asked.is_none() || too_small)) {
             return None;
         }
-        let floor = seconds(request, Header::MinSe).unwrap_or_default().max(self.policy.floor());
+        let floor =
+            seconds(request, Header::MinSe).unwrap_or_default().min(LONGEST_MIN_SE).max(self.policy.floor());
         let ours = self.policy.interval.max(floor);
         let interval = asked.map_or(ours, |(interval, _)| interval.min(ours));
         let refresher = match asked.and_then(|(_, refresher)| refresher) {
@@ -204,13 +205,19 @@ impl SessionTimer {
         self.accepted = response.cseq();
         self.refreshing.take_if(|cseq| *cseq == response.cseq());
         let terms = session_expires(response).map(|(interval, refresher)| Terms {
-            interval: interval.max(SHORTEST_INTERVAL),
+            // Never longer than we asked for (§8.1), or nobody would look after the session.
+            interval: interval.max(SHORTEST_INTERVAL).min(self.longest()),
             refresher: match refresher {
                 Some(Role::Uas) => Refresher::Peer,
                 Some(Role::Uac) | None => Refresher::Us,
             },
         });
         self.run(terms, now);
+    }
+
+    /// The longest interval we have asked for.
+    fn longest(&self) -> Duration {
+        self.policy.interval.max(self.policy.floor()).max(self.min_se)
     }
 
     /// A 422 to a request of ours: true if it may be sent again, with what the peer wants (§7.3).

@@ -3,6 +3,10 @@ use serde::{Deserialize, Serialize};
 use super::timer::{Expiry, Timers};
 use crate::time::Instant;
 
+/// A peer that has sent a provisional response and then nothing is given up after this long. Whoever still rings says so again
+/// each minute (§13.3.1.1); it is longer than any call rings.
+const LONGEST_PROCEEDING: std::time::Duration = std::time::Duration::from_secs(240);
+
 /// States of RFC 3261 figure 5, with RFC 6026's Accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
@@ -35,7 +39,7 @@ pub struct InviteClient {
     interval: std::time::Duration,
     /// Timer A.
     retransmit: Option<Instant>,
-    /// Timer B, D or M, whichever the state has.
+    /// Timer B, D or M, whichever the state has; in Proceeding when the peer is given up.
     end: Option<Instant>,
 }
 
@@ -58,7 +62,7 @@ impl InviteClient {
             (State::Calling | State::Proceeding, 100..=199) => {
                 self.state = State::Proceeding;
                 self.retransmit = None;
-                self.end = None;
+                self.end = Some(now + LONGEST_PROCEEDING);
                 ClientAction::PassUp
             }
             (State::Calling | State::Proceeding, 200..=299) => {
@@ -75,8 +79,17 @@ impl InviteClient {
                 ClientAction::PassUpAndAck
             }
             (State::Accepted, 200..=299) => ClientAction::PassUp,
+            // A fork behind a proxy that has refused already (§16.7 step 5): its dialog has to be ended.
+            (State::Completed, 200..=299) => ClientAction::PassUp,
             (State::Completed, 300..) => ClientAction::Ack,
             (State::Accepted | State::Completed | State::Terminated, _) => ClientAction::Absorb,
+        }
+    }
+
+    /// A CANCEL has been sent: without a final response the transaction ends 64*T1 later (§9.1).
+    pub fn cancelled(&mut self, now: Instant) {
+        if self.state == State::Proceeding {
+            self.end = Some(now + self.timers.t1 * 64);
         }
     }
 
@@ -91,7 +104,7 @@ impl InviteClient {
     /// Fires what is due.
     pub fn timeout(&mut self, now: Instant) -> Expiry {
         if self.end.is_some_and(|at| at <= now) {
-            let gave_up = self.state == State::Calling;
+            let gave_up = matches!(self.state, State::Calling | State::Proceeding);
             self.state = State::Terminated;
             self.retransmit = None;
             self.end = None;
@@ -146,8 +159,20 @@ mod tests {
     fn a_provisional_stops_timers_a_and_b() {
         let mut t = InviteClient::new(at(0), Timers::default(), false);
         assert_eq!(t.response(at(10), 180), ClientAction::PassUp);
-        assert_eq!(t.deadline(), None);
+        assert_eq!(t.timeout(at(32_000)), Expiry::Nothing);
         assert!(t.may_cancel());
+    }
+
+    #[test]
+    fn a_peer_that_only_rings_is_given_up_and_after_a_cancel_sooner() {
+        let mut t = InviteClient::new(at(0), Timers::default(), false);
+        t.response(at(10), 180);
+        t.response(at(60_000), 180);
+        assert_eq!((t.deadline(), t.timeout(at(300_000))), (Some(at(300_000)), Expiry::GaveUp));
+        let mut t = InviteClient::new(at(0), Timers::default(), false);
+        t.response(at(10), 180);
+        t.cancelled(at(1000));
+        assert_eq!((t.deadline(), t.timeout(at(33_000))), (Some(at(33_000)), Expiry::GaveUp));
     }
 
     #[test]
@@ -165,7 +190,7 @@ mod tests {
         let mut t = InviteClient::new(at(0), Timers::default(), false);
         assert_eq!(t.response(at(10), 486), ClientAction::PassUpAndAck);
         assert_eq!(t.response(at(510), 486), ClientAction::Ack);
-        assert_eq!(t.response(at(600), 200), ClientAction::Absorb);
+        assert_eq!(t.response(at(600), 200), ClientAction::PassUp, "another branch was answered");
         assert_eq!(t.timeout(at(32_010)), Expiry::Terminated);
     }
 }

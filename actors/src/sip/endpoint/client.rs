@@ -110,6 +110,9 @@ impl Endpoint {
     /// Sends a request in a new client transaction.
     pub(crate) fn send(&mut self, out: Outgoing, owner: Option<Owner>) {
         let now = self.env.now().mono;
+        if out.method == Method::Cancel {
+            self.invite_cancelled(&out.branch, now);
+        }
         let hop = self.hop(&out);
         let reliable = self.transport(hop.flow).is_reliable();
         self.next += 1;
@@ -138,6 +141,14 @@ impl Endpoint {
             Ok(flow) => self.went_by(id, flow),
             Err(Unsent::Full) => self.arm_client(id),
             Err(Unsent::Unreachable) => self.give_up(id, NoAnswer::Transport),
+        }
+    }
+
+    fn invite_cancelled(&mut self, branch: &str, now: Instant) {
+        let Some(id) = self.client_names.get(&client_name(branch, Method::Invite)).copied() else { return };
+        if let Some(ClientMachine::Invite(machine)) = self.clients.get_mut(&id).map(|c| &mut c.machine) {
+            machine.cancelled(now);
+            self.arm_client(id);
         }
     }
 
