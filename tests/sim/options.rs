@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::plan::{Choice, Part};
 
 /// Calls of each run in CI.
-pub(crate) const CALLS: usize = 400;
+pub(crate) const CALLS: usize = 700;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
