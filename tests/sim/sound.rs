@@ -192,7 +192,9 @@ impl Sound {
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             wrong.push("the call ended for silence and nobody was silent".to_owned());
         }
-        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none() && cdr.cause != "no_ack") else {
+        // Without the ACK there is no session whose silence counts.
+        let unsaid = matches!(&*cdr.cause, "no_ack" | "lost");
+        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none() && !unsaid) else {
             return;
         };
         let due = at + RTP_TIMEOUT_US + sim.world.plan().longest_way_us() + 500_000;
