@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use tandem_protocol::message::framing::peek_call_id;
 
 use crate::ladder::header;
-use crate::world::{Fate, World};
+use crate::nonsense::is_stranger;
+use crate::world::{Fate, Line, World};
 
 /// One message.
 #[derive(Clone, Debug)]
@@ -46,7 +47,8 @@ impl Wire {
     pub(crate) fn read(world: &World) -> Wire {
         let mut calls: BTreeMap<String, Vec<Said>> = BTreeMap::new();
         world.with_lines(|lines| {
-            for line in lines {
+            let between_us = |line: &&Line| !is_stranger(line.from) && !is_stranger(line.to);
+            for line in lines.iter().filter(between_us) {
                 let Some(id) = peek_call_id(&line.bytes) else { continue };
                 let text = String::from_utf8_lossy(&line.bytes);
                 let (cseq, method) = header(&text, ["CSeq", "CSeq"]).split_once(' ').unwrap_or_default();

@@ -34,6 +34,11 @@ impl InForce {
         self.offered = Some(sdp.clone()).filter(|sdp| !sdp.is_empty());
     }
 
+    /// What the peer was told last.
+    pub(super) fn told(&self) -> Option<&Bytes> {
+        self.told.as_ref()
+    }
+
     /// What the call wants said.
     pub(super) fn command(&mut self, command: &Command) {
         match command {
