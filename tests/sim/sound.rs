@@ -192,9 +192,9 @@ impl Sound {
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             wrong.push("the call ended for silence and nobody was silent".to_owned());
         }
-        // Without the ACK there is no session whose silence counts.
-        let unsaid = matches!(&*cdr.cause, "no_ack" | "lost");
-        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none() && !unsaid) else {
+        // No BYE before the ACK of our 200, or its end (RFC 3261 §15).
+        let unacknowledged = dial.call_ids.iter().any(|id| wire.is_unacknowledged_by(id, end));
+        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none() && !unacknowledged) else {
             return;
         };
         let due = at + RTP_TIMEOUT_US + sim.world.plan().longest_way_us() + 500_000;

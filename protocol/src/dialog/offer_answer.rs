@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) proposal: Option<Proposal>,
     /// The CSeq of our UPDATE that waits for the peer.
     pub(super) updating: Option<u32>,
+    /// The CSeq of our last re-INVITE, if it left the offer to the peer.
+    pub(super) solicited: Option<u32>,
     /// The description that the peer was last told, while it can still be overtaken by another.
     pub(super) told: Option<Bytes>,
     /// What the peer is to be offered once its ACK is here: an early answer of ours no longer holds.

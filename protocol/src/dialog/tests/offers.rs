@@ -375,3 +375,15 @@ fn a_request_that_requires_what_we_have_not_is_420() {
     rig.request("UPDATE", next, "Require: 100rel, magic\r\n", "v=0\r\n");
     assert_eq!((rig.statuses(), rig.events()), (vec![420], vec![]));
 }
+
+#[test]
+fn an_offer_that_we_asked_for_before_our_bye_is_refused_in_its_ack() {
+    let mut rig = Rig::answered("");
+    let offer =
+        "v=0\r\no=- 1 1 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+    rig.command(Command::Solicit);
+    rig.command(Command::End { status: 0, reason: None });
+    rig.respond(200, "INVITE", 2, "Content-Type: application/sdp\r\n", offer);
+    let (ack, _) = rig.sent(Method::Ack).unwrap();
+    assert!(String::from_utf8_lossy(ack.body()).contains("m=audio 0 "), "{ack:?}");
+}
