@@ -34,7 +34,7 @@ pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 impl Machine for Call {
     type Input = Input;

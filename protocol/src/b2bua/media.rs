@@ -37,6 +37,9 @@ pub enum MediaPlan {
 /// The session descriptions of both sides.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sdp {
+    /// The caller's INVITE has no offer.
+    offerless: bool,
+    /// The caller's offer, as it came and as it reads, until the answer.
     caller_offer: Bytes,
     caller: Option<SessionDescription>,
     to_caller: LegDescription,
@@ -66,6 +69,7 @@ impl Sdp {
         let parsed = if read { Some(SessionDescription::parse(&offer)?) } else { None };
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         let mut sdp = Sdp {
+            offerless: offer.is_empty(),
             caller_offer: offer,
             caller: parsed,
             to_caller: LegDescription::new(session_id, caller_addr.unwrap_or(any)),
@@ -89,6 +93,7 @@ impl Sdp {
     pub fn none() -> Sdp {
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         Sdp {
+            offerless: true,
             caller_offer: Bytes::new(),
             caller: None,
             to_caller: LegDescription::new(0, any),
@@ -103,7 +108,7 @@ impl Sdp {
 
     /// True if the caller's INVITE has no offer.
     pub(super) fn is_offerless(&self) -> bool {
-        self.caller_offer.is_empty()
+        self.offerless
     }
 
     pub(super) fn held(&self) -> bool {
@@ -127,12 +132,10 @@ impl Sdp {
         }
         match (plan, &self.caller) {
             (MediaPlan::Anchored { callee, .. }, Some(offer)) => {
-                let offer = relay_offer(offer, &mut self.to_callee, Some(*callee), None)?;
-                Ok(Bytes::from(offer.to_string()))
+                relay_offer(offer, &mut self.to_callee, Some(*callee), None)
             }
             (MediaPlan::Anchored { callee, .. }, None) => {
-                let offer = service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)?;
-                Ok(Bytes::from(offer.to_string()))
+                service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)
             }
             (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => Ok(self.caller_offer.clone()),
         }
@@ -162,7 +165,7 @@ impl Sdp {
         if let Some(view) = &view {
             self.callee_direction = view.direction;
         }
-        Ok((Bytes::from(relayed.to_string()), view))
+        Ok((relayed, view))
     }
 
     /// The caller's offer and the callee's as answers to each other.
@@ -179,10 +182,11 @@ impl Sdp {
                 relay_answer(&far, &from_caller, &mut self.to_callee, Some(*callee), None)?,
                 relay_answer(&near, &from_callee, &mut self.to_caller, Some(*caller), None)?,
             ),
-            MediaPlan::Bypass | MediaPlan::Service { .. } => (from_caller, from_callee),
+            MediaPlan::Bypass | MediaPlan::Service { .. } => {
+                (Bytes::from(from_caller.to_string()), Bytes::from(from_callee.to_string()))
+            }
         };
-        let text = |sdp: SessionDescription| Bytes::from(sdp.to_string());
-        Ok(Crossed { to_callee: text(to_callee), to_caller: text(to_caller), caller_view, callee_view })
+        Ok(Crossed { to_callee, to_caller, caller_view, callee_view })
     }
 
     /// What the answer to an offer of our own says.
@@ -193,8 +197,7 @@ impl Sdp {
     /// Our service's own offer.
     pub(super) fn service_offer(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
         let MediaPlan::Service { caller } = plan else { return Err(NegotiationError::NoAudio) };
-        let offer = service_offer(&mut self.to_caller, *caller, &SERVICE_CODECS)?;
-        Ok(Bytes::from(offer.to_string()))
+        service_offer(&mut self.to_caller, *caller, &SERVICE_CODECS)
     }
 
     /// The session as it is, as an answer to a new offer of `to`: for one that cannot be carried across now.
@@ -208,8 +211,11 @@ impl Sdp {
         Some(carried.sdp)
     }
 
-    /// After the answer nobody asks for it any more, and a checkpoint need not carry it.
+    /// After the answer nobody asks for it any more, and neither memory nor a checkpoint need carry it.
     pub(super) fn forget_what_was_said(&mut self) {
+        self.caller_offer = Bytes::new();
+        self.caller = None;
+        self.first_offer = None;
         self.callee_said = None;
         self.caller_said = None;
     }
@@ -227,7 +233,7 @@ impl Sdp {
             return Err(NegotiationError::NoCommonCodec);
         };
         let (answer, chosen) = answer_service(offer, &mut self.to_caller, *caller, &SERVICE_CODECS)?;
-        Ok((Bytes::from(answer.to_string()), chosen.payload_type))
+        Ok((answer, chosen.payload_type))
     }
 
     /// A side's new offer as the other gets it.
@@ -247,7 +253,7 @@ impl Sdp {
         };
         let relayed = relay_offer(&parsed, leg, Some(local), None)?;
         let view = media_view(&parsed);
-        Ok(Carried { sdp: Bytes::from(relayed.to_string()), offer: Some(parsed), view })
+        Ok(Carried { sdp: relayed, offer: Some(parsed), view })
     }
 
     /// The answer to a new offer of `to`, as `to` gets it.
@@ -268,7 +274,7 @@ impl Sdp {
         };
         let relayed = relay_answer(offer, &parsed, leg, Some(local), None)?;
         let view = media_view(&parsed);
-        Ok(Carried { sdp: Bytes::from(relayed.to_string()), offer: None, view })
+        Ok(Carried { sdp: relayed, offer: None, view })
     }
 
     /// Our service's answer to a new offer of the caller.
@@ -280,8 +286,9 @@ impl Sdp {
         let parsed = SessionDescription::parse(offer)?;
         let view = media_view(&parsed);
         self.caller = Some(parsed);
-        let (sdp, _) = self.answer_as_service(plan)?;
-        Ok(Carried { sdp, offer: None, view })
+        let answer = self.answer_as_service(plan);
+        self.caller = None;
+        Ok(Carried { sdp: answer?.0, offer: None, view })
     }
 
     /// Notes the direction a side now asks for.

@@ -330,6 +330,7 @@ impl Call {
             LegEvent::OfferWanted => self.offer_wanted(leg, out),
             LegEvent::Offered { sdp } => self.solicited_offer(leg, sdp, now, out),
             LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, now, out),
+            LegEvent::Refreshed { sdp } => self.session_refreshed(leg, sdp, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
             LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
             LegEvent::AskedAnswered { id, status, body } => {

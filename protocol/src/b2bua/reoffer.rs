@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{CALLER, Call, Cause, LegId, MediaPlan, Output, Phase, Side};
 use crate::dialog::Command;
 use crate::sdp::SessionDescription;
-use crate::sdp::negotiate::AudioView;
+use crate::sdp::negotiate::{AudioView, media_view};
 use crate::time::Now;
 
 /// What an offer came in.
@@ -234,6 +234,19 @@ impl Call {
                     self.refuse_offer(reoffer.from, &reoffer.text, means, refusal.status(), out);
                 }
             },
+        }
+    }
+
+    /// A peer has answered a refresh of its session with another description than before: its media session follows. One whose
+    /// media does not cross us is not followed, and one that cannot be read changes nothing.
+    pub(super) fn session_refreshed(&mut self, leg: LegId, sdp: &Bytes, out: &mut Vec<Output>) {
+        let connected = leg == CALLER || self.callee == Some(leg);
+        if self.phase != Phase::Up || !connected || matches!(self.media, MediaPlan::Bypass) {
+            return;
+        }
+        if let Ok(described) = SessionDescription::parse(sdp) {
+            self.agree(Call::side(leg), media_view(&described), out);
+            out.push(Output::Refresh);
         }
     }
 

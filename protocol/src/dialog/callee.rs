@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::caller::sdp_of;
-use super::offer_answer::carries_offer;
+use super::offer_answer::Answer;
 use super::{
     Body, Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
     Unacknowledged,
@@ -102,12 +102,14 @@ impl Dialog {
         let Phase::Incoming(pending) = &self.phase else { return };
         // What a reliable response has said is not said again; if it no longer holds, an offer follows.
         let settled = self.session.reliable.settled();
-        if settled && self.session.told.as_ref().is_some_and(|told| told != sdp) {
+        let told = self.session.told.take().filter(|_| settled);
+        if told.is_some_and(|told| told != sdp) {
             self.session.overtaken = Some(sdp.clone());
         }
         let sdp = Some(sdp).filter(|_| !settled);
         if let Output::Respond { message, .. } = self.respond(pending, 200, sdp, &[]) {
-            self.phase = Phase::AnswerHeld(pending.clone(), message);
+            let answer = Answer::new(pending, sdp, message);
+            self.phase = Phase::AnswerHeld(pending.clone(), answer);
             out.push(Output::Up(LegEvent::AnswerReady));
         }
     }
@@ -116,8 +118,9 @@ impl Dialog {
         if !matches!(self.phase, Phase::AnswerHeld(..)) || self.session.reliable.holds_answer() {
             return;
         }
-        if let Phase::AnswerHeld(pending, message) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
-            self.answer_until_acknowledged(&pending, message, now, out);
+        self.session.reliable.answered();
+        if let Phase::AnswerHeld(pending, answer) = std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            self.answer_until_acknowledged(&pending, answer, now, out);
         }
     }
 
@@ -125,17 +128,18 @@ impl Dialog {
     pub(super) fn answer_until_acknowledged(
         &mut self,
         pending: &Pending,
-        message: Bytes,
+        answer: Answer,
         now: Now,
         out: &mut Vec<Output>,
     ) {
         let t1 = self.local.timers.t1;
+        let Answer { message, offer } = answer;
         self.unacknowledged = Some(Unacknowledged {
             transaction: pending.transaction,
             message: message.clone(),
             to: pending.source,
             cseq: pending.request.cseq(),
-            offer: carries_offer(pending, &message),
+            offer,
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,

@@ -36,7 +36,7 @@ impl Dialog {
             out.push(self.respond(&pending, 420, None, &[(Header::Unsupported, &unknown)]));
             return;
         }
-        if self.refuses_interval(&pending, out) {
+        if self.refuses_body(&pending, out) || self.refuses_interval(&pending, out) {
             return;
         }
         let request = &pending.request;
@@ -145,6 +145,7 @@ impl Dialog {
                 self.reoffer_accepted(response, out);
             }
             491 => self.proposal_met_glare(now, out),
+            422 if self.is_established() && self.timer.too_brief(response) => self.send_proposal(out),
             status @ (408 | 481) => {
                 // §12.2.1.2: the peer has lost the dialog.
                 self.proposal_refused(status, out);

@@ -233,6 +233,11 @@ pub enum LegEvent {
         /// The answer.
         sdp: Bytes,
     },
+    /// The peer answered what nobody but the dialog has offered, to refresh the session, with another description than before.
+    Refreshed {
+        /// The description.
+        sdp: Bytes,
+    },
     /// The peer refused our new offer; the session stays as it was.
     ReofferRefused {
         /// Its status.

@@ -77,7 +77,7 @@ enum Phase {
     /// An INVITE of the peer waits for our final response.
     Incoming(Pending),
     /// The 200 is written and held.
-    AnswerHeld(Pending, Bytes),
+    AnswerHeld(Pending, offer_answer::Answer),
     /// Our INVITE waits for its final response.
     Calling(Box<caller::Calling>),
     /// Both sides have agreed.
@@ -376,13 +376,13 @@ impl Dialog {
     /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within half a minute.
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
-        if let Phase::AnswerHeld(pending, message) = &stored.phase {
+        if let Phase::AnswerHeld(pending, answer) = &stored.phase {
             stored.unacknowledged = Some(Unacknowledged {
                 transaction: pending.transaction,
-                message: message.clone(),
+                message: answer.message.clone(),
                 to: pending.source,
                 cseq: pending.request.cseq(),
-                offer: offer_answer::carries_offer(pending, message),
+                offer: answer.offer,
                 interval: t1,
                 next: now.mono,
                 give_up: now.mono,

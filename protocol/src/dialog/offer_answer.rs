@@ -39,7 +39,7 @@ pub(super) struct Session {
     pub(super) updating: Option<u32>,
     /// The CSeq of our last re-INVITE, if it left the offer to the peer.
     pub(super) solicited: Option<u32>,
-    /// The description that the peer was last told, while it can still be overtaken by another.
+    /// The description that the caller was last told, while its 200 can still say another.
     pub(super) told: Option<Bytes>,
     /// What the peer is to be offered once its ACK is here: an early answer of ours no longer holds.
     pub(super) overtaken: Option<Bytes>,
@@ -61,6 +61,8 @@ pub(super) struct Proposal {
     pub(super) sdp: Option<Bytes>,
     /// By UPDATE rather than re-INVITE.
     pub(super) update: bool,
+    /// The tag of the early dialog of our INVITE that it was sent in.
+    within: Option<String>,
     /// Nobody has asked for it, so nobody is told of its end.
     own: bool,
     retries: u8,
@@ -70,7 +72,7 @@ pub(super) struct Proposal {
 
 impl Proposal {
     pub(super) fn new(sdp: Option<&Bytes>, update: bool) -> Proposal {
-        Proposal { sdp: sdp.cloned(), update, own: false, retries: 0, retry_at: None }
+        Proposal { sdp: sdp.cloned(), update, within: None, own: false, retries: 0, retry_at: None }
     }
 
     /// The same, which nobody has asked for.
@@ -86,6 +88,11 @@ impl Proposal {
     /// The same, kept for a while.
     pub(super) fn not_before(self, retry_at: Option<Instant>) -> Proposal {
         Proposal { retry_at, ..self }
+    }
+
+    /// It is now sent in the early dialog with that tag.
+    pub(super) fn sent_within(&mut self, tag: &str) {
+        self.within = Some(tag.to_owned());
     }
 
     fn waits(&self) -> bool {
@@ -113,9 +120,19 @@ fn refusal_of(offer: &Bytes, told: Option<&Bytes>) -> Option<Bytes> {
     Some(Bytes::from(refusal.to_string()))
 }
 
-/// Whether a 2xx that answers an INVITE carries an offer: the INVITE has no description and the 2xx has one.
-pub(super) fn carries_offer(pending: &Pending, message: &Bytes) -> bool {
-    pending.request.body().is_empty() && !message.ends_with(b"\r\n\r\n")
+/// A 2xx to an INVITE as it is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) message: Bytes,
+    /// It carries an offer: the ACK must carry the answer.
+    pub(super) offer: bool,
+}
+
+impl Answer {
+    /// The 2xx that answers `pending`; what it says is an offer if the INVITE has none.
+    pub(super) fn new(pending: &Pending, sdp: Option<&Bytes>, message: Bytes) -> Answer {
+        Answer { message, offer: sdp.is_some() && sdp_of(&pending.request).is_none() }
+    }
 }
 
 impl Dialog {
@@ -135,7 +152,7 @@ impl Dialog {
     pub(super) fn their_offer_is_open(&self) -> bool {
         let invite = match &self.phase {
             Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) => {
-                !pending.request.body().is_empty() && !self.session.reliable.settled()
+                sdp_of(&pending.request).is_some() && !self.session.reliable.settled()
             }
             Phase::Calling(_) | Phase::Confirmed | Phase::Closing | Phase::Ended => false,
         };
@@ -149,7 +166,7 @@ impl Dialog {
             Phase::Calling(_) => tag.and_then(early).is_none_or(|early| early.session.is_none()),
             Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) => {
                 // Until the offer that the INVITE asks for is made, it counts as open.
-                pending.request.body().is_empty() && !self.session.reliable.agreed()
+                sdp_of(&pending.request).is_none() && !self.session.reliable.agreed()
             }
             Phase::Confirmed | Phase::Closing | Phase::Ended => false,
         };
@@ -181,8 +198,12 @@ impl Dialog {
         self.reoffering = None;
         self.session.updating = None;
         let Some(proposal) = self.session.proposal.take() else { return };
-        self.session.told = proposal.sdp.or(self.session.told.take());
-        if !proposal.own {
+        if let Some(sdp) = &proposal.sdp {
+            self.note_told(sdp);
+        }
+        if proposal.own {
+            out.extend(self.news(sdp));
+        } else {
             out.push(Output::Up(LegEvent::ReofferAnswered { sdp }));
         }
     }
@@ -220,6 +241,7 @@ impl Dialog {
         {
             // RFC 3311 §5.2: an UPDATE cannot wait for a person.
             out.push(self.respond(&pending, 504, None, &[]));
+            self.in_force.we_refuse();
         }
         if due(self.session.proposal.as_ref().and_then(|proposal| proposal.retry_at)) {
             self.propose_again(now, out);
@@ -251,6 +273,7 @@ impl Dialog {
         let early = self.session.early.iter().position(|early| Some(early.tag.as_str()) == response.to_tag());
         let early = early.map(|at| self.session.early.swap_remove(at));
         self.session.early.clear();
+        self.leave_lost_branch(response.to_tag(), out);
         self.remote_cseq = early.as_ref().and_then(|early| early.remote_cseq);
         self.note_allow(response);
         let agreed = early.and_then(|early| early.session);
@@ -281,6 +304,14 @@ impl Dialog {
                 }));
                 self.bye(Some("SIP;cause=502;text=\"no session description in 200\""), out);
             }
+        }
+    }
+
+    /// Another branch than `tag` has our UPDATE: whatever it says to it, or that it says nothing, is not this dialog's.
+    fn leave_lost_branch(&mut self, tag: Option<&str>, out: &mut Vec<Output>) {
+        let within = self.session.proposal.as_ref().and_then(|proposal| proposal.within.as_deref());
+        if self.session.updating.is_some() && within.is_some() && within != tag {
+            self.proposal_refused(491, out);
         }
     }
 
@@ -329,13 +360,24 @@ impl Dialog {
 
     /// Answers the peer's offer in whatever it came.
     pub(super) fn answer_reoffer(&mut self, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
+        if self.session.updated.is_some() || self.reoffered.is_some() {
+            self.in_force.we_answer(sdp);
+        }
         if let Some((pending, _)) = self.session.updated.take() {
-            self.session.told = Some(sdp.clone());
+            self.note_told(sdp);
+            self.note_early_offer(&pending.request);
             out.push(self.respond(&pending, 200, Some(sdp), &[]));
         } else if let Some(pending) = self.reoffered.take()
             && let Output::Respond { message, .. } = self.respond(&pending, 200, Some(sdp), &[])
         {
-            self.answer_until_acknowledged(&pending, message, now, out);
+            let answer = Answer::new(&pending, Some(sdp), message);
+            self.answer_until_acknowledged(&pending, answer, now, out);
+        }
+    }
+
+    fn note_told(&mut self, sdp: &Bytes) {
+        if matches!(self.phase, Phase::Incoming(_)) {
+            self.session.told = Some(sdp.clone());
         }
     }
 

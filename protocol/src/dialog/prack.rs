@@ -18,6 +18,10 @@ const MOST_EARLY: usize = 16;
 /// Provisional responses that wait for the PRACK of an earlier one; more are left out, being news of no weight.
 const MOST_WAITING: usize = 8;
 
+/// Reliable responses that are taken in one early dialog: one each six seconds of the longest ringing. A callee that sends more
+/// gets no PRACK, and gives up.
+const MOST_RELIABLE: u8 = 32;
+
 /// Our provisional responses, one at a time (§3).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Server {
@@ -51,12 +55,17 @@ struct Unacknowledged {
 impl Server {
     /// The answer to the INVITE's offer, or the offer it asks for, has gone reliably.
     pub(super) fn settled(&self) -> bool {
-        self.settled
+        self.settled && !self.is_unsaid()
     }
 
     /// The first exchange is complete, and the peer has said so.
     pub(super) fn agreed(&self) -> bool {
-        self.agreed && self.open.as_ref().is_none_or(|open| !open.has_sdp)
+        self.agreed && !self.is_unsaid() && self.open.as_ref().is_none_or(|open| !open.has_sdp)
+    }
+
+    /// The description still waits for the PRACK of an earlier response; a 200 that overtakes it says it.
+    fn is_unsaid(&self) -> bool {
+        self.waiting.iter().any(|(_, sdp)| sdp.is_some())
     }
 
     /// The RSeq of the last response.
@@ -67,6 +76,14 @@ impl Server {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.open.as_ref().map(|open| open.next.min(open.give_up))
+    }
+
+    /// The 200 leaves: the open response is repeated no more, but its PRACK may still come.
+    pub(super) fn answered(&mut self) {
+        self.waiting = VecDeque::new();
+        if let Some(open) = &mut self.open {
+            open.message = Bytes::new();
+        }
     }
 
     /// §3: a 2xx waits while a response with a description is unacknowledged.
@@ -86,8 +103,17 @@ pub(super) struct Early {
     pub(super) remote_cseq: Option<u32>,
     /// The last RSeq taken; 0 before the first.
     rseq: u32,
+    /// How many reliable responses were taken.
+    taken: u8,
     /// The peer's description, once offer and answer have been exchanged.
     pub(super) session: Option<Bytes>,
+}
+
+impl Early {
+    fn take(&mut self, rseq: u32) {
+        self.rseq = rseq;
+        self.taken += 1;
+    }
 }
 
 impl Dialog {
@@ -104,7 +130,7 @@ impl Dialog {
         let invite = &pending.request;
         let required = invite.has_token(Header::Require, "100rel");
         let supported = required || invite.has_token(Header::Supported, "100rel");
-        let asks_for_offer = invite.body().is_empty();
+        let asks_for_offer = sdp_of(invite).is_none();
         // RFC 6337 §3.1.1: after the answer no further description follows in responses to the INVITE.
         let sdp = sdp.filter(|_| !self.session.reliable.settled);
         let reliable = required || (supported && settled && sdp.is_some());
@@ -152,7 +178,7 @@ impl Dialog {
             to: *to,
             cseq: pending.request.cseq(),
             has_sdp: sdp.is_some(),
-            offer: sdp.is_some() && pending.request.body().is_empty(),
+            offer: sdp.is_some() && sdp_of(&pending.request).is_none(),
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
@@ -227,7 +253,6 @@ impl Dialog {
 
     fn after_prack(&mut self, now: Now, out: &mut Vec<Output>) {
         if std::mem::take(&mut self.session.reliable.release) {
-            self.session.reliable.waiting.clear();
             self.send_answer(now, out);
         } else if matches!(self.phase, Phase::Incoming(_))
             && let Some((status, sdp)) = self.session.reliable.waiting.pop_front()
@@ -251,14 +276,19 @@ impl Dialog {
         let rseq = response.header(Header::RSeq).and_then(|rseq| rseq.trim().parse::<u32>().ok());
         let rseq = rseq.filter(|_| response.has_token(Header::Require, "100rel"));
         self.note_allow(response);
-        if rseq.is_none() && !self.session.allows_update {
-            // No request will be sent or taken in this early dialog.
+        if rseq == Some(0) {
+            // §7.1: there is no such RSeq, and its copies could not be told from each other.
+            return None;
+        }
+        if rseq.is_none() && (!self.session.allows_update || sdp.is_none()) {
+            // No offer will be sent or taken in this early dialog.
             return Some(unreliable);
         }
         let Some(at) = self.early_of(tag, response) else { return Some(unreliable) };
         let Some(rseq) = rseq else { return Some(unreliable) };
         let early = self.session.early.get_mut(at)?;
-        if early.rseq != 0 && Some(rseq) != early.rseq.checked_add(1) {
+        let next = early.rseq == 0 || Some(rseq) == early.rseq.checked_add(1);
+        if !next || early.taken >= MOST_RELIABLE {
             // §4: one that comes again, or too early, is neither acknowledged nor heard.
             return None;
         }
@@ -266,7 +296,7 @@ impl Dialog {
         let rack = format!("{rseq} {} INVITE", response.cseq());
         match sdp.filter(|_| first) {
             Some(sdp) if offered => {
-                early.rseq = rseq;
+                early.take(rseq);
                 early.session = Some(sdp.clone());
                 self.prack(tag, &rack, None, out);
                 Some(LegEvent::EarlySession { status, sdp })
@@ -274,12 +304,12 @@ impl Dialog {
             // Two forks that offer at once cannot both be answered: the second gets no PRACK and gives up.
             Some(_) if self.session.owed.is_some() => None,
             Some(offer) => {
-                early.rseq = rseq;
+                early.take(rseq);
                 self.session.owed = Some(Owed::Prack { tag: tag.to_owned(), rack, offer: offer.clone() });
                 Some(LegEvent::EarlySession { status, sdp: offer })
             }
             None => {
-                early.rseq = rseq;
+                early.take(rseq);
                 self.prack(tag, &rack, None, out);
                 Some(LegEvent::Progress { status, sdp: None })
             }
@@ -292,10 +322,7 @@ impl Dialog {
         if known.is_some() || self.session.early.len() >= MOST_EARLY {
             return known;
         }
-        let contact = match response.contacts() {
-            Ok(Contacts::List(contacts)) => contacts.first().map(|contact| contact.uri.to_owned()),
-            Ok(Contacts::None | Contacts::Star) | Err(_) => None,
-        };
+        let contact = contact_of(response);
         let mut route_set: Vec<String> = response.values(Header::RecordRoute).map(str::to_owned).collect();
         route_set.reverse();
         self.session.early.push(Early {
@@ -305,9 +332,17 @@ impl Dialog {
             route_set,
             remote_cseq: None,
             rseq: 0,
+            taken: 0,
             session: None,
         });
         Some(self.session.early.len() - 1)
+    }
+
+    /// RFC 3311 §5.2: the peer's UPDATE refreshes the target of its early dialog.
+    pub(super) fn refresh_early_target(&mut self, update: &Message) {
+        if let Some((early, contact)) = self.early_mut(update.from_tag()).zip(contact_of(update)) {
+            early.target = contact;
+        }
     }
 
     /// Acknowledges a reliable response in its early dialog, with the answer to its offer if it had one.
@@ -338,6 +373,13 @@ impl Dialog {
         self.remote_party = party;
         self.remote_target = target;
         self.route_set = route_set;
+    }
+}
+
+fn contact_of(message: &Message) -> Option<String> {
+    match message.contacts() {
+        Ok(Contacts::List(contacts)) => contacts.first().map(|contact| contact.uri.to_owned()),
+        Ok(Contacts::None | Contacts::Star) | Err(_) => None,
     }
 }
 

@@ -10,7 +10,8 @@ use crate::message::{Header, Message, Method};
 use crate::time::Now;
 
 /// The session descriptions in force, to be said again as they are: an unchanged one asks for nothing (RFC 3264 §8). They are
-/// known from what the call commands and is told, whatever message carries them.
+/// known from what the call commands and is told, whatever message carries them. What is in force for the length of a call is a
+/// copy: a share would keep the whole message that it came in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct InForce {
     /// Ours, as the peer has it.
@@ -39,19 +40,30 @@ impl InForce {
         self.told.as_ref()
     }
 
+    /// We answer the peer's offer, or say again what is in force.
+    pub(super) fn we_answer(&mut self, sdp: &Bytes) {
+        self.told = Some(copy(sdp));
+        if let Some(asked) = self.asked.take() {
+            self.heard = Some(copy(&asked));
+        }
+    }
+
+    /// We refuse the peer's offer.
+    pub(super) fn we_refuse(&mut self) {
+        self.asked = None;
+    }
+
     /// What the call wants said.
     pub(super) fn command(&mut self, command: &Command) {
         match command {
             Command::EarlySession { sdp, .. }
             | Command::PrepareAnswer { sdp }
-            | Command::Acknowledge { sdp }
-            | Command::AnswerReoffer { sdp } => {
-                self.told = Some(sdp.clone());
-                self.heard = self.asked.take().or_else(|| self.heard.take());
-            }
+            | Command::Acknowledge { sdp } => self.we_answer(sdp),
             Command::Reoffer { sdp } | Command::Update { sdp } => self.we_offer(sdp),
-            Command::RefuseReoffer { .. } => self.asked = None,
-            Command::Progress { .. }
+            Command::RefuseReoffer { .. } => self.we_refuse(),
+            // One that comes too late changes nothing: it is noted where it takes effect.
+            Command::AnswerReoffer { .. }
+            | Command::Progress { .. }
             | Command::Solicit
             | Command::SendAnswer
             | Command::Redirect { .. }
@@ -70,9 +82,12 @@ impl InForce {
             | LegEvent::Offered { sdp }
             | LegEvent::AnsweredWithOffer { sdp } => self.peer_offers(Some(sdp.clone())),
             LegEvent::Answered { sdp } | LegEvent::ReofferAnswered { sdp } => {
-                self.told = self.offered.take().or_else(|| self.told.take());
-                self.heard = Some(sdp.clone());
+                if let Some(offered) = self.offered.take() {
+                    self.told = Some(copy(&offered));
+                }
+                self.heard = Some(copy(sdp));
             }
+            LegEvent::Refreshed { sdp } => self.heard = Some(copy(sdp)),
             LegEvent::ReofferRefused { .. } => self.offered = None,
             LegEvent::Progress { .. }
             | LegEvent::EarlySession { .. }
@@ -87,6 +102,10 @@ impl InForce {
             | LegEvent::Ended { .. } => {}
         }
     }
+}
+
+fn copy(sdp: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(sdp)
 }
 
 impl Dialog {
@@ -175,8 +194,8 @@ impl Dialog {
             200..=299 => {
                 self.refresh_target(response);
                 if response.method() == Method::Invite {
-                    self.in_force.heard = sdp_of(response).or_else(|| self.in_force.heard.take());
                     self.acknowledge(cseq, out);
+                    out.extend(sdp_of(response).and_then(|sdp| self.news(sdp)));
                 }
             }
             408 | 481 => self.finish(EndedBy::Lost, out),
@@ -188,6 +207,12 @@ impl Dialog {
             }
             status => self.timer.postpone(status == 491, now.mono),
         }
+    }
+
+    /// What the call is to hear of an answer that it does not wait for: the peer may take the occasion to change its side.
+    pub(super) fn news(&self, sdp: Bytes) -> Option<Output> {
+        let differs = self.in_force.heard.as_ref() != Some(&sdp);
+        differs.then_some(Output::Up(LegEvent::Refreshed { sdp }))
     }
 
     /// Our refresh was not answered at all (§10).

@@ -3,13 +3,31 @@
 
 use bytes::Bytes;
 
-use super::caller::sdp_of;
+use super::caller::{is_plain, sdp_of};
 use super::offer_answer::Proposal;
+use super::prack::Early;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
 use crate::message::{Header, Message, Method};
 use crate::time::Now;
 
 impl Dialog {
+    /// True if a request of the peer's that may bring an offer or an answer was refused because its body is neither
+    /// (RFC 3261 §8.2.3).
+    pub(super) fn refuses_body(&self, pending: &Pending, out: &mut Vec<Output>) -> bool {
+        let request = &pending.request;
+        let negotiates = matches!(request.method(), Method::Invite | Method::Update | Method::Prack);
+        if !negotiates || request.body().is_empty() || sdp_of(request).is_some() {
+            return false;
+        }
+        let accepted = if is_plain(request) {
+            (Header::Accept, "application/sdp")
+        } else {
+            (Header::AcceptEncoding, "identity")
+        };
+        out.push(self.respond(pending, 415, None, &[accepted]));
+        true
+    }
+
     /// The peer's UPDATE (§5.2). Without a description it refreshes the target and is answered here.
     pub(super) fn peer_updates(&mut self, pending: Pending, now: Now, out: &mut Vec<Output>) {
         if matches!(self.phase, Phase::Closing | Phase::Ended) || self.hanging_up.is_some() {
@@ -17,7 +35,9 @@ impl Dialog {
             return;
         }
         self.note_allow(&pending.request);
-        if !matches!(self.phase, Phase::Calling(_)) {
+        if matches!(self.phase, Phase::Calling(_)) {
+            self.refresh_early_target(&pending.request);
+        } else {
             self.refresh_target(&pending.request);
             self.flow = pending.source;
         }
@@ -110,6 +130,10 @@ impl Dialog {
                 cseq = Some(dialog.in_dialog_request(Method::Update, sdp.as_ref(), &[], out));
             });
             self.session.updating = cseq;
+            let session = &mut self.session;
+            if let Some((proposal, early)) = session.proposal.as_mut().zip(session.early.get(at)) {
+                proposal.sent_within(&early.tag);
+            }
         }
     }
 
@@ -133,6 +157,8 @@ impl Dialog {
                 }
             }
             491 => self.proposal_met_glare(now, out),
+            // RFC 4028 §7.4: again, with what the peer wants.
+            422 if self.is_established() && self.timer.too_brief(response) => self.send_proposal(out),
             // It does not take UPDATE after all, whatever its Allow says.
             405 | 501 if self.is_established() => {
                 self.session.allows_update = false;
@@ -162,9 +188,20 @@ impl Dialog {
     }
 
     fn note_early_session(&mut self, response: &Message, sdp: &Bytes) {
-        let early = self.session.early.iter_mut().find(|early| Some(early.tag.as_str()) == response.to_tag());
-        if let Some(early) = early {
+        if let Some(early) = self.early_mut(response.to_tag()) {
             early.session = Some(sdp.clone());
         }
+    }
+
+    /// The peer's offer in an early dialog of our INVITE is answered: the 2xx may repeat the first session, but this one holds.
+    pub(super) fn note_early_offer(&mut self, update: &Message) {
+        if let Some(early) = self.early_mut(update.from_tag()) {
+            early.session = sdp_of(update);
+        }
+    }
+
+    /// The early dialog with that tag of the peer's.
+    pub(super) fn early_mut(&mut self, tag: Option<&str>) -> Option<&mut Early> {
+        self.session.early.iter_mut().find(|early| Some(early.tag.as_str()) == tag)
     }
 }

@@ -12,9 +12,11 @@ mod two_offers;
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Direction, MediaDescription, Origin, SdpError, SessionDescription};
+use crate::fnv::fnv1a;
 
 pub use relay::{relay_answer, relay_offer};
 pub use service::{ChosenCodec, answer_service, service_offer};
@@ -81,11 +83,20 @@ impl NegotiationError {
 /// # Errors
 /// [`NegotiationError::UnsupportedType`] and [`NegotiationError::Malformed`].
 pub fn read_body(content_type: &str, body: &[u8]) -> Result<SessionDescription, NegotiationError> {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/sdp") {
-        return Err(NegotiationError::UnsupportedType(media_type.to_owned()));
+    if !is_sdp(content_type) {
+        return Err(NegotiationError::UnsupportedType(media_type(content_type).to_owned()));
     }
     Ok(SessionDescription::parse(body)?)
+}
+
+/// Whether a `Content-Type` says that the body is a session description.
+pub fn is_sdp(content_type: &str) -> bool {
+    media_type(content_type).eq_ignore_ascii_case("application/sdp")
+}
+
+/// The type without its parameters.
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// Our ports for one leg's audio.
@@ -119,7 +130,8 @@ pub struct LegDescription {
     session_id: u64,
     version: u64,
     addr: IpAddr,
-    last: Option<String>,
+    /// A hash of what was last told, less its `o=` line.
+    last: Option<u64>,
 }
 
 impl LegDescription {
@@ -141,11 +153,6 @@ impl LegDescription {
         self.version
     }
 
-    /// The text last told to this leg, for an answer to a refresh that changes nothing.
-    pub fn last(&self) -> Option<&str> {
-        self.last.as_deref()
-    }
-
     /// The `o=` line at the present version.
     pub fn origin(&self) -> Origin {
         Origin {
@@ -156,17 +163,20 @@ impl LegDescription {
         }
     }
 
-    /// Gives `description` this leg's `o=` line; the version grows by one if the text differs from the last.
-    pub fn stamp(&mut self, mut description: SessionDescription) -> SessionDescription {
-        description.origin = self.origin();
-        let text = description.to_string();
-        if self.last.as_deref() == Some(text.as_str()) {
-            return description;
+    /// Writes `description` with this leg's `o=` line; the version grows by one if the rest differs from the last.
+    pub fn stamp(&mut self, mut description: SessionDescription) -> Bytes {
+        description.origin = Origin { version: self.version + 1, ..self.origin() };
+        let mut text = description.to_string();
+        // The first two lines are v= and o=.
+        let rest = text.match_indices('\n').nth(1).map_or(text.len(), |(end, _)| end + 1);
+        let hash = fnv1a(text[rest..].bytes());
+        if self.last == Some(hash) {
+            text.replace_range(..rest, &format!("v=0\r\no={}\r\n", self.origin()));
+        } else {
+            self.version += 1;
+            self.last = Some(hash);
         }
-        self.version += 1;
-        description.origin.version = self.version;
-        self.last = Some(description.to_string());
-        description
+        Bytes::from(text)
     }
 }
 

@@ -295,6 +295,55 @@ fn a_stream_that_was_put_away_is_no_silence() {
 }
 
 #[test]
+fn the_media_session_follows_a_peer_that_moves_when_its_session_is_refreshed() {
+    const MOVED: &str =
+        "v=0\r\no=- 9 9 IN IP4 10.0.0.9\r\ns=-\r\nc=IN IP4 10.0.0.9\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0\r\n";
+    let moves = |rig: &mut Rig, leg: LegId| {
+        rig.leg(leg, LegEvent::Refreshed { sdp: sdp(MOVED) });
+        rig.out.iter().find_map(|output| match output {
+            Output::Media { side, view: Some(view), .. } => Some((*side, view.rtp)),
+            _ => None,
+        })
+    };
+    let there = "10.0.0.9:6000".parse().unwrap();
+    let mut rig = call(OFFER, anchored(), |call| call);
+    rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
+    assert_eq!(moves(&mut rig, CALLER), None, "before the answer there is no session to refresh");
+    rig.goes_up();
+    assert_eq!(moves(&mut rig, A), Some((Side::Callee, there)));
+    assert_eq!(moves(&mut rig, CALLER), Some((Side::Caller, there)));
+    assert!(rig.has(|output| matches!(output, Output::Refresh)));
+    rig.leg(A, LegEvent::Refreshed { sdp: sdp("nonsense") });
+    assert!(rig.out.is_empty() && rig.call.is_up());
+    assert_eq!(moves(&mut Rig::up(), A), None, "bypassed media is none of ours");
+}
+
+#[test]
+fn an_answered_call_keeps_nothing_of_the_first_offer() {
+    const MARKED: &str = "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\n\
+        m=audio 4000 RTP/AVP 0\r\na=xyzzy\r\n";
+    let keeps = |call: &Call| {
+        let stored = serde_json::to_string(call).unwrap();
+        // As text, and as the numbers that bytes are written as.
+        stored.contains("xyzzy") || stored.contains("120,121,122,122,121")
+    };
+    let service = MediaPlan::Service { caller: LocalMedia::from(("127.0.0.1".parse().unwrap(), 20_000)) };
+    for plan in [MediaPlan::Bypass, anchored()] {
+        let mut rig = call(MARKED, plan, |call| call);
+        assert!(keeps(&rig.call));
+        rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
+        assert!(!keeps(&rig.call), "{:?}", rig.call.media);
+        rig.goes_up();
+    }
+    let mut rig = begin(Destination::Service, MARKED, service, |call| call);
+    rig.goes_up();
+    assert!(!keeps(&rig.call));
+    rig.leg(CALLER, LegEvent::Reoffer { sdp: sdp(MARKED) });
+    assert!(rig.told_sdp(CALLER).contains("m=audio 20000 RTP/AVP 0"), "a service still answers");
+    assert!(!keeps(&rig.call));
+}
+
+#[test]
 fn a_session_that_could_not_be_agreed_is_the_cause_of_the_end() {
     let mut rig = Rig::up();
     rig.ended(CALLER, EndedBy::NoSession);

@@ -259,6 +259,23 @@ fn an_ack_without_the_answer_it_must_bring_ends_the_dialog() {
 }
 
 #[test]
+fn an_offer_that_ends_in_an_empty_line_is_an_offer() {
+    let offer = Bytes::from_static(b"v=0\r\n\r\n");
+    for restored in [false, true] {
+        let mut rig = Rig::asked("");
+        rig.command(Command::PrepareAnswer { sdp: offer.clone() });
+        if restored {
+            rig = Rig { dialog: Dialog::restore(rig.dialog, at(0)), ..rig };
+        } else {
+            rig.command(Command::SendAnswer);
+        }
+        let ack = request("ACK", 1, "", "v=0\r\n");
+        rig.feed(Input::Request { transaction: None, request: ack, source: flow() });
+        assert_eq!(rig.events(), [LegEvent::ReofferAnswered { sdp: body() }], "restored: {restored}");
+    }
+}
+
+#[test]
 fn the_back_off_of_a_491_is_the_longer_for_whoever_owns_the_call_id() {
     for random in [0, 1, 190, 191, 200, 201, 12_345, u64::MAX] {
         let (owner, other) = (glare_back_off(true, random), glare_back_off(false, random));
@@ -348,6 +365,30 @@ fn an_update_that_is_refused_leaves_the_session_and_one_that_is_lost_ends_it() {
 }
 
 #[test]
+fn an_update_to_a_branch_that_loses_leaves_the_one_that_answers_alone() {
+    for status in [Some(481), None] {
+        let (mut rig, _) = rig(CallingAgreed);
+        rig.command(Command::Update { sdp: body() });
+        let cseq = rig.sent(Method::Update).unwrap().0.cseq();
+        rig.feed(Input::Response(response(200, "INVITE", 1, "winner", UPDATES, "v=2\r\n")));
+        let answered = LegEvent::Answered { sdp: Bytes::from_static(b"v=2\r\n") };
+        assert_eq!(rig.events(), [LegEvent::ReofferRefused { status: 491 }, answered]);
+        match status {
+            Some(status) => rig.respond(status, "UPDATE", cseq, "", ""),
+            None => rig.feed(Input::Unanswered { method: Method::Update, cseq, why: NoAnswer::Timeout }),
+        }
+        assert!(rig.out.is_empty() && rig.dialog.is_established(), "{status:?}");
+    }
+    let (mut kept, _) = rig(CallingAgreed);
+    kept.command(Command::Update { sdp: body() });
+    let cseq = kept.sent(Method::Update).unwrap().0.cseq();
+    kept.respond(200, "INVITE", 1, UPDATES, "");
+    assert_eq!(kept.events(), [LegEvent::Answered { sdp: body() }]);
+    kept.respond(200, "UPDATE", cseq, "", "v=0\r\n");
+    assert_eq!(kept.events(), [LegEvent::ReofferAnswered { sdp: body() }], "its own branch goes on");
+}
+
+#[test]
 fn an_update_nobody_answers_in_time_is_504() {
     let (mut rig, _) = rig(TheirUpdate);
     assert_eq!(rig.dialog.deadline(), Some(Instant(16_000_000)));
@@ -386,4 +427,43 @@ fn an_offer_that_we_asked_for_before_our_bye_is_refused_in_its_ack() {
     rig.respond(200, "INVITE", 2, "Content-Type: application/sdp\r\n", offer);
     let (ack, _) = rig.sent(Method::Ack).unwrap();
     assert!(String::from_utf8_lossy(ack.body()).contains("m=audio 0 "), "{ack:?}");
+}
+
+const PARTS: &str = "Content-Type: multipart/mixed;boundary=x\r\n";
+
+/// The message with a body of another type than its own.
+fn retyped(message: &Message, kind: &str) -> Message {
+    let text = String::from_utf8_lossy(message.raw()).replace("Content-Type: application/sdp\r\n", kind);
+    parse(&text)
+}
+
+#[test]
+fn only_a_session_description_is_an_offer_or_an_answer() {
+    let zipped = "Content-Type: application/sdp\r\nContent-Encoding: gzip\r\n";
+    for (kind, accept, header) in
+        [(PARTS, "application/sdp", Header::Accept), (zipped, "identity", Header::AcceptEncoding)]
+    {
+        for (state, method) in
+            [(Idle, "INVITE"), (Idle, "UPDATE"), (Ringing, "PRACK"), (CallingAgreed, "UPDATE")]
+        {
+            let (mut rig, next) = rig(state);
+            let request = retyped(&request(method, next, "", "v=0\r\n"), kind);
+            let transaction = Some(ServerTransactionId(9));
+            rig.feed(Input::Request { transaction, request, source: flow() });
+            assert_eq!((rig.statuses(), rig.events()), (vec![415], vec![]), "{state:?} {method}");
+            assert_eq!(rig.responded().header(header), Some(accept));
+        }
+        let mut rig = Rig::calling();
+        let early = response(183, "INVITE", 1, THEIRS, RELIABLE, "v=0\r\n");
+        rig.feed(Input::Response(retyped(&early, kind)));
+        assert_eq!(rig.events(), [LegEvent::Progress { status: 183, sdp: None }]);
+        assert!(rig.sent(Method::Prack).is_some());
+        let answer = response(200, "INVITE", 1, THEIRS, UPDATES, "v=0\r\n");
+        rig.feed(Input::Response(retyped(&answer, kind)));
+        assert!(matches!(rig.events()[..], [LegEvent::Failed { status: 502, .. }]), "it is no answer");
+    }
+    let mut rig = Rig::calling();
+    let kind = "c: Application/SDP ; charset=utf-8\r\nContent-Encoding: identity\r\n";
+    rig.feed(Input::Response(retyped(&response(200, "INVITE", 1, THEIRS, UPDATES, "v=0\r\n"), kind)));
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: body() }]);
 }

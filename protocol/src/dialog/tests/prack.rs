@@ -18,7 +18,7 @@ fn session() -> Command {
 
 impl Rig {
     /// The response that the last input sent.
-    fn responded(&self) -> Message {
+    pub(super) fn responded(&self) -> Message {
         let message = self.out.iter().find_map(|output| match output {
             Output::Respond { message, .. } => Some(message.clone()),
             _ => None,
@@ -140,6 +140,23 @@ fn the_200_waits_for_the_prack_of_a_description_and_for_no_other() {
 }
 
 #[test]
+fn a_description_that_waits_for_the_prack_of_another_response_is_said_by_the_200() {
+    let mut rig = Rig::incoming("Require: 100rel\r\nAllow: UPDATE\r\n");
+    rig.command(ringing());
+    rig.command(session());
+    assert!(rig.dialog.their_offer_is_open(), "nothing has been answered");
+    rig.command(Command::Update { sdp: body() });
+    assert_eq!(rig.events(), [LegEvent::ReofferRefused { status: 504 }]);
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(b"v=2\r\n") });
+    rig.command(Command::SendAnswer);
+    assert_eq!((rig.responded().status(), rig.responded().body()), (200, &b"v=2\r\n"[..]));
+    rig.prack(2);
+    assert_eq!(rig.statuses(), [200], "nothing follows the 200 but the answer to the PRACK");
+    rig.ack(1);
+    assert!(rig.dialog.is_established() && rig.out.is_empty(), "nothing has been overtaken");
+}
+
+#[test]
 fn a_cancel_while_the_200_is_held_for_a_prack_is_not_too_late() {
     let mut rig = Rig::incoming("Supported: 100rel\r\n");
     rig.command(session());
@@ -162,8 +179,11 @@ fn an_answer_that_went_reliably_is_not_said_again_and_one_that_differs_is_offere
         let offer = rig.sent(Method::Invite).map(|(invite, _)| invite.body().to_vec());
         assert_eq!(offer, offered.then(|| later.to_vec()));
         if offered {
+            let mut other = Rig { dialog: rig.dialog.clone(), now: 0, out: vec![], transactions: 9 };
             rig.respond(200, "INVITE", 1, "", "v=0\r\n");
             assert!(rig.sent(Method::Ack).is_some() && rig.events().is_empty(), "nobody has asked for it");
+            other.respond(200, "INVITE", 1, "", "v=4\r\n");
+            assert_eq!(other.events(), [LegEvent::Refreshed { sdp: Bytes::from_static(b"v=4\r\n") }]);
         }
     }
 }
@@ -217,6 +237,37 @@ fn the_peers_reliable_responses_are_acknowledged_in_order_and_once() {
             (rig.racks(), rig.events().len()),
             (racks.iter().map(|r| (*r).to_owned()).collect(), racks.len())
         );
+    }
+}
+
+#[test]
+fn a_callee_is_acknowledged_so_often_and_no_more() {
+    let mut rig = Rig::calling();
+    for _ in 0..2 {
+        rig.reliable(THEIRS, 0, "");
+        assert!(rig.out.is_empty(), "0 is no RSeq");
+    }
+    let taken = |rig: &mut Rig, tag: &str| {
+        (1..100)
+            .filter(|rseq| {
+                rig.reliable(tag, *rseq, "");
+                !rig.out.is_empty()
+            })
+            .count()
+    };
+    assert_eq!(taken(&mut rig, THEIRS), 32);
+    assert_eq!(taken(&mut rig, "another"), 32, "each early dialog has its own count");
+    rig.respond(200, "INVITE", 1, CONTACT, "v=0\r\n");
+    assert!(rig.dialog.is_established());
+}
+
+#[test]
+fn a_response_that_only_rings_leaves_nothing_behind() {
+    let mut rig = Rig::calling();
+    for (rings, kept) in [("", 0), ("v=0\r\n", 1)] {
+        rig.respond(180, "INVITE", 1, "Allow: UPDATE\r\n", rings);
+        assert!(matches!(rig.events()[..], [LegEvent::Progress { status: 180, .. }]));
+        assert_eq!(rig.dialog.session.early.len(), kept);
     }
 }
 
@@ -284,4 +335,53 @@ fn an_update_reaches_the_early_dialog_that_has_a_session() {
     assert_eq!(rig.events(), [LegEvent::ReofferAnswered { sdp: Bytes::from_static(b"v=5\r\n") }]);
     rig.respond(200, "INVITE", 1, CONTACT, "");
     assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(b"v=5\r\n") }]);
+}
+
+#[test]
+fn an_update_of_the_callee_before_its_200_changes_the_early_session_and_where_requests_go() {
+    let mut rig = Rig::calling();
+    rig.reliable(THEIRS, 1, "v=0\r\n");
+    rig.request("UPDATE", 1, "Allow: UPDATE\r\nContact: <sip:moved@10.0.0.8:5070>\r\n", "v=6\r\n");
+    assert_eq!(rig.events(), [LegEvent::Update { sdp: Bytes::from_static(b"v=6\r\n") }]);
+    rig.command(Command::AnswerReoffer { sdp: body() });
+    assert_eq!(rig.statuses(), [200]);
+    rig.command(Command::Update { sdp: body() });
+    let (update, to) = rig.sent(Method::Update).unwrap();
+    assert_eq!(update.request_uri(), "sip:moved@10.0.0.8:5070");
+    assert_eq!(to.remote, ([10, 0, 0, 8], 5070).into());
+    rig.respond(488, "UPDATE", update.cseq(), "", "");
+    rig.respond(200, "INVITE", 1, CONTACT, "v=0\r\n");
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(b"v=6\r\n") }]);
+
+    let mut refused = Rig::calling();
+    refused.reliable(THEIRS, 1, "v=0\r\n");
+    refused.request("UPDATE", 1, "", "v=6\r\n");
+    refused.command(Command::RefuseReoffer { status: 488 });
+    refused.respond(200, "INVITE", 1, CONTACT, "");
+    assert_eq!(refused.events(), [LegEvent::Answered { sdp: body() }], "a refused offer changes nothing");
+}
+
+#[test]
+fn an_established_dialog_holds_each_description_once_and_no_message() {
+    let said = b"v=5\r\n";
+    let mut rig = Rig::incoming("Require: 100rel\r\nAllow: UPDATE\r\n");
+    rig.command(Command::EarlySession { status: 183, sdp: Bytes::from_static(said) });
+    rig.prack(2);
+    for _ in 0..2 {
+        rig.command(ringing());
+    }
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(said) });
+    rig.command(Command::SendAnswer);
+    rig.ack(1);
+    rig.request("UPDATE", 3, "", "v=6\r\n");
+    let heard = rig.events().into_iter().find_map(|event| match event {
+        LegEvent::Update { sdp } => Some(sdp),
+        _ => None,
+    });
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(said) });
+    let stored = serde_json::to_string(&rig.dialog).unwrap();
+    assert_eq!(stored.matches("118,61,53,13,10").count(), 1, "ours");
+    assert_eq!(stored.matches("118,61,54,13,10").count(), 1, "the peer's");
+    assert!(!stored.contains("83,73,80,47,50,46,48"), "a SIP/2.0 of some message");
+    assert!(heard.unwrap().is_unique(), "whoever drops the message drops the last of it");
 }

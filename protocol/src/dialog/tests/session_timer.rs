@@ -232,3 +232,55 @@ fn without_session_timers_nothing_is_said_of_them() {
     rig.command(Command::SendAnswer);
     assert_eq!(expires(&responded(&rig)), None);
 }
+
+#[test]
+fn an_answer_to_our_refresh_that_differs_is_told_and_one_that_does_not_is_not() {
+    let mut rig = Rig::answered("Session-Expires: 600;refresher=uac\r\n");
+    for (answer, told) in [("v=0\r\n", false), ("v=7\r\n", true), ("v=7\r\n", false)] {
+        wait(&mut rig);
+        let cseq = rig.sent(Method::Invite).unwrap().0.cseq();
+        let extra = format!("{CONTACT}Session-Expires: 600;refresher=uac\r\n");
+        rig.respond(200, "INVITE", cseq, &extra, answer);
+        let news = LegEvent::Refreshed { sdp: Bytes::copy_from_slice(answer.as_bytes()) };
+        assert_eq!(rig.events(), if told { vec![news] } else { vec![] }, "{answer}");
+        assert_eq!(rig.sent(Method::Ack).unwrap().0.cseq(), cseq);
+    }
+    wait(&mut rig);
+    assert_eq!(rig.sent(Method::Invite).unwrap().0.body(), SDP, "what we say is as it was");
+}
+
+#[test]
+fn an_offer_of_ours_that_meets_a_422_is_made_again_with_what_the_peer_wants() {
+    for (command, method) in [
+        (Command::Reoffer { sdp: Bytes::from_static(b"v=3\r\n") }, Method::Invite),
+        (Command::Update { sdp: Bytes::from_static(b"v=3\r\n") }, Method::Update),
+    ] {
+        let mut rig = Rig::answered("Allow: INVITE, UPDATE\r\n");
+        rig.command(command);
+        let first = rig.sent(method).unwrap().0.cseq();
+        rig.respond(422, method.as_str(), first, "Min-SE: 2400\r\n", "");
+        let (again, _) = rig.sent(method).unwrap();
+        assert_eq!((again.body(), again.header(Header::MinSe)), (&b"v=3\r\n"[..], Some("2400")));
+        assert_eq!(expires(&again), Some("2400"));
+        assert!(again.cseq() > first && rig.events().is_empty());
+        rig.respond(200, method.as_str(), again.cseq(), "", "v=0\r\n");
+        assert_eq!(rig.events(), [LegEvent::ReofferAnswered { sdp: Bytes::from_static(SDP) }]);
+        assert!(rig.dialog.is_established());
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_our_504_is_not_in_force() {
+    let mut rig = Rig::answered("Allow: INVITE, UPDATE\r\nSession-Expires: 600;refresher=uac\r\n");
+    rig.request("UPDATE", 1, "Allow: INVITE\r\n", "v=8\r\n");
+    rig.timeout(16_000);
+    assert_eq!(rig.statuses(), [504]);
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(b"v=9\r\n") });
+    assert!(rig.out.is_empty());
+    wait(&mut rig);
+    let (refresh, _) = rig.sent(Method::Invite).unwrap();
+    assert_eq!(refresh.body(), SDP, "the refresh says what was agreed");
+    let extra = format!("{CONTACT}Session-Expires: 600;refresher=uac\r\n");
+    rig.respond(200, "INVITE", refresh.cseq(), &extra, "v=0\r\n");
+    assert!(rig.events().is_empty(), "and what the peer says is no news");
+}

@@ -1,5 +1,7 @@
 //! Carries a description from one leg to the other.
 
+use bytes::Bytes;
+
 use super::{LegDescription, LocalMedia, NegotiationError, active_audio};
 use crate::sdp::{Attribute, Direction, MediaDescription, SessionDescription};
 
@@ -65,7 +67,7 @@ pub fn relay_offer(
     leg: &mut LegDescription,
     anchor: Option<LocalMedia>,
     codecs: Option<&[String]>,
-) -> Result<SessionDescription, NegotiationError> {
+) -> Result<Bytes, NegotiationError> {
     let relayed = match anchor {
         Some(local) => anchored(offer, local, codecs)?,
         None => bypassed(offer, codecs)?,
@@ -86,7 +88,7 @@ pub fn relay_answer(
     leg: &mut LegDescription,
     anchor: Option<LocalMedia>,
     codecs: Option<&[String]>,
-) -> Result<SessionDescription, NegotiationError> {
+) -> Result<Bytes, NegotiationError> {
     let mut relayed = match anchor {
         Some(local) => anchored(answer, local, codecs)?,
         None => bypassed(answer, codecs)?,

@@ -1,5 +1,6 @@
 //! Speaks for a service of our own: echo, tones, announcements.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{LegDescription, LocalMedia, NegotiationError, active_audio};
@@ -39,7 +40,7 @@ pub fn answer_service(
     leg: &mut LegDescription,
     local: LocalMedia,
     supported: &[&str],
-) -> Result<(SessionDescription, ChosenCodec), NegotiationError> {
+) -> Result<(Bytes, ChosenCodec), NegotiationError> {
     let (index, source) = active_audio(offer).ok_or_else(|| why_no_audio(offer))?;
     if offer.connection_of(source).is_none() {
         return Err(NegotiationError::NoConnection);
@@ -72,7 +73,7 @@ pub fn service_offer(
     leg: &mut LegDescription,
     local: LocalMedia,
     supported: &[&str],
-) -> Result<SessionDescription, NegotiationError> {
+) -> Result<Bytes, NegotiationError> {
     let voice: Vec<(u8, RtpMap)> = supported.iter().filter_map(|name| static_payload(name)).collect();
     if voice.is_empty() {
         return Err(NegotiationError::NoCommonCodec);
