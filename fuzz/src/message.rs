@@ -79,7 +79,11 @@ fn same(a: &Message, b: &Message) {
         (a.via().host, a.via().port, a.via().branch()),
         (b.via().host, b.via().port, b.via().branch())
     );
-    assert_eq!(a.values(Header::Via).count(), b.values(Header::Via).count());
+    // So does one elsewhere, and a value of nothing else is none.
+    let vias = |message: &Message| {
+        message.values(Header::Via).filter(|via| !via.trim_matches(['\0', ' ']).is_empty()).count()
+    };
+    assert_eq!(vias(a), vias(b));
     assert_eq!(a.body(), b.body());
 }
 

@@ -26,6 +26,8 @@ pub struct PhoneConfig {
     pub display: Option<String>,
     /// Its signalling address: Via and Contact.
     pub local: SocketAddr,
+    /// What carries its messages.
+    pub transport: Transport,
     /// The RTP address in its SDP.
     pub media: SocketAddr,
     /// Where requests outside dialogs are sent.
@@ -40,6 +42,26 @@ pub struct PhoneConfig {
     pub t1: Duration,
     /// Static RTP payload types it can use, in order of preference (0 PCMU, 8 PCMA).
     pub codecs: Vec<u8>,
+}
+
+/// What carries the messages of a phone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// Streams: nothing is repeated but the 2xx of an INVITE (RFC 3261 sections 13.3.1.4 and 17.1.1.2).
+    Tcp,
+}
+
+impl Transport {
+    /// As a Via has it.
+    pub(crate) fn via(self) -> &'static str {
+        match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        }
+    }
 }
 
 /// What a phone does with an incoming call by itself.
@@ -72,6 +94,11 @@ pub enum Command {
         /// The user part of the Request-URI.
         number: String,
     },
+    /// Call a number of the phone's domain and leave the offer to the other end (RFC 3261 section 13.2.1).
+    DialWithoutOffer {
+        /// The user part of the Request-URI.
+        number: String,
+    },
     /// Answer an incoming call.
     Answer(CallHandle),
     /// Refuse an incoming call with this status (300 to 699; anything else is sent as 603).
@@ -92,6 +119,20 @@ pub enum Command {
         /// Where it is to hear from now on.
         media: SocketAddr,
     },
+    /// A re-INVITE that leaves the offer to the peer.
+    ReInviteWithoutOffer(CallHandle),
+    /// An UPDATE that offers the same again (RFC 3311); nothing while another offer is open.
+    Update(CallHandle),
+    /// INFO within the call (RFC 6086), without a body.
+    Info(CallHandle),
+    /// Behave as a proxy that forks an incoming call to a second phone, which rings and does whatever is done with the
+    /// first: both answer, with different To tags. Nothing is told about the second one.
+    Fork(CallHandle),
+    /// Ring on after a CANCEL: whoever answers then is too late.
+    Defy(CallHandle),
+    /// Be switched off and on again: calls, transactions and the registration are forgotten without a word. Each call is
+    /// told as ended.
+    Restart,
     /// Ask the server for its capabilities.
     Options,
 }

@@ -70,6 +70,12 @@ impl Dialog {
         format!("{call_id} {local_tag}")
     }
 
+    /// Another phone has the same dialog but for our tag.
+    pub(crate) fn rename(&mut self, local_tag: &str) {
+        self.local = self.local.replacen(&self.local_tag, local_tag, 1);
+        local_tag.clone_into(&mut self.local_tag);
+    }
+
     /// Takes what a response to our initial INVITE says about the dialog, RFC 3261 section 12.1.2.
     pub(crate) fn learn(&mut self, response: &Response) {
         let head = &response.head;
@@ -122,7 +128,7 @@ impl Dialog {
             call_id: self.call_id.clone(),
             cseq,
             routes: self.routes.clone(),
-            contact: (method == "INVITE").then(|| ep.contact()),
+            contact: matches!(method, "INVITE" | "UPDATE").then(|| ep.contact()),
             expires: None,
             body: None,
             credentials: Vec::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Event, PhoneConfig};
+use crate::api::{Event, PhoneConfig, Transport};
 use crate::digest::{Challenge, Identity};
 use crate::request::Outgoing;
 use crate::rng::Rng;
@@ -71,6 +71,13 @@ impl Endpoint {
         }
     }
 
+    /// Everything is forgotten but the source of new names.
+    pub(crate) fn restart(&mut self) {
+        let fresh = Endpoint::new(self.config.clone());
+        let old = std::mem::replace(self, fresh);
+        (self.rng, self.next_id, self.events) = (old.rng, old.next_id, old.events);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.clients.is_empty() && self.servers.is_empty()
     }
@@ -92,7 +99,11 @@ impl Endpoint {
 
     /// The Contact of this phone.
     pub(crate) fn contact(&self) -> String {
-        format!("<sip:{}@{}>", self.config.user, self.config.local)
+        let transport = match self.config.transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+        };
+        format!("<sip:{}@{}{transport}>", self.config.user, self.config.local)
     }
 
     /// The phone's From without tag.
@@ -125,7 +136,7 @@ impl Endpoint {
     /// Sends what is not part of a transaction of its own: the ACK of a 2xx.
     pub(crate) fn send_ack(&mut self, invite: Option<u64>, ack: &Outgoing) {
         let branch = format!("z9hG4bK{}", self.rng.token());
-        let bytes = ack.print(self.config.local, &branch);
+        let bytes = ack.print(self.config.local, self.config.transport, &branch);
         if let Some(client) = invite.and_then(|tx| self.clients.get_mut(&tx)) {
             client.ack = Some((ack.to_addr, bytes.clone()));
         }
@@ -140,9 +151,11 @@ impl Endpoint {
     fn start(&mut self, now: Duration, request: Outgoing, owner: Owner, branch: String) -> u64 {
         let id = self.fresh_id();
         let t1 = self.config.t1;
-        let bytes = request.print(self.config.local, &branch);
+        let bytes = request.print(self.config.local, self.config.transport, &branch);
         self.outbox.push_back((request.to_addr, bytes.clone()));
-        self.timers.set(Timer::ClientRetransmit(id), now + t1);
+        if self.config.transport == Transport::Udp {
+            self.timers.set(Timer::ClientRetransmit(id), now + t1);
+        }
         self.timers.set(Timer::ClientEnd(id), now + t1 * 64);
         let key = client_key(&branch, &request.method);
         self.client_keys.insert(key.clone(), id);
@@ -178,18 +191,26 @@ impl Endpoint {
     ) -> Option<(SocketAddr, Vec<u8>)> {
         let t1 = self.config.t1;
         let server = self.servers.get_mut(&tx)?;
-        if server.state != ServerState::Proceeding {
+        let status = reply.status;
+        // RFC 6026 section 7.1: the 2xx of another branch.
+        let further = server.state == ServerState::Accepted && server.invite && (200..300).contains(&status);
+        if server.state != ServerState::Proceeding && !further {
             return None;
         }
-        let status = reply.status;
         let bytes = reply.print(&server.base);
         let to = server.base.to_addr;
+        if further {
+            self.outbox.push_back((to, bytes.clone()));
+            return Some((to, bytes));
+        }
         server.last = Some(bytes.clone());
         self.outbox.push_back((to, bytes.clone()));
         match server.on_answer(status) {
             ServerStep::Nothing => {}
             ServerStep::AwaitAck => {
-                self.timers.set(Timer::ServerRetransmit(tx), now + t1);
+                if self.config.transport == Transport::Udp {
+                    self.timers.set(Timer::ServerRetransmit(tx), now + t1);
+                }
                 self.timers.set(Timer::ServerEnd(tx), now + t1 * 64);
             }
             ServerStep::Linger => self.timers.set(Timer::ServerEnd(tx), now + t1 * 64),
@@ -293,7 +314,7 @@ impl Endpoint {
                 let end = now + client.linger(self.config.t1);
                 if client.is_invite() && status >= 300 {
                     let ack = client.request.ack(&head.to_text);
-                    let bytes = ack.print(self.config.local, &client.branch);
+                    let bytes = ack.print(self.config.local, self.config.transport, &client.branch);
                     client.ack = Some((ack.to_addr, bytes.clone()));
                     self.outbox.push_back((ack.to_addr, bytes));
                 }

@@ -29,6 +29,6 @@ mod timer;
 mod transaction;
 mod wire;
 
-pub use api::{AutoAnswer, CallHandle, CallState, Command, Event, PhoneConfig};
+pub use api::{AutoAnswer, CallHandle, CallState, Command, Event, PhoneConfig, Transport};
 pub use phone::Phone;
 pub use sdp::Direction;

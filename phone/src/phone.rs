@@ -58,22 +58,74 @@ impl Phone {
         match command {
             Command::Register => self.registration.want(&mut self.ep, now, true),
             Command::Unregister => self.registration.want(&mut self.ep, now, false),
-            Command::Dial { number } => {
-                let handle = CallHandle(self.ep.fresh_id());
-                let call = Call::dial(&mut self.ep, now, handle, &number);
-                self.add(handle, call);
-                return Some(handle);
+            Command::Dial { number } => return Some(self.dial(now, &number, true)),
+            Command::DialWithoutOffer { number } => return Some(self.dial(now, &number, false)),
+            Command::Answer(handle) => self.with_twin(handle, |call, ep| call.answer(ep, now)),
+            Command::Reject(handle, status) => {
+                self.with_twin(handle, |call, ep| call.reject(ep, now, status));
             }
-            Command::Answer(handle) => self.with(handle, |call, ep| call.answer(ep, now)),
-            Command::Reject(handle, status) => self.with(handle, |call, ep| call.reject(ep, now, status)),
-            Command::Hangup(handle) => self.with(handle, |call, ep| call.hang_up(ep, now)),
+            Command::Hangup(handle) => {
+                let rings = self.calls.get(&handle).is_some_and(|call| call.state == CallState::Incoming);
+                if rings {
+                    self.with_twin(handle, |call, ep| call.hang_up(ep, now));
+                } else {
+                    self.with(handle, |call, ep| call.hang_up(ep, now));
+                }
+            }
             Command::Hold(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, Some(true))),
             Command::Retrieve(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, Some(false))),
             Command::ReInvite(handle) => self.with(handle, |call, ep| call.reoffer(ep, now, None)),
             Command::Move { call, media } => self.with(call, |call, ep| call.move_media(ep, now, media)),
+            Command::ReInviteWithoutOffer(handle) => {
+                self.with(handle, |call, ep| call.ask_for_offer(ep, now));
+            }
+            Command::Update(handle) => self.with(handle, |call, ep| call.update(ep, now)),
+            Command::Info(handle) => self.with(handle, |call, ep| call.info(ep, now)),
+            Command::Fork(handle) => self.fork(now, handle),
+            Command::Defy(handle) => self.with(handle, |call, _| call.defies = true),
+            Command::Restart => self.restart(),
             Command::Options => self.options(now),
         }
         None
+    }
+
+    fn dial(&mut self, now: Duration, number: &str, offer: bool) -> CallHandle {
+        let handle = CallHandle(self.ep.fresh_id());
+        let call = Call::dial(&mut self.ep, now, handle, number, offer);
+        self.add(handle, call);
+        handle
+    }
+
+    fn restart(&mut self) {
+        for (handle, call) in std::mem::take(&mut self.calls) {
+            if !call.is_told() {
+                let reason = "the phone was switched off".to_owned();
+                let ended = Event::Ended { call: handle, by_us: false, status: None, reason };
+                self.ep.events.push_back(ended);
+            }
+        }
+        self.dialogs.clear();
+        self.registration = Registration::default();
+        self.ep.restart();
+    }
+
+    /// A second phone behind ours gets the same INVITE.
+    fn fork(&mut self, now: Duration, handle: CallHandle) {
+        let Some(call) = self.calls.get(&handle) else { return };
+        let twin = CallHandle(self.ep.fresh_id());
+        if let Some(second) = call.branch(&mut self.ep, now, twin) {
+            self.add(twin, second);
+        }
+    }
+
+    /// Runs `f` on a call and on the branch that was forked from it while nobody has answered.
+    fn with_twin(&mut self, handle: CallHandle, f: impl Fn(&mut Call, &mut Endpoint)) {
+        let is_twin = |call: &Call| call.twin_of == Some(handle) && call.state == CallState::Incoming;
+        let twin = self.calls.iter().find(|(_, call)| is_twin(call)).map(|(handle, _)| *handle);
+        self.with(handle, &f);
+        if let Some(twin) = twin {
+            self.with(twin, &f);
+        }
     }
 
     /// Calls that begin from now on receive their media at `media`; those under way stay where they are.
@@ -254,13 +306,14 @@ impl Phone {
             self.ep.respond(now, tx, Reply::new(481, &tag));
             return;
         };
-        let handle = self.calls.iter().find(|(_, call)| call.is_invited_by(invite)).map(|(h, _)| *h);
+        let meant = self.calls.iter().find(|(_, call)| call.is_invited_by(invite) && call.twin_of.is_none());
+        let handle = meant.map(|(handle, _)| *handle);
         // RFC 3261 section 9.2: the To tag of the 200 should be that of the INVITE's response.
         let call = handle.and_then(|handle| self.calls.get(&handle));
         let tag = call.map_or(tag, |call| call.dialog.local_tag.clone());
         self.ep.respond(now, tx, Reply::new(200, &tag));
         if let Some(handle) = handle {
-            self.with(handle, |call, ep| call.on_cancel(ep, now, invite));
+            self.with_twin(handle, |call, ep| call.on_cancel(ep, now, invite));
         }
     }
 

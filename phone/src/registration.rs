@@ -115,7 +115,7 @@ impl Registration {
         let ours = ours.trim_matches(['<', '>']);
         let contacts = response.head.contacts();
         // Some registrars add parameters to the URI that they were given.
-        let binding = contacts.iter().find(|c| c.uri.split(';').next() == Some(ours));
+        let binding = contacts.iter().find(|c| c.uri.split(';').next() == ours.split(';').next());
         if binding.is_none() {
             ep.protocol("the 200 to REGISTER does not list our Contact");
         }

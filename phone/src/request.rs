@@ -8,10 +8,11 @@ use rsip::headers::untyped::UntypedHeader;
 use rsip::{Header, Headers};
 use serde::{Deserialize, Serialize};
 
+use crate::api::Transport;
 use crate::wire;
 
 /// The methods that the phone implements, for Allow.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE";
 
 /// One request without its Via.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,9 +55,9 @@ impl Outgoing {
     }
 
     /// The bytes to send.
-    pub(crate) fn print(&self, local: SocketAddr, branch: &str) -> Vec<u8> {
+    pub(crate) fn print(&self, local: SocketAddr, transport: Transport, branch: &str) -> Vec<u8> {
         let mut headers: Vec<Header> = vec![
-            h::Via::new(format!("SIP/2.0/UDP {local};branch={branch};rport")).into(),
+            h::Via::new(format!("SIP/2.0/{} {local};branch={branch};rport", transport.via())).into(),
             h::MaxForwards::new("70").into(),
         ];
         headers.extend(self.routes.iter().map(|route| Header::from(h::Route::new(route.clone()))));

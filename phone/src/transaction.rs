@@ -20,6 +20,8 @@ pub(crate) enum Role {
     ReInvite,
     Cancel,
     Bye,
+    Info,
+    Update,
 }
 
 /// Who gets a client transaction's responses.

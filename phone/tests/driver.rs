@@ -23,6 +23,7 @@ fn config(user: u64, server: SocketAddr, auto: AutoAnswer) -> SoftPhoneConfig {
         domain: "example.test".into(),
         display: None,
         local: any,
+        transport: tandem_phone::Transport::Udp,
         media: any,
         server,
         seed: user,

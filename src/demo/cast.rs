@@ -79,6 +79,7 @@ impl Part {
             domain: server.ip().to_string(),
             display: Some(role.name.to_owned()),
             local: any,
+            transport: tandem_phone::Transport::Udp,
             media: any,
             server,
             seed,

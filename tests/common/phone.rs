@@ -58,6 +58,7 @@ impl TestPhone {
             domain: server.ip().to_string(),
             display: None,
             local: any,
+            transport: tandem_phone::Transport::Udp,
             media: any,
             server,
             seed,

@@ -8,11 +8,11 @@ use tandem_actors::events::EventKind;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::Ask;
 
+use crate::account::{Dial, End};
 use crate::complaints;
 use crate::engine::Life;
 use crate::ladder;
 use crate::run::Sim;
-use crate::script::{Dial, End};
 use crate::sound::Sound;
 use crate::store::Disk;
 use crate::wire::Wire;
@@ -49,6 +49,12 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     nothing_is_left(sim, life).await;
     gauges(&sim.world, life);
     phones_are_idle(sim);
+    for what in sim.world.idle_streams() {
+        sim.world.violation(format!("an idle connection is left: {what}"));
+    }
+    for what in sim.nonsense.wrong(&sim.world) {
+        sim.world.violation(what);
+    }
     let disk = std::mem::take(&mut *sim.disk.lock().expect("the disk is whole"));
     let cdrs = one_record_a_call(sim, &disk);
     let wire = Wire::read(&sim.world);
@@ -68,7 +74,8 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     }
     let steady = sound.steady;
     for (n, dial) in sim.script.dials.iter().enumerate() {
-        if dial.is_none() {
+        let made = sim.world.plan().choice.only.as_ref().is_none_or(|only| only.contains(&n));
+        if dial.is_none() && made {
             sim.world.violation(format!("call {n} was never dialled"));
         }
     }
@@ -103,7 +110,7 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
         ("call actors", alive(ActorKind::Call), 0),
         ("dialog actors", alive(ActorKind::Dialog), 0),
         ("shards", alive(ActorKind::Shard), u64::from(world.plan().shards)),
-        ("trunk actors", alive(ActorKind::Trunk), 2),
+        ("trunk actors", alive(ActorKind::Trunk), 3),
         ("registration groups", alive(ActorKind::RegistrationGroup), 1),
         ("transactions by the gauge", life.gauges.gauge("tandem_transactions_active") as u64, transactions),
         ("free ports by the gauge", life.gauges.gauge("tandem_media_ports_free") as u64, sum("free_ports")),
@@ -194,7 +201,7 @@ fn show(sim: &Sim, dial: &Dial) -> String {
 }
 
 fn violation(sim: &Sim, dial: &Dial, what: &str) {
-    sim.world.violation(format!("{what}\n{}", show(sim, dial)));
+    sim.world.violation(format!("call {}: {what}\n{}", dial.number, show(sim, dial)));
 }
 
 fn dials_of(sim: &Sim, from: &str, to: &str) -> Vec<Dial> {

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crate::account::Dial;
 use crate::engine::LISTENER;
 use crate::ladder;
 use crate::run::Sim;
-use crate::script::Dial;
 use crate::wire::{Said, Wire};
 use crate::world::Fate;
 
@@ -21,7 +21,11 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
         let is_explained = dial.call_ids.iter().any(|id| {
             let dialog: Vec<&Said> =
                 wire.dialog(id).iter().filter(|said| said.from == local || said.to == local).collect();
-            Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
+            let restarted = sim.script.restarts.iter().any(|(who, when)| {
+                who == phone && when <= at && dialog.first().is_some_and(|said| said.at <= *when)
+            });
+            // Who was switched off and on knows nothing of what it began.
+            restarted || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
         });
         (!is_explained).then(|| format!("a phone complains at {}: {what}", ladder::time(*at)))
     };
@@ -42,15 +46,27 @@ impl Case<'_> {
             what if what.contains("without transaction") => self.is_forgotten_response(),
             what if what.contains("CSeq backwards") => self.is_overtaken(),
             "an ACK came before any final response" => self.is_forgotten_ack(),
-            "the CANCEL of a pending INVITE got 481" => self.was_killed_since("CANCEL", true),
+            "the CANCEL of a pending INVITE got 481" => {
+                self.was_killed_since("CANCEL", true) || self.is_unanswered()
+            }
             "ACK missing after a refused INVITE" => self.is_unacknowledged(false),
             "no final response to an INVITE that was cancelled or whose call ended" => self.is_unanswered(),
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
             what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false),
+            what if what.starts_with("the ACK has no SDP") => self.is_stray(),
             _ => false,
         }
+    }
+
+    /// A 2xx that nobody knows any more is acknowledged and ended from its own headers, which do not say whether it offers.
+    fn is_stray(&self) -> bool {
+        let Some(invite) = self.theirs().filter(|said| said.is("INVITE")).last() else { return false };
+        let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == invite.cseq);
+        let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
+        let panics = self.sim.world.plan().panics;
+        forgotten || panics.dialog > 0 || self.killed_since(invite.at)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, RouteGroup, RouteList,
-    Service, ServiceKind, Station, StreamLimits, Trunk,
+    Service, ServiceKind, Source, Station, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -47,6 +47,8 @@ pub(crate) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
 pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 3, 0, 1)), 5060);
 /// Silence after which a call whose media is ours ends.
 pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
+/// The place of the listener of streams, which has the same address.
+pub(crate) const STREAMS: u16 = 1;
 /// The domain of the stations.
 pub(crate) const DOMAIN: &str = "tandem.test";
 /// How many stations there are; the last one is never registered.
@@ -59,9 +61,10 @@ pub(crate) fn station(index: usize) -> String {
     format!("{}", 1000 + index)
 }
 
-/// The proxies of trunk `a`: all answer. Those of `b`: the first is switched off, the second cannot be reached.
+/// The proxies of trunk `a`: all answer; so do those of `c`, by streams. Those of `b`: the first is switched off, the second cannot be reached.
 pub(crate) fn proxies(trunk: char) -> Vec<SocketAddr> {
     match trunk {
+        'c' => (0..2).map(|n| SocketAddr::from(([10, 2, 2, 1 + n], 5060))).collect(),
         'a' => (0..3).map(|n| SocketAddr::from(([10, 2, 0, 1 + n], 5060))).collect(),
         _ => vec![
             SocketAddr::from(([10, 2, 1, 1], 5060)),
@@ -101,9 +104,13 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
     }
     Trunk {
         name: name.to_string().into(),
-        listener: 0,
+        listener: if name == 'c' { STREAMS } else { 0 },
         proxies: proxies(name),
-        accept_from: Vec::new(),
+        accept_from: if name == 'c' {
+            vec![Source { network: Ipv4Addr::new(10, 2, 2, 0).into(), prefix: 24, port: None }]
+        } else {
+            Vec::new()
+        },
         calling_search_space: None,
         selection,
         timers,
@@ -126,9 +133,23 @@ fn dial_plan() -> DialPlan {
     patterns.push(Pattern::new("*43", Target::Service("echo".into())));
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
     patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
+    patterns.push(Pattern::new("98.!", Target::Trunk("c".into())));
     patterns.push(Pattern::new("5550", Target::Reject(603)));
     let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
     DialPlan::new(spec).expect("the plan is sound")
+}
+
+fn listener(transport: Transport) -> Listener {
+    Listener {
+        name: transport.as_str().into(),
+        transport,
+        address: LISTENER,
+        external: LISTENER,
+        timers: Timers::default(),
+        streams: crate::streams::limits(),
+        session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
+        limits: Limits::default(),
+    }
 }
 
 fn config(world: &World) -> EngineConfig {
@@ -140,20 +161,12 @@ fn config(world: &World) -> EngineConfig {
         digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
         shards: plan.shards,
         sip_trace_bytes: 100_000,
-        listeners: vec![Listener {
-            name: "udp".into(),
-            transport: Transport::Udp,
-            address: LISTENER,
-            external: LISTENER,
-            timers: Timers::default(),
-            streams: StreamLimits::default(),
-            session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
-            limits: Limits::default(),
-        }],
+        listeners: [Transport::Udp, Transport::Tcp].map(listener).into(),
         stations: stations(),
         trunks: vec![
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
+            trunk('c', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
         ],
         route_groups: vec![
             RouteGroup { name: "first".into(), trunks: vec!["b".into()], selection: Selection::Priority },

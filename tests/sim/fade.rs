@@ -25,13 +25,15 @@ impl Script {
         if !dial.ends.is_empty() {
             return None;
         }
-        if vanishes {
+        // Who calls himself would vanish at both ends, and nobody would be left to hang up.
+        let alone = dial.ears().filter(|(other, _)| *other == phone).count() > 1;
+        if vanishes && !alone {
             let local = phones.handsets[phone].phone.config().local;
             for id in &dial.call_ids {
                 world.cut(local, id);
             }
         }
-        dial.faded = Some((world.now(), phone, vanishes));
+        dial.faded = Some((world.now(), phone, vanishes && !alone));
         Some((phone, handle))
     }
 }

@@ -1,15 +1,27 @@
 //! The deterministic simulation: the real actors of the engine, the real softphones, in virtual time.
 //!
-//! `cargo test --test sim` runs a few thousand calls over several seeds, one of them fresh, each in two processes that must
-//! come to the same log. One run alone: `cargo test --test sim -- --seed 7 --calls 400 [--verbose]`.
+//! `cargo test --test sim` runs thousands of calls over several seeds, one of them fresh, each in two processes that must
+//! come to the same log, and before them what `regressions.txt` lists. A run that fails is shrunk to a short script, printed as
+//! one line for that list. After `cargo test --test sim --`:
+//!
+//! | words | do |
+//! | --- | --- |
+//! | `--seed 7 --calls 400` | one run alone |
+//! | `--only 3,17 --without loss,panics` | those of its calls, without those of its parts (`plan::Part`) |
+//! | `--verbose` | show every message |
+//! | `--no-shrink` | leave a failing run as it is |
+//! | `--hours 2.5` | fresh seeds until the time is over |
 //!
 //! | file | is |
 //! | --- | --- |
+//! | `options`, `plan`, `shrink` | what is run, what of it, and how a failing run is made short |
 //! | `run` | the driver: the clock, quiescence, kills |
-//! | `world` | everything that is still to happen, the network, the log |
+//! | `world`, `streams` | everything that is still to happen, the network of datagrams and of connections, the log |
 //! | `seams`, `store`, `media`, `gauges` | what the engine takes from outside |
 //! | `engine` | one life of the engine |
-//! | `script`, `fade`, `phones`, `provider` | what people and peers do, and their account of it |
+//! | `script`, `verbs`, `fade`, `phones`, `provider` | what people and peers do |
+//! | `account` | what came of it, as they saw it |
+//! | `nonsense` | strangers who mean no good |
 //! | `voices`, `air` | what is said and heard in calls, and the book of every packet of it |
 //! | `checks`, `sound` | what must hold, of calls and of their sound |
 //! | `wire`, `complaints` | the SIP sorted by call, and what in it justifies a phone's complaint |
@@ -18,6 +30,7 @@
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod account;
 mod air;
 mod checks;
 mod complaints;
@@ -26,6 +39,8 @@ mod fade;
 mod gauges;
 mod ladder;
 mod media;
+mod nonsense;
+mod options;
 mod phones;
 mod plan;
 mod provider;
@@ -33,71 +48,47 @@ mod rng;
 mod run;
 mod script;
 mod seams;
+mod shrink;
 mod sound;
 mod store;
+mod streams;
+mod verbs;
 mod voices;
 mod wire;
 mod world;
 
 use std::process::{Command, ExitCode};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use plan::Plan;
+use options::Options;
+use plan::{Choice, Plan};
 use run::Outcome;
 
-/// The seeds of every CI run, one of each weather; a fresh one comes on top.
+/// The seeds of every CI run, one of each weather and more of the worst; a fresh one comes on top.
 const SEEDS: [u64; 5] = [10, 11, 12, 13, 24];
-/// Calls of each run in CI.
-const CALLS: usize = 400;
-
-struct Arguments {
-    seed: Option<u64>,
-    calls: usize,
-    verbose: bool,
-    /// Print the hash and nothing else: a second process asks.
-    hash_only: bool,
-    skip: bool,
-}
-
-fn arguments() -> Arguments {
-    let mut found = Arguments { seed: None, calls: CALLS, verbose: false, hash_only: false, skip: false };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut number = || words.next().and_then(|w| w.parse().ok());
-        match word.as_str() {
-            "--seed" => found.seed = number(),
-            "--calls" => found.calls = number().map_or(CALLS, |n| n as usize),
-            "--verbose" => found.verbose = true,
-            "--hash-only" => found.hash_only = true,
-            // The test harness's own words: `cargo test NAME` runs what has that name, `--list` runs nothing.
-            "--list" => found.skip = true,
-            word if word.starts_with('-') => {}
-            name => found.skip |= !"sim".contains(name),
-        }
-    }
-    found
-}
 
 /// The same run in another process: its hash.
-fn elsewhere(seed: u64, calls: usize) -> std::io::Result<std::process::Child> {
+fn elsewhere(choice: &Choice) -> std::io::Result<std::process::Child> {
     Command::new(std::env::current_exe()?)
-        .args(["--seed", &seed.to_string(), "--calls", &calls.to_string(), "--hash-only"])
+        .args(choice.words())
+        .arg("--hash-only")
         .stdout(std::process::Stdio::piped())
         .spawn()
 }
 
-/// Runs one seed here and in a second process at the same time; true if all is well.
-fn check(seed: u64, calls: usize, verbose: bool) -> bool {
+/// Runs one choice here and in a second process at the same time; true if all is well.
+fn check(choice: &Choice, options: &Options) -> bool {
     let began = Instant::now();
-    let plan = Plan::new(seed, calls);
-    let twin = elsewhere(seed, calls);
-    let outcome = run::run(&plan, verbose);
+    let seed = choice.seed;
+    let twin = elsewhere(choice);
+    let outcome = run::run(&Plan::new(choice), options.verbose);
     let twin = twin.and_then(std::process::Child::wait_with_output);
     let theirs =
         twin.map_or_else(|why| why.to_string(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     let Outcome { hash, entries, virtual_s, violations, summary } = outcome;
     println!(
-        "seed {seed}: {calls} calls in {virtual_s} virtual and {:.1} real seconds, log {hash:016x} of {entries} entries; {summary}",
+        "seed {seed}: {} calls in {virtual_s} virtual and {:.1} real seconds, log {hash:016x} of {entries} entries; {summary}",
+        choice.dials().len(),
         began.elapsed().as_secs_f64()
     );
     let same = theirs == format!("{hash:016x}");
@@ -110,31 +101,57 @@ fn check(seed: u64, calls: usize, verbose: bool) -> bool {
     if violations.len() > 8 {
         println!("seed {seed}: and {} more", violations.len() - 8);
     }
-    let well = same && violations.is_empty();
-    if !well {
-        println!("repeat it with: cargo test --test sim -- --seed {seed} --calls {calls}");
+    if !violations.is_empty() {
+        let short = if options.shrink { shrink::shrink(choice, &violations) } else { choice.clone() };
+        println!("repeat it with: cargo test --test sim -- {}", short.words().join(" "));
     }
-    well
+    same && violations.is_empty()
+}
+
+/// A seed that nobody has chosen.
+fn fresh() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Fresh seeds until the time is over; how many failed.
+fn endure(options: &Options, time: Duration) -> usize {
+    let began = Instant::now();
+    let (mut runs, mut failed) = (0_usize, 0);
+    let mut seed = fresh();
+    while began.elapsed() < time {
+        failed += usize::from(!check(&Choice::all(seed, options.calls), options));
+        runs += 1;
+        seed += 1;
+    }
+    println!("{runs} runs of {} calls, {failed} of them failed", options.calls);
+    failed
 }
 
 fn main() -> ExitCode {
-    let arguments = arguments();
-    if arguments.skip {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if options.skip {
         return ExitCode::SUCCESS;
     }
     run::watch_panics();
-    if arguments.hash_only {
-        let outcome = run::run(&Plan::new(arguments.seed.unwrap_or(0), arguments.calls), false);
-        println!("{:016x}", outcome.hash);
+    if options.hash_only {
+        let choice = options.choice.unwrap_or(Choice::all(0, options.calls));
+        println!("{:016x}", run::run(&Plan::new(&choice), false).hash);
         return ExitCode::SUCCESS;
     }
-    let seeds = match arguments.seed {
-        Some(seed) => vec![seed],
-        None => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            SEEDS.into_iter().chain([now.as_millis() as u64]).collect()
+    let failed = match (&options.choice, options.time) {
+        (Some(choice), _) => usize::from(!check(choice, &options)),
+        (None, Some(time)) => endure(&options, time),
+        (None, None) => {
+            let seeds = SEEDS.into_iter().chain([fresh()]).map(|seed| Choice::all(seed, options.calls));
+            let all = options::regressions().into_iter().chain(seeds);
+            all.filter(|choice| !check(choice, &options)).count()
         }
     };
-    let failed = seeds.iter().filter(|seed| !check(**seed, arguments.calls, arguments.verbose)).count();
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,7 +1,7 @@
 //! The real media workers in virtual time: sockets in the simulated network, and a pacer.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -40,6 +40,8 @@ struct Desk {
     began: u64,
     number: u16,
     sockets: RefCell<BTreeMap<u16, Queue>>,
+    /// The ports at which something has arrived and was not taken.
+    waiting: RefCell<BTreeSet<u16>>,
     wants: Cell<Wants>,
     /// When the next step is due.
     step_at: Cell<Option<u64>>,
@@ -55,7 +57,7 @@ impl Desk {
     /// Sees to it that the worker is stepped when it wants to be.
     fn pace(&self) {
         let (now, wants) = (self.world.now(), self.wants.get());
-        let packets = wants.packets && self.sockets.borrow().values().any(|queue| !queue.is_empty());
+        let packets = wants.packets && !self.waiting.borrow().is_empty();
         // Time passes between two steps, also if they are wanted at once.
         let soon = if wants.at_once { now + 1 } else { now.next_multiple_of(PERIOD_US) };
         let soon = (wants.at_once || packets).then_some(soon);
@@ -156,6 +158,8 @@ impl io::Seek for Tape {
 struct Sockets {
     desk: Rc<Desk>,
     pairs: Vec<SocketAddr>,
+    /// By their RTP port.
+    by_port: BTreeMap<u16, PairId>,
 }
 
 impl Sockets {
@@ -177,24 +181,30 @@ impl PacketIo for Sockets {
         sockets.insert(rtp.port(), Queue::new());
         sockets.insert(rtp.port() + 1, Queue::new());
         self.pairs.push(rtp);
-        Ok(PairId(self.pairs.len() as u32 - 1))
+        let pair = PairId(self.pairs.len() as u32 - 1);
+        self.by_port.insert(rtp.port(), pair);
+        Ok(pair)
     }
 
     fn ready(&mut self, ready: &mut Vec<(PairId, Channel)>) {
         ready.clear();
-        let sockets = self.desk.sockets.borrow();
-        for (number, rtp) in self.pairs.iter().enumerate() {
-            for (channel, port) in [(Channel::Rtp, rtp.port()), (Channel::Rtcp, rtp.port() + 1)] {
-                if sockets.get(&port).is_some_and(|queue| !queue.is_empty()) {
-                    ready.push((PairId(number as u32), channel));
-                }
+        for port in self.desk.waiting.borrow().iter() {
+            if let Some(pair) = self.by_port.get(port) {
+                ready.push((*pair, Channel::Rtp));
+            } else if let Some(pair) = self.by_port.get(&(port - 1)) {
+                ready.push((*pair, Channel::Rtcp));
             }
         }
     }
 
     fn receive(&mut self, pair: PairId, channel: Channel, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
         let port = self.port(pair, channel);
-        let (from, bytes) = self.desk.sockets.borrow_mut().get_mut(&port)?.pop_front()?;
+        let mut sockets = self.desk.sockets.borrow_mut();
+        let queue = sockets.get_mut(&port)?;
+        let (from, bytes) = queue.pop_front()?;
+        if queue.is_empty() {
+            self.desk.waiting.borrow_mut().remove(&port);
+        }
         buffer[..bytes.len()].copy_from_slice(&bytes);
         self.desk.air.taken(self.desk.epoch, self.desk.world.now(), from, &bytes);
         Some((bytes.len(), from))
@@ -240,12 +250,13 @@ impl Workers {
                 began: world.now(),
                 number,
                 sockets: RefCell::default(),
+                waiting: RefCell::default(),
                 wants: Cell::default(),
                 step_at: Cell::default(),
                 random: RefCell::new(Rng::new(seed, 50 + u64::from(number))),
                 chance: RefCell::new(Rng::new(seed, 70 + u64::from(number))),
             });
-            let io = Box::new(Sockets { desk: desk.clone(), pairs: Vec::new() });
+            let io = Box::new(Sockets { desk: desk.clone(), pairs: Vec::new(), by_port: BTreeMap::new() });
             let seams = Box::new(Seams(desk.clone()));
             all.workers.push(MediaWorker::new(number, shared.clone(), seams, io, ports.clone()).start());
             all.desks.push(desk);
@@ -273,6 +284,7 @@ impl Workers {
             let mut sockets = desk.sockets.borrow_mut();
             if let Some(queue) = sockets.get_mut(&to.port()).filter(|queue| queue.len() < SOCKET_BUFFER) {
                 queue.push_back((from, bytes));
+                desk.waiting.borrow_mut().insert(to.port());
                 drop(sockets);
                 return desk.pace();
             }

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig};
+use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig, Transport};
 use tandem_protocol::message::framing::peek_call_id;
 
 use crate::air::Air;
 use crate::engine::{DOMAIN, LISTENER, PASSWORD, STATIONS, proxies, station};
+use crate::plan::Part;
 use crate::world::{self, World};
 
 /// What a phone is in the run.
@@ -62,6 +63,7 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
         domain: if kind == Kind::Proxy { "carrier.test".to_owned() } else { DOMAIN.to_owned() },
         display: None,
         local,
+        transport: transport(world, index, kind, local),
         media,
         server: LISTENER,
         seed: world.plan().seed ^ (index as u64 + 1).wrapping_mul(0x9E37_79B9),
@@ -69,6 +71,21 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
         auto: AutoAnswer::Manual,
         t1: Duration::from_millis(500),
         codecs: vec![0, 8],
+    }
+}
+
+/// Every fifth station and the proxies of one trunk speak by streams.
+fn transport(world: &World, index: usize, kind: Kind, local: SocketAddr) -> Transport {
+    let streams = match kind {
+        Kind::Station => index % 5 == 2,
+        Kind::Proxy => proxies('c').contains(&local),
+        Kind::Impostor | Kind::Stranger => false,
+    };
+    let always = kind == Kind::Proxy;
+    if streams && (always || world.plan().choice.has(Part::Streams)) {
+        Transport::Tcp
+    } else {
+        Transport::Udp
     }
 }
 
@@ -85,6 +102,9 @@ impl Phones {
             all.push((format!("555{n:04}"), proxy, Kind::Proxy));
         }
         all.push(("5551000".to_owned(), proxies('b')[2], Kind::Proxy));
+        for (n, proxy) in proxies('c').into_iter().enumerate() {
+            all.push((format!("555{:04}", 100 + n), proxy, Kind::Proxy));
+        }
         let by_address = all.iter().enumerate().map(|(index, (_, address, _))| (*address, index)).collect();
         let handsets = all
             .into_iter()
@@ -165,7 +185,10 @@ impl Phones {
             if self.call_id.is_none() {
                 self.call_id = call_id(&bytes);
             }
-            world.send(local, to, Bytes::from(bytes));
+            match handset.phone.config().transport {
+                Transport::Udp => world.send(local, to, Bytes::from(bytes)),
+                Transport::Tcp => world.stream_send(local, Bytes::from(bytes), world.plan().shards),
+            }
         }
         let mut incoming = None;
         while let Some(event) = handset.phone.poll_event() {

@@ -1,6 +1,129 @@
 //! What one run is made of: all of it follows from the seed.
 
+use std::collections::BTreeSet;
+
 use crate::rng::Rng;
+
+/// A part of a run that can be switched off, and leaves the others as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Loss,
+    Doubled,
+    Late,
+    Full,
+    Resets,
+    Panics,
+    Chaos,
+    Kills,
+    SlowDisk,
+    Operators,
+    Nonsense,
+    Registrations,
+    Verbs,
+    Streams,
+    Keepalive,
+}
+
+impl Part {
+    pub(crate) const ALL: [Part; 15] = [
+        Part::Loss,
+        Part::Doubled,
+        Part::Late,
+        Part::Full,
+        Part::Resets,
+        Part::Panics,
+        Part::Chaos,
+        Part::Kills,
+        Part::SlowDisk,
+        Part::Operators,
+        Part::Nonsense,
+        Part::Registrations,
+        Part::Verbs,
+        Part::Streams,
+        Part::Keepalive,
+    ];
+
+    /// As `--without` has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Part::Loss => "loss",
+            Part::Doubled => "doubled",
+            Part::Late => "late",
+            Part::Full => "full",
+            Part::Resets => "resets",
+            Part::Panics => "panics",
+            Part::Chaos => "chaos",
+            Part::Kills => "kills",
+            Part::SlowDisk => "slow-disk",
+            Part::Operators => "operators",
+            Part::Nonsense => "nonsense",
+            Part::Registrations => "registrations",
+            Part::Verbs => "verbs",
+            Part::Streams => "streams",
+            Part::Keepalive => "keepalive",
+        }
+    }
+}
+
+/// What is run: a seed, and what of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) seed: u64,
+    pub(crate) calls: usize,
+    /// The calls that are made; all if absent.
+    pub(crate) only: Option<BTreeSet<usize>>,
+    pub(crate) without: BTreeSet<Part>,
+}
+
+impl Choice {
+    /// All of a seed.
+    pub(crate) fn all(seed: u64, calls: usize) -> Choice {
+        Choice { seed, calls, only: None, without: BTreeSet::new() }
+    }
+
+    pub(crate) fn has(&self, part: Part) -> bool {
+        !self.without.contains(&part)
+    }
+
+    /// The numbers of the calls that are made.
+    pub(crate) fn dials(&self) -> Vec<usize> {
+        let made = |n: &usize| self.only.as_ref().is_none_or(|only| only.contains(n));
+        (0..self.calls).filter(made).collect()
+    }
+
+    /// The words that say this on a command line.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words =
+            vec!["--seed".into(), self.seed.to_string(), "--calls".into(), self.calls.to_string()];
+        let list = |items: Vec<String>| items.join(",");
+        if let Some(only) = &self.only {
+            words.extend(["--only".into(), ranges(only)]);
+        }
+        if !self.without.is_empty() {
+            words.extend([
+                "--without".into(),
+                list(self.without.iter().map(|part| part.name().to_owned()).collect()),
+            ]);
+        }
+        words
+    }
+}
+
+/// A set of numbers as people write it: `3,17-20`.
+fn ranges(numbers: &BTreeSet<usize>) -> String {
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for number in numbers {
+        match found.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            Some(_) | None => found.push((*number, *number)),
+        }
+    }
+    let words = found.into_iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    words.collect::<Vec<_>>().join(",")
+}
 
 /// What the network does, in thousandths of all datagrams.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,6 +136,10 @@ pub(crate) struct Faults {
     pub(crate) delay_us: u64,
     /// The sender's socket is full.
     pub(crate) full: u64,
+    /// In thousandths of all messages by a connection: something befalls it soon.
+    pub(crate) resets: u64,
+    /// In thousandths of all attempts to connect: they come to nothing.
+    pub(crate) refused: u64,
 }
 
 /// How often a machine panics, in millionths of its inputs.
@@ -30,6 +157,7 @@ pub(crate) struct Panics {
 /// A run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    pub(crate) choice: Choice,
     pub(crate) seed: u64,
     pub(crate) calls: usize,
     pub(crate) shards: u16,
@@ -44,42 +172,85 @@ pub(crate) struct Plan {
     /// The mean time from one call to the next.
     pub(crate) gap_us: u64,
     pub(crate) keepalive: bool,
+    /// How often a stranger sends nonsense.
+    pub(crate) nonsense: usize,
 }
 
 impl Plan {
-    /// The run of `seed`. Its weather follows from `seed` modulo 5: calm, lossy, wild, faulty, deadly.
-    pub(crate) fn new(seed: u64, calls: usize) -> Plan {
+    /// The run of a choice. Its weather follows from the seed modulo 5: calm, lossy, wild, faulty, deadly.
+    pub(crate) fn new(choice: &Choice) -> Plan {
+        let (seed, calls) = (choice.seed, choice.calls);
         let mut rng = Rng::new(seed, 0);
         let weather = seed % 5;
         let delay_us = rng.pick(&[1_000, 8_000, 30_000]);
-        let faults = match weather {
+        let mut faults = match weather {
             0 => Faults { delay_us, ..Faults::default() },
-            1 => Faults { loss: 10 + rng.below(140), delay_us, full: 5, ..Faults::default() },
+            1 => Faults {
+                loss: 10 + rng.below(140),
+                delay_us,
+                full: 5,
+                resets: 10,
+                refused: 50,
+                ..Faults::default()
+            },
             _ => Faults {
                 loss: rng.below(80),
                 doubled: rng.below(40),
                 late: rng.below(40),
                 delay_us,
                 full: rng.below(5),
+                resets: rng.below(20),
+                refused: rng.below(100),
             },
         };
-        let panics = match weather {
+        let mut panics = match weather {
             3 | 4 => Panics { call: 4_000, dialog: 4_000, named: 20_000, session: 4_000, worker: 400 },
             _ => Panics::default(),
         };
+        let shards = 1 + rng.below(4) as u16;
+        let workers = 1 + rng.below(2) as u16;
+        let pairs = rng.pick(&[64, 400, 400]);
+        let gap_us = rng.pick(&[30_000, 100_000, 200_000]);
+        let keepalive = rng.permille(500) && choice.has(Part::Keepalive);
+        let nonsense = calls * rng.pick(&[1, 2, 4]);
+        let off = |part: Part, value: &mut u64| {
+            if !choice.has(part) {
+                *value = 0;
+            }
+        };
+        off(Part::Loss, &mut faults.loss);
+        off(Part::Doubled, &mut faults.doubled);
+        off(Part::Late, &mut faults.late);
+        off(Part::Full, &mut faults.full);
+        off(Part::Resets, &mut faults.resets);
+        off(Part::Resets, &mut faults.refused);
+        if !choice.has(Part::Panics) {
+            panics = Panics::default();
+        }
+        let mut kills = if weather == 4 { 2 + calls as u64 / 150 } else { 0 };
+        off(Part::Kills, &mut kills);
+        let mut slow_disk = if weather >= 2 { 5 } else { 0 };
+        off(Part::SlowDisk, &mut slow_disk);
         Plan {
+            choice: choice.clone(),
             seed,
             calls,
-            shards: 1 + rng.below(4) as u16,
-            workers: 1 + rng.below(2) as u16,
-            pairs: rng.pick(&[64, 400, 400]),
+            shards,
+            workers,
+            pairs,
             faults,
             panics,
-            kills: if weather == 4 { 2 + calls as u64 / 150 } else { 0 },
-            slow_disk: if weather >= 2 { 5 } else { 0 },
-            gap_us: rng.pick(&[30_000, 100_000, 200_000]),
-            keepalive: rng.permille(500),
+            kills,
+            slow_disk,
+            gap_us,
+            keepalive,
+            nonsense: if choice.has(Part::Nonsense) { nonsense } else { 0 },
         }
+    }
+
+    /// True if operators break actors.
+    pub(crate) fn is_chaotic(&self) -> bool {
+        self.panics.call > 0 && self.choice.has(Part::Chaos)
     }
 
     /// The range of the media ports: so many pairs for each worker.
@@ -89,7 +260,11 @@ impl Plan {
 
     /// True if a request may be sent again although it is answered, or come twice.
     pub(crate) fn repeats(&self) -> bool {
-        self.faults.loss > 0 || self.faults.doubled > 0 || self.kills > 0
+        self.faults.loss > 0
+            || self.faults.doubled > 0
+            || self.faults.resets > 0
+            || self.kills > 0
+            || self.nonsense > 0
     }
 
     /// The longest that a datagram is on its way.

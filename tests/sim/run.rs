@@ -19,12 +19,14 @@ use tandem_phone as phone;
 
 use crate::air::Air;
 use crate::engine::{LISTENER, Life, PROVIDER};
+use crate::nonsense::Nonsense;
 use crate::phones::Phones;
 use crate::plan::Plan;
 use crate::provider;
 use crate::rng::Rng;
 use crate::script::{Action, Script};
 use crate::store::Disk;
+use crate::streams::{Told, Turn};
 use crate::voices::Voices;
 use crate::world::{Event, World};
 
@@ -54,6 +56,7 @@ pub(crate) struct Sim {
     pub(crate) script: Script,
     pub(crate) air: Air,
     pub(crate) voices: Voices,
+    pub(crate) nonsense: Nonsense,
     pub(crate) disk: Arc<Mutex<Disk>>,
     rng: Rng,
     told: Vec<(usize, phone::Event)>,
@@ -99,6 +102,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
     let mut sim = Sim {
         rng: Rng::new(plan.seed, 5),
         voices: Voices::new(&world, &air),
+        nonsense: Nonsense::new(&world, script.last_dial),
         world,
         air,
         phones,
@@ -140,7 +144,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
     let mut ends: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
     for dial in sim.script.dials.iter().flatten() {
         let end = match dial.ends.first() {
-            Some((_, crate::script::End::Failed(status))) => status.to_string(),
+            Some((_, crate::account::End::Failed(status))) => status.to_string(),
             Some(_) if dial.answered.is_some() => "answered".to_owned(),
             Some(_) => "abandoned".to_owned(),
             None => "none".to_owned(),
@@ -258,6 +262,7 @@ impl Sim {
                 Event::Kill => return true,
                 Event::Operator => self.operate(life, false),
                 Event::Chaos => self.operate(life, true),
+                Event::Stream(number, turn) => self.stream(Some(life), number, turn),
                 Event::Link { epoch, shard, message } if epoch == life.epoch => {
                     life.shards[usize::from(shard)].tell(Linked(vec![message]));
                 }
@@ -282,9 +287,12 @@ impl Sim {
                 | Event::Order { .. }
                 | Event::Step { .. }
                 | Event::Restart => {}
-                Event::Datagram { .. } | Event::PhoneTimer { .. } | Event::Do(_) | Event::Talk => {
-                    self.outside(event)
-                }
+                Event::Datagram { .. }
+                | Event::PhoneTimer { .. }
+                | Event::Do(_)
+                | Event::Talk
+                | Event::Nonsense
+                | Event::Again { .. } => self.outside(event),
             }
         }
         for (shard, datagrams) in arrived.into_iter().enumerate() {
@@ -349,6 +357,9 @@ impl Sim {
             Event::PhoneTimer { phone } => self.phones.timer(&self.world, phone, &mut told),
             Event::Do(action) => self.act(action, &mut told),
             Event::Talk => self.voices.talk(&self.world, &self.phones),
+            Event::Nonsense => self.nonsense.strike(&self.world),
+            Event::Again { from, bytes, left } => self.nonsense.again(&self.world, from, bytes, left),
+            Event::Stream(number, turn) => self.stream(None, number, turn),
             Event::Link { .. }
             | Event::Wake { .. }
             | Event::Commit { .. }
@@ -359,8 +370,37 @@ impl Sim {
             | Event::Kill
             | Event::Restart => {}
         }
+        self.listen(&mut told);
+        self.told = told;
+    }
+
+    /// Something happens to a connection.
+    fn stream(&mut self, life: Option<&Life>, number: u64, turn: Turn) {
+        for what in self.world.stream_turn(number, turn) {
+            match (what, life) {
+                (Told::Phone { address, messages }, _) => {
+                    let mut told = std::mem::take(&mut self.told);
+                    for message in messages {
+                        self.deliver(LISTENER, address, &message, &mut told);
+                        // What it says now is about this message.
+                        self.listen(&mut told);
+                    }
+                    self.told = told;
+                }
+                (Told::Messages { shard, flow, messages }, Some(life)) => {
+                    let datagrams = messages.into_iter().map(|bytes| Datagram { flow, bytes }).collect();
+                    life.shards[usize::from(shard)].tell(Datagrams(datagrams));
+                }
+                (Told::Stream { shard, what }, Some(life)) => life.shards[usize::from(shard)].tell(what),
+                (Told::Messages { .. } | Told::Stream { .. }, None) => {}
+            }
+        }
+    }
+
+    /// What the phones say is noted.
+    fn listen(&mut self, told: &mut Vec<(usize, phone::Event)>) {
         while !told.is_empty() {
-            for (phone, event) in std::mem::take(&mut told) {
+            for (phone, event) in std::mem::take(told) {
                 if self.world.verbose() {
                     let user = &self.phones.handsets[phone].user;
                     eprintln!("{} {user}({phone}): {event:?}", crate::ladder::time(self.world.now()));
@@ -369,7 +409,6 @@ impl Sim {
                 self.voices.told(&self.world, &self.phones, &self.script, phone, &event);
             }
         }
-        self.told = told;
     }
 
     fn act(&mut self, action: Action, told: &mut Vec<(usize, phone::Event)>) {
@@ -393,6 +432,8 @@ impl Sim {
             if let Some(answer) = provider::answer(bytes) {
                 self.world.send(PROVIDER, from, answer);
             }
+        } else if crate::nonsense::is_stranger(to) {
+            // What strangers hear is judged at the end.
         } else if let Some(phone) = self.phones.at(to) {
             self.phones.receive(&self.world, phone, from, bytes, told);
         } else {
@@ -406,6 +447,7 @@ impl Sim {
             self.restarts += life.shared.census.restarts(kind);
         }
         self.world.set_epoch(life.epoch + 1_000);
+        self.world.streams_die();
         life.store.kill();
         self.script.killed(&self.world);
         let now = self.world.now();

@@ -1,19 +1,28 @@
-//! What people do with their phones: the grammar of a run, and the account of every call as its phones saw it.
+//! What people do with their phones: who calls whom and when, and what happens then. What they do within a call is in `verbs`.
 
 use std::collections::BTreeMap;
 
 use tandem_phone::{CallHandle, CallState, Command, Event};
-
-use crate::engine::{STATIONS, station};
-use crate::phones::{Kind, Phones, nowhere};
-use crate::rng::Rng;
-use crate::world::{self, World};
 use tandem_protocol::message::framing::peek_call_id;
 
+use crate::account::{Dial, End, Leg};
+use crate::engine::{STATIONS, station};
+use crate::phones::{Kind, Phones};
+use crate::plan::Part;
+use crate::rng::Rng;
+use crate::verbs::{self, Does};
+use crate::world::{self, World};
+
 /// The longest anybody talks or rings, in microseconds.
-const LONG_US: u64 = 15_000_000;
+pub(crate) const LONG_US: u64 = 15_000_000;
+/// The longest that a call lasts in which the session timers come round.
+pub(crate) const LONG_TALK_US: u64 = 220_000_000;
 /// A pair of numbers is not used again for so long: an INVITE may be on its way for 32 s.
 const COOLING_US: u64 = 40_000_000;
+/// The streams of chance of the calls are numbered from here.
+const OF_DIALS: u64 = 1_000_000;
+/// And those of the phones from here.
+const OF_PHONES: u64 = 500_000;
 
 /// Something that a person does.
 #[derive(Clone, Debug)]
@@ -22,89 +31,17 @@ pub(crate) enum Action {
     Dial(usize),
     /// Anything with one phone.
     Phone(usize, Command),
-    /// Something at the callee's end of a call.
-    Callee(usize, AtCallee),
+    /// Something at one end of a call.
+    InCall { call: usize, callee: bool, does: Does },
     /// One end of a call goes silent, or is gone altogether, without a word.
     Fade { call: usize, callee: bool, vanishes: bool },
 }
 
-/// What a callee may do in a call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum AtCallee {
-    Hangup,
-    Hold,
-    Retrieve,
-    ReInvite,
-    Move,
-}
-
-/// How a call ended for one phone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// [`Event::Failed`]
-    Failed(u16),
-    /// [`Event::Ended`]
-    Ended { by_us: bool, status: Option<u16> },
-}
-
-/// A callee's phone in a call.
-#[derive(Clone, Debug)]
-pub(crate) struct Leg {
-    pub(crate) phone: usize,
-    pub(crate) handle: CallHandle,
-    pub(crate) answered: Option<u64>,
-    pub(crate) refused: Option<u16>,
-    pub(crate) hung_up: Option<u64>,
-    pub(crate) ends: Vec<(u64, End)>,
-}
-
-/// One call, as its phones saw it.
-#[derive(Clone, Debug)]
-pub(crate) struct Dial {
-    pub(crate) at: u64,
-    pub(crate) caller: usize,
-    pub(crate) handle: CallHandle,
-    pub(crate) from: String,
-    /// As dialled.
-    pub(crate) to: String,
-    /// The Call-IDs of both sides.
-    pub(crate) call_ids: Vec<String>,
-    pub(crate) rang: bool,
-    pub(crate) answered: Option<u64>,
-    pub(crate) hung_up: Option<u64>,
-    pub(crate) ends: Vec<(u64, End)>,
-    pub(crate) legs: Vec<Leg>,
-    /// One of its phones fell silent, and when; true if it took no part in the signalling either.
-    pub(crate) faded: Option<(u64, usize, bool)>,
-    /// It was not over when the engine was killed; when that was last.
-    pub(crate) killed: Option<u64>,
-    /// When the engine was first killed in it.
-    pub(crate) first_killed: Option<u64>,
-    /// What its phones complained of.
-    pub(crate) complaints: Vec<(u64, usize, String)>,
-}
-
-impl Dial {
-    /// Its ends, the caller's first.
-    pub(crate) fn ears(&self) -> impl Iterator<Item = (usize, CallHandle)> {
-        std::iter::once((self.caller, self.handle)).chain(self.legs.iter().map(|leg| (leg.phone, leg.handle)))
-    }
-
-    /// True if the caller hears himself.
-    pub(crate) fn is_echo(&self) -> bool {
-        self.to == "*43"
-    }
-
-    /// When the last phone had done with it.
-    pub(crate) fn over_at(&self) -> Option<u64> {
-        let caller = self.ends.first()?.0;
-        self.legs.iter().try_fold(caller, |last, leg| Some(last.max(leg.ends.first()?.0)))
-    }
-}
-
 /// The script and its account.
 pub(crate) struct Script {
-    rng: Rng,
+    seed: u64,
+    /// Each call has its own chance, so that it is the same without the others.
+    chances: BTreeMap<usize, Rng>,
     pub(crate) dials: Vec<Option<Dial>>,
     /// Which call a phone's handle belongs to; `None` for the caller, else the leg.
     handles: BTreeMap<(usize, CallHandle), (usize, Option<usize>)>,
@@ -114,6 +51,8 @@ pub(crate) struct Script {
     pub(crate) refused_registrations: u64,
     /// When the last call begins, unless its number is still in use.
     pub(crate) last_dial: u64,
+    /// Which phones were switched off and on, and when.
+    pub(crate) restarts: Vec<(usize, u64)>,
 }
 
 impl Script {
@@ -126,40 +65,52 @@ impl Script {
             }
         }
         let mut at = 5_000_000;
-        for n in 0..plan.calls {
-            at += rng.below(2 * plan.gap_us);
-            world.push(at, world::Event::Do(Action::Dial(n)));
+        let times: Vec<u64> = (0..plan.calls)
+            .map(|_| {
+                at += rng.below(2 * plan.gap_us);
+                at
+            })
+            .collect();
+        let mut last_dial = 0;
+        for n in plan.choice.dials() {
+            last_dial = times[n];
+            world.push(times[n], world::Event::Do(Action::Dial(n)));
         }
-        for index in phones.of(Kind::Station) {
-            if rng.permille(300) {
-                let when = 5_000_000 + rng.below(at - 4_000_000);
-                let again = if rng.permille(500) { Command::Register } else { Command::Unregister };
-                world.push(when, world::Event::Do(Action::Phone(index, again)));
-                let later = when + rng.delay(20_000_000);
-                world.push(later, world::Event::Do(Action::Phone(index, Command::Register)));
-            }
-            if rng.permille(200) {
-                world.push(rng.below(at), world::Event::Do(Action::Phone(index, Command::Options)));
+        if plan.choice.has(Part::Registrations) {
+            for index in phones.of(Kind::Station) {
+                let mut rng = Rng::new(plan.seed, OF_PHONES + index as u64);
+                verbs::of_phone(world, &mut rng, index, at);
             }
         }
         for _ in 0..plan.calls / 40 {
-            world.push(8_000_000 + rng.below(at), world::Event::Operator);
-            if plan.panics.call > 0 {
-                world.push(8_000_000 + rng.below(at), world::Event::Chaos);
+            let (operator, chaos) = (8_000_000 + rng.below(at), 8_000_000 + rng.below(at));
+            if plan.choice.has(Part::Operators) {
+                world.push(operator, world::Event::Operator);
+            }
+            if plan.is_chaotic() {
+                world.push(chaos, world::Event::Chaos);
             }
         }
         for _ in 0..plan.kills {
             world.push(8_000_000 + rng.below(at), world::Event::Kill);
         }
         Script {
-            rng,
+            seed: plan.seed,
+            chances: BTreeMap::new(),
             dials: vec![None; plan.calls],
             handles: BTreeMap::new(),
             pairs: BTreeMap::new(),
             registered: 0,
             refused_registrations: 0,
-            last_dial: at,
+            last_dial,
+            restarts: Vec::new(),
         }
+    }
+
+    /// The chance of one call.
+    fn chance(&mut self, n: usize) -> &mut Rng {
+        let seed = self.seed;
+        self.chances.entry(n).or_insert_with(|| Rng::new(seed, OF_DIALS + n as u64))
     }
 
     /// Does one action.
@@ -176,6 +127,9 @@ impl Script {
                 if let Command::Hangup(handle) = command {
                     self.note_hangup(world, phones, phone, handle);
                 }
+                if command == Command::Restart {
+                    self.restarts.push((phone, world.now()));
+                }
                 let command = match command {
                     Command::Move { call, .. } => {
                         Command::Move { call, media: phones.fresh_media(phone, call) }
@@ -185,23 +139,17 @@ impl Script {
                 phones.command(world, phone, command, told);
             }
             Action::Fade { .. } => {}
-            Action::Callee(n, what) => {
-                let Some(dial) = &self.dials[n] else { return };
-                let Some(leg) = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty())
-                else {
-                    return;
+            Action::InCall { call, callee, does } => {
+                let Some(dial) = &self.dials[call] else { return };
+                let leg = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty());
+                let end = match leg {
+                    Some(leg) if callee => Some((leg.phone, leg.handle)),
+                    None if callee => None,
+                    Some(_) | None => Some((dial.caller, dial.handle)),
                 };
-                let (phone, handle) = (leg.phone, leg.handle);
-                let command = match what {
-                    AtCallee::Hangup => Command::Hangup(handle),
-                    AtCallee::Hold => Command::Hold(handle),
-                    AtCallee::Retrieve => Command::Retrieve(handle),
-                    AtCallee::ReInvite => Command::ReInvite(handle),
-                    AtCallee::Move => {
-                        Command::Move { call: handle, media: phones.fresh_media(phone, handle) }
-                    }
-                };
-                self.act(world, phones, Action::Phone(phone, command), told);
+                if let Some((phone, handle)) = end {
+                    self.act(world, phones, Action::Phone(phone, does(handle)), told);
+                }
             }
         }
     }
@@ -222,16 +170,17 @@ impl Script {
     }
 
     fn dial(&mut self, world: &World, phones: &mut Phones, n: usize, told: &mut Vec<(usize, Event)>) {
-        let kind = match self.rng.below(100) {
+        let rng = self.chance(n);
+        let kind = match rng.below(100) {
             0..2 => Kind::Impostor,
             2..4 => Kind::Stranger,
             4..14 => Kind::Proxy,
             _ => Kind::Station,
         };
-        let caller = self.rng.pick(&phones.of(kind));
-        let (to, number) = self.target(kind, n);
+        let caller = rng.pick(&phones.of(kind));
+        let (to, number) = target(rng, kind, n);
         let from = phones.handsets[caller].user.clone();
-        let pair = (from.clone(), number.clone());
+        let pair = (from.clone(), number);
         let free = self.pairs.get(&pair).is_none_or(|last| {
             let dial = self.dials[*last].as_ref();
             dial.and_then(Dial::over_at).is_some_and(|over| over + COOLING_US < world.now())
@@ -241,16 +190,24 @@ impl Script {
             world.push(world.now() + 10_000, world::Event::Do(Action::Dial(n)));
             return;
         }
-        let Some(handle) = phones.command(world, caller, Command::Dial { number: to.clone() }, told) else {
+        let long = self.chance(n).permille(20);
+        let without_offer = self.chance(n).permille(100);
+        let command = match without_offer && world.plan().choice.has(Part::Verbs) {
+            true => Command::DialWithoutOffer { number: to.clone() },
+            false => Command::Dial { number: to.clone() },
+        };
+        let Some(handle) = phones.command(world, caller, command, told) else {
             return;
         };
         self.pairs.insert(pair, n);
         self.handles.insert((caller, handle), (n, None));
         self.dials[n] = Some(Dial {
+            number: n,
             at: world.now(),
             caller,
             handle,
             from,
+            long,
             to,
             call_ids: phones.call_id.clone().into_iter().collect(),
             rang: false,
@@ -263,31 +220,13 @@ impl Script {
             first_killed: None,
             complaints: Vec::new(),
         });
-        if self.rng.permille(200) {
-            let when = world.now() + self.rng.delay(LONG_US);
-            self.later(world, when, caller, Command::Hangup(handle));
+        let after = if long { LONG_TALK_US } else { 0 };
+        let rng = self.chance(n);
+        let gives_up = rng.permille(200).then(|| rng.delay(LONG_US));
+        if let Some(after) = gives_up {
+            self.later(world, world.now() + after, caller, Command::Hangup(handle));
         }
-        self.later(world, world.now() + 70_000_000, caller, Command::Hangup(handle));
-    }
-
-    /// What is dialled, and what the callee will be asked for.
-    fn target(&mut self, kind: Kind, n: usize) -> (String, String) {
-        let somebody = station(self.rng.below(STATIONS as u64 - 2) as usize);
-        let unique = format!("{n:06}");
-        if kind != Kind::Station {
-            return (somebody.clone(), somebody);
-        }
-        let dialled = match self.rng.below(100) {
-            0..8 => "*43".to_owned(),
-            8..18 => return (format!("96{unique}"), unique),
-            18..24 => return (format!("97{unique}"), unique),
-            24..27 => "7777".to_owned(),
-            27..29 => "5550".to_owned(),
-            29..31 => station(STATIONS - 1),
-            31..39 => station(self.rng.pick(&[3, 6])),
-            _ => somebody,
-        };
-        (dialled.clone(), dialled)
+        self.later(world, world.now() + 70_000_000 + after, caller, Command::Hangup(handle));
     }
 
     fn later(&self, world: &World, at: u64, phone: usize, command: Command) {
@@ -343,24 +282,10 @@ impl Script {
         let leg = dial.legs.len();
         dial.call_ids.extend(call_id);
         self.handles.insert((phone, call), (n, Some(leg)));
-        dial.legs.push(Leg {
-            phone,
-            handle: call,
-            answered: None,
-            refused: None,
-            hung_up: None,
-            ends: Vec::new(),
-        });
-        let when = world.now() + self.rng.delay(LONG_US);
-        match self.rng.below(100) {
-            0..15 => {
-                let status = self.rng.pick(&[486, 480, 503, 500, 404, 600, 603]);
-                dial.legs[leg].refused = Some(status);
-                self.later(world, when, phone, Command::Reject(call, status));
-            }
-            15..23 => {}
-            _ => self.later(world, when, phone, Command::Answer(call)),
-        }
+        dial.legs.push(Leg { phone, handle: call, answered: None, hung_up: None, ends: Vec::new() });
+        let mut rng = self.chance(n).clone();
+        verbs::ring(world, &mut rng, phone, call);
+        *self.chance(n) = rng;
         // Nobody lets a phone ring for ever.
         self.later(world, world.now() + 100_000_000, phone, Command::Hangup(call));
     }
@@ -372,55 +297,20 @@ impl Script {
             Some(leg) => dial.legs[leg].answered = Some(now),
             None => dial.answered = Some(now),
         });
-        self.later(world, now + 60_000_000, phone, Command::Hangup(call));
+        let long = self.dials[n].as_ref().is_some_and(|dial| dial.long);
+        let longest = if long { LONG_TALK_US } else { 60_000_000 };
+        self.later(world, now + longest, phone, Command::Hangup(call));
         if leg.is_some() {
             return;
         }
-        if self.rng.permille(60) {
-            let (callee, vanishes) = (self.rng.permille(500), self.rng.permille(500));
-            let at = now + self.rng.delay(6_000_000);
-            world.push(at, world::Event::Do(Action::Fade { call: n, callee, vanishes }));
-            return;
-        }
-        let end = now + self.rng.delay(LONG_US);
-        let who = self.rng.below(100);
-        if who < 60 {
-            self.later(world, end, phone, Command::Hangup(call));
-        }
-        if who >= 40 {
-            world.push(end, world::Event::Do(Action::Callee(n, AtCallee::Hangup)));
-        }
-        for _ in 0..self.rng.pick(&[0, 0, 0, 1, 2, 4]) {
-            let at = now + self.rng.below((end - now).max(1));
-            self.reinvite(world, n, (phone, call), at);
-        }
+        let mut rng = self.chance(n).clone();
+        verbs::talk(world, &mut rng, n, long);
+        *self.chance(n) = rng;
     }
 
     /// Which call a phone's handle belongs to, and which leg of it: `None` is the caller's.
     pub(crate) fn whose(&self, phone: usize, call: CallHandle) -> Option<(usize, Option<usize>)> {
         self.handles.get(&(phone, call)).copied()
-    }
-
-    fn reinvite(&mut self, world: &World, n: usize, caller: (usize, CallHandle), at: u64) {
-        let (phone, call) = caller;
-        let callee = |what| world.push(at, world::Event::Do(Action::Callee(n, what)));
-        match self.rng.below(9) {
-            7 => {
-                let media = nowhere();
-                self.later(world, at, phone, Command::Move { call, media });
-            }
-            8 => callee(AtCallee::Move),
-            0 => self.later(world, at, phone, Command::Hold(call)),
-            1 => self.later(world, at, phone, Command::Retrieve(call)),
-            2 => self.later(world, at, phone, Command::ReInvite(call)),
-            3 => callee(AtCallee::Hold),
-            4 => callee(AtCallee::Retrieve),
-            5 => callee(AtCallee::ReInvite),
-            _ => {
-                self.later(world, at, phone, Command::ReInvite(call));
-                callee(AtCallee::Hold);
-            }
-        }
     }
 
     fn ended(&mut self, world: &World, phone: usize, call: CallHandle, end: End) {
@@ -450,7 +340,7 @@ impl Script {
         match of_call {
             Some(dial) => dial.complaints.push((now, phone, what)),
             // A REGISTER that was sent twice is answered twice.
-            None if what.contains("to REGISTER without transaction") && world.plan().repeats() => {}
+            None if what.ends_with("without transaction") && world.plan().repeats() => {}
             None => {
                 let user = &phones.handsets[phone].user;
                 world.violation(format!("phone {phone} ({user}) complains, of no call ({heard:?}): {what}"));
@@ -462,20 +352,42 @@ impl Script {
     pub(crate) fn killed(&mut self, world: &World) {
         let now = world.now();
         let mut commands = Vec::new();
-        for dial in self.dials.iter_mut().flatten() {
+        for (n, dial) in self.dials.iter_mut().enumerate() {
+            let Some(dial) = dial else { continue };
             if dial.over_at().is_some_and(|over| over + COOLING_US < now) {
                 continue;
             }
             dial.killed = Some(now);
             dial.first_killed.get_or_insert(now);
             if dial.answered.is_none() {
-                commands.push((dial.caller, dial.handle));
-                commands.extend(dial.legs.iter().map(|leg| (leg.phone, leg.handle)));
+                commands.push((n, dial.caller, dial.handle));
+                commands.extend(dial.legs.iter().map(|leg| (n, leg.phone, leg.handle)));
             }
         }
-        for (phone, call) in commands {
-            let at = now + 5_000_000 + self.rng.below(20_000_000);
+        for (n, phone, call) in commands {
+            let at = now + 5_000_000 + self.chance(n).below(20_000_000);
             self.later(world, at, phone, Command::Hangup(call));
         }
     }
+}
+
+/// What is dialled, and what the callee will be asked for.
+fn target(rng: &mut Rng, kind: Kind, n: usize) -> (String, String) {
+    let somebody = station(rng.below(STATIONS as u64 - 2) as usize);
+    let unique = format!("{n:06}");
+    if kind != Kind::Station {
+        return (somebody.clone(), somebody);
+    }
+    let dialled = match rng.below(100) {
+        0..8 => "*43".to_owned(),
+        8..16 => return (format!("96{unique}"), unique),
+        16..20 => return (format!("97{unique}"), unique),
+        20..24 => return (format!("98{unique}"), unique),
+        24..27 => "7777".to_owned(),
+        27..29 => "5550".to_owned(),
+        29..31 => station(STATIONS - 1),
+        31..39 => station(rng.pick(&[3, 6])),
+        _ => somebody,
+    };
+    (dialled.clone(), dialled)
 }

@@ -14,7 +14,7 @@ use tandem_actors::shard::LinkMessage;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
-use crate::engine::{LISTENER, NOWHERE};
+use crate::engine::{LISTENER, NOWHERE, STREAMS};
 use crate::rng::Rng;
 use crate::world::{Event, World};
 
@@ -50,6 +50,9 @@ impl Seams for SimSeams {
         if self.is_dead() {
             return Ok(());
         }
+        if let Some(connection) = flow.connection {
+            return self.world.stream_transmit(connection, datagram);
+        }
         if flow.remote.ip() == NOWHERE {
             return Err(Unsent::Unreachable);
         }
@@ -60,12 +63,18 @@ impl Seams for SimSeams {
         Ok(())
     }
 
-    // There are no streams in this world yet: whoever asks for one is told at once, as by a peer that refuses.
-    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
-        Err(Unsent::Unreachable)
+    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+        if self.is_dead() || remote.ip() == NOWHERE || listener != STREAMS {
+            return Err(Unsent::Unreachable);
+        }
+        Ok(self.world.stream_connect(self.shard, remote, within.as_micros() as u64))
     }
 
-    fn close(&self, _: ConnectionId) {}
+    fn close(&self, connection: ConnectionId) {
+        if !self.is_dead() {
+            self.world.stream_close(connection);
+        }
+    }
 
     fn link(&self, to: ShardId, message: LinkMessage) {
         if !self.is_dead() {

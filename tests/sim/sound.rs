@@ -6,10 +6,10 @@ use tandem_actors::cdr::Cdr;
 use tandem_actors::events::{EventKind, Field};
 use tandem_actors::metrics::ActorKind;
 
+use crate::account::Dial;
 use crate::air::{Ear, Packet};
 use crate::engine::{LISTENER, RTP_TIMEOUT_US};
 use crate::run::Sim;
-use crate::script::Dial;
 use crate::store::Disk;
 use crate::voices::Voice;
 use crate::wire::Wire;
@@ -184,11 +184,19 @@ impl Sound {
             !said.filter_map(|packet| packet.taken).any(|taken| taken > since && taken <= end)
         };
         let since = end.saturating_sub(RTP_TIMEOUT_US - 200_000);
-        let silent = quiet(a, since) || quiet(b, since);
+        // Of two branches that both answered, the one of which there is no account may be the one that was kept.
+        let elsewhere = dial.legs.iter().any(|leg| {
+            leg.answered.is_some() && leg.ends.first().is_some_and(|(at, _)| at + 1_000_000 < last)
+        });
+        let silent = quiet(a, since) || quiet(b, since) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             wrong.push("the call ended for silence and nobody was silent".to_owned());
         }
-        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none()) else { return };
+        // No BYE before the ACK of our 200, or its end (RFC 3261 §15).
+        let unacknowledged = dial.call_ids.iter().any(|id| wire.is_unacknowledged_by(id, end));
+        let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none() && !unacknowledged) else {
+            return;
+        };
         let due = at + RTP_TIMEOUT_US + sim.world.plan().longest_way_us() + 500_000;
         if voice.is_anchored() && other.is_anchored() && end > due {
             wrong.push(format!("one end is silent since {at} and the call goes on until {end}"));
@@ -233,7 +241,8 @@ fn steady(sim: &Sim, wire: &Wire, dial: &Dial) -> Option<Steady> {
         let first =
             dialog.iter().find(|said| said.method == "INVITE" && said.status.is_some_and(|s| s / 100 == 2));
         let initial = first.map_or(0, |said| said.cseq);
-        let invites = dialog.iter().filter(|said| matches!(said.method.as_str(), "INVITE" | "ACK"));
+        let invites =
+            dialog.iter().filter(|said| matches!(said.method.as_str(), "INVITE" | "ACK" | "UPDATE"));
         for said in invites.filter(|said| {
             said.cseq > initial || first.is_some_and(|f| f.from != said.from && f.to != said.to)
         }) {

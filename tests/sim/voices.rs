@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use tandem_phone::{Direction, Event};
 
+use crate::account::Dial;
 use crate::air::{self, Air, Ear};
 use crate::engine::LISTENER;
 use crate::phones::Phones;
 use crate::rng::Rng;
-use crate::script::{Dial, Script};
+use crate::script::Script;
 use crate::world::{self, Fate, World};
 
 /// How often somebody may say something, in microseconds.

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 
 use tandem_protocol::message::framing::peek_call_id;
 
+use crate::engine::LISTENER;
 use crate::ladder::header;
-use crate::world::{Fate, World};
+use crate::nonsense::is_stranger;
+use crate::world::{Fate, Line, World};
 
 /// One message.
 #[derive(Clone, Debug)]
@@ -46,7 +48,8 @@ impl Wire {
     pub(crate) fn read(world: &World) -> Wire {
         let mut calls: BTreeMap<String, Vec<Said>> = BTreeMap::new();
         world.with_lines(|lines| {
-            for line in lines {
+            let between_us = |line: &&Line| !is_stranger(line.from) && !is_stranger(line.to);
+            for line in lines.iter().filter(between_us) {
                 let Some(id) = peek_call_id(&line.bytes) else { continue };
                 let text = String::from_utf8_lossy(&line.bytes);
                 let (cseq, method) = header(&text, ["CSeq", "CSeq"]).split_once(' ').unwrap_or_default();
@@ -70,6 +73,22 @@ impl Wire {
     /// The messages of some Call-IDs, each Call-ID's in the order of sending.
     pub(crate) fn of<'a>(&'a self, call_ids: &'a [String]) -> impl Iterator<Item = &'a Said> {
         call_ids.iter().filter_map(|id| self.calls.get(id)).flatten()
+    }
+
+    /// True if the ACK of a 200 of the engine's had not come by `time`.
+    pub(crate) fn is_unacknowledged_by(&self, call_id: &str, time: u64) -> bool {
+        let said = self.dialog(call_id);
+        let acknowledged = |cseq: u32| {
+            said.iter().any(|ack| {
+                ack.is("ACK")
+                    && ack.cseq == cseq
+                    && ack.to == LISTENER
+                    && ack.arrives.iter().any(|at| *at <= time)
+            })
+        };
+        let ours =
+            |said: &&Said| said.from == LISTENER && said.method == "INVITE" && said.status == Some(200);
+        said.iter().filter(ours).any(|answer| !acknowledged(answer.cseq))
     }
 
     /// One Call-ID's.

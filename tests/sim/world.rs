@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tandem_protocol::message::framing::peek_call_id;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::script::Action;
+use crate::streams::{Streams, Turn};
 
 /// The wall clock at the beginning of every run, in milliseconds.
 pub(crate) const WALL_START_MS: u64 = 1_790_000_000_000;
@@ -38,6 +39,12 @@ pub(crate) enum Event {
     PhoneTimer { phone: usize },
     /// Somebody does something.
     Do(Action),
+    /// Something happens to a connection.
+    Stream(u64, Turn),
+    /// A stranger does something.
+    Nonsense,
+    /// And again.
+    Again { from: SocketAddr, bytes: Bytes, left: u32 },
     /// An operator ends a call.
     Operator,
     /// An operator breaks an actor of a call for good, or once.
@@ -95,15 +102,30 @@ pub(crate) struct Line {
     pub(crate) arrives: [Option<u64>; 2],
 }
 
+/// The way from one address to another. Its chance is its own, so that it is the same without the others.
+struct Way {
+    rng: Rng,
+    /// When the last datagram arrives: only a late one is overtaken.
+    last: u64,
+}
+
+impl Way {
+    fn new(seed: u64, from: SocketAddr, to: SocketAddr) -> Way {
+        let word = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(ip) => (u64::from(u32::from(ip)) << 16) | u64::from(address.port()),
+            IpAddr::V6(ip) => u128::from(ip) as u64,
+        };
+        Way { rng: Rng::new(seed, word(from).rotate_left(32) ^ word(to)), last: 0 }
+    }
+}
+
 struct Inner {
     heap: BinaryHeap<Entry>,
     sequence: u64,
     order: Rng,
-    network: Rng,
     /// When the last message on each link between shards arrives: links are FIFO.
     links: BTreeMap<(u32, u16, u16), u64>,
-    /// When the last datagram on each way arrives: only a late one is overtaken.
-    wires: BTreeMap<(SocketAddr, SocketAddr), u64>,
+    wires: BTreeMap<(SocketAddr, SocketAddr), Way>,
     lines: Vec<Line>,
     /// Phones that take no part in a call any more, by their address and its Call-ID.
     dead: BTreeSet<(SocketAddr, Vec<u8>)>,
@@ -121,6 +143,7 @@ pub(crate) struct World {
     epoch: Rc<Cell<u32>>,
     plan: Rc<Plan>,
     inner: Rc<RefCell<Inner>>,
+    streams: Rc<RefCell<Streams>>,
 }
 
 impl World {
@@ -129,7 +152,6 @@ impl World {
             heap: BinaryHeap::new(),
             sequence: 0,
             order: Rng::new(plan.seed, 1),
-            network: Rng::new(plan.seed, 2),
             links: BTreeMap::new(),
             wires: BTreeMap::new(),
             lines: Vec::new(),
@@ -144,6 +166,7 @@ impl World {
             epoch: Rc::new(Cell::new(0)),
             plan,
             inner: Rc::new(RefCell::new(inner)),
+            streams: Rc::default(),
         }
     }
 
@@ -197,17 +220,40 @@ impl World {
 
     /// Sends a SIP message through the network, and notes it.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        self.hash(&bytes);
         let (fate, arrives) = match self.is_dead(from, to, &bytes) {
             true => (Fate::Lost, [None, None]),
             false => self.carry(from, to, &bytes, 1),
         };
-        let line = Line { at: self.now(), from, to, bytes, fate, arrives };
+        let line = self.note(from, to, bytes, fate);
+        self.inner.borrow_mut().lines[line].arrives = arrives;
+    }
+
+    /// Notes a message; gives its number.
+    pub(crate) fn note(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes, fate: Fate) -> usize {
+        self.hash(&bytes);
+        let line = Line { at: self.now(), from, to, bytes, fate, arrives: [None, None] };
         let mut inner = self.inner.borrow_mut();
         if inner.verbose && line.bytes.len() > 4 {
             eprintln!("{}", crate::ladder::render(&line));
         }
         inner.lines.push(line);
+        inner.lines.len() - 1
+    }
+
+    /// A message by a connection has arrived.
+    pub(crate) fn arrived(&self, line: usize) {
+        let now = self.now();
+        self.inner.borrow_mut().lines[line].arrives[0] = Some(now);
+    }
+
+    /// A message by a connection will never arrive.
+    pub(crate) fn lost(&self, line: usize) {
+        self.inner.borrow_mut().lines[line].fate = Fate::Lost;
+    }
+
+    /// The connections.
+    pub(crate) fn with_streams<T>(&self, f: impl FnOnce(&mut Streams) -> T) -> T {
+        f(&mut self.streams.borrow_mut())
     }
 
     /// Sends a packet of sound through the same network. Workers look at their sockets each 2 ms.
@@ -221,7 +267,7 @@ impl World {
         self.inner.borrow_mut().dead.insert((phone, call_id.as_bytes().to_vec()));
     }
 
-    fn is_dead(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> bool {
+    pub(crate) fn is_dead(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> bool {
         let inner = self.inner.borrow();
         let cut = |phone, id: &[u8]| inner.dead.contains(&(phone, id.to_vec()));
         !inner.dead.is_empty() && peek_call_id(bytes).is_some_and(|id| cut(from, id) || cut(to, id))
@@ -232,10 +278,10 @@ impl World {
         let faults = self.plan.faults;
         let (fate, times) = {
             let inner = &mut *self.inner.borrow_mut();
-            let rng = &mut inner.network;
+            let way = || Way::new(self.plan.seed, from, to);
+            let Way { rng, last } = inner.wires.entry((from, to)).or_insert_with(way);
             let lost = rng.permille(faults.loss);
             let doubled = rng.permille(faults.doubled);
-            let last = inner.wires.entry((from, to)).or_default();
             let mut time = || {
                 if rng.permille(faults.late) {
                     return self.now() + 300 + rng.below(400_000);

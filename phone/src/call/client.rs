@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::api::{CallState, Event};
 use crate::endpoint::Endpoint;
+use crate::sdp::{Audio, Sdp};
 use crate::timer::Timer;
 use crate::transaction::{Owner, Role};
 use crate::wire::Response;
@@ -36,7 +37,8 @@ impl Call {
             Role::ReInvite => self.on_reinvite_response(ep, now, tx, response),
             Role::Bye => self.on_bye_response(ep, response.status),
             Role::Cancel if response.status == 481 => ep.protocol("the CANCEL of a pending INVITE got 481"),
-            Role::Cancel => {}
+            Role::Update => self.on_update_response(ep, now, tx, response),
+            Role::Cancel | Role::Info => {}
         }
     }
 
@@ -95,14 +97,15 @@ impl Call {
             ep.protocol("the 2xx to an INVITE has no To tag");
         }
         self.dialog.learn(response);
-        self.acknowledge(ep, tx);
+        let agreed = self.read_sdp(ep, &response.body);
+        self.acknowledge(ep, tx, agreed.as_ref());
         ep.timers.cancel(Timer::CancelGiveUp(self.handle));
         ep.timers.cancel(Timer::RingLimit(self.handle));
         self.state = CallState::Established;
         if self.hung_up {
             return self.bye(ep, now, "hung up while the answer came");
         }
-        match self.read_sdp(ep, &response.body) {
+        match agreed {
             Some((_, audio)) => {
                 self.tell_answered(ep, audio);
                 self.next(ep, now);
@@ -114,9 +117,14 @@ impl Call {
         }
     }
 
-    fn acknowledge(&mut self, ep: &mut Endpoint, tx: u64) {
+    /// The ACK of a 2xx; it answers the offer of the 2xx if the INVITE had none (RFC 3261 section 13.2.2.4).
+    fn acknowledge(&mut self, ep: &mut Endpoint, tx: u64, agreed: Option<&(Sdp, Audio)>) {
         if let Some(invite) = ep.request(tx).cloned() {
-            let ack = self.dialog.ack(ep, &invite);
+            let mut ack = self.dialog.ack(ep, &invite);
+            if let Some((sdp, audio)) = agreed.filter(|_| invite.body.is_none()) {
+                let direction = self.wanted_direction().limited_by(audio.direction);
+                ack.body = self.local.answer(sdp, &ep.config.codecs, direction);
+            }
             ep.send_ack(Some(tx), &ack);
         }
     }
@@ -129,16 +137,18 @@ impl Call {
             self.inviting = None;
             ep.timers.cancel(Timer::CancelGiveUp(self.handle));
         }
+        let mut agreed = None;
         if (200..300).contains(&response.status) {
             // RFC 3261 section 14.1: acknowledged even when a BYE is already out.
             self.dialog.refresh_target(&response.head);
-            self.acknowledge(ep, tx);
+            agreed = self.read_sdp(ep, &response.body);
+            self.acknowledge(ep, tx, agreed.as_ref());
         }
         if self.state != CallState::Established {
             return;
         }
         match response.status {
-            200..300 => match self.read_sdp(ep, &response.body) {
+            200..300 => match agreed {
                 Some((_, audio)) => self.tell_changed(ep, audio),
                 None => {
                     ep.protocol("the 2xx to a re-INVITE has no SDP that answers the offer");
@@ -192,9 +202,15 @@ impl Call {
                     self.bye(ep, now, "a re-INVITE was not answered");
                 }
             }
+            Role::Update => {
+                self.updating = None;
+                if self.state == CallState::Established {
+                    self.bye(ep, now, "an UPDATE was not answered");
+                }
+            }
             Role::Bye => self.end(ep, true, None, "the BYE was not answered"),
             // The INVITE's own end, or CancelGiveUp, decides.
-            Role::Cancel => {}
+            Role::Cancel | Role::Info => {}
         }
     }
 }

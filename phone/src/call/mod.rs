@@ -5,6 +5,7 @@
 
 mod client;
 mod server;
+mod update;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -64,6 +65,14 @@ pub(crate) struct Call {
     told: bool,
     /// What the end is told with when our BYE is answered.
     bye_reason: Option<String>,
+    /// The next re-INVITE leaves the offer to the peer.
+    without_offer: bool,
+    /// Our UPDATE without a final response.
+    updating: Option<u64>,
+    /// It rings on after a CANCEL.
+    pub(crate) defies: bool,
+    /// The call whose INVITE was forked to this one.
+    pub(crate) twin_of: Option<CallHandle>,
 }
 
 impl Call {
@@ -88,20 +97,47 @@ impl Call {
             reinvite_wanted: false,
             told: false,
             bye_reason: None,
+            without_offer: false,
+            updating: None,
+            defies: false,
+            twin_of: None,
         }
     }
 
     /// Calls `number`.
-    pub(crate) fn dial(ep: &mut Endpoint, now: Duration, handle: CallHandle, number: &str) -> Call {
+    pub(crate) fn dial(
+        ep: &mut Endpoint,
+        now: Duration,
+        handle: CallHandle,
+        number: &str,
+        offer: bool,
+    ) -> Call {
         let uri = format!("sip:{number}@{}", ep.config.domain);
         let dialog = Dialog::calling(ep, &uri);
         let mut call = Call::new(ep, handle, dialog, true);
         let mut invite = call.dialog.request(ep, "INVITE");
         invite.to_addr = ep.config.server;
-        invite.body = Some(call.local.offer(&ep.config.codecs, Direction::SendRecv));
+        invite.body = offer.then(|| call.local.offer(&ep.config.codecs, Direction::SendRecv));
         call.inviting = Some(ep.send(now, invite, Owner::Call(handle, Role::Invite)));
         ep.timers.set(Timer::RingLimit(handle), now + RING_LIMIT);
         call
+    }
+
+    /// The same call at another phone, which rings; none once it is answered.
+    pub(crate) fn branch(&self, ep: &mut Endpoint, now: Duration, handle: CallHandle) -> Option<Call> {
+        if self.state != CallState::Incoming || self.twin_of.is_some() {
+            return None;
+        }
+        let mut twin = Call { handle, twin_of: Some(self.handle), ..self.clone() };
+        twin.dialog.rename(&ep.rng.token());
+        ep.timers.set(Timer::RingLimit(handle), now + RING_LIMIT + ep.config.t1 * 64);
+        twin.on_ring_timer(ep, now);
+        Some(twin)
+    }
+
+    /// Whether its end has been told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
     }
 
     /// Whether nothing about this call is left to do.
@@ -151,6 +187,20 @@ impl Call {
         self.next(ep, now);
     }
 
+    /// The script wants the peer to offer again.
+    pub(crate) fn ask_for_offer(&mut self, ep: &mut Endpoint, now: Duration) {
+        self.without_offer = true;
+        self.reoffer(ep, now, None);
+    }
+
+    /// The script wants an INFO sent.
+    pub(crate) fn info(&mut self, ep: &mut Endpoint, now: Duration) {
+        if self.state == CallState::Established && !self.hung_up {
+            let info = self.dialog.request(ep, "INFO");
+            ep.send(now, info, Owner::Call(self.handle, Role::Info));
+        }
+    }
+
     /// Where it receives its media.
     pub(crate) fn media(&self) -> SocketAddr {
         self.local.media()
@@ -188,12 +238,14 @@ impl Call {
         }
         // After a 491 the timer decides when.
         let waits = ep.timers.is_set(Timer::ReInvite(self.handle));
-        if !self.reinvite_wanted || self.inviting.is_some() || waits {
+        if !self.reinvite_wanted || self.inviting.is_some() || self.updating.is_some() || waits {
             return;
         }
         self.reinvite_wanted = false;
         let mut invite = self.dialog.request(ep, "INVITE");
-        invite.body = Some(self.local.offer(&ep.config.codecs, self.wanted_direction()));
+        let without_offer = std::mem::take(&mut self.without_offer);
+        let direction = self.wanted_direction();
+        invite.body = (!without_offer).then(|| self.local.offer(&ep.config.codecs, direction));
         self.inviting = Some(ep.send(now, invite, Owner::Call(self.handle, Role::ReInvite)));
     }
 

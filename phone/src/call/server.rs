@@ -145,7 +145,10 @@ impl Call {
                 Some((_, audio)) if first => self.tell_answered(ep, audio),
                 Some((_, audio)) => self.tell_changed(ep, audio),
                 None => {
-                    ep.protocol("the ACK has no SDP that answers the offer of the 200");
+                    // Whoever ends the call at once refuses every stream.
+                    if Sdp::parse(&ack.body).is_none() {
+                        ep.protocol("the ACK has no SDP that answers the offer of the 200");
+                    }
                     return self.bye(ep, now, "no usable SDP in the ACK");
                 }
             }
@@ -155,6 +158,9 @@ impl Call {
 
     /// A CANCEL for the INVITE of transaction `tx`.
     pub(crate) fn on_cancel(&mut self, ep: &mut Endpoint, now: Duration, tx: u64) {
+        if self.defies {
+            return;
+        }
         if self.invited.take_if(|(pending, _)| *pending == tx).is_some() {
             ep.respond(now, tx, Reply::new(487, &self.dialog.local_tag));
             self.end(ep, false, Some(487), "cancelled by the caller");
@@ -181,6 +187,11 @@ impl Call {
         match request.method.as_str() {
             "BYE" => self.on_bye(ep, now, tx),
             "INVITE" => self.on_reinvite(ep, now, tx, request),
+            "UPDATE" => self.on_update(ep, now, tx, request),
+            "INFO" => {
+                let known = !matches!(self.state, CallState::Ending | CallState::Ended);
+                ep.respond(now, tx, Reply::new(if known { 200 } else { 481 }, &tag));
+            }
             _ => {
                 let allow = h::Allow::new(crate::request::ALLOW);
                 ep.respond(now, tx, Reply::new(405, &tag).with(allow));
@@ -209,7 +220,7 @@ impl Call {
     fn on_reinvite(&mut self, ep: &mut Endpoint, now: Duration, tx: u64, invite: &Request) {
         let tag = self.dialog.local_tag.clone();
         // RFC 3261 section 14.2; an offer of ours in a 200 without ACK is one under way, too.
-        let offer_pending = self.inviting.is_some() || self.unacked.values().any(|u| u.offered);
+        let offer_pending = self.offer_is_open();
         let refusal = match self.state {
             CallState::Ending | CallState::Ended => Some(481),
             CallState::Calling | CallState::Ringing => Some(491),

@@ -24,6 +24,7 @@ pub(crate) fn config(index: u16, server: u16, auto: AutoAnswer) -> PhoneConfig {
         domain: "example.test".into(),
         display: None,
         local: addr(index),
+        transport: tandem_phone::Transport::Udp,
         media: ([127, 0, 0, 1], 40_000 + 2 * index).into(),
         server: addr(server),
         seed: 7 + u64::from(index),

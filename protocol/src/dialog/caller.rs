@@ -200,8 +200,12 @@ impl Dialog {
         let (given_up, offered) = (calling.cancel.is_some(), !calling.spec.sdp.is_empty());
         self.timer.accepted(response, now.mono);
         self.become_dialog_of(response);
+        self.forks.offered_by_peer = !offered;
         if given_up {
             // The 200 crossed our CANCEL (§9.1): what was answered is ended.
+            if let Some(offer) = sdp_of(response).filter(|_| !offered) {
+                self.refuse_offer_in_ack(response.cseq(), &offer);
+            }
             self.acknowledge(response.cseq(), out);
             self.bye(None, out);
         } else {

@@ -164,6 +164,12 @@ impl Dialog {
                 self.session.owed = Some(Owed::Ack { cseq: response.cseq(), offer: offer.clone() });
                 out.push(Output::Up(LegEvent::Offered { sdp: offer }));
             }
+            Some(offer) if self.session.solicited == Some(response.cseq()) => {
+                // Asked for before our BYE: it is refused in the ACK, as an offer must not stay open (§13.2.1).
+                self.reoffering = None;
+                self.refuse_offer_in_ack(response.cseq(), &offer);
+                self.acknowledge(response.cseq(), out);
+            }
             Some(sdp) => {
                 self.acknowledge(response.cseq(), out);
                 self.proposal_answered(sdp, out);

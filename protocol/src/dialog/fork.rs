@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::caller::sdp_of;
 use super::{Dialog, LocalSide, Output, Phase, Routing};
 use crate::flow::Flow;
 use crate::message::{Header, Message, Method, Via};
@@ -21,6 +22,8 @@ pub(super) struct Forks {
     early: Vec<(String, Bytes)>,
     /// The tags of branches whose 2xx was not kept.
     ended: Vec<String>,
+    /// Our INVITE left the offer to the callee: every 2xx to it has one.
+    pub(super) offered_by_peer: bool,
 }
 
 impl Forks {
@@ -60,6 +63,11 @@ impl Dialog {
         other.reoffered = None;
         other.session = super::offer_answer::Session::default();
         other.become_dialog_of(response);
+        if self.forks.offered_by_peer
+            && let Some(offer) = sdp_of(response)
+        {
+            other.refuse_offer_in_ack(response.cseq(), &offer);
+        }
         other.acknowledge(response.cseq(), out);
         if !known {
             self.forks.ended.push(tag.to_owned());

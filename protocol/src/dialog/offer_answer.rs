@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) proposal: Option<Proposal>,
     /// The CSeq of our UPDATE that waits for the peer.
     pub(super) updating: Option<u32>,
+    /// The CSeq of our last re-INVITE, if it left the offer to the peer.
+    pub(super) solicited: Option<u32>,
     /// The description that the caller was last told, while its 200 can still say another.
     pub(super) told: Option<Bytes>,
     /// What the peer is to be offered once its ACK is here: an early answer of ours no longer holds.
@@ -105,11 +107,15 @@ pub fn glare_back_off(owns_call_id: bool, random: u64) -> Duration {
     Duration::from_millis(units * 10)
 }
 
-/// The description that refuses every stream of `offer` (RFC 3264 §6).
-fn refusal_of(offer: &Bytes) -> Option<Bytes> {
+/// The description that refuses every stream of `offer` (RFC 3264 §6). Its origin follows on what the peer was `told` last (§8).
+fn refusal_of(offer: &Bytes, told: Option<&Bytes>) -> Option<Bytes> {
     let mut refusal = SessionDescription::parse(offer).ok()?;
     for media in &mut refusal.media {
         media.port = 0;
+    }
+    if let Some(told) = told.and_then(|told| SessionDescription::parse(told).ok()) {
+        refusal.origin = told.origin;
+        refusal.origin.version += 1;
     }
     Some(Bytes::from(refusal.to_string()))
 }
@@ -325,11 +331,16 @@ impl Dialog {
     pub(super) fn acknowledge_in_vain(&mut self, out: &mut Vec<Output>) {
         match self.session.owed.take() {
             Some(Owed::Ack { cseq, offer }) => {
-                self.session.acknowledged = refusal_of(&offer).map(|sdp| (cseq, sdp));
+                self.refuse_offer_in_ack(cseq, &offer);
                 self.acknowledge(cseq, out);
             }
             Some(Owed::Prack { .. }) | None => {}
         }
+    }
+
+    /// A 2xx that offers has its answer in the ACK, also where the dialog is ended right after (RFC 3261 §13.2.2.4).
+    pub(super) fn refuse_offer_in_ack(&mut self, cseq: u32, offer: &Bytes) {
+        self.session.acknowledged = refusal_of(offer, self.in_force.told()).map(|sdp| (cseq, sdp));
     }
 
     /// The ACK of a 2xx that carried our offer must carry the answer; false if the dialog has ended for want of it.

@@ -35,6 +35,11 @@ impl InForce {
         self.offered = Some(sdp.clone()).filter(|sdp| !sdp.is_empty());
     }
 
+    /// What the peer was told last.
+    pub(super) fn told(&self) -> Option<&Bytes> {
+        self.told.as_ref()
+    }
+
     /// We answer the peer's offer, or say again what is in force.
     pub(super) fn we_answer(&mut self, sdp: &Bytes) {
         self.told = Some(copy(sdp));

@@ -120,6 +120,7 @@ impl Dialog {
         if !update {
             let cseq = self.in_dialog_request(Method::Invite, sdp.as_ref(), &[], out);
             self.reoffering = Some(cseq);
+            self.session.solicited = sdp.is_none().then_some(cseq);
         } else if self.is_established() || matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..)) {
             let cseq = self.in_dialog_request(Method::Update, sdp.as_ref(), &[], out);
             self.session.updating = Some(cseq);

@@ -124,9 +124,10 @@ impl Endpoint {
         }
     }
 
-    /// Sends another shard's response, whose connection is gone, elsewhere. False for a request: that is its sender's affair.
+    /// Sends another shard's response or ACK, whose connection is gone, elsewhere. False for a request that has a transaction:
+    /// that is its sender's affair.
     pub(crate) fn answer_elsewhere(&mut self, flow: Flow, message: &Bytes) -> bool {
-        if !message.starts_with(b"SIP/2.0 ") {
+        if !message.starts_with(b"SIP/2.0 ") && !message.starts_with(b"ACK ") {
             return false;
         }
         if let Some(other) = self.elsewhere(flow, message) {

@@ -201,6 +201,48 @@ fn a_callee_whose_offer_nobody_answers_is_acknowledged_with_every_stream_refused
 }
 
 #[test]
+fn an_offer_that_comes_too_late_is_refused_in_its_ack() {
+    let offer =
+        "v=0\r\no=- 1 1 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+    let refused = |rig: &Rig| {
+        let (ack, _) = rig.sent(Method::Ack).unwrap();
+        String::from_utf8_lossy(ack.body()).contains("m=audio 0 RTP/AVP 0")
+    };
+    // It crosses our CANCEL.
+    let mut rig = Rig::asking();
+    rig.respond(180, "INVITE", 1, "", "");
+    rig.hang_up();
+    rig.respond(200, "INVITE", 1, UPDATES, offer);
+    assert!(refused(&rig) && rig.sent(Method::Bye).is_some());
+    // Another branch has answered before.
+    let mut rig = Rig::asking();
+    rig.respond(200, "INVITE", 1, UPDATES, offer);
+    rig.command(Command::Acknowledge { sdp: body() });
+    let contact = "Contact: <sip:fork@10.0.0.9:5070>\r\n";
+    for _ in 0..2 {
+        rig.feed(Input::Response(response(200, "INVITE", 1, "other", contact, offer)));
+        assert!(refused(&rig));
+    }
+}
+
+#[test]
+fn a_refused_offer_keeps_the_origin_that_the_peer_knows() {
+    let told =
+        "v=0\r\no=us 7 3 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4002 RTP/AVP 0\r\n";
+    let offer =
+        "v=0\r\no=- 1 1 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+    let mut rig = Rig::asking();
+    rig.respond(200, "INVITE", 1, UPDATES, offer);
+    rig.command(Command::Acknowledge { sdp: Bytes::from_static(told.as_bytes()) });
+    rig.command(Command::Solicit);
+    rig.respond(200, "INVITE", 2, UPDATES, &offer.replace("1 1 IN", "1 2 IN"));
+    rig.hang_up();
+    let (ack, _) = rig.sent(Method::Ack).unwrap();
+    let body = String::from_utf8_lossy(ack.body()).into_owned();
+    assert!(body.contains("o=us 7 4 IN IP4 10.0.0.1") && body.contains("m=audio 0 "), "{body}");
+}
+
+#[test]
 fn an_ack_without_the_answer_it_must_bring_ends_the_dialog() {
     let (mut with, _) = rig(OurOfferIn2xx);
     with.feed(Input::Request {
@@ -373,6 +415,18 @@ fn a_request_that_requires_what_we_have_not_is_420() {
     let (mut rig, next) = rig(Idle);
     rig.request("UPDATE", next, "Require: 100rel, magic\r\n", "v=0\r\n");
     assert_eq!((rig.statuses(), rig.events()), (vec![420], vec![]));
+}
+
+#[test]
+fn an_offer_that_we_asked_for_before_our_bye_is_refused_in_its_ack() {
+    let mut rig = Rig::answered("");
+    let offer =
+        "v=0\r\no=- 1 1 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+    rig.command(Command::Solicit);
+    rig.command(Command::End { status: 0, reason: None });
+    rig.respond(200, "INVITE", 2, "Content-Type: application/sdp\r\n", offer);
+    let (ack, _) = rig.sent(Method::Ack).unwrap();
+    assert!(String::from_utf8_lossy(ack.body()).contains("m=audio 0 "), "{ack:?}");
 }
 
 const PARTS: &str = "Content-Type: multipart/mixed;boundary=x\r\n";
