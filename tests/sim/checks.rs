@@ -64,7 +64,7 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
         for what in complaints::unexplained(sim, &wire, dial) {
             violation(sim, dial, &what);
         }
-        nobody_was_forgotten(sim, dial);
+        nobody_was_forgotten(sim, &wire, dial);
         let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
         let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
         record_agrees(sim, dial, &records);
@@ -225,7 +225,7 @@ fn each_end_was_told_once(sim: &Sim, dial: &Dial) {
 }
 
 /// An established call is known to the engine until a phone ends it: whoever hangs up gets 200, not 481, kill or no kill.
-fn nobody_was_forgotten(sim: &Sim, dial: &Dial) {
+fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
     let caller = dial.ends.first().map(|end| (dial.hung_up, end.clone(), dial.answered));
     let legs =
         dial.legs.iter().filter_map(|leg| Some((leg.hung_up, leg.ends.first()?.clone(), leg.answered)));
@@ -239,7 +239,8 @@ fn nobody_was_forgotten(sim: &Sim, dial: &Dial) {
             .enumerate()
             .any(|(other, (_, (theirs, _), _))| other != place && *theirs < *at + 40_000_000);
         let alone = sides.len() < 2 || !crossed;
-        if established && *status != 200 && alone {
+        let given_up = wire.was_asked_in_vain(&dial.call_ids, *at);
+        if established && *status != 200 && alone && !given_up {
             violation(sim, dial, &format!("a BYE of an established call got {status}"));
         }
     }

@@ -197,7 +197,12 @@ impl Sound {
         let Some((at, _, _)) = dial.faded.filter(|_| dial.killed.is_none() && !unacknowledged) else {
             return;
         };
-        let due = at + RTP_TIMEOUT_US + sim.world.plan().longest_way_us() + 500_000;
+        // A late ACK may bring the answer, and the session begins with it.
+        let began = wire
+            .acknowledged_at(&dial.call_ids)
+            .filter(|began| *began <= end)
+            .map_or(at, |began| at.max(began));
+        let due = began + RTP_TIMEOUT_US + sim.world.plan().longest_way_us() + 500_000;
         if voice.is_anchored() && other.is_anchored() && end > due {
             wrong.push(format!("one end is silent since {at} and the call goes on until {end}"));
         }

@@ -91,6 +91,35 @@ impl Wire {
         said.iter().filter(ours).any(|answer| !acknowledged(answer.cseq))
     }
 
+    /// True if a 200 of the engine's to a caller was never acknowledged by `time`.
+    pub(crate) fn callers_ack_is_missing(&self, call_ids: &[String], time: u64) -> bool {
+        call_ids.iter().any(|id| self.is_unacknowledged_by(id, time))
+    }
+
+    /// When the last ACK came that was the first for its 200.
+    pub(crate) fn acknowledged_at(&self, call_ids: &[String]) -> Option<u64> {
+        let acks = |id: &String| {
+            let mut first: BTreeMap<u32, u64> = BTreeMap::new();
+            for ack in self.dialog(id).iter().filter(|said| said.is("ACK") && said.to == LISTENER) {
+                for at in &ack.arrives {
+                    first.entry(ack.cseq).and_modify(|known| *known = (*known).min(*at)).or_insert(*at);
+                }
+            }
+            first.into_values().max()
+        };
+        call_ids.iter().filter_map(acks).max()
+    }
+
+    /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there.
+    pub(crate) fn was_asked_in_vain(&self, call_ids: &[String], time: u64) -> bool {
+        self.of(call_ids).any(|said| {
+            said.is("OPTIONS")
+                && said.from == LISTENER
+                && said.arrives.is_empty()
+                && said.at + 30_000_000 <= time
+        })
+    }
+
     /// One Call-ID's.
     pub(crate) fn dialog(&self, call_id: &str) -> &[Said] {
         self.calls.get(call_id).map_or(&[], Vec::as_slice)
