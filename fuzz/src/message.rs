@@ -79,12 +79,13 @@ fn same(a: &Message, b: &Message) {
         (a.via().host, a.via().port, a.via().branch()),
         (b.via().host, b.via().port, b.via().branch())
     );
-    // So does one elsewhere, and a value of nothing else is none.
-    let vias = |message: &Message| {
-        message.values(Header::Via).filter(|via| !via.trim_matches(['\0', ' ']).is_empty()).count()
-    };
     assert_eq!(vias(a), vias(b));
     assert_eq!(a.body(), b.body());
+}
+
+/// How many Via values there are. A NUL is printed as a space, and a value of nothing else is none.
+fn vias(message: &Message) -> usize {
+    message.values(Header::Via).filter(|via| !via.trim_matches(['\0', ' ']).is_empty()).count()
 }
 
 /// A response to what was understood is understood, and is of the same transaction.
@@ -96,7 +97,7 @@ fn answer(request: &Message) {
     );
     assert_eq!((response.method(), response.method_name()), (request.method(), request.method_name()));
     assert_eq!(response.via().branch(), request.via().branch());
-    assert_eq!(response.values(Header::Via).count(), request.values(Header::Via).count());
+    assert_eq!(vias(&response), vias(request));
     assert_eq!(response.from_tag(), request.from_tag());
     assert_eq!(response.to_tag(), request.to_tag().or(Some("t")));
 }
