@@ -29,16 +29,18 @@ def bencoded(value):
 class Control:
     """rtpengine's control socket."""
 
+    # It answers a number that it knows with what it said before, whoever asks.
+    number = 0
+
     def __init__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.settimeout(2)
         self.socket.connect(("127.0.0.1", 22222))
-        self.number = 0
 
     def ask(self, **question):
         """Asks one thing; the answer as bytes, still encoded."""
-        self.number += 1
-        self.socket.send(b"q%d " % self.number + bencoded(question))
+        Control.number += 1
+        self.socket.send(b"q%d " % Control.number + bencoded(question))
         return self.socket.recv(65535)
 
     def alive(self):
