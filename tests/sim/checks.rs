@@ -239,7 +239,9 @@ fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
             .enumerate()
             .any(|(other, (_, (theirs, _), _))| other != place && *theirs < *at + 40_000_000);
         let alone = sides.len() < 2 || !crossed;
-        let given_up = wire.was_asked_in_vain(&dial.call_ids, *at);
+        // A 200 of a set-up that a kill has lost is ended at once, and its phone's own BYE crosses that.
+        let stray = dial.killed.is_some() && wire.engine_hung_up(&dial.call_ids, *at);
+        let given_up = stray || wire.was_asked_in_vain(&dial.call_ids, *at);
         if established && *status != 200 && alone && !given_up {
             violation(sim, dial, &format!("a BYE of an established call got {status}"));
         }

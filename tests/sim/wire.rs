@@ -110,6 +110,11 @@ impl Wire {
         call_ids.iter().filter_map(acks).max()
     }
 
+    /// True if the engine sent a BYE before `time`.
+    pub(crate) fn engine_hung_up(&self, call_ids: &[String], time: u64) -> bool {
+        self.of(call_ids).any(|said| said.is("BYE") && said.from == LISTENER && said.at <= time)
+    }
+
     /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there.
     pub(crate) fn was_asked_in_vain(&self, call_ids: &[String], time: u64) -> bool {
         self.of(call_ids).any(|said| {
