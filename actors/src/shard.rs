@@ -250,6 +250,7 @@ impl Shard {
     fn in_dialog(&mut self, request: Message, flow: Flow) {
         let Some(dialog) = self.dialog_of(&request) else {
             if self.may_be_restored(&request, flow) {
+                self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
             }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));

@@ -28,8 +28,14 @@ pub(crate) fn render(line: &Line) -> String {
         Fate::Lost => "  (lost)",
         Fate::Doubled => "  (doubled)",
     };
+    // Where its session description wants media.
+    let media: String = text
+        .lines()
+        .filter(|l| l.starts_with("c=") || l.starts_with("m="))
+        .map(|l| format!(" {l}"))
+        .collect();
     format!(
-        "{} {:>14} -> {:<14} {:<44} {:<12} {}{fate}",
+        "{} {:>14} -> {:<14} {:<44} {:<12} {}{fate}{media}",
         time(line.at),
         line.from.to_string(),
         line.to.to_string(),

@@ -21,7 +21,8 @@ pub enum Refusal {
     Loop,
     /// The engine is draining.
     Draining,
-    /// The media workers have not said yet what ports they have; it is not answered and comes again.
+    /// The media workers have not said yet what ports they have, or a dialog is still being restored: it is not answered and
+    /// comes again.
     Starting,
     /// A method that is not allowed here.
     NotAllowed,

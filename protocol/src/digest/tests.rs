@@ -380,3 +380,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_clock_that_is_set_back_behind_the_start_locks_nobody_out() {
+    let ahead = NonceSigner::new([7; 32], later(3_600));
+    for seconds in [0, 10, 3_599] {
+        let nonce = ahead.challenge(later(seconds), 5, HERE);
+        let check = ahead.check(&nonce, later(seconds + 5), HOUR, HERE);
+        assert!(matches!(check, NonceCheck::Fresh { .. }), "{seconds}: {check:?}");
+    }
+}
+
+#[test]
+fn right_credentials_that_find_the_table_full_are_asked_again_and_not_refused() {
+    let rig = Rig { windows: NonceWindows::new(1, HOUR), ..Rig::new() };
+    let secret = Secret::Password("pw".into());
+    let verdict = |unique: u64| {
+        let nonce = rig.signer.challenge(NOW, unique << 40 | unique, HERE);
+        rig.judge(&rig.credentials(&nonce, "tandem", "pw", 1), 0, HERE, Some(&secret))
+    };
+    assert!((1..=8).all(|unique| verdict(unique) == Verdict::Accepted));
+    assert_eq!(verdict(9), Verdict::Stale);
+}
