@@ -41,10 +41,10 @@ def ha1(user):
     return hashlib.md5(f"{user}:127.0.0.1:secret".encode()).hexdigest()
 
 
-def stations(count=USERS):
-    """Settings of so many stations. SIPp knows MD5 only."""
+def stations():
+    """Settings of the stations. SIPp knows MD5 only."""
     return "".join(
-        f'[[station]]\nname = "u{n}"\nextension = "{n + 10_000_000}"\nha1_md5 = "{ha1(f"u{n}")}"\n' for n in range(count)
+        f'[[station]]\nname = "u{n}"\nextension = "{n + 10000}"\nha1_md5 = "{ha1(f"u{n}")}"\n' for n in range(USERS)
     )
 
 

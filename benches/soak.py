@@ -58,6 +58,7 @@ def loads(directory, rates, seconds):
 
     def command(name, *options):
         limits = ["-r", rates[name], "-m", counts[name], "-l", 20000, "-recv_timeout", 20000]
+        limits += ["-trace_err", "-error_file", directory / f"{name}.errors"]
         return SIPP + ["127.0.0.1:5080", *options] + limits + ["-timeout", f"{seconds * 2 + 60}s", "-timeout_error"]
 
     caller = ["-sf", SCENARIOS / "caller.xml", "-d", HOLD_MS]
@@ -95,9 +96,18 @@ def watch(processes, engine, load, seconds):
     return [sample for sample in samples if WARM_UP_S <= sample[0] <= seconds]
 
 
-def complaints(processes, engine, load, counts, samples):
+def failures(directory, load):
+    """What of the load has failed, in SIPp's words."""
+    for process in load:
+        if process.returncode:
+            errors = directory / f"{process.name}.errors"
+            words = errors.read_text(errors="replace")[:1000] if errors.exists() else ""
+            yield f"{process.name}: SIPp ended with {process.returncode}: {words}"
+
+
+def complaints(directory, engine, load, counts, samples):
     """What has gone wrong, and how much the memory has grown."""
-    found = [f"{process.name}: SIPp ended with {process.returncode}:\n{processes.log(process.name)}" for process in load if process.returncode]
+    found = list(failures(directory, load))
     figures = metrics(engine)
     found += [f"{name} is {figures[name]:g}" for name in FAULTS if figures.get(name)]
     found += [f"{name} is {figures[name]:g} though the load is over" for name in LEFT if figures.get(name)]
@@ -122,6 +132,8 @@ def complaints(processes, engine, load, counts, samples):
         "growth_percent": round(100 * growth / size, 2),
         "watched_s": round(watched),
         "descriptors": last,
+        # Seconds, MB and descriptors.
+        "samples": [[round(at), round(size / 1e6, 1), open_] for at, size, open_ in samples[:: len(samples) // 60 + 1]],
     }
 
 
@@ -144,7 +156,7 @@ def soak(directory, binaries, minutes, gently):
         end = time.monotonic() + SETTLE_S
         while any(metrics(engine).get(name) for name in LEFT) and time.monotonic() < end:
             time.sleep(1)
-        found, memory = complaints(processes, engine, load, counts, samples)
+        found, memory = complaints(directory, engine, load, counts, samples)
     return {"minutes": minutes, "rates": rates, "placed": counts, **memory, "complaints": found}
 
 

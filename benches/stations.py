@@ -1,13 +1,15 @@
 """Memory of stations that are registered and idle. They register from one socket, each with digest, many at once."""
 
 import hashlib
+import json
 import os
 import re
 import socket
+import subprocess
 import time
 
-from harness import Failed, Processes, family, metric, resident_bytes, start_engine
-from registrations import ha1, stations
+from harness import Failed, Processes, family, metric, resident_bytes, start_engine, stop
+from registrations import ha1
 
 # Requests under way: so many nonces, each with so many. A nonce count may be overtaken by 31 others.
 NONCES, EACH = 8, 16
@@ -15,7 +17,7 @@ NONCES, EACH = 8, 16
 RETRY_S = 1.0
 # An actor of a station ends after 10 s without work.
 REST_S = 15
-# What parsing such a settings file takes for a while; a machine with less has to do without.
+# What a start with such a store takes for a while; a machine with less has to do without.
 BYTES_TO_START = 9_000
 ENGINE = ("127.0.0.1", 5080)
 HA2 = hashlib.md5(b"REGISTER:sip:127.0.0.1").hexdigest()
@@ -133,21 +135,32 @@ def settled(pids, quiet=5):
     return sizes[-1]
 
 
-def empty_bytes(directory, binaries):
-    """Memory of an engine without a station."""
-    os.makedirs(directory)
-    with Processes(directory) as processes:
-        return settled(family(start_engine(processes, binaries, "bypass").pid))
+def fill(processes, binaries, count):
+    """Puts so many stations into the store of an engine by `tandem import`; the memory of the engine before."""
+    engine = start_engine(processes, binaries, "bypass")
+    empty = settled(family(engine.pid))
+    file = processes.directory / "stations.jsonl"
+    with open(file, "w", encoding="ascii") as lines:
+        for n in range(count):
+            station = {"name": f"u{n}", "extension": str(n + 10_000_000), "ha1_md5": ha1(f"u{n}"), "media": "bypass"}
+            lines.write(json.dumps(station) + "\n")
+    command = [binaries / "tandem", "--config", processes.directory / "tandem.toml", "import", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"tandem import: {done.stderr}")
+    stop(engine)
+    processes.started.remove(engine)
+    return empty
 
 
 def registered(directory, binaries, count):
     """Bytes for each of so many stations: once they are configured, and once they are registered and rest."""
     if available_bytes() < count * BYTES_TO_START:
-        raise Failed(f"this machine has not the memory to start with {count} stations in the settings")
-    empty = empty_bytes(directory / "empty", binaries)
+        raise Failed(f"this machine has not the memory to start with {count} stations")
+    os.makedirs(directory)
     with Processes(directory) as processes:
-        patience = 30 + count // 2000
-        engine = start_engine(processes, binaries, "bypass", stations(count), patience=patience)
+        empty = fill(processes, binaries, count)
+        engine = start_engine(processes, binaries, "bypass", patience=30 + count // 2000)
         pids = family(engine.pid)
         configured = settled(pids)
         began = time.monotonic()
@@ -167,7 +180,7 @@ def registered(directory, binaries, count):
 
 
 def memory(directory, binaries, quick):
-    """Bytes per registered idle station, what is known of it from the settings included."""
+    """Bytes per registered idle station, what is known of it from the store included."""
     results = []
     for count in [10_000] if quick else [100_000, 1_000_000]:
         own = registered(directory / f"stations-{count}", binaries, count)

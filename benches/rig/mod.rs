@@ -89,7 +89,7 @@ impl Observer for Nobody {
 
 /// What reaches the engine.
 enum Turn {
-    Datagrams(Datagrams),
+    Datagrams(Box<Datagrams>),
     Committed(Vec<(u64, bool)>),
     Tick,
     Step,
@@ -150,7 +150,7 @@ impl Rig {
             let Some(turn) = turn.take() else { return };
             system.block_on(async {
                 match turn {
-                    Turn::Datagrams(datagrams) => shard.tell(datagrams),
+                    Turn::Datagrams(datagrams) => shard.tell(*datagrams),
                     Turn::Committed(tickets) => {
                         shard.tell(Linked(vec![LinkMessage::Committed(tickets)]));
                     }
@@ -166,7 +166,7 @@ impl Rig {
     fn receive(&mut self, observer: &mut dyn Observer, from: &str, messages: Vec<Bytes>) {
         let from: SocketAddr = from.parse().unwrap();
         let datagrams = messages.into_iter().map(|bytes| Datagram::new(0, from, bytes)).collect();
-        self.turn(observer, Turn::Datagrams(Datagrams(datagrams)));
+        self.turn(observer, Turn::Datagrams(Box::new(Datagrams(datagrams))));
     }
 
     /// What the engine has sent to `to` since it was last asked; what it has sent to others is an error.
