@@ -7,6 +7,7 @@ mod calls;
 mod media;
 mod registrations;
 mod seams;
+mod settings;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, SystemRunner};
 use bytes::Bytes;
-use tandem::settings::Settings;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use tandem_actors::config::MediaPath;
 use tandem_actors::directory::Directory;
 use tandem_actors::env::{Datagram, Env, Shared, Tell, in_flight};
 use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::media_pool::ports::PortPool;
 use tandem_actors::media_pool::worker::{MediaWorker, Step};
-use tandem_actors::metrics::Metrics;
+use tandem_actors::metrics::{Metrics, Registry};
 use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Shard, Tick};
 use tandem_actors::supervisor::Census;
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
@@ -29,6 +31,8 @@ use tandem_protocol::message::{Limits, Message, is_keepalive};
 
 use seams::{Outside, ShardSeams, Waiting};
 
+/// The bounds of histograms.
+const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 /// Where the engine listens.
 const LISTENER: &str = "10.0.0.1:5060";
 /// The trunk that calls, or the phone that registers.
@@ -64,10 +68,10 @@ impl Scenario {
         }
     }
 
-    fn media(self) -> &'static str {
+    fn media(self) -> MediaPath {
         match self {
-            Scenario::Anchored => "anchored",
-            Scenario::Bypass | Scenario::Register => "bypass",
+            Scenario::Anchored => MediaPath::Anchored,
+            Scenario::Bypass | Scenario::Register => MediaPath::Bypass,
         }
     }
 }
@@ -232,28 +236,12 @@ fn log() {
     });
 }
 
-fn settings(scenario: Scenario) -> Settings {
-    let media = scenario.media();
-    let trunk =
-        |name, at| format!("[[trunk]]\nname = \"{name}\"\nproxies = [\"{at}\"]\nmedia = \"{media}\"\n");
-    let station =
-        |n| format!("[[station]]\nname = \"u{n}\"\nextension = \"{}\"\npassword = \"secret\"\n", 10_000 + n);
-    let text = format!(
-        "[node]\nname = \"bench\"\nrealm = \"bench\"\nshards = 1\n[[listen]]\nname = \"sip\"\naddress = \"{LISTENER}\"\n\
-         [media]\naddresses = [\"10.0.0.1\"]\nworkers = 1\n{}{}\
-         [[dial_plan.pattern]]\npattern = \"100\"\ntarget = \"trunk:out\"\n{}",
-        trunk("in", NEAR),
-        trunk("out", FAR),
-        (0..STATIONS).map(station).collect::<String>(),
-    );
-    Settings::load_from(Some(("bench", &text)), []).unwrap().settings
-}
-
 fn shared(scenario: Scenario, store: &Arc<Waiting>) -> Arc<Shared> {
-    let config =
-        tandem::wiring::engine_config(&settings(scenario), &[LISTENER.parse().unwrap()], false).unwrap();
-    let (registry, _) = tandem::telemetry::prometheus().unwrap();
-    let metrics = Metrics::new(registry);
+    let config = settings::config(scenario);
+    // As the daemon's: histograms, not summaries.
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(seconds, &BUCKETS).unwrap();
+    let metrics = Metrics::new(Registry::new(Arc::new(builder.build_recorder())));
     let nonces = NonceSigner::new([7; 32], seams::WALL);
     let windows = NonceWindows::new(4096, Duration::from_secs(300));
     Arc::new(Shared {

@@ -1,8 +1,15 @@
 //! What a call and a registration cost the engine in time and allocations, without the kernel and the store: actors, machines,
 //! messages, checkpoints, metrics and log, in virtual time on one thread.
 //!
-//! `cargo bench --bench engine` prints a table and a line of JSON.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+//! `cargo bench -p tandem-actors --bench engine` prints a table and a line of JSON.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 mod rig;
 

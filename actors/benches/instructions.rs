@@ -1,8 +1,8 @@
 //! What the engine executes for a call or a registration, in a run that is the same every time. It counts nothing itself:
 //! `benches/instructions` runs it under callgrind, which collects within [`Collected::around`] alone.
 //!
-//! `cargo bench --bench instructions` shows that the scenarios run.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+//! `cargo bench -p tandem-actors --bench instructions` shows that the scenarios run.
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod rig;
 
