@@ -20,22 +20,20 @@ use rand::{RngCore, SeedableRng};
 use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::engine::Engine;
 use crate::env::{Env, Seams, Shared, Tell, Unsent};
 use crate::ids::ShardId;
+use crate::links::Inlet;
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::ActorKind;
 use crate::shard::{LinkMessage, Linked, Restore, Shard, Tick};
 use crate::sip::tcp::{self, Door, Streams};
 use crate::sip::udp;
-use crate::store::{Completions, StoreFault, Ticket};
 
-/// Messages that may wait for a shard from other threads; more are shed and counted.
-const LINK_DEPTH: usize = 65_536;
-/// Messages taken from a link before the shard's actors get their turn.
-const BATCH: usize = 32;
+pub use crate::links::{Inlets, Links, links};
+
 /// Both clocks, read from the operating system.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -61,47 +59,6 @@ impl Clock {
     fn at(&self, instant: Instant) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.epoch + Duration::from_micros(instant.0))
     }
-}
-
-/// The ways into the shards, from any thread.
-#[derive(Clone)]
-pub struct Links {
-    senders: Arc<Vec<mpsc::Sender<LinkMessage>>>,
-    shed: Arc<dyn Fn(u64) + Send + Sync>,
-}
-
-impl Links {
-    /// Hands a message to a shard. It never waits: what does not fit is shed and counted.
-    pub fn send(&self, to: ShardId, message: LinkMessage) {
-        if let Some(sender) = self.senders.get(usize::from(to.0))
-            && sender.try_send(message).is_err()
-        {
-            (self.shed)(1);
-        }
-    }
-}
-
-impl Completions for Links {
-    fn committed(&self, done: Vec<(Ticket, Result<(), StoreFault>)>) {
-        let mut per_shard: Vec<Vec<(u64, bool)>> = self.senders.iter().map(|_| Vec::new()).collect();
-        for (ticket, result) in done {
-            if let Some(tokens) = per_shard.get_mut(usize::from(ticket.shard)) {
-                tokens.push((ticket.token, result.is_ok()));
-            }
-        }
-        for (shard, tokens) in per_shard.into_iter().enumerate().filter(|(_, tokens)| !tokens.is_empty()) {
-            self.send(ShardId(shard as u16), LinkMessage::Committed(tokens));
-        }
-    }
-}
-
-/// The receiving ends of [`Links`], one a shard.
-pub struct Inlets(Vec<mpsc::Receiver<LinkMessage>>);
-
-/// The ways into `shards` shards. `shed` counts what a full one refused.
-pub fn links(shards: u16, shed: impl Fn(u64) + Send + Sync + 'static) -> (Links, Inlets) {
-    let (senders, receivers) = (0..shards).map(|_| mpsc::channel(LINK_DEPTH)).unzip();
-    (Links { senders: Arc::new(senders), shed: Arc::new(shed) }, Inlets(receivers))
 }
 
 /// A socket of a listener, on one shard.
@@ -230,7 +187,7 @@ impl Seat {
     fn take(
         self,
         sockets: Vec<ListenSocket>,
-        inlet: mpsc::Receiver<LinkMessage>,
+        inlet: Inlet,
         restore: Option<Restore>,
     ) -> io::Result<Addr<Shard>> {
         let wake = Rc::new(Wake::default());
@@ -278,12 +235,8 @@ fn sender(socket: &ListenSocket) -> io::Result<Option<StdUdpSocket>> {
 }
 
 /// Takes what other threads send.
-async fn receive(mut inlet: mpsc::Receiver<LinkMessage>, shard: Addr<Shard>) {
-    loop {
-        let mut batch = Vec::with_capacity(BATCH);
-        if inlet.recv_many(&mut batch, BATCH).await == 0 {
-            return;
-        }
+async fn receive(mut inlet: Inlet, shard: Addr<Shard>) {
+    while let Some(batch) = inlet.next().await {
         shard.tell(Linked(batch));
         tokio::task::yield_now().await;
     }

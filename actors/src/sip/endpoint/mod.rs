@@ -7,6 +7,8 @@ mod client;
 mod server;
 mod transport;
 
+use std::collections::BTreeSet;
+
 use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::Input;
@@ -64,7 +66,7 @@ pub(crate) struct Endpoint {
     clients: Map<u64, Client>,
     client_names: Map<Box<str>, u64>,
     /// Which requests went by which connection.
-    by_connection: Map<ConnectionId, Vec<u64>>,
+    by_connection: BTreeSet<(ConnectionId, u64)>,
     /// The listeners of streams.
     stream_listeners: Vec<u16>,
     next: u64,
@@ -85,7 +87,7 @@ impl Endpoint {
             server_names: crate::map::new(key ^ 1),
             clients: crate::map::new(key ^ 2),
             client_names: crate::map::new(key ^ 3),
-            by_connection: crate::map::new(key ^ 4),
+            by_connection: BTreeSet::new(),
             stream_listeners,
             next,
             trace,

@@ -162,7 +162,10 @@ impl Endpoint {
     ///
     /// An INVITE that has had a provisional response goes on: its final one can come by a new connection (§18.2.2).
     pub(crate) fn connection_gone(&mut self, connection: ConnectionId, was_up: bool) {
-        for id in self.by_connection.remove(&connection).unwrap_or_default() {
+        let asked: Vec<u64> =
+            self.by_connection.range((connection, 0)..=(connection, u64::MAX)).map(|(_, id)| *id).collect();
+        for id in asked {
+            self.by_connection.remove(&(connection, id));
             self.client_cut_off(id, was_up);
         }
     }
@@ -199,7 +202,7 @@ impl Endpoint {
         if let Some(client) = self.clients.get_mut(&id) {
             client.flow = flow;
             if let Some(connection) = flow.connection {
-                self.by_connection.entry(connection).or_default().push(id);
+                self.by_connection.insert((connection, id));
             }
         }
         self.arm_client(id);
@@ -207,13 +210,8 @@ impl Endpoint {
 
     /// A transaction is over: its connection's end does not concern it.
     pub(super) fn forget_flow(&mut self, id: u64, flow: Flow) {
-        if let Some(connection) = flow.connection
-            && let Some(ids) = self.by_connection.get_mut(&connection)
-        {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_connection.remove(&connection);
-            }
+        if let Some(connection) = flow.connection {
+            self.by_connection.remove(&(connection, id));
         }
     }
 }
