@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
-use tandem_protocol::flow::Transport;
+use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
@@ -325,9 +325,12 @@ impl Directory {
     }
 
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
-    /// port that its sender listens on; for a stream it is `accept_from` alone.
-    pub fn trunk_of_source(&self, from: SocketAddr, transport: Transport) -> Option<&Arc<TrunkEntry>> {
-        let proxies = |t: &&Arc<TrunkEntry>| !transport.is_reliable() && t.config.proxies.contains(&from);
+    /// port that its sender listens on; a stream leads to a proxy if we have opened it to there, and of others it is
+    /// `accept_from` alone.
+    pub fn trunk_of_source(&self, source: Flow, transport: Transport) -> Option<&Arc<TrunkEntry>> {
+        let from = source.remote;
+        let from_there = !transport.is_reliable() || source.connection.is_some_and(ConnectionId::is_ours);
+        let proxies = |t: &&Arc<TrunkEntry>| from_there && t.config.proxies.contains(&from);
         self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })

@@ -36,7 +36,8 @@ pub trait Seams {
     fn random(&self) -> u64;
     /// Sends a message: as a datagram, or by the connection that the flow names, which is this shard's. An error is final for
     /// this message; retransmission is the protocol's business. [`Unsent::Unreachable`] for a connection means that it is gone.
-    fn transmit(&self, flow: Flow, message: Bytes) -> Result<(), Unsent>;
+    /// `leftover` says what becomes of it should the connection end before it has left.
+    fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent>;
     /// A connection from a listener of streams to `remote`: one that this shard has opened before, else a new one, which may
     /// take `within` to come about. What is sent until then waits. That it did not come about, or ends, is told by
     /// [`crate::shard::FromStream::Gone`].
@@ -51,6 +52,15 @@ pub trait Seams {
     fn media(&self, worker: u16, order: MediaOrder);
     /// True if an actor of this kind shall panic at its next input: never outside a simulation.
     fn inject_panic(&self, kind: ActorKind) -> bool;
+}
+
+/// What becomes of a message whose connection ends before it has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// It is dropped: its transaction sends it again, or nobody misses it.
+    Dropped,
+    /// It is handed back by [`crate::shard::FromStream::Undelivered`], and may go another way (RFC 3261 §18.2.2).
+    HandedBack,
 }
 
 /// A message could not be handed to the network.
@@ -154,7 +164,7 @@ impl Env {
     ///
     /// # Errors
     /// See [`Seams::transmit`]. If a connection of another shard is gone, that shard says so later.
-    pub fn transmit(&self, flow: Flow, message: Bytes) -> Result<Flow, Unsent> {
+    pub fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<Flow, Unsent> {
         let flow = match flow.connection {
             None if self.config().transport(flow.listener).is_reliable() => {
                 let limits = self.config().listeners.get(usize::from(flow.listener)).map(|l| l.streams);
@@ -165,12 +175,12 @@ impl Env {
             }
             Some(connection) if connection.shard != self.0.shard.0 => {
                 let from = self.0.shard;
-                self.link(ShardId(connection.shard), LinkMessage::Send { flow, message, from });
+                self.link(ShardId(connection.shard), LinkMessage::Send { flow, message, leftover, from });
                 return Ok(flow);
             }
             None | Some(_) => flow,
         };
-        self.0.seams.transmit(flow, message).map(|()| flow)
+        self.0.seams.transmit(flow, message, leftover).map(|()| flow)
     }
 
     /// A connection to `remote`; see [`Seams::connect`].

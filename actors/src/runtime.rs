@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
-use crate::env::{Env, Seams, Shared, Tell, Unsent};
+use crate::env::{Env, Leftover, Seams, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::links::Inlet;
 use crate::media_pool::order::MediaOrder;
@@ -288,9 +288,9 @@ impl Seams for Threads {
         self.random.borrow_mut().next_u64()
     }
 
-    fn transmit(&self, flow: Flow, message: Bytes) -> Result<(), Unsent> {
+    fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent> {
         match (flow.connection, self.sockets.get(usize::from(flow.listener))) {
-            (Some(connection), _) => self.streams.send(connection, message),
+            (Some(connection), _) => self.streams.send(connection, message, leftover),
             (None, Some(Some(socket))) => udp::send(socket, flow.remote, &message),
             (None, Some(None) | None) => Err(Unsent::Unreachable),
         }

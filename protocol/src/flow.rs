@@ -53,8 +53,20 @@ impl Transport {
 pub struct ConnectionId {
     /// The shard whose it is.
     pub shard: u16,
-    /// Its number; none is used again, not even by a later process.
+    /// Its number; none is used again, not even by a later process. Its lowest bit says who opened it.
     pub generation: u64,
+}
+
+impl ConnectionId {
+    /// Connection `number` of a shard; `ours`: we have opened it.
+    pub fn new(shard: u16, number: u64, ours: bool) -> ConnectionId {
+        ConnectionId { shard, generation: number << 1 | u64::from(ours) }
+    }
+
+    /// True if we have opened it: then the far end is who listens at that address, and not only somebody who sends from there.
+    pub fn is_ours(self) -> bool {
+        self.generation & 1 == 1
+    }
 }
 
 /// A path to a peer: one of our listeners, and the peer's address as that listener sees it.

@@ -127,6 +127,14 @@ impl Ua {
         Ua::by(Socket::Tcp(stream, RefCell::default()), server, user)
     }
 
+    /// The connection that it speaks by.
+    pub(crate) fn stream(&self) -> Option<TcpStream> {
+        match &self.socket {
+            Socket::Udp(_) => None,
+            Socket::Tcp(stream, _) => stream.try_clone().ok(),
+        }
+    }
+
     /// A server or phone on a given port.
     pub(crate) fn on(engine: &Engine, user: &str, address: SocketAddr) -> Ua {
         let socket = UdpSocket::bind(address).expect("the port");

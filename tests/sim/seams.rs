@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_actors::env::{Seams, Unsent};
+use tandem_actors::env::{Leftover, Seams, Unsent};
 use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
@@ -46,7 +46,7 @@ impl Seams for SimSeams {
         self.rng.borrow_mut().next()
     }
 
-    fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent> {
+    fn transmit(&self, flow: Flow, datagram: Bytes, _: Leftover) -> Result<(), Unsent> {
         if self.is_dead() {
             return Ok(());
         }

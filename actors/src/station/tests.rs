@@ -11,7 +11,7 @@ use tandem_protocol::time::UnixMillis;
 use super::*;
 use crate::config::{MediaPath, Station};
 use crate::directory::Directory;
-use crate::env::{Seams, Shared, Unsent};
+use crate::env::{Leftover, Seams, Shared, Unsent};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::media_pool::tests::fixture;
@@ -32,7 +32,7 @@ impl Seams for Bench {
     fn random(&self) -> u64 {
         7
     }
-    fn transmit(&self, _: Flow, _: Bytes) -> Result<(), Unsent> {
+    fn transmit(&self, _: Flow, _: Bytes, _: Leftover) -> Result<(), Unsent> {
         Ok(())
     }
     fn link(&self, _: ShardId, message: LinkMessage) {

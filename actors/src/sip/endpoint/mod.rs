@@ -20,7 +20,7 @@ use tandem_protocol::transaction::Timers;
 use self::client::Client;
 use self::server::Server;
 use super::trace::{Direction, Trace};
-use crate::env::{Datagram, Env, Told, Unsent};
+use crate::env::{Datagram, Env, Leftover, Told, Unsent};
 use crate::map::Map;
 
 /// An answer of so many bytes is no use to who wants a third party flooded.
@@ -159,22 +159,30 @@ impl Endpoint {
     /// Sends an answer of which nothing is kept, by the way its request came or not at all: a stranger must not have us open
     /// connections.
     fn post_here(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        if let Err(why) = self.transmit(flow, message, method) {
+        if let Err(why) = self.transmit(flow, message, method, Leftover::Dropped) {
             tracing::debug!(peer = %flow.remote, %why, "an answer was not sent");
         }
     }
 
-    /// Sends what retransmission will repeat if it is lost.
+    /// Sends a response of a transaction, or an ACK: no transaction of ours repeats it on a stream, so if it must arrive it does
+    /// not end with its connection.
     fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        if let Err(why) = self.transmit_or_elsewhere(flow, message, method) {
+        let leftover = if is_provisional(message) { Leftover::Dropped } else { Leftover::HandedBack };
+        if let Err(why) = self.transmit_or_elsewhere(flow, message, method, leftover) {
             tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
         }
     }
 
-    fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<Flow, Unsent> {
+    fn transmit(
+        &mut self,
+        flow: Flow,
+        message: &Bytes,
+        method: Method,
+        leftover: Leftover,
+    ) -> Result<Flow, Unsent> {
         self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
-        self.env.transmit(flow, message.clone())
+        self.env.transmit(flow, message.clone(), leftover)
     }
 
     /// A transaction's deadline has passed.
@@ -184,4 +192,8 @@ impl Endpoint {
             TransactionKey::Client(id) => self.client_timeout(id),
         }
     }
+}
+
+fn is_provisional(message: &[u8]) -> bool {
+    message.starts_with(b"SIP/2.0 1")
 }

@@ -11,7 +11,7 @@ use tandem_protocol::message::{Header, Limits, Message, Method, NameAddr, Uri, b
 
 use super::client::client_name;
 use super::{Endpoint, Outgoing};
-use crate::env::Unsent;
+use crate::env::{Leftover, Unsent};
 use crate::sip::stateless::Answer;
 
 /// RFC 3261 §18.1.1: a larger request is better not sent as a datagram.
@@ -114,27 +114,27 @@ impl Endpoint {
         flow: Flow,
         message: &Bytes,
         method: Method,
+        leftover: Leftover,
     ) -> Result<Flow, Unsent> {
-        match self.transmit(flow, message, method) {
+        match self.transmit(flow, message, method, leftover) {
             Err(Unsent::Unreachable) => {
                 let other = self.elsewhere(flow, message).ok_or(Unsent::Unreachable)?;
-                self.transmit(other, message, method)
+                // Once: a peer that ends each connection is not followed from one to the next.
+                self.transmit(other, message, method, Leftover::Dropped)
             }
             sent => sent,
         }
     }
 
-    /// Sends another shard's response or ACK, whose connection is gone, elsewhere. False for a request that has a transaction:
-    /// that is its sender's affair.
-    pub(crate) fn answer_elsewhere(&mut self, flow: Flow, message: &Bytes) -> bool {
-        if !message.starts_with(b"SIP/2.0 ") && !message.starts_with(b"ACK ") {
-            return false;
+    /// Sends a response or ACK, whose connection is gone, elsewhere: once, for nobody waits for it here.
+    pub(crate) fn send_elsewhere(&mut self, flow: Flow, message: &Bytes) {
+        let sent = self.elsewhere(flow, message).map(|other| {
+            tracing::debug!(peer = %flow.remote, to = %other.remote, "a message takes another way than its connection");
+            self.env.transmit(other, message.clone(), Leftover::Dropped)
+        });
+        if !matches!(sent, Some(Ok(_))) {
+            tracing::debug!(peer = %flow.remote, "a message was lost with its connection");
         }
-        if let Some(other) = self.elsewhere(flow, message) {
-            // Nobody waits for it; a 2xx is repeated by its dialog.
-            let _ = self.env.transmit(other, message.clone());
-        }
-        true
     }
 
     /// Answers, as far as it can be, what made a stream unreadable.
@@ -155,7 +155,7 @@ impl Endpoint {
                 Some(_) | None => return,
             },
         };
-        self.post(flow, &response, Method::Other);
+        self.post_here(flow, &response, Method::Other);
     }
 
     /// A connection has ended: what was asked over it and not answered goes another way, or its owner hears at once (§18.4).
@@ -189,7 +189,10 @@ impl Endpoint {
             None
         };
         let request = self.clients.get(&id).and_then(|client| client.request.clone());
-        match other.zip(request).map(|(flow, request)| self.transmit(flow, &request, method)) {
+        match other
+            .zip(request)
+            .map(|(flow, request)| self.transmit(flow, &request, method, Leftover::Dropped))
+        {
             Some(Ok(flow)) => self.went_by(id, flow),
             // As good as lost on the way; the timer sees to it.
             Some(Err(Unsent::Full)) => self.arm_client(id),
@@ -233,10 +236,43 @@ fn next_hop(request: &Message) -> Option<SocketAddr> {
     uri.socket_addr().filter(|_| !datagrams)
 }
 
-/// §18.2.2: where a response goes whose connection is gone.
+/// §18.2.2: where a response goes whose connection is gone. `None` for a peer behind a NAT, which sees another address than we do:
+/// only the connection that it has opened leads to it.
 fn sent_by(response: &Message) -> Option<SocketAddr> {
     let via = response.via();
-    let host = via.received().unwrap_or(via.host);
-    let ip: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
-    Some(SocketAddr::new(ip, via.port.unwrap_or(5060)))
+    let address = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let (host, received) = (address(via.host), via.received().and_then(address));
+    if let (Some(host), Some(received)) = (host, received)
+        && host != received
+    {
+        return None;
+    }
+    Some(SocketAddr::new(received.or(host)?, via.port.unwrap_or(5060)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_finds_another_way_to_a_host_that_names_itself_and_none_to_one_behind_a_nat() {
+        let sent_by = |via: &str| {
+            let text = format!(
+                "SIP/2.0 486 Busy Here\r\nVia: SIP/2.0/TCP {via};branch=z9hG4bK1\r\nFrom: <sip:a@a>;tag=1\r\n\
+                 To: <sip:b@b>;tag=2\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
+            );
+            sent_by(&Message::parse(text.into(), &Limits::NONE).unwrap()).map(|to| to.to_string())
+        };
+        let known = |to: &str| Some(to.to_owned());
+        assert_eq!(sent_by("192.0.2.1:5070"), known("192.0.2.1:5070"));
+        assert_eq!(sent_by("192.0.2.1;rport=40000;received=192.0.2.1"), known("192.0.2.1:5060"));
+        assert_eq!(sent_by("phone.example:5070;received=192.0.2.1"), known("192.0.2.1:5070"));
+        assert_eq!(sent_by("[2001:db8::1]:5070;received=2001:db8::1"), known("[2001:db8::1]:5070"));
+        assert_eq!(
+            sent_by("10.0.0.7:5070;rport=40000;received=192.0.2.1"),
+            None,
+            "the NAT's port is the flow's"
+        );
+        assert_eq!(sent_by("phone.example"), None);
+    }
 }
