@@ -228,7 +228,7 @@ impl Directory {
             turn: AtomicUsize::new(0),
         };
         let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
-        for Listener { address, external, .. } in &config.listeners {
+        for Listener { address, external, .. } in config.listeners.iter() {
             domains.push(address.ip().to_string());
             domains.push(external.ip().to_string());
         }
@@ -258,9 +258,7 @@ impl Directory {
             throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
             nonces,
             windows,
-            local_sides: (0..config.listeners.len())
-                .map(|listener| Arc::new(crate::calls::local_side(config, listener as u16)))
-                .collect(),
+            local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
             stream_peers: StreamPeers::of_trunks(config),
             draining: AtomicBool::new(false),
         }
@@ -298,9 +296,9 @@ impl Directory {
         self.stations.values()
     }
 
-    /// How our side appears on a listener; the first stands for one that does not exist.
-    pub(crate) fn local_side(&self, listener: u16) -> Arc<LocalSide> {
-        let side = self.local_sides.get(usize::from(listener)).or_else(|| self.local_sides.first());
+    /// How our side appears on the listener at a place; the first stands for one that does not exist.
+    pub(crate) fn local_side(&self, place: Option<usize>) -> Arc<LocalSide> {
+        let side = place.and_then(|place| self.local_sides.get(place)).or_else(|| self.local_sides.first());
         side.cloned().unwrap_or_default()
     }
 

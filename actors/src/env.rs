@@ -14,7 +14,8 @@ use std::time::Duration;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message, Recipient, WeakRecipient};
 use bytes::Bytes;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::dialog::LocalSide;
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::config::EngineConfig;
@@ -41,7 +42,7 @@ pub trait Seams {
     /// A connection from a listener of streams to `remote`: one that this shard has opened before, else a new one, which may
     /// take `within` to come about. What is sent until then waits. That it did not come about, or ends, is told by
     /// [`crate::shard::FromStream::Gone`].
-    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
+    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
     /// Closes a connection of this shard once what waits to be sent by it has gone.
     fn close(&self, connection: ConnectionId);
     /// Hands a message to another shard, or to this one later.
@@ -160,6 +161,11 @@ impl Env {
         self.0.shared.store.submit(batch);
     }
 
+    /// How our side appears on a listener.
+    pub(crate) fn local_side(&self, listener: ListenerId) -> Arc<LocalSide> {
+        self.directory().local_side(self.config().listeners.place(listener))
+    }
+
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.
     ///
     /// # Errors
@@ -167,7 +173,7 @@ impl Env {
     pub fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<Flow, Unsent> {
         let flow = match flow.connection {
             None if self.config().transport(flow.listener).is_reliable() => {
-                let limits = self.config().listeners.get(usize::from(flow.listener)).map(|l| l.streams);
+                let limits = self.config().listener(flow.listener).map(|l| l.streams);
                 self.connect(flow.listener, flow.remote, limits.unwrap_or_default().connect)?
             }
             Some(connection) if connection.shard >= self.directory().shards() => {
@@ -187,7 +193,12 @@ impl Env {
     ///
     /// # Errors
     /// None can be opened.
-    pub fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+    pub fn connect(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        within: Duration,
+    ) -> Result<Flow, Unsent> {
         self.0.seams.connect(listener, remote, within)
     }
 
@@ -336,8 +347,8 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// A datagram from `remote` to listener number `listener`.
-    pub fn new(listener: u16, remote: SocketAddr, bytes: Bytes) -> Datagram {
+    /// A datagram from `remote` to `listener`.
+    pub fn new(listener: ListenerId, remote: SocketAddr, bytes: Bytes) -> Datagram {
         Datagram { flow: Flow::to(listener, remote), bytes }
     }
 }

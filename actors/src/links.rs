@@ -156,7 +156,7 @@ pub fn links(shards: u16, shed: impl Fn(u64) + Send + Sync + 'static) -> (Links,
 mod tests {
     use bytes::Bytes;
     use tandem_protocol::dialog::ServerTransactionId;
-    use tandem_protocol::flow::{ConnectionId, Flow};
+    use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
     use tandem_protocol::message::{Limits, Message};
     use tandem_protocol::registrar;
 
@@ -164,7 +164,7 @@ mod tests {
     use crate::env::Datagram;
     use crate::media_pool::order::MediaEvent;
 
-    const FLOW: fn() -> Flow = || Flow::to(0, ([192, 0, 2, 1], 5060).into());
+    const FLOW: fn() -> Flow = || Flow::to(ListenerId::default(), ([192, 0, 2, 1], 5060).into());
 
     /// So many shards, and the count of what was shed.
     fn shards(count: u16) -> (Links, Vec<Inlet>, Arc<AtomicUsize>) {

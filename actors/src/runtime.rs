@@ -17,7 +17,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
@@ -195,6 +195,7 @@ impl Seat {
         let mut random = StdRng::from_os_rng();
         let streams = Streams::new(self.shard, self.shared.clone(), self.doors, random.next_u64());
         let seams = Threads {
+            shared: self.shared.clone(),
             clock: self.clock,
             sockets: senders,
             streams: streams.clone(),
@@ -203,6 +204,8 @@ impl Seat {
             wake: wake.clone(),
             random: RefCell::new(random),
         };
+        let shared = self.shared.clone();
+        let ids = |place: u16| shared.config.listener_id(place);
         let env = Env::new(self.shard, self.shared, Box::new(seams));
         let shard = Shard::new(env).start();
         streams.belong_to(shard.clone());
@@ -213,7 +216,7 @@ impl Seat {
             let listener = listener as u16;
             match socket {
                 ListenSocket::Udp(socket) => {
-                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, listener, shard.clone()))
+                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, ids(listener), shard.clone()))
                 }
                 ListenSocket::Tcp(socket) => {
                     actix::spawn(tcp::accept(TcpListener::from_std(socket)?, listener, streams.clone()))
@@ -269,6 +272,7 @@ async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
 
 /// The seams of one shard in production.
 struct Threads {
+    shared: Arc<Shared>,
     clock: Clock,
     /// One a listener of datagrams.
     sockets: Vec<Option<StdUdpSocket>>,
@@ -289,14 +293,15 @@ impl Seams for Threads {
     }
 
     fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent> {
-        match (flow.connection, self.sockets.get(usize::from(flow.listener))) {
+        let place = self.shared.config.listeners.place(flow.listener);
+        match (flow.connection, place.and_then(|place| self.sockets.get(place))) {
             (Some(connection), _) => self.streams.send(connection, message, leftover),
             (None, Some(Some(socket))) => udp::send(socket, flow.remote, &message),
             (None, Some(None) | None) => Err(Unsent::Unreachable),
         }
     }
 
-    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
         self.streams.connect(listener, remote, within)
     }
 

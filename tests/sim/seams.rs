@@ -11,10 +11,10 @@ use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::LinkMessage;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
-use crate::engine::{LISTENER, NOWHERE, STREAMS};
+use crate::engine::{LISTENER, NOWHERE, listener_of};
 use crate::rng::Rng;
 use crate::world::{Event, World};
 
@@ -63,8 +63,8 @@ impl Seams for SimSeams {
         Ok(())
     }
 
-    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
-        if self.is_dead() || remote.ip() == NOWHERE || listener != STREAMS {
+    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+        if self.is_dead() || remote.ip() == NOWHERE || listener != listener_of(Transport::Tcp) {
             return Err(Unsent::Unreachable);
         }
         Ok(self.world.stream_connect(self.shard, remote, within.as_micros() as u64))

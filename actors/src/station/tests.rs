@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use tandem_protocol::dialog::ServerTransactionId;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::message::{Limits, Message};
 use tandem_protocol::registrar::{ContactSet, ContactUpdate};
 use tandem_protocol::time::UnixMillis;
@@ -40,7 +40,7 @@ impl Seams for Bench {
             self.done.borrow_mut().push(*done);
         }
     }
-    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
+    fn connect(&self, _: ListenerId, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
         Err(Unsent::Unreachable)
     }
     fn close(&self, _: ConnectionId) {}
@@ -87,7 +87,7 @@ fn shared() -> Arc<Shared> {
 }
 
 fn flow() -> Flow {
-    Flow::to(0, (Ipv4Addr::LOCALHOST, 5060).into())
+    Flow::to(ListenerId::default(), (Ipv4Addr::LOCALHOST, 5060).into())
 }
 
 fn register(cseq: u32) -> Register {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::Input;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::message::framing::is_keepalive;
 use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
 use tandem_protocol::transaction::Timers;
@@ -68,7 +68,7 @@ pub(crate) struct Endpoint {
     /// Which requests went by which connection.
     by_connection: BTreeSet<(ConnectionId, u64)>,
     /// The listeners of streams.
-    stream_listeners: Vec<u16>,
+    stream_listeners: Vec<ListenerId>,
     next: u64,
     trace: Trace,
 }
@@ -79,8 +79,8 @@ impl Endpoint {
         // Unpredictable, so that a checkpoint of an earlier process cannot name a transaction of this one.
         let next = env.random() & 0x0000_ffff_ffff_0000;
         let key = env.random();
-        let listeners = 0..env.config().listeners.len() as u16;
-        let stream_listeners = listeners.filter(|l| env.config().transport(*l).is_reliable()).collect();
+        let streams = env.config().listeners.iter().filter(|l| l.transport.is_reliable());
+        let stream_listeners = streams.map(|l| l.id).collect();
         Endpoint {
             env,
             servers: crate::map::new(key),
@@ -103,12 +103,12 @@ impl Endpoint {
         self.servers.len() + self.clients.len()
     }
 
-    fn timers(&self, listener: u16) -> Timers {
-        self.env.config().listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers)
+    fn timers(&self, listener: ListenerId) -> Timers {
+        self.env.config().listener(listener).map_or_else(Timers::default, |l| l.timers)
     }
 
-    fn limits(&self, listener: u16) -> Limits {
-        self.env.config().listeners.get(usize::from(listener)).map_or_else(Limits::default, |l| l.limits)
+    fn limits(&self, listener: ListenerId) -> Limits {
+        self.env.config().listener(listener).map_or_else(Limits::default, |l| l.limits)
     }
 
     /// Takes a datagram; what is new is handed back.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tandem_protocol::dialog::NoAnswer;
-use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::message::framing::stream::FrameError;
 use tandem_protocol::message::{Header, Limits, Message, Method, NameAddr, Uri, bad_request};
 
@@ -62,17 +62,15 @@ impl Endpoint {
         } else {
             stream_uri(&out.message).filter(|named| named.ip() == out.to.remote.ip())?
         };
-        let listeners = &self.env.config().listeners;
-        let ours = listeners.get(usize::from(out.to.listener))?.address;
-        let fits = |place: &&u16| {
-            listeners.get(usize::from(**place)).is_some_and(|l| l.address.is_ipv4() == remote.is_ipv4())
-        };
-        let same_host =
-            |place: &&u16| listeners.get(usize::from(**place)).is_some_and(|l| l.address.ip() == ours.ip());
+        let config = self.env.config();
+        let ours = config.listener(out.to.listener)?.address;
+        let address = |id: &&ListenerId| config.listener(**id).map(|l| l.address);
+        let fits = |id: &&ListenerId| address(id).is_some_and(|at| at.is_ipv4() == remote.is_ipv4());
+        let same_host = |id: &&ListenerId| address(id).is_some_and(|at| at.ip() == ours.ip());
         let listener = self
             .stream_listeners
             .iter()
-            .find(|place| same_host(place) && fits(place))
+            .find(|id| same_host(id) && fits(id))
             .or_else(|| self.stream_listeners.iter().find(fits))?;
         let message = self.via_of(&out.message, out.to.listener, *listener)?;
         let flow = self.env.connect(*listener, remote, TRY_STREAM).ok()?;
@@ -80,13 +78,13 @@ impl Endpoint {
     }
 
     /// A request of listener `from` with the Via of listener `to`.
-    fn via_of(&self, message: &Bytes, from: u16, to: u16) -> Option<Bytes> {
+    fn via_of(&self, message: &Bytes, from: ListenerId, to: ListenerId) -> Option<Bytes> {
         if from == to {
             return Some(message.clone());
         }
         let config = self.env.config();
-        let via = |place: u16| {
-            let listener = config.listeners.get(usize::from(place))?;
+        let via = |id: ListenerId| {
+            let listener = config.listener(id)?;
             Some(format!("Via: SIP/2.0/{} {};", listener.transport.via(), listener.external))
         };
         let (old, new) = (via(from)?, via(to)?);

@@ -20,7 +20,7 @@ use std::time::Duration;
 use actix::Addr;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use self::connection::carry;
@@ -126,10 +126,12 @@ impl Streams {
     /// A connection to `remote` that we have opened or open now.
     pub(crate) fn connect(
         self: &Rc<Self>,
-        listener: u16,
+        listener: ListenerId,
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
+        let place = self.shared.config.listeners.place(listener).ok_or(Unsent::Unreachable)?;
+        let listener = place as u16;
         let opened = self.opened.borrow().get(&(listener, remote)).copied();
         let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
         if let Some(wire) = open.filter(|wire| wire.is_whole()) {
@@ -170,6 +172,7 @@ impl Streams {
         let (generation, connection) = (id.generation, Some(id));
         let settings = self.shared.config.listeners.get(usize::from(listener));
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
+        let listener = self.shared.config.listener_id(listener);
         let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes, ours);
         self.wires.borrow_mut().insert(generation, wire.clone());
         self.metrics().active.increment(1.0);
@@ -210,8 +213,9 @@ impl Streams {
         let flow = wire.flow;
         let number = number_of(flow);
         self.wires.borrow_mut().remove(&number);
-        let place = (flow.listener, flow.remote);
-        if self.opened.borrow().get(&place) == Some(&number) {
+        let place =
+            self.shared.config.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
+        if let Some(place) = place.filter(|place| self.opened.borrow().get(place) == Some(&number)) {
             self.opened.borrow_mut().remove(&place);
         }
         self.metrics().active.decrement(1.0);

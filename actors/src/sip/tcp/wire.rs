@@ -247,10 +247,12 @@ fn proves(response: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tandem_protocol::flow::ListenerId;
+
     use super::*;
 
     fn wire() -> Rc<Wire> {
-        let flow = Flow::to(0, ([192, 0, 2, 1], 5060).into());
+        let flow = Flow::to(ListenerId::default(), ([192, 0, 2, 1], 5060).into());
         Wire::new(flow, StreamLimits::default(), 65_535, false)
     }
 
