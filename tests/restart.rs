@@ -180,7 +180,7 @@ fn bindings_and_calls_keep_their_listener_wherever_the_settings_have_it() {
         ua.server.set_port(5062);
         ua
     };
-    let (b, c) = (by_two("1002"), by_two("1003").registered());
+    let (b, mut c) = (by_two("1002"), by_two("1003").registered());
     b.behind_nat();
     let b = b.registered();
     let mut leg = a.call("1002", &sdp(a.local(), "0"));
@@ -209,6 +209,7 @@ fn bindings_and_calls_keep_their_listener_wherever_the_settings_have_it() {
     engine.kill9();
     engine.settle(&format!("{one}{phones}"));
     engine.restart();
+    c.server.set_port(5060);
     assert_eq!(via_port(&c, "1003"), "5060");
     assert!(engine.log().contains("a listener that is not configured any more"), "{}", engine.log());
 }
