@@ -10,7 +10,7 @@ use tandem_protocol::dial_plan::{
 };
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
-use tandem_protocol::flow::Transport;
+use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -76,7 +76,7 @@ pub fn engine_config(
             accept_path: settings.registrar.accept_path_without_support,
         },
         keepalive: KEEPALIVE,
-        listeners,
+        listeners: config::Listeners(listeners),
         chaos,
     })
 }
@@ -107,11 +107,13 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
         ),
         None => SocketAddr::new(reachable(address.ip()), address.port()),
     };
+    let transport = transport(listen.transport);
     config::Listener {
         name: listen.name.clone(),
+        id: ListenerId::new(transport, address),
         address,
         external,
-        transport: transport(listen.transport),
+        transport,
         timers: Timers::new(listen.t1(), listen.t2()),
         streams: config::StreamLimits {
             connections: listen.max_connections as usize,

@@ -16,10 +16,9 @@ use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
-use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
-use crate::config::{EngineConfig, MediaAddress, MediaPath, Redirect};
+use crate::config::{Listener, MediaAddress, MediaPath, Redirect};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
@@ -67,18 +66,15 @@ pub(crate) struct Admitted {
 }
 
 /// How our side appears on a listener.
-pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> LocalSide {
-    let ours = config.listeners.get(usize::from(listener));
-    let (external, timers) =
-        ours.map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
-    let transport = config.transport(listener);
+pub(crate) fn local_side(listener: &Listener) -> LocalSide {
+    let Listener { external, transport, timers, session, .. } = *listener;
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
         Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
     let via = format!("SIP/2.0/{} {external}", transport.via());
-    LocalSide { via, contact, timers, session: ours.map(|l| l.session).unwrap_or_default() }
+    LocalSide { via, contact, timers, session }
 }
 
 /// Who is called.
@@ -139,7 +135,7 @@ pub(crate) fn admit(
     flow: Flow,
     caller: &Caller,
 ) -> Result<Admitted, Refused> {
-    if let Some(min_se) = env.directory().local_side(flow.listener).session.refuses(invite) {
+    if let Some(min_se) = env.local_side(flow.listener).session.refuses(invite) {
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }

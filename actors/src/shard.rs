@@ -29,7 +29,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
-use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
@@ -59,6 +59,8 @@ pub enum LinkMessage {
         flow: Flow,
         /// The message.
         message: Bytes,
+        /// What becomes of it if the connection is gone.
+        leftover: Leftover,
         /// Who hears if it is gone.
         from: ShardId,
     },
@@ -281,7 +283,9 @@ impl Shard {
     fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
-            LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
+            LinkMessage::Send { flow, message, leftover, from } => {
+                self.send_for(flow, message, leftover, from);
+            }
             LinkMessage::Gone { connection, was_up } => {
                 self.endpoint.connection_gone(connection, was_up);
                 self.flows_gone(connection, ctx);

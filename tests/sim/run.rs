@@ -16,9 +16,10 @@ use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Tick, par
 use tandem_actors::shell::Injection;
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
+use tandem_protocol::flow::Transport;
 
 use crate::air::Air;
-use crate::engine::{LISTENER, Life, MEDIA_IP, PROVIDER};
+use crate::engine::{LISTENER, Life, MEDIA_IP, PROVIDER, listener_of};
 use crate::nonsense::Nonsense;
 use crate::phones::Phones;
 use crate::plan::Plan;
@@ -260,7 +261,7 @@ impl Sim {
             match event {
                 Event::Datagram { from, to, bytes } if to == LISTENER => {
                     let shard = self.socket_of(life, &bytes);
-                    arrived[shard].push(Datagram::new(0, from, bytes));
+                    arrived[shard].push(Datagram::new(listener_of(Transport::Udp), from, bytes));
                 }
                 Event::Kill => return true,
                 Event::Operator => self.operate(life, false),
