@@ -12,7 +12,7 @@ use tandem_counting::{Counting, Report};
 use tandem_protocol::dialog::{
     Command, Dialog, Input, InviteSpec, LocalSide, Output, Routing, ServerTransactionId, SessionPolicy,
 };
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{Flow, ListenerId};
 use tandem_protocol::message::{Builder, Header, Limits, Message, reason_phrase, response_to};
 use tandem_protocol::sdp::SessionDescription;
 use tandem_protocol::time::{Instant, Now, UnixMillis};
@@ -68,7 +68,7 @@ fn spec(local_tag: &str) -> InviteSpec {
         to: "<sip:1002@192.0.2.1>".into(),
         call_id: "t1f3a00a84b4c76e66710b".into(),
         local_tag: local_tag.into(),
-        flow: Flow::to(0, peer()),
+        flow: Flow::to(ListenerId::default(), peer()),
         routing: Routing::Target,
         route: Vec::new(),
         sdp: Bytes::from_static(SDP.as_bytes()),
@@ -135,7 +135,7 @@ fn transactions(report: &mut Report) {
 fn dialogs(report: &mut Report) {
     const OURS: &str = "t1f3a0000000000000001";
     let to_tag = format!(";tag={OURS}");
-    let flow = Flow::to(0, peer());
+    let flow = Flow::to(ListenerId::default(), peer());
     let within = |method, cseq, transaction: Option<u64>| Input::Request {
         transaction: transaction.map(ServerTransactionId),
         request: parsed(&request(method, cseq, &to_tag, "")),

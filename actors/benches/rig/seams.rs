@@ -7,14 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_actors::env::{Seams, Unsent};
+use tandem_actors::env::{Leftover, Seams, Unsent};
 use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::io::Wants;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::LinkMessage;
 use tandem_actors::store::{Batch, Bucket, Entry, Store, StoreFault};
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
 use super::Turn;
@@ -90,12 +90,12 @@ impl Seams for ShardSeams {
         self.0.random()
     }
 
-    fn transmit(&self, flow: Flow, message: Bytes) -> Result<(), Unsent> {
+    fn transmit(&self, flow: Flow, message: Bytes, _: Leftover) -> Result<(), Unsent> {
         self.0.sent.borrow_mut().push((flow.remote, message));
         Ok(())
     }
 
-    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
+    fn connect(&self, _: ListenerId, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
         Err(Unsent::Unreachable)
     }
 

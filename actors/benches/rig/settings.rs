@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tandem_actors::config::{
-    EngineConfig, Listener, MediaPath, Redirect, Registrar, Station, StreamLimits, Trunk,
+    EngineConfig, Listener, Listeners, MediaPath, Redirect, Registrar, Station, StreamLimits, Trunk,
 };
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::SessionPolicy;
 use tandem_protocol::digest::{Algorithm, Secret};
-use tandem_protocol::flow::Transport;
+use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -19,10 +19,16 @@ use super::{FAR, LISTENER, NEAR, STATIONS, Scenario};
 #[path = "../../src/media_pool/tests/fixture.rs"]
 mod fixture;
 
+/// What flows call the listener.
+pub(super) fn listener_id() -> ListenerId {
+    ListenerId::new(Transport::Udp, LISTENER.parse().unwrap())
+}
+
 fn listener() -> Listener {
     let address: SocketAddr = LISTENER.parse().unwrap();
     Listener {
         name: "sip".into(),
+        id: listener_id(),
         transport: Transport::Udp,
         address,
         external: address,
@@ -85,7 +91,7 @@ fn dial_plan() -> DialPlan {
 pub(super) fn config(scenario: Scenario) -> EngineConfig {
     let listener = listener();
     EngineConfig {
-        listeners: vec![listener.clone()],
+        listeners: Listeners(vec![listener.clone()]),
         realm: "bench".into(),
         digest_algorithms: vec![Algorithm::Md5],
         sip_trace_bytes: 8 << 20,
