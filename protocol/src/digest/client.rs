@@ -32,7 +32,7 @@ impl Challenge {
         let mut first_error = None;
         let mut best: Option<Self> = None;
         for value in values {
-            let schemes = params::schemes(value.as_ref());
+            let schemes = params::schemes(value.as_ref(), params::MAX_CHALLENGE);
             let challenges = match &schemes {
                 Ok(schemes) => schemes.iter().map(Self::read).collect(),
                 Err(error) => vec![Err(error.clone())],
