@@ -260,7 +260,7 @@ impl Shard {
         }
         let transaction = self.endpoint.accept(&request, flow);
         if request.method() == Method::Invite {
-            // A CANCEL of a re-INVITE finds its transaction, but changes nothing in the dialog.
+            // It hears of a CANCEL of the re-INVITE.
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });

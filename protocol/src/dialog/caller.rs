@@ -168,6 +168,9 @@ impl Dialog {
                     self.send_cancel(now, out);
                 } else if status > 100 {
                     let offered = !calling.spec.sdp.is_empty();
+                    if status == 199 {
+                        return self.early_dialog_over(response, offered, out);
+                    }
                     if let Some(sdp) = sdp_of(response).filter(|_| offered) {
                         self.forks.note_early(response.to_tag(), &sdp);
                     }
@@ -244,6 +247,8 @@ impl Dialog {
         out: &mut Vec<Output>,
     ) {
         self.phase = Phase::Ended;
+        // An UPDATE of an early dialog waits for nobody any more.
+        self.drop_update_of(|_| true, out);
         out.push(Output::Up(LegEvent::Failed { status, reason, retry_after, unanswered }));
         out.push(Output::Finished);
     }

@@ -51,6 +51,10 @@ impl Dialog {
         } else {
             (Header::ProxyAuthenticate, Header::ProxyAuthorization)
         };
+        // A CANCEL has the number of its INVITE.
+        if request.method() != response.method() || self.is_cancelling(cseq) {
+            return false;
+        }
         if request.header(answers).is_some() {
             return false;
         }

@@ -66,8 +66,10 @@ pub enum Input {
         /// Why.
         why: NoAnswer,
     },
-    /// A CANCEL matched the INVITE that began this dialog.
+    /// A CANCEL matched the INVITE that began this dialog, or a re-INVITE.
     Cancelled {
+        /// That of the INVITE.
+        transaction: ServerTransactionId,
         /// Its Reason (RFC 3326).
         reason: Option<String>,
     },
@@ -123,6 +125,12 @@ pub enum Command {
     AnswerReoffer {
         /// The answer.
         sdp: Bytes,
+    },
+    /// Take back [`Command::Reoffer`], [`Command::Update`] or [`Command::Solicit`], whose outcome is of no interest any more: by
+    /// CANCEL if it is a re-INVITE that the peer has not answered.
+    CancelReoffer {
+        /// A Reason header's value (RFC 3326).
+        reason: Option<String>,
     },
     /// Refuse the peer's re-INVITE or UPDATE; the session stays as it was.
     RefuseReoffer {
@@ -238,6 +246,20 @@ pub enum LegEvent {
         /// The description.
         sdp: Bytes,
     },
+    /// The peer has taken back its re-INVITE, or its UPDATE is void: no answer is wanted any more, and nothing has changed.
+    ReofferCancelled {
+        /// The CANCEL's Reason (RFC 3326).
+        reason: Option<String>,
+    },
+    /// The peer has accepted an offer after it was taken back: it is to be offered again what it had been told before.
+    Unwanted {
+        /// What it had been told.
+        told: Bytes,
+        /// What it has accepted.
+        offered: Bytes,
+    },
+    /// The early session of the callee is over, though its INVITE is not (RFC 6228).
+    EarlyEnded,
     /// The peer refused our new offer; the session stays as it was.
     ReofferRefused {
         /// Its status.

@@ -53,6 +53,23 @@ impl InForce {
         self.asked = None;
     }
 
+    /// Our offer is void: the session stays as it was.
+    pub(super) fn offer_is_void(&mut self) {
+        self.offered = None;
+    }
+
+    /// Our offer holds, whatever has become of whoever made it.
+    pub(super) fn offer_is_accepted(&mut self) {
+        if let Some(offered) = self.offered.take() {
+            self.told = Some(copy(&offered));
+        }
+    }
+
+    /// What the peer was told before our last offer, and that offer, if there is both.
+    pub(super) fn taken_back(&self) -> Option<(Bytes, Bytes)> {
+        self.told.clone().zip(self.offered.clone())
+    }
+
     /// What the call wants said.
     pub(super) fn command(&mut self, command: &Command) {
         match command {
@@ -63,6 +80,7 @@ impl InForce {
             Command::RefuseReoffer { .. } => self.we_refuse(),
             // One that comes too late changes nothing: it is noted where it takes effect.
             Command::AnswerReoffer { .. }
+            | Command::CancelReoffer { .. }
             | Command::Progress { .. }
             | Command::Solicit
             | Command::SendAnswer
@@ -82,9 +100,7 @@ impl InForce {
             | LegEvent::Offered { sdp }
             | LegEvent::AnsweredWithOffer { sdp } => self.peer_offers(Some(sdp.clone())),
             LegEvent::Answered { sdp } | LegEvent::ReofferAnswered { sdp } => {
-                if let Some(offered) = self.offered.take() {
-                    self.told = Some(copy(&offered));
-                }
+                self.offer_is_accepted();
                 self.heard = Some(copy(sdp));
             }
             LegEvent::Refreshed { sdp } => self.heard = Some(copy(sdp)),
@@ -94,6 +110,9 @@ impl InForce {
             | LegEvent::Failed { .. }
             | LegEvent::AnswerReady
             | LegEvent::Cancelled
+            | LegEvent::ReofferCancelled { .. }
+            | LegEvent::Unwanted { .. }
+            | LegEvent::EarlyEnded
             | LegEvent::OfferWanted
             | LegEvent::Asked { .. }
             | LegEvent::AskedAnswered { .. }
@@ -164,6 +183,10 @@ impl Dialog {
 
     /// By UPDATE without a description if the peer takes it, else by a re-INVITE with the one it knows (§7.4).
     fn refresh(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !self.is_established() {
+            // A response to an earlier refresh has come after our BYE.
+            return;
+        }
         let busy = self.our_offer_is_open(None)
             || self.their_offer_is_open()
             || self.session.proposal.is_some()
@@ -216,8 +239,14 @@ impl Dialog {
     }
 
     /// Our refresh was not answered at all (§10).
-    pub(super) fn refresh_unanswered(&mut self, cseq: u32, out: &mut Vec<Output>) {
+    pub(super) fn refresh_unanswered(&mut self, cseq: u32, now: Now, out: &mut Vec<Output>) {
         self.timer.refreshing = None;
+        if self.is_cancelling(cseq) && self.reoffering == Some(cseq) {
+            // It was cancelled because nobody decided on it, not because nobody is there.
+            self.reoffering = None;
+            self.timer.postpone(false, now.mono);
+            return;
+        }
         self.reoffering.take_if(|reoffering| *reoffering == cseq);
         if self.is_established() {
             self.lose("SIP;cause=408;text=\"refresh unanswered\"", out);
