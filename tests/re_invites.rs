@@ -1,10 +1,8 @@
-//! Re-INVITEs that are taken back, callers who wait long, branches that fail early: what happens while somebody thinks.
+//! Re-INVITEs that are taken back, and branches that fail early: what becomes of an exchange that is cut short.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-
-use std::time::Duration;
 
 use common::ua::token;
 use common::{Engine, Leg, Msg, Ua, sdp};
@@ -197,17 +195,4 @@ fn an_update_of_a_branch_that_has_lost_is_refused_at_once() {
     b.respond(&invite, "200 OK", "two", "", &sdp(b.local(), "0"));
     let answer = b.wait("the answer to UPDATE", |m| m.answers("UPDATE", 481) || m.answers("UPDATE", 504));
     assert_eq!(answer.status(), Some(481));
-}
-
-#[test]
-fn a_caller_who_waits_a_minute_hears_again_that_it_rings() {
-    let engine = Engine::start(TRUNKS);
-    let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
-    a.next(&mut leg, "INVITE", "", &sdp(a.local(), "0"));
-    let invite = b.request("INVITE");
-    b.respond(&invite, "180 Ringing", "one", "", "");
-    let first = a.response("INVITE", 180);
-    let again = a.receive(Duration::from_secs(65)).expect("180 again, after a minute");
-    assert_eq!((again.status(), &again.text), (Some(180), &first.text));
 }

@@ -434,7 +434,7 @@ impl Handler<Told<FromDialog>> for Shard {
                 Output::Respond { transaction, status, message, to } => {
                     self.endpoint.respond(transaction, status, message, to);
                 }
-                Output::Up(_) | Output::Finished => {}
+                Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
             }
         }
     }

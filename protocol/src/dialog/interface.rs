@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, SessionPolicy};
+use super::{Body, Credentials, SessionPolicy};
 use crate::flow::Flow;
 use crate::message::{Message, Method};
 use crate::transaction::Timers;
@@ -72,6 +72,13 @@ pub enum Input {
         transaction: ServerTransactionId,
         /// Its Reason (RFC 3326).
         reason: Option<String>,
+    },
+    /// The answer to [`Output::Challenged`].
+    Credentials {
+        /// What the settings have; `None`: nothing.
+        credentials: Option<Credentials>,
+        /// The response that asks for them.
+        challenge: Message,
     },
     /// The call wants something.
     Command(Command),
@@ -351,6 +358,13 @@ pub enum Output {
         message: Bytes,
         /// Where the request came from.
         to: Flow,
+    },
+    /// A peer asks who we are, and the credentials are not here: [`Input::Credentials`] brings them.
+    Challenged {
+        /// Their name in the settings.
+        account: String,
+        /// The 401 or 407.
+        response: Message,
     },
     /// Tell the call.
     Up(LegEvent),

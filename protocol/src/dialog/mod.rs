@@ -234,6 +234,9 @@ impl Dialog {
             }
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
             Input::Cancelled { transaction, reason } => self.cancelled(*transaction, reason.as_deref(), out),
+            Input::Credentials { credentials, challenge } => {
+                self.take_credentials(credentials.as_ref(), challenge, now, out);
+            }
             Input::Command(command) => self.command(command, now, out),
             Input::Timeout => self.timeout(now, out),
         }

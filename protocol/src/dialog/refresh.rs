@@ -136,7 +136,10 @@ impl Dialog {
                     self.timer.answered(*transaction, *status, now.mono);
                 }
                 Output::Up(event) => self.in_force.event(event),
-                Output::Request { .. } | Output::Ack { .. } | Output::Finished => {}
+                Output::Request { .. }
+                | Output::Ack { .. }
+                | Output::Challenged { .. }
+                | Output::Finished => {}
             }
         }
     }

@@ -109,6 +109,7 @@ impl Rig {
             headers: Vec::new(),
             timers: Timers::default(),
             credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
+            account: Some("carrier".into()),
         };
         let dialog = Dialog::calling(spec, local(), &mut out);
         Rig { dialog, now: 0, out, transactions: 0 }
