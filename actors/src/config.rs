@@ -273,13 +273,22 @@ pub struct Service {
     pub kind: ServiceKind,
 }
 
+/// The sockets of media in one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MediaAddress {
+    /// The address they are bound to.
+    pub bound: IpAddr,
+    /// What peers are told, which differs behind a NAT.
+    pub told: IpAddr,
+}
+
 /// Where media may go.
 #[derive(Clone, Debug)]
 pub struct Media {
-    /// The address the sockets are bound to.
-    pub address: IpAddr,
-    /// What peers are told, when that differs (NAT).
-    pub external: IpAddr,
+    /// Where it goes unless a peer is of the other family.
+    pub address: MediaAddress,
+    /// The same for peers of the other family, if there are listeners or media addresses of both.
+    pub other: Option<MediaAddress>,
     /// First and last port.
     pub ports: (u16, u16),
     /// How many workers.
@@ -288,6 +297,18 @@ pub struct Media {
     pub rtp_timeout: Duration,
     /// Where recordings go.
     pub recording_dir: std::path::PathBuf,
+}
+
+impl Media {
+    /// The addresses, each of a family of its own.
+    pub fn addresses(&self) -> impl Iterator<Item = MediaAddress> {
+        std::iter::once(self.address).chain(self.other)
+    }
+
+    /// The address for a leg whose peer is at `peer`: one of its family, if there is one.
+    pub fn towards(&self, peer: IpAddr) -> MediaAddress {
+        self.addresses().find(|own| own.bound.is_ipv4() == peer.is_ipv4()).unwrap_or(self.address)
+    }
 }
 
 /// Expiry bounds of the registrar.

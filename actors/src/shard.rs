@@ -10,6 +10,7 @@ mod stray;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -308,7 +309,7 @@ impl Shard {
 
     fn media(&mut self, event: MediaEvent) {
         match event {
-            MediaEvent::Granted { worker, pairs } => self.granted(worker, pairs),
+            MediaEvent::Granted { worker, address, pairs } => self.granted(worker, address, pairs),
             MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
             MediaEvent::Silent(session)
             | MediaEvent::Closed { session, .. }
@@ -326,8 +327,8 @@ impl Shard {
         }
     }
 
-    fn granted(&mut self, worker: u16, pairs: Vec<Lease>) {
-        self.leases.granted(&self.env, worker, pairs);
+    fn granted(&mut self, worker: u16, address: IpAddr, pairs: Vec<Lease>) {
+        self.leases.granted(&self.env, worker, address, pairs);
         if self.leases.primed() {
             for reply in self.awaiting_ports.drain(..) {
                 // The asker may have gone.

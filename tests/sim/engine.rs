@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, RouteGroup, RouteList,
-    Service, ServiceKind, Source, Station, Trunk,
+    EngineConfig, Listener, Media, MediaAddress, MediaPath, Redirect, Registrar, RegistrationGroup,
+    RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -193,8 +193,8 @@ fn config(world: &World) -> EngineConfig {
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
         dial_plan: dial_plan(),
         media: Media {
-            address: MEDIA_IP.into(),
-            external: MEDIA_IP.into(),
+            address: MediaAddress { bound: MEDIA_IP.into(), told: MEDIA_IP.into() },
+            other: None,
             ports: plan.media_ports(),
             workers: plan.workers,
             rtp_timeout: Duration::from_micros(RTP_TIMEOUT_US),

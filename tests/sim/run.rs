@@ -18,7 +18,7 @@ use tandem_actors::store::Urgency;
 use tandem_phone as phone;
 
 use crate::air::Air;
-use crate::engine::{LISTENER, Life, PROVIDER};
+use crate::engine::{LISTENER, Life, MEDIA_IP, PROVIDER};
 use crate::nonsense::Nonsense;
 use crate::phones::Phones;
 use crate::plan::Plan;
@@ -207,7 +207,10 @@ impl Sim {
     /// Has every port that is left leased to a shard, so that one that was lost is missed.
     async fn take_every_port(&mut self, life: &mut Life) {
         for worker in 0..self.world.plan().workers {
-            life.media.order(worker, MediaOrder::Grow { shard: ShardId(0), pairs: u16::MAX });
+            life.media.order(
+                worker,
+                MediaOrder::Grow { shard: ShardId(0), address: MEDIA_IP.into(), pairs: u16::MAX },
+            );
         }
         let until = self.world.now() + 1_000_000;
         self.drain().await;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tandem_actors::config::{EngineConfig, Media, Registrar};
+use tandem_actors::config::{EngineConfig, Media, MediaAddress, Registrar};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
@@ -111,8 +111,8 @@ fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
         services: Vec::new(),
         dial_plan: DialPlan::new(DialPlanSpec::default()).unwrap(),
         media: Media {
-            address,
-            external: address,
+            address: MediaAddress { bound: address, told: address },
+            other: None,
             ports,
             workers: 1,
             rtp_timeout: minute,
