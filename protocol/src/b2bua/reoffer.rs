@@ -288,6 +288,15 @@ impl Call {
         }
     }
 
+    /// A leg has not waited for the answer that it was given: what the other leg has agreed to is undone.
+    pub(super) fn answered_too_late(&mut self, leg: LegId, heard: &Bytes, out: &mut Vec<Output>) {
+        self.reoffer.take_if(|open| open.to == leg && open.reply == Reply::Acknowledgement);
+        self.session_refreshed(leg, heard, out);
+        if let Some(other) = self.other(leg).filter(|_| self.phase == Phase::Up && self.reoffer.is_none()) {
+            out.push(Output::Tell(other, Command::CancelReoffer { reason: None }));
+        }
+    }
+
     /// A peer's 200 has crossed our CANCEL: it is offered what it had before, unless something newer is on its way to it.
     pub(super) fn offer_again(&mut self, leg: LegId, told: &Bytes, offered: &Bytes, out: &mut Vec<Output>) {
         let connected = leg == CALLER || self.callee == Some(leg);

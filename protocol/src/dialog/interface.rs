@@ -265,6 +265,11 @@ pub enum LegEvent {
         /// What it has accepted.
         offered: Bytes,
     },
+    /// [`Command::AnswerReoffer`] came when the peer had been answered otherwise: its session is as it was.
+    AnsweredTooLate {
+        /// The peer's description.
+        heard: Bytes,
+    },
     /// The early session of the callee is over, though its INVITE is not (RFC 6228).
     EarlyEnded,
     /// The peer refused our new offer; the session stays as it was.

@@ -440,6 +440,10 @@ impl Dialog {
         {
             let answer = Answer::new(&pending, Some(sdp), message);
             self.answer_until_acknowledged(&pending, answer, now, out);
+        } else if self.is_established() {
+            // Its CANCEL, or our 504, was quicker.
+            let heard = self.in_force.heard().cloned();
+            out.extend(heard.map(|heard| Output::Up(LegEvent::AnsweredTooLate { heard })));
         }
     }
 

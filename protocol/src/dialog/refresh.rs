@@ -16,6 +16,8 @@ use crate::time::Now;
 pub(super) struct InForce {
     /// Ours, as the peer has it.
     told: Option<Bytes>,
+    /// What ours was before the peer accepted our last offer, while nothing has followed on that.
+    before: Option<Bytes>,
     /// The peer's.
     heard: Option<Bytes>,
     /// Ours that waits for the peer's answer.
@@ -42,6 +44,7 @@ impl InForce {
 
     /// We answer the peer's offer, or say again what is in force.
     pub(super) fn we_answer(&mut self, sdp: &Bytes) {
+        self.before = None;
         self.told = Some(copy(sdp));
         if let Some(asked) = self.asked.take() {
             self.heard = Some(copy(&asked));
@@ -61,8 +64,18 @@ impl InForce {
     /// Our offer holds, whatever has become of whoever made it.
     pub(super) fn offer_is_accepted(&mut self) {
         if let Some(offered) = self.offered.take() {
-            self.told = Some(copy(&offered));
+            self.before = self.told.replace(copy(&offered));
         }
+    }
+
+    /// The peer's own description.
+    pub(super) fn heard(&self) -> Option<&Bytes> {
+        self.heard.as_ref()
+    }
+
+    /// What the peer was told before it accepted our last offer, and that offer: if it is to be undone.
+    pub(super) fn undo(&mut self) -> Option<(Bytes, Bytes)> {
+        self.before.take().zip(self.told.clone())
     }
 
     /// What the peer was told before our last offer, and that offer, if there is both.
@@ -104,7 +117,10 @@ impl InForce {
                 self.heard = Some(copy(sdp));
             }
             LegEvent::Refreshed { sdp } => self.heard = Some(copy(sdp)),
-            LegEvent::ReofferRefused { .. } => self.offered = None,
+            LegEvent::ReofferRefused { .. } => {
+                self.offered = None;
+                self.before = None;
+            }
             LegEvent::Progress { .. }
             | LegEvent::EarlySession { .. }
             | LegEvent::Failed { .. }
@@ -112,6 +128,7 @@ impl InForce {
             | LegEvent::Cancelled
             | LegEvent::ReofferCancelled { .. }
             | LegEvent::Unwanted { .. }
+            | LegEvent::AnsweredTooLate { .. }
             | LegEvent::EarlyEnded
             | LegEvent::OfferWanted
             | LegEvent::Asked { .. }

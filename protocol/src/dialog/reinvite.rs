@@ -124,7 +124,13 @@ impl Dialog {
             self.answer_unwanted_offer(cseq, &offer, out);
             return;
         }
-        let Some(proposal) = &mut self.session.proposal else { return };
+        let Some(proposal) = &mut self.session.proposal else {
+            // The peer has accepted it just now.
+            if let Some((told, offered)) = self.in_force.undo().filter(|_| self.is_established()) {
+                out.push(Output::Up(LegEvent::Unwanted { told, offered }));
+            }
+            return;
+        };
         if proposal.waits() {
             self.session.proposal = None;
             self.in_force.offer_is_void();

@@ -388,6 +388,33 @@ fn an_offer_that_is_taken_back_is_taken_back_on_the_other_side_and_nothing_has_c
 }
 
 #[test]
+fn an_answer_that_comes_too_late_for_one_side_is_undone_on_the_other() {
+    for plan in [MediaPlan::Bypass, anchored()] {
+        let anchored = plan != MediaPlan::Bypass;
+        let mut rig = call(OFFER, plan, |call| call);
+        rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
+        rig.goes_up();
+        rig.leg(CALLER, LegEvent::Reoffer { sdp: sdp(CHANGED) });
+        rig.leg(A, LegEvent::ReofferAnswered { sdp: sdp(ANSWER) });
+        assert!(matches!(rig.told(CALLER)[..], [Command::AnswerReoffer { .. }]));
+        rig.leg(CALLER, LegEvent::AnsweredTooLate { heard: sdp(OFFER) });
+        assert_eq!(rig.told(A), [Command::CancelReoffer { reason: None }]);
+        let media = rig.out.iter().find_map(|output| match output {
+            Output::Media { side: Side::Caller, held, .. } => Some(*held),
+            _ => None,
+        });
+        assert_eq!(media, anchored.then_some(false), "the caller does not hold");
+        // Asked for an offer, the other side waits for its ACK.
+        rig.leg(CALLER, LegEvent::OfferWanted);
+        rig.leg(A, LegEvent::Offered { sdp: sdp(ANSWER) });
+        rig.leg(CALLER, LegEvent::AnsweredTooLate { heard: sdp(OFFER) });
+        assert_eq!(rig.told(A), [Command::CancelReoffer { reason: None }]);
+        rig.leg(A, LegEvent::Reoffer { sdp: sdp(ANSWER) });
+        assert!(matches!(rig.told(CALLER)[..], [Command::Reoffer { .. }]));
+    }
+}
+
+#[test]
 fn a_peer_that_accepted_what_was_taken_back_is_offered_what_it_had() {
     for plan in [MediaPlan::Bypass, anchored()] {
         let mut rig = call(OFFER, plan, |call| call);

@@ -33,7 +33,8 @@ fn a_cancelled_re_invite_is_answered_487_and_leaves_dialog_and_session() {
     assert_eq!(rig.statuses(), [487]);
     assert_eq!(rig.events(), [LegEvent::ReofferCancelled { reason: Some("SIP;cause=200".into()) }]);
     rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(NEW) });
-    assert!(rig.out.is_empty() && rig.dialog.is_established());
+    assert!(rig.statuses().is_empty() && rig.dialog.is_established());
+    assert_eq!(rig.events(), [LegEvent::AnsweredTooLate { heard: Bytes::from_static(SDP) }]);
     // The session is as it was: a refresh of it crosses nothing.
     let refresh = "Supported: timer\r\nSession-Expires: 1800\r\n";
     rig.request("INVITE", 3, refresh, "v=0\r\n");
@@ -79,6 +80,24 @@ fn a_200_that_crosses_the_cancel_is_acknowledged_and_what_was_before_is_to_be_of
     assert!(rig.sent(Method::Ack).is_some());
     let (told, offered) = (Bytes::from_static(SDP), Bytes::from_static(NEW));
     assert_eq!(rig.events(), [LegEvent::Unwanted { told, offered }]);
+}
+
+#[test]
+fn an_offer_that_is_taken_back_after_its_answer_is_undone_and_one_that_was_refused_is_not() {
+    let withdraw = Command::CancelReoffer { reason: None };
+    let mut rig = proceeding(reoffer(), false);
+    rig.respond(200, "INVITE", 2, "", "v=8\r\n");
+    rig.command(withdraw.clone());
+    let (told, offered) = (Bytes::from_static(SDP), Bytes::from_static(NEW));
+    assert_eq!(rig.events(), [LegEvent::Unwanted { told, offered }]);
+    rig.command(withdraw.clone());
+    assert!(rig.out.is_empty(), "once");
+    rig.command(reoffer());
+    rig.respond(200, "INVITE", 3, "", "v=8\r\n");
+    rig.command(reoffer());
+    rig.respond(488, "INVITE", 4, "", "");
+    rig.command(withdraw);
+    assert!(rig.out.is_empty());
 }
 
 #[test]
