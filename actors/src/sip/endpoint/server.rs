@@ -90,14 +90,15 @@ impl Endpoint {
     /// RFC 3261 §9.2.
     fn cancel(&mut self, cancel: &Message, flow: Flow) {
         let invite = self.server_names.get(&server_name(cancel, Method::Invite)).copied();
-        let server = invite.and_then(|id| self.servers.get_mut(&id));
-        let Some(server) = server.filter(|server| server.is_of_its_sender(cancel, flow)) else {
+        let server = invite.and_then(|id| Some((id, self.servers.get_mut(&id)?)));
+        let Some((id, server)) = server.filter(|(_, server)| server.is_of_its_sender(cancel, flow)) else {
             self.env.metrics().refuse_request(Method::Cancel, Refusal::NoDialog);
             self.reply(cancel, flow, Answer::new(481, &[]));
             return;
         };
         if matches!(&server.machine, ServerMachine::Invite(machine) if machine.may_cancel()) {
-            let cancelled = Input::Cancelled { reason: reason_of(cancel) };
+            let transaction = ServerTransactionId(id);
+            let cancelled = Input::Cancelled { transaction, reason: reason_of(cancel) };
             match &server.owner {
                 Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
                 None => server.cancelled = Some(cancelled),
