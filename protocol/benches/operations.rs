@@ -76,6 +76,7 @@ fn spec(local_tag: &str) -> InviteSpec {
         max_forwards: 69,
         headers: Vec::new(),
         timers: Timers::default(),
+        account: None,
         credentials: None,
     }
 }
@@ -158,7 +159,11 @@ fn dialogs(report: &mut Report) {
     drop(Dialog::calling(spec(OURS), local.clone(), &mut out));
     let sent = out.iter().find_map(|output| match output {
         Output::Request { message, .. } => Some(message.clone()),
-        Output::Ack { .. } | Output::Respond { .. } | Output::Up(_) | Output::Finished => None,
+        Output::Ack { .. }
+        | Output::Respond { .. }
+        | Output::Challenged { .. }
+        | Output::Up(_)
+        | Output::Finished => None,
     });
     let sent = sent.unwrap();
     let ringing = Input::Response(answered(&sent, 180, None));
