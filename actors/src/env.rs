@@ -16,6 +16,7 @@ use actix::{Actor, Addr, Handler, Message, Recipient, WeakRecipient};
 use bytes::Bytes;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::time::{Instant, Now};
+use tokio::sync::oneshot;
 
 use crate::config::EngineConfig;
 use crate::directory::Directory;
@@ -323,11 +324,18 @@ pub struct Datagram {
     pub flow: Flow,
     /// What it holds.
     pub bytes: Bytes,
+    /// Gone with the last message of a piece of a stream: its reader waits for that.
+    pub(crate) undone: Option<Arc<oneshot::Sender<()>>>,
 }
 
 impl Datagram {
     /// A datagram from `remote` to listener number `listener`.
     pub fn new(listener: u16, remote: SocketAddr, bytes: Bytes) -> Datagram {
-        Datagram { flow: Flow::to(listener, remote), bytes }
+        Datagram::by(Flow::to(listener, remote), bytes)
+    }
+
+    /// What came by a flow.
+    pub fn by(flow: Flow, bytes: Bytes) -> Datagram {
+        Datagram { flow, bytes, undone: None }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -44,6 +45,8 @@ pub(crate) struct Ua {
     pub(crate) server: SocketAddr,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// What it has received: a copy of it is the same message again.
+    seen: RefCell<BTreeSet<String>>,
 }
 
 /// The next message of a stream; line ends between messages are passed over.
@@ -113,7 +116,7 @@ impl Ua {
 
     fn by(socket: Socket, server: SocketAddr, user: &str) -> Ua {
         let (user, password) = (user.to_owned(), format!("secret-{user}"));
-        Ua { socket, listens: None, server, user, password }
+        Ua { socket, listens: None, server, user, password, seen: RefCell::default() }
     }
 
     /// The same by TCP, to the same port.
@@ -165,7 +168,24 @@ impl Ua {
 
     /// The next message that comes within `limit`; keep-alives are no messages.
     pub(crate) fn receive(&self, limit: Duration) -> Option<Msg> {
+        let message = self.take(Instant::now() + limit)?;
+        self.seen.borrow_mut().insert(message.text.clone());
+        Some(message)
+    }
+
+    /// The same, but copies of what has come before are passed over: whoever is late to answer gets them, as of any UDP. An ACK is
+    /// never sent by itself, so two that are alike are two.
+    pub(crate) fn fresh(&self, limit: Duration) -> Option<Msg> {
         let deadline = Instant::now() + limit;
+        loop {
+            let message = self.take(deadline)?;
+            if self.seen.borrow_mut().insert(message.text.clone()) || message.is("ACK") {
+                return Some(message);
+            }
+        }
+    }
+
+    fn take(&self, deadline: Instant) -> Option<Msg> {
         let mut buffer = vec![0; 65_535];
         loop {
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -187,13 +207,29 @@ impl Ua {
         }
     }
 
-    /// Waits for a message that `pick` accepts; others are dropped.
+    /// Waits for a message that `pick` accepts; others are dropped, and copies of earlier ones.
     #[track_caller]
     pub(crate) fn wait(&self, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {
+        self.wait_by(what, pick, |left| self.fresh(left))
+    }
+
+    /// Waits for a message that `pick` accepts and that may be a copy of an earlier one.
+    #[track_caller]
+    pub(crate) fn again(&self, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {
+        self.wait_by(what, pick, |left| self.receive(left))
+    }
+
+    #[track_caller]
+    fn wait_by(
+        &self,
+        what: &str,
+        pick: impl Fn(&Msg) -> bool,
+        next: impl Fn(Duration) -> Option<Msg>,
+    ) -> Msg {
         let deadline = Instant::now() + SOON;
         let mut seen = Vec::new();
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            match self.receive(left) {
+            match next(left) {
                 Some(message) if pick(&message) => return message,
                 Some(message) => seen.push(message.first_line().to_owned()),
                 None => break,
@@ -220,6 +256,29 @@ impl Ua {
         self.wait(&format!("final response to {method}"), |message| {
             message.status().is_some_and(|status| status >= 200) && message.method() == method
         })
+    }
+
+    /// Sends an OPTIONS until it is answered: all that was sent before it has been read.
+    #[track_caller]
+    pub(crate) fn ping(&self) {
+        let mut leg = self.leg("ping");
+        leg.cseq = 1;
+        let branch = format!("z9hG4bK{}", token());
+        let text = self.text(&leg, "OPTIONS", &leg.target, &branch, "", "");
+        let deadline = Instant::now() + SOON;
+        // By UDP it may be lost in a flood of the test's own; RFC 3261 section 17.1.2 repeats it too.
+        while Instant::now() < deadline {
+            self.send(&text);
+            let again_at = Instant::now() + Duration::from_millis(500);
+            while let Some(message) =
+                again_at.checked_duration_since(Instant::now()).and_then(|d| self.fresh(d))
+            {
+                if message.answers("OPTIONS", 200) && message.header("Call-ID") == leg.call_id {
+                    return;
+                }
+            }
+        }
+        panic!("{} got no answer to an OPTIONS", self.user);
     }
 
     /// A request as text. `headers` are whole lines, each with its line end.
@@ -316,14 +375,19 @@ impl Ua {
     #[track_caller]
     pub(crate) fn established(&self, leg: &mut Leg) -> Msg {
         let answer = self.response("INVITE", 200);
+        self.accept(leg, &answer);
+        answer
+    }
+
+    /// Acknowledges a 200 to our INVITE and makes the leg a dialog.
+    pub(crate) fn accept(&self, leg: &mut Leg, answer: &Msg) {
         if !leg.remote.contains(";tag=") {
-            leg.routes = record_routes(&answer);
+            leg.routes = record_routes(answer);
             leg.routes.reverse();
         }
-        self.ack(leg, &answer);
+        self.ack(leg, answer);
         leg.remote = answer.header("To").to_owned();
         leg.target = answer.contact();
-        answer
     }
 
     /// Waits for the refusal of our INVITE and acknowledges it.

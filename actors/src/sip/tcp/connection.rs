@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
@@ -12,7 +13,7 @@ use smallvec::SmallVec;
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::framing::stream::{Frame, FrameError, Framer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::StreamLimits;
@@ -26,6 +27,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 /// A peer that sends more than this meanwhile does not want it.
 const HEEDLESS: usize = 262_144;
+/// Pieces of a stream of whose messages some may wait for their shards while more is read.
+const AHEAD: usize = 16;
 /// RFC 5626 §3.5.1: what answers a ping.
 const PONG: Bytes = Bytes::from_static(b"\r\n");
 
@@ -136,6 +139,33 @@ async fn write<S: AsyncWrite>(mut writer: WriteHalf<S>, wire: &Wire) -> Closed {
     wire.closing.get().unwrap_or(Closed::Peer)
 }
 
+/// Pieces of the stream whose messages have been handed on and not all been dealt with, oldest first.
+///
+/// A message may go on to another thread's shard, so to have handed it on says nothing. Without this bound one peer could fill
+/// the way there, and what does not fit is lost for good: a stream repeats nothing.
+#[derive(Default)]
+struct Undone(VecDeque<oneshot::Receiver<()>>);
+
+impl Undone {
+    /// What each message of the next piece is to hold until it has been dealt with.
+    fn next(&mut self) -> Arc<oneshot::Sender<()>> {
+        let (held, dealt_with) = oneshot::channel();
+        self.0.push_back(dealt_with);
+        Arc::new(held)
+    }
+
+    /// Waits until there is room for another piece.
+    async fn room(&mut self) {
+        while self.0.len() >= AHEAD
+            && let Some(oldest) = self.0.front_mut()
+        {
+            // Nothing is ever sent: that it was dropped says enough.
+            let _ = oldest.await;
+            self.0.pop_front();
+        }
+    }
+}
+
 /// What the reader waits for, and until when.
 struct Patience {
     /// The first message must be there by then.
@@ -164,6 +194,7 @@ async fn read<S: AsyncRead>(
     let mut framer = Framer::new(wire.max_bytes);
     let mut patience =
         Patience { first: accepted.then(|| Instant::now() + wire.limits.message), whole: None };
+    let mut undone = Undone::default();
     loop {
         let (deadline, why) = patience.deadline(wire);
         match timeout_at(deadline, reader.read_buf(framer.room())).await {
@@ -179,12 +210,13 @@ async fn read<S: AsyncRead>(
             framer = Framer::new(wire.max_bytes);
             continue;
         }
-        if let Err(error) = take(&mut framer, wire, shard, &mut patience) {
+        if let Err(error) = take(&mut framer, wire, shard, &mut patience, &mut undone) {
             shard.tell(FromStream::Fault { flow: wire.flow, error });
             return drain(reader, wire).await;
         }
-        // What came is dealt with before more is read: that bounds what one peer can have waiting.
+        // The shard has its turn before more is read.
         tokio::task::yield_now().await;
+        undone.room().await;
     }
 }
 
@@ -194,11 +226,12 @@ fn take(
     wire: &Wire,
     shard: &Addr<Shard>,
     patience: &mut Patience,
+    undone: &mut Undone,
 ) -> Result<(), FrameError> {
-    let mut batch = SmallVec::new();
+    let mut batch = SmallVec::<[Datagram; 16]>::new();
     let result = loop {
         match framer.poll_frame() {
-            Ok(Some(Frame::Message(bytes))) => batch.push(Datagram { flow: wire.flow, bytes }),
+            Ok(Some(Frame::Message(bytes))) => batch.push(Datagram::by(wire.flow, bytes)),
             Ok(Some(Frame::Ping)) => {
                 // One answer is enough for all pings that it has not waited for.
                 if wire.queue.borrow().is_empty() {
@@ -211,6 +244,8 @@ fn take(
     };
     if !batch.is_empty() {
         (patience.first, patience.whole) = (None, None);
+        let held = undone.next();
+        batch.iter_mut().for_each(|message| message.undone = Some(held.clone()));
         shard.tell(Datagrams(batch));
     }
     match (framer.is_partial(), patience.whole) {
