@@ -63,12 +63,14 @@ fn who_tries_many_users_is_slowed_and_who_is_registered_there_is_not() {
         assert_eq!(guess(&engine, here, &user.to_string(), "guess").status(), Some(401));
     }
     assert!(failures(&engine) < 30.0 && throttled(&engine) > 10.0);
-    // From the eleventh on nothing is judged for four seconds.
+    // A delay of some seconds has just begun when a guess is judged and the next one is not.
     let mut users = 2_040..;
-    eventually("eleven judged guesses", || {
+    let mut judged = || {
+        let before = failures(&engine);
         guess(&engine, here, &users.next()?.to_string(), "guess");
-        so(failures(&engine) >= 11.0)
-    });
+        Some(failures(&engine) > before)
+    };
+    eventually("a long delay", || so(judged()? && !judged()? && failures(&engine) >= 12.0));
     assert_eq!(guess(&engine, here, "1002", "secret-1002").status(), Some(401), "all of this source");
     assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(200), "but who is registered from it");
     assert_eq!(guess(&engine, there, "1002", "secret-1002").status(), Some(200), "another source");
