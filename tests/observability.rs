@@ -241,7 +241,8 @@ fn every_panel_and_every_alert_has_data_while_calls_are_made() {
         sip: (host.engine(), 5060).into(),
         caller: (host.peer(), 5090).into(),
         callee: (host.peer(), 5070).into(),
-        prometheus: (host.peer(), 9090).into(),
+        // Not its own port: the package may have started one for all addresses.
+        prometheus: (host.peer(), 19_090).into(),
     };
     let prometheus = Prometheus(format!("http://{}", places.prometheus));
     let mut programs =

@@ -1,7 +1,7 @@
 //! SIP over TCP as seen on the wire: RFC 3261 §18, RFC 5626 §3.5.1.
 // A test bounds its waits by the real clock.
 #![allow(clippy::disallowed_methods)]
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod common;
 
@@ -454,8 +454,11 @@ fn a_large_request_goes_by_tcp_to_a_peer_that_was_seen_on_it_and_else_by_udp() {
 
 #[test]
 fn a_call_over_ipv6_by_tcp_and_udp() {
-    let port =
-        TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
+    let Ok(port) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).map(|a| a.port())
+    else {
+        eprintln!("this machine has no IPv6, so calls over it cannot be tested");
+        return;
+    };
     let server = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     let settings = format!(
         "[[listen]]\nname = \"udp\"\naddress = \"{server}\"\n\

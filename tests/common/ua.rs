@@ -4,8 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -68,8 +67,11 @@ fn receive_framed(mut stream: &TcpStream, held: &RefCell<Vec<u8>>, deadline: Ins
         stream.set_read_timeout(Some(left)).expect("a timeout");
         let mut buffer = [0; 4096];
         match stream.read(&mut buffer) {
-            Ok(length) if length > 0 => held.extend_from_slice(&buffer[..length]),
-            Ok(_) | Err(_) => return None,
+            Ok(0) => return None,
+            Ok(length) => held.extend_from_slice(&buffer[..length]),
+            // This process was stopped for a while: the deadline decides.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(_) => return None,
         }
     }
 }
@@ -196,9 +198,8 @@ impl Ua {
             socket.set_read_timeout(Some(left)).expect("a timeout");
             let length = match socket.recv(&mut buffer) {
                 Ok(length) => length,
-                // ECONNREFUSED of an engine that was killed.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(_) => return None,
+                // ECONNREFUSED of an engine that was killed; or this process was stopped for a while. The deadline decides.
+                Err(_) => continue,
             };
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if !text.trim().is_empty() {
