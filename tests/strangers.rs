@@ -163,7 +163,6 @@ fn no_time_tells_which_users_exist() {
     let users = ["1000", "1299", "2000", "3000", "nobody"];
     // Another program that takes the processor only makes an answer later, so the least of many times is the engine's own.
     let mut times = users.map(|_| Duration::MAX);
-    let mut seen = Vec::new();
     for round in 0..16 {
         for source in 1..=100 {
             for (user, least) in users.iter().zip(&mut times) {
@@ -173,9 +172,8 @@ fn no_time_tells_which_users_exist() {
         if times.iter().max().unwrap() < &(*times.iter().min().unwrap() * 21 / 20) {
             return;
         }
-        seen.push(times);
     }
-    panic!("{users:?} take {seen:?}");
+    panic!("{users:?} take {times:?}");
 }
 
 #[test]

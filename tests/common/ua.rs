@@ -76,12 +76,6 @@ fn receive_framed(mut stream: &TcpStream, held: &RefCell<Vec<u8>>, deadline: Ins
     }
 }
 
-/// The values of Record-Route, in order.
-fn record_routes(message: &Msg) -> Vec<String> {
-    let values = message.headers("Record-Route").into_iter().flat_map(|value| value.split(','));
-    values.map(|value| value.trim().to_owned()).collect()
-}
-
 /// One dialog, or what is to become one, as this end sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Leg {
@@ -383,7 +377,7 @@ impl Ua {
     /// Acknowledges a 200 to our INVITE and makes the leg a dialog.
     pub(crate) fn accept(&self, leg: &mut Leg, answer: &Msg) {
         if !leg.remote.contains(";tag=") {
-            leg.routes = record_routes(answer);
+            leg.routes = answer.record_routes();
             leg.routes.reverse();
         }
         self.ack(leg, answer);
@@ -484,7 +478,7 @@ impl Ua {
             local: format!("{};tag={tag}", invite.header("To")),
             remote: invite.header("From").to_owned(),
             target: invite.contact(),
-            routes: record_routes(invite),
+            routes: invite.record_routes(),
             cseq: 100,
             branch: String::new(),
             invite_uri: String::new(),
