@@ -69,8 +69,10 @@ impl CallActor {
         }
     }
 
-    /// Every leg has ended: media ends too, and its counts are waited for.
+    /// Every leg has ended, so others may have its places; media ends too, and its counts are waited for.
     pub(super) fn over(&mut self, ended: b2bua::Ended, now: Now, ctx: &mut Context<Self>) {
+        self.permits.clear();
+        self.place = None;
         if self.media.close(&self.env, self.key) {
             self.ended = Some((ended, now.mono + REPORT_PATIENCE));
         } else {
@@ -112,8 +114,6 @@ impl CallActor {
         if !unused.is_empty() {
             self.shard.tell(Returned(unused));
         }
-        self.permits.clear();
-        self.place = None;
         ctx.stop();
     }
 
