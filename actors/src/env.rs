@@ -173,6 +173,22 @@ impl Env {
         self.0.seams.transmit(flow, message).map(|()| flow)
     }
 
+    /// Sends an answer by the very flow that its request came by, or not at all: never by another connection.
+    ///
+    /// # Errors
+    /// See [`Seams::transmit`]. A connection of another shard may be gone without a word.
+    pub fn answer(&self, flow: Flow, message: Bytes) -> Result<(), Unsent> {
+        match flow.connection {
+            None if self.config().transport(flow.listener).is_reliable() => Err(Unsent::Unreachable),
+            Some(connection) if connection.shard >= self.directory().shards() => Err(Unsent::Unreachable),
+            Some(connection) if connection.shard != self.0.shard.0 => {
+                self.link(ShardId(connection.shard), LinkMessage::Answer { flow, message });
+                Ok(())
+            }
+            None | Some(_) => self.0.seams.transmit(flow, message),
+        }
+    }
+
     /// A connection to `remote`; see [`Seams::connect`].
     ///
     /// # Errors

@@ -61,6 +61,13 @@ pub enum LinkMessage {
         /// Who hears if it is gone.
         from: ShardId,
     },
+    /// An answer to send by a connection of the receiving shard, or not at all.
+    Answer {
+        /// The connection.
+        flow: Flow,
+        /// The answer.
+        message: Bytes,
+    },
     /// A connection of another shard has ended, or had ended already. `was_up`: it had come about before.
     Gone {
         /// Which.
@@ -281,6 +288,10 @@ impl Shard {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
             LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
+            LinkMessage::Answer { flow, message } => {
+                // Of what nothing is kept nobody hears that it was not sent.
+                let _ = self.env.answer(flow, message);
+            }
             LinkMessage::Gone { connection, was_up } => {
                 self.endpoint.connection_gone(connection, was_up);
                 self.flows_gone(connection, ctx);

@@ -157,7 +157,8 @@ impl Endpoint {
     /// Sends an answer of which nothing is kept, by the way its request came or not at all: a stranger must not have us open
     /// connections.
     fn post_here(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        if let Err(why) = self.transmit(flow, message, method) {
+        self.note_out(flow, message, method);
+        if let Err(why) = self.env.answer(flow, message.clone()) {
             tracing::debug!(peer = %flow.remote, %why, "an answer was not sent");
         }
     }
@@ -170,9 +171,13 @@ impl Endpoint {
     }
 
     fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<Flow, Unsent> {
+        self.note_out(flow, message, method);
+        self.env.transmit(flow, message.clone())
+    }
+
+    fn note_out(&mut self, flow: Flow, message: &Bytes, method: Method) {
         self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
-        self.env.transmit(flow, message.clone())
     }
 
     /// A transaction's deadline has passed.

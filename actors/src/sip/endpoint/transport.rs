@@ -155,7 +155,7 @@ impl Endpoint {
                 Some(_) | None => return,
             },
         };
-        self.post(flow, &response, Method::Other);
+        self.post_here(flow, &response, Method::Other);
     }
 
     /// A connection has ended: what was asked over it and not answered goes another way, or its owner hears at once (§18.4).
