@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tandem_actors::cdr::Cdr;
-use tandem_actors::events::{EventKind, Field};
+use tandem_actors::events::{Event, EventKind, Field};
 use tandem_actors::metrics::ActorKind;
 
 use crate::account::Dial;
@@ -12,11 +12,14 @@ use crate::engine::{LISTENER, RTP_TIMEOUT_US};
 use crate::run::Sim;
 use crate::store::Disk;
 use crate::voices::Voice;
-use crate::wire::Wire;
+use crate::wire::{Said, Wire};
 use crate::world::WALL_START_MS;
 
 /// After an agreement that the other end may not know yet, for as long as a 2xx is repeated (T2), and a little.
 const UNSETTLED_US: u64 = 5_000_000;
+/// What is known of a session is kept so often (`media_pool::packets::UPKEEP`), at a step, and an event's time is that of the last
+/// millisecond.
+const KEPT_US: u64 = 100_000 + 2_000 + 2_000;
 /// What a session may forget with one panic: what it sent since it last took anything.
 const FORGOTTEN: u64 = 16;
 
@@ -24,8 +27,8 @@ const FORGOTTEN: u64 = 16;
 pub(crate) struct Sound {
     /// The packets that each end said.
     said: BTreeMap<Ear, Vec<Packet>>,
-    /// By the engine's call id: how many sessions of it panicked.
-    panics: BTreeMap<String, u64>,
+    /// By the engine's call id: when a session of it panicked.
+    panics: BTreeMap<String, Vec<u64>>,
     /// Calls one of whose sessions could not go on.
     refused: BTreeSet<String>,
     /// Packets of steady calls that were checked.
@@ -58,14 +61,17 @@ impl Sound {
                 sound.said.entry(ear).or_default().push(packet.clone());
             }
         }
-        let is_session = |(name, field): &(&str, Field)| match field {
-            Field::Text(text) => *name == "actor" && text == ActorKind::MediaSession.as_str(),
-            Field::Number(_) => false,
+        let is_of = |event: &Event, kind: ActorKind| {
+            event.data.iter().any(|(name, field)| match field {
+                Field::Text(text) => *name == "actor" && text == kind.as_str(),
+                Field::Number(_) => false,
+            })
         };
         for (_, event) in &disk.events {
+            let at = wall_us(event.time.0);
             let Some(id) = &event.call_id else { continue };
-            if event.kind == EventKind::ActorRestarted && event.data.iter().any(is_session) {
-                *sound.panics.entry(id.to_string()).or_default() += 1;
+            if event.kind == EventKind::ActorRestarted && is_of(event, ActorKind::MediaSession) {
+                sound.panics.entry(id.to_string()).or_default().push(at);
             } else if event.kind == EventKind::MediaFault && event.reason.contains("could not begin") {
                 sound.refused.insert(id.to_string());
             }
@@ -76,7 +82,8 @@ impl Sound {
     /// Checks one call; `records` are its own. Gives what is wrong.
     pub(crate) fn of_call(&mut self, sim: &Sim, wire: &Wire, dial: &Dial, records: &[&Cdr]) -> Vec<String> {
         let mut wrong = Vec::new();
-        let panics = records.iter().filter_map(|cdr| self.panics.get(&cdr.call_id)).sum();
+        let panics = records.iter().filter_map(|cdr| self.panics.get(&cdr.call_id));
+        let panics = panics.map(|times| times.len() as u64).sum();
         if let Some(steady) = steady(sim, wire, dial)
             && let Some((a, b)) = ends(sim, dial)
         {
@@ -173,15 +180,23 @@ impl Sound {
     /// A call ends by silence when one end is silent, and not otherwise.
     fn silence_agrees(&self, sim: &Sim, wire: &Wire, dial: &Dial, cdr: &Cdr, wrong: &mut Vec<String>) {
         // The record's end waits for the answers to the BYEs.
-        let ours = wire.of(&dial.call_ids).filter(|said| said.is("BYE") && said.from == LISTENER);
         let last = wall_us(cdr.end.0);
         let born = sim.outages.iter().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
-        let byes = ours.map(|said| said.at).filter(|at| *at >= born);
-        let end = byes.min().unwrap_or_else(|| wall_us(cdr.end.0));
+        let first = |byes: &mut dyn Iterator<Item = &Said>| byes.map(|s| s.at).filter(|at| *at >= born).min();
+        // The other side may have had a BYE before: one of two branches that both answered.
+        let of_caller = &dial.call_ids[..1.min(dial.call_ids.len())];
+        let byes = |of| wire.of(of).filter(|said: &&Said| said.is("BYE") && said.from == LISTENER);
+        let end = first(&mut byes(of_caller)).or_else(|| first(&mut byes(&dial.call_ids)));
+        let end = end.unwrap_or(last);
         let Some(((a, voice), (b, other))) = ends(sim, dial) else { return };
+        let of_workers = sim.air.worker_panics();
+        let panics: Vec<u64> =
+            self.panics.get(&cdr.call_id).into_iter().flatten().chain(&of_workers).copied().collect();
+        // A session that panics goes back to what was kept of it.
+        let forgotten = |taken: u64| panics.iter().any(|at| (taken..taken + KEPT_US).contains(&(at + 1_000)));
         let quiet = |ear: Ear, since: u64| {
-            let said = self.said.get(&ear).into_iter().flatten();
-            !said.filter_map(|packet| packet.taken).any(|taken| taken > since && taken <= end)
+            let said = self.said.get(&ear).into_iter().flatten().filter_map(|packet| packet.taken);
+            !said.filter(|taken| !forgotten(*taken)).any(|taken| taken > since && taken <= end)
         };
         let since = end.saturating_sub(RTP_TIMEOUT_US - 200_000);
         // Of two branches that both answered, the one of which there is no account may be the one that was kept.
@@ -190,7 +205,12 @@ impl Sound {
         });
         let silent = quiet(a, since) || quiet(b, since) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
-            wrong.push("the call ended for silence and nobody was silent".to_owned());
+            let last = |ear: Ear| {
+                let said = self.said.get(&ear).into_iter().flatten();
+                said.filter(|packet| packet.taken.is_some_and(|taken| taken <= end)).next_back()
+            };
+            let heard = [a, b].map(last);
+            wrong.push(format!("the call ended for silence at {end} and nobody was silent: {heard:?}"));
         }
         // No BYE before the ACK of our 200, or its end (RFC 3261 §15).
         let unacknowledged = dial.call_ids.iter().any(|id| wire.is_unacknowledged_by(id, end));

@@ -115,6 +115,12 @@ impl Wire {
         self.of(call_ids).any(|said| said.is("BYE") && said.from == LISTENER && said.at <= time)
     }
 
+    /// When the engine first accepted a BYE of this phone's.
+    pub(crate) fn bye_answered_at(&self, call_ids: &[String], phone: SocketAddr) -> Option<u64> {
+        let accepts = |said: &&Said| said.method == "BYE" && said.status == Some(200) && said.to == phone;
+        self.of(call_ids).filter(accepts).map(|said| said.at).min()
+    }
+
     /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there.
     pub(crate) fn was_asked_in_vain(&self, call_ids: &[String], time: u64) -> bool {
         self.of(call_ids).any(|said| {
