@@ -10,6 +10,7 @@ mod stray;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
-use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
@@ -58,15 +59,10 @@ pub enum LinkMessage {
         flow: Flow,
         /// The message.
         message: Bytes,
+        /// What becomes of it if the connection is gone.
+        leftover: Leftover,
         /// Who hears if it is gone.
         from: ShardId,
-    },
-    /// An answer to send by a connection of the receiving shard, or not at all.
-    Answer {
-        /// The connection.
-        flow: Flow,
-        /// The answer.
-        message: Bytes,
     },
     /// A connection of another shard has ended, or had ended already. `was_up`: it had come about before.
     Gone {
@@ -287,10 +283,8 @@ impl Shard {
     fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
-            LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
-            LinkMessage::Answer { flow, message } => {
-                // Of what nothing is kept nobody hears that it was not sent.
-                let _ = self.env.answer(flow, message);
+            LinkMessage::Send { flow, message, leftover, from } => {
+                self.send_for(flow, message, leftover, from);
             }
             LinkMessage::Gone { connection, was_up } => {
                 self.endpoint.connection_gone(connection, was_up);
@@ -319,7 +313,7 @@ impl Shard {
 
     fn media(&mut self, event: MediaEvent) {
         match event {
-            MediaEvent::Granted { worker, pairs } => self.granted(worker, pairs),
+            MediaEvent::Granted { worker, address, pairs } => self.granted(worker, address, pairs),
             MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
             MediaEvent::Silent(session)
             | MediaEvent::Closed { session, .. }
@@ -337,8 +331,8 @@ impl Shard {
         }
     }
 
-    fn granted(&mut self, worker: u16, pairs: Vec<Lease>) {
-        self.leases.granted(&self.env, worker, pairs);
+    fn granted(&mut self, worker: u16, address: IpAddr, pairs: Vec<Lease>) {
+        self.leases.granted(&self.env, worker, address, pairs);
         if self.leases.primed() {
             for reply in self.awaiting_ports.drain(..) {
                 // The asker may have gone.

@@ -6,17 +6,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_actors::env::{Seams, Unsent};
+use tandem_actors::env::{Leftover, Seams, Unsent};
 use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::LinkMessage;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
-use crate::engine::{LISTENER, NOWHERE, STREAMS};
+use crate::engine::{LISTENER, NOWHERE, listener_of};
 use crate::rng::Rng;
-use crate::world::{Event, World};
+use crate::world::{Event, Fate, World};
 
 /// One shard's way out. It is deaf once its engine has been killed.
 pub(crate) struct SimSeams {
@@ -46,7 +46,7 @@ impl Seams for SimSeams {
         self.rng.borrow_mut().next()
     }
 
-    fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent> {
+    fn transmit(&self, flow: Flow, datagram: Bytes, _: Leftover) -> Result<(), Unsent> {
         if self.is_dead() {
             return Ok(());
         }
@@ -57,14 +57,15 @@ impl Seams for SimSeams {
             return Err(Unsent::Unreachable);
         }
         if self.chance.borrow_mut().permille(self.world.plan().faults.full) {
+            self.world.note(LISTENER, flow.remote, datagram, Fate::Lost);
             return Err(Unsent::Full);
         }
         self.world.send(LISTENER, flow.remote, datagram);
         Ok(())
     }
 
-    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
-        if self.is_dead() || remote.ip() == NOWHERE || listener != STREAMS {
+    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+        if self.is_dead() || remote.ip() == NOWHERE || listener != listener_of(Transport::Tcp) {
             return Err(Unsent::Unreachable);
         }
         Ok(self.world.stream_connect(self.shard, remote, within.as_micros() as u64))

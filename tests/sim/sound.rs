@@ -12,7 +12,7 @@ use crate::engine::{LISTENER, RTP_TIMEOUT_US};
 use crate::run::Sim;
 use crate::store::Disk;
 use crate::voices::Voice;
-use crate::wire::{Said, Wire};
+use crate::wire::Wire;
 use crate::world::WALL_START_MS;
 
 /// After an agreement that the other end may not know yet, for as long as a 2xx is repeated (T2), and a little.
@@ -97,7 +97,7 @@ impl Sound {
             }
         }
         if let [cdr] = records {
-            self.counts_agree(sim, dial, cdr, panics, &mut wrong);
+            self.counts_agree(sim, wire, (dial, cdr), panics, &mut wrong);
             self.silence_agrees(sim, wire, dial, cdr, &mut wrong);
         }
         wrong
@@ -145,7 +145,14 @@ impl Sound {
     }
 
     /// The counts of a record are those of the sockets.
-    fn counts_agree(&self, sim: &Sim, dial: &Dial, cdr: &Cdr, panics: u64, wrong: &mut Vec<String>) {
+    fn counts_agree(
+        &self,
+        sim: &Sim,
+        wire: &Wire,
+        (dial, cdr): (&Dial, &Cdr),
+        panics: u64,
+        wrong: &mut Vec<String>,
+    ) {
         let end = wall_us(cdr.end.0);
         let epoch = 1 + sim.outages.iter().filter(|(_, up)| *up <= end).count() as u32;
         let worker_panics = sim.world.plan().panics.worker > 0;
@@ -156,8 +163,8 @@ impl Sound {
             let taken: u64 = counts.iter().map(|count| count.taken).sum();
             let sent: u64 = counts.iter().map(|count| count.sent).sum();
             let forgotten = if worker_panics { FORGOTTEN * (panics + 1) } else { 0 };
-            if !sim.outages.is_empty() {
-                // What a call says that a killed process left over counts with the call of the same host that has its port now.
+            if !sim.outages.is_empty() || ears.iter().any(|ear| shares_host(sim, wire, dial, ear.0)) {
+                // What a call says that is left over counts with the call of the same host that has its port now.
                 let homes = ears.iter().flat_map(|ear| sim.air.addresses_of(ear.0));
                 let counts: Vec<_> = homes.map(|home| sim.air.count(epoch, home)).collect();
                 let (taken, sent): (u64, u64) =
@@ -182,12 +189,16 @@ impl Sound {
         // The record's end waits for the answers to the BYEs.
         let last = wall_us(cdr.end.0);
         let born = sim.outages.iter().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
-        let first = |byes: &mut dyn Iterator<Item = &Said>| byes.map(|s| s.at).filter(|at| *at >= born).min();
-        // The other side may have had a BYE before: one of two branches that both answered.
-        let of_caller = &dial.call_ids[..1.min(dial.call_ids.len())];
-        let byes = |of| wire.of(of).filter(|said: &&Said| said.is("BYE") && said.from == LISTENER);
-        let end = first(&mut byes(of_caller)).or_else(|| first(&mut byes(&dial.call_ids)));
-        let end = end.unwrap_or(last);
+        let byes = |of| {
+            let byes = wire.of(of).filter(|said| said.is("BYE") && said.from == LISTENER);
+            byes.map(|said| said.at).filter(|at| *at >= born).min()
+        };
+        // The callee's side may have had one before: one of two branches that both answered. The caller's waits for the ACK of the
+        // 200 (RFC 3261 §15).
+        let any = byes(&dial.call_ids);
+        let of_caller =
+            dial.call_ids.first().filter(|id| any.is_none_or(|any| !wire.is_unacknowledged_by(id, any)));
+        let end = of_caller.and_then(|id| byes(std::slice::from_ref(id))).or(any).unwrap_or(last);
         let Some(((a, voice), (b, other))) = ends(sim, dial) else { return };
         let of_workers = sim.air.worker_panics();
         let panics: Vec<u64> =
@@ -203,7 +214,20 @@ impl Sound {
         let elsewhere = dial.legs.iter().any(|leg| {
             leg.answered.is_some() && leg.ends.first().is_some_and(|(at, _)| at + 1_000_000 < last)
         });
-        let silent = quiet(a, since) || quiet(b, since) || elsewhere;
+        // A BYE that waited for the ACK of the 200 says nothing of when the silence was noticed.
+        let waited = dial
+            .call_ids
+            .first()
+            .and_then(|id| wire.set_up(id))
+            .filter(|(_, acknowledged)| (*acknowledged..acknowledged + 1_000_000).contains(&end));
+        let paused = |ear: Ear| {
+            let Some((answered, acknowledged)) = waited else { return false };
+            let said = self.said.get(&ear).into_iter().flatten().filter_map(|packet| packet.taken);
+            let said = said.filter(|taken| (answered..acknowledged).contains(taken) && !forgotten(*taken));
+            let marks: Vec<u64> = [answered].into_iter().chain(said).chain([acknowledged]).collect();
+            marks.windows(2).any(|pair| pair[1].saturating_sub(pair[0]) >= RTP_TIMEOUT_US - 200_000)
+        };
+        let silent = [a, b].into_iter().any(|ear| quiet(ear, since) || paused(ear)) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             let last = |ear: Ear| {
                 let said = self.said.get(&ear).into_iter().flatten();
@@ -227,6 +251,18 @@ impl Sound {
             wrong.push(format!("one end is silent since {at} and the call goes on until {end}"));
         }
     }
+}
+
+/// True if a phone did not know yet that one of its calls was over when another one began, and one of them is this.
+fn shares_host(sim: &Sim, wire: &Wire, dial: &Dial, phone: usize) -> bool {
+    let left_over = |left: &Dial, new: &Dial| {
+        let knew = left.over_at().unwrap_or(u64::MAX);
+        left.number != new.number
+            && (left.at..knew).contains(&new.at)
+            && wire.ended_at(&left.call_ids).is_some_and(|over| over < new.at)
+    };
+    let others = sim.script.dials.iter().flatten().filter(|d| d.ears().any(|(other, _)| other == phone));
+    others.into_iter().any(|other| left_over(other, dial) || left_over(dial, other))
 }
 
 fn wall_us(wall_ms: u64) -> u64 {

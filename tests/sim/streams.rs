@@ -10,10 +10,10 @@ use bytes::Bytes;
 use tandem_actors::config::StreamLimits;
 use tandem_actors::env::Unsent;
 use tandem_actors::shard::FromStream;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::message::framing::stream::{Frame, FrameError, Framer};
 
-use crate::engine::{LISTENER, STREAMS};
+use crate::engine::{LISTENER, listener_of};
 use crate::nonsense::is_stranger;
 use crate::rng::Rng;
 use crate::world::{Event, Fate, World};
@@ -138,12 +138,13 @@ impl World {
         let faults = self.plan().faults;
         let (number, opened, well) = self.with_streams(|streams| {
             streams.next += 1;
-            let number = (u64::from(self.epoch()) << 32) + streams.next;
+            let id = ConnectionId::new(shard, (u64::from(self.epoch()) << 32) + streams.next, by_engine);
+            let number = id.generation;
             let mut rng = Rng::new(self.plan().seed, 0x5000_0000 + streams.next);
             let port = if by_engine { phone.port() } else { 20_000 + (streams.next % 40_000) as u16 };
             let remote = SocketAddr::new(phone.ip(), port);
-            let connection = Some(ConnectionId { shard, generation: number });
-            let flow = Flow { listener: STREAMS, remote, connection };
+            let connection = Some(id);
+            let flow = Flow { listener: listener_of(Transport::Tcp), remote, connection };
             let well = !rng.permille(faults.refused);
             let wait = if well { 600 + rng.below(4 * faults.delay_us) } else { rng.below(within_us) };
             let (to_engine, to_phone) = (Way::new(), Way::new());

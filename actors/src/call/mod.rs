@@ -13,6 +13,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
 use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
+use tandem_protocol::flow::ListenerId;
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
@@ -34,7 +35,9 @@ pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
+/// The one before: its flows name a listener by its place in the settings, which reads alike.
+const FORMER: u8 = 3;
 
 impl Machine for Call {
     type Input = Input;
@@ -53,7 +56,7 @@ impl Machine for Call {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
-        crate::checkpoint::thaw(FORMAT, frozen)
+        crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
     }
 }
 
@@ -163,8 +166,8 @@ impl CallActor {
         actor.start()
     }
 
-    fn local(&self, listener: u16) -> Arc<LocalSide> {
-        self.env.directory().local_side(listener)
+    fn local(&self, listener: ListenerId) -> Arc<LocalSide> {
+        self.env.local_side(listener)
     }
 
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
@@ -217,6 +220,9 @@ impl CallActor {
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
                 let watched = !held && self.shell.machine().is_answered();
+                if let Some(callee) = self.shell.machine().callee() {
+                    self.media.answered_by(callee);
+                }
                 self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
             Output::Commit => self.commit(now),
@@ -243,6 +249,7 @@ impl CallActor {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
             request_uri: target.request_uri,

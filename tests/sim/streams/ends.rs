@@ -52,7 +52,10 @@ impl World {
     pub(super) fn gone(&self, number: u64, was_up: bool) -> Vec<Told> {
         let Some(flow) = self.drop_stream(number) else { return Vec::new() };
         let Some(connection) = flow.connection else { return Vec::new() };
-        vec![Told::Stream { shard: connection.shard, what: FromStream::Gone { connection, was_up } }]
+        vec![Told::Stream {
+            shard: connection.shard,
+            what: FromStream::Gone { connection, was_up, brought: true },
+        }]
     }
 
     /// What was under way by it is lost.
