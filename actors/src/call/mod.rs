@@ -220,6 +220,9 @@ impl CallActor {
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
                 let watched = !held && self.shell.machine().is_answered();
+                if let Some(callee) = self.shell.machine().callee() {
+                    self.media.answered_by(callee);
+                }
                 self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
             Output::Commit => self.commit(now),
@@ -246,6 +249,7 @@ impl CallActor {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
             request_uri: target.request_uri,
