@@ -50,7 +50,7 @@ impl Challenge {
         best.ok_or(first_error.unwrap_or(DigestError::OtherScheme))
     }
 
-    fn read(scheme: &params::Scheme) -> Result<Self, DigestError> {
+    fn read(scheme: &params::Scheme<'_>) -> Result<Self, DigestError> {
         if !scheme.is_digest() {
             return Err(DigestError::OtherScheme);
         }
