@@ -39,6 +39,14 @@ impl Machine for Dialog {
         Dialog::deadline(self)
     }
 
+    fn is_kept(&self) -> bool {
+        Dialog::is_kept(self)
+    }
+
+    fn rests(&self) -> bool {
+        Dialog::rests(self)
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
@@ -195,8 +203,7 @@ impl DialogActor {
 
     /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
     fn end_after_fault(&mut self, now: Now, out: &mut Vec<Output>) {
-        let kept = self.shell.frozen().and_then(|frozen| Dialog::thaw(frozen, now));
-        let ended = match kept {
+        let ended = match self.shell.last_good(now) {
             Some(dialog) => Some(ended_after_fault(dialog, now, out)),
             None => self.origin.as_ref().and_then(|origin| origin.build_to_end(now, out)),
         };
@@ -228,7 +235,7 @@ impl DialogActor {
         if finished {
             self.part();
         }
-        if self.shell.frozen().is_some() {
+        if self.shell.is_kept() {
             self.origin = None;
         }
         if let Some(timer) = self.timer {

@@ -67,6 +67,7 @@ pub(crate) struct Committed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Registered(Vec<Binding>);
 
+#[derive(Clone)]
 pub(crate) enum Change {
     Register(Update),
     Expire,
@@ -94,7 +95,7 @@ impl Machine for Registered {
             Change::FlowGone(connection) => out.push(Outcome::Removed(bindings.flow_failed(*connection))),
             Change::Nothing => {}
         }
-        self.0 = bindings.list().to_vec();
+        self.0 = bindings.into_list();
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -217,10 +218,11 @@ impl StationActor {
         self.shard.tell(NextExpiry { station: self.entry.config.name.clone(), at });
     }
 
-    fn save(&self, urgency: Urgency, event: Event) {
+    fn save(&mut self, urgency: Urgency, event: Event) {
+        let empty = self.shell.machine().0.is_empty();
+        let value = self.shell.frozen().filter(|_| !empty).cloned();
         let name = &self.entry.config.name;
         let mut batch = Batch::new(urgency);
-        let value = if self.shell.machine().0.is_empty() { None } else { self.shell.machine().freeze() };
         batch.writes.push(Write { bucket: Bucket::Bindings, key: name.to_string(), value, expect: None });
         batch.events.push(event);
         let token = token(name) | u64::from(self.waiting.next());

@@ -48,6 +48,14 @@ impl Machine for Call {
         Call::deadline(self)
     }
 
+    fn is_kept(&self) -> bool {
+        Call::is_kept(self)
+    }
+
+    fn rests(&self) -> bool {
+        self.is_up()
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
@@ -300,10 +308,10 @@ impl CallActor {
     }
 
     fn put_record(&mut self, batch: &mut Batch, _now: Now) {
-        // The machine as it is after this input: the shell freezes it before its outputs are released.
-        let machine = self.shell.machine();
-        let call = self.shell.frozen().filter(|_| machine.is_answered()).cloned();
-        let callee = machine.callee();
+        // The machine as it is after this input.
+        let answered = self.shell.machine().is_answered();
+        let call = if answered { self.shell.frozen().cloned() } else { None };
+        let callee = self.shell.machine().callee();
         let legs = self
             .legs
             .iter()

@@ -371,6 +371,11 @@ impl Dialog {
         }
     }
 
+    /// True while nothing is expected of either side: established, and our 200 acknowledged.
+    pub fn rests(&self) -> bool {
+        self.is_established() && self.unacknowledged.is_none()
+    }
+
     /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
     /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once. The peer may have ended the dialog just
     /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within half a minute.
