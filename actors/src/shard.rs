@@ -125,7 +125,7 @@ struct KnownDialog {
     /// Held until it says that it is over: it may outlive its call, to end what it began.
     dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
-    merge_key: Option<String>,
+    merge_key: Option<u64>,
     restored: bool,
 }
 
@@ -137,8 +137,8 @@ pub struct Shard {
     /// Who asked when calls can be taken, before that was so.
     awaiting_ports: Vec<UnboundedSender<Value>>,
     calls: Map<CallKey, Addr<CallActor>>,
-    dialogs: Map<String, KnownDialog>,
-    merges: Map<String, String>,
+    dialogs: Map<Arc<str>, KnownDialog>,
+    merges: Map<u64, Arc<str>>,
     stations: BTreeMap<Arc<str>, named::KnownStation>,
     station_tokens: Map<u64, Arc<str>>,
     trunks: BTreeMap<Arc<str>, Addr<TrunkActor>>,
@@ -444,8 +444,8 @@ impl Handler<Told<DialogUp>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
         let DialogUp { tag, dialog, merge_key, restored } = told.0;
-        if let Some(key) = &merge_key {
-            self.merges.insert(key.clone(), tag.clone());
+        if let Some(key) = merge_key {
+            self.merges.insert(key, tag.clone());
         }
         self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
     }

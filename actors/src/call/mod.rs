@@ -17,7 +17,7 @@ use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
 use crate::calls::{CallKey, Callee, Info, Party};
-use crate::dialog::{DialogActor, FromLeg, LegDown, LegFault, Origin};
+use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
@@ -71,7 +71,7 @@ struct Leg {
     /// `None` once it is over.
     dialog: Option<Addr<DialogActor>>,
     call_id: String,
-    frozen: Option<Bytes>,
+    frozen: Kept,
 }
 
 /// How INVITEs of this call leave.
@@ -126,7 +126,7 @@ pub struct CallActor {
     shell: Shell<Call>,
     /// For each trunk it may leave by, or one without a trunk.
     outbound: Vec<Outbound>,
-    caller: Option<Caller>,
+    caller: Option<Box<Caller>>,
     legs: Vec<Leg>,
     media: Media,
     permits: Vec<Permit>,
@@ -157,7 +157,7 @@ impl CallActor {
             info: setup.info,
             shell: Shell::new(setup.machine),
             outbound: setup.outbound,
-            caller: Some(setup.caller),
+            caller: Some(Box::new(setup.caller)),
             legs: Vec::new(),
             media: setup.media,
             permits: setup.permits,
@@ -275,7 +275,7 @@ impl CallActor {
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
         match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
-            Some(dialog) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen: None }),
+            Some((dialog, frozen)) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen }),
             None => ctx.address().tell(LegDown(leg)),
         }
     }
@@ -316,7 +316,7 @@ impl CallActor {
             .legs
             .iter()
             .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
-            .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
+            .filter_map(|leg| Some((leg.id, leg.frozen.borrow().clone()?, leg.call_id.clone())))
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
         let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
@@ -330,6 +330,8 @@ impl CallActor {
     }
 
     fn answered(&mut self, protected: bool, now: Now) {
+        // Nobody else is called any more.
+        self.outbound = Vec::new();
         self.info.answered_at = self.shell.machine().answered_at();
         self.env.metrics().call_setup.record(now.mono.since(self.info.started_mono).as_secs_f64());
         if !protected {
@@ -373,7 +375,7 @@ impl CallActor {
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let now = self.env.now();
-        match self.caller.take() {
+        match self.caller.take().map(|caller| *caller) {
             Some(Caller::Invite { origin, call_id }) => {
                 self.start_leg(CALLER, origin, call_id, ctx);
                 self.started_events(now);
@@ -383,7 +385,7 @@ impl CallActor {
                 for (leg, frozen, call_id) in legs {
                     self.start_leg(leg, Origin::Restored(frozen.clone()), call_id, ctx);
                     if let Some(known) = self.legs.iter_mut().find(|known| known.id == leg) {
-                        known.frozen = Some(frozen);
+                        known.frozen.replace(Some(frozen));
                     }
                 }
                 self.media.reopen(&self.env, self.key);
@@ -416,7 +418,7 @@ impl Handler<Told<FromLeg>> for CallActor {
     fn handle(&mut self, told: Told<FromLeg>, ctx: &mut Context<Self>) {
         let FromLeg { leg, events, frozen } = told.0;
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
-            known.frozen = frozen;
+            known.frozen.replace(frozen);
         }
         if events.is_empty() {
             self.refresh(self.env.now());

@@ -98,14 +98,14 @@ impl Call {
         }
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     to,
                     offer: carried.offer,
                     text: sdp.clone(),
                     view: carried.view,
                     reply: Reply::Response(means),
-                });
+                }));
                 let sdp = carried.sdp;
                 out.push(Output::Tell(
                     to,
@@ -151,7 +151,7 @@ impl Call {
         if free && matches!(self.media, MediaPlan::Service { .. }) {
             match self.sdp.service_offer(&self.media) {
                 Ok(sdp) => {
-                    self.reoffer = Some(Reoffer::ours(leg));
+                    self.reoffer = Some(Box::new(Reoffer::ours(leg)));
                     out.push(Output::Tell(leg, Command::AnswerReoffer { sdp }));
                 }
                 Err(refusal) => {
@@ -162,7 +162,8 @@ impl Call {
         }
         match self.other(leg).filter(|_| free) {
             Some(to) => {
-                self.reoffer = Some(Reoffer { from: leg, reply: Reply::Solicited, ..Reoffer::ours(to) });
+                let reoffer = Reoffer { from: leg, reply: Reply::Solicited, ..Reoffer::ours(to) };
+                self.reoffer = Some(Box::new(reoffer));
                 out.push(Output::Tell(to, Command::Solicit));
             }
             None => out.push(Output::Tell(leg, Command::RefuseReoffer { status: 491 })),
@@ -179,14 +180,14 @@ impl Call {
         };
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     to: asked.from,
                     offer: carried.offer,
                     text: sdp.clone(),
                     view: carried.view,
                     reply: Reply::Acknowledgement,
-                });
+                }));
                 out.push(Output::Tell(asked.from, Command::AnswerReoffer { sdp: carried.sdp }));
             }
             Err(refusal) => {

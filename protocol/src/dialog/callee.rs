@@ -134,7 +134,7 @@ impl Dialog {
     ) {
         let t1 = self.local.timers.t1;
         let Answer { message, offer } = answer;
-        self.unacknowledged = Some(Unacknowledged {
+        self.unacknowledged = Some(Box::new(Unacknowledged {
             transaction: pending.transaction,
             message: message.clone(),
             to: pending.source,
@@ -143,7 +143,7 @@ impl Dialog {
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
-        });
+        }));
         out.push(Output::Respond {
             transaction: pending.transaction,
             status: 200,

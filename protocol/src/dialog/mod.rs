@@ -110,9 +110,10 @@ pub struct Dialog {
     invited: bool,
     /// Requests sent so far: makes branches unique within the dialog.
     sent: u32,
-    unacknowledged: Option<Unacknowledged>,
+    // In boxes: what is not there most of the time shall not take room in every dialog.
+    unacknowledged: Option<Box<Unacknowledged>>,
     /// The peer's re-INVITE that waits for the call's answer.
-    reoffered: Option<Pending>,
+    reoffered: Option<Box<Pending>>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
     session: offer_answer::Session,
@@ -382,7 +383,7 @@ impl Dialog {
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, answer) = &stored.phase {
-            stored.unacknowledged = Some(Unacknowledged {
+            stored.unacknowledged = Some(Box::new(Unacknowledged {
                 transaction: pending.transaction,
                 message: answer.message.clone(),
                 to: pending.source,
@@ -391,7 +392,7 @@ impl Dialog {
                 interval: t1,
                 next: now.mono,
                 give_up: now.mono,
-            });
+            }));
         }
         stored.phase = Phase::Confirmed;
         stored.reoffered = None;
