@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output, SUPPORTED};
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
-use tandem_protocol::message::framing::peek_call_id;
+use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
@@ -106,8 +106,13 @@ pub struct TrunkReport {
     pub up: bool,
 }
 
-/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says.
+/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says. A REGISTER belongs where its
+/// station lives, so that it crosses once and not for each of its steps; so does one for a station that does not exist.
 pub fn place(shared: &Shared, bytes: &[u8]) -> Option<ShardId> {
+    if let Some(user) = peek_registered_user(bytes) {
+        let station = shared.directory.station_of_user(user);
+        return Some(shared.directory.home(station.map_or(user, |station| &station.config.name)));
+    }
     let call_id = peek_call_id(bytes)?;
     Some(place_call_id(shared, call_id))
 }
@@ -231,7 +236,7 @@ impl Shard {
         }
         match request.method() {
             Method::Invite => self.invite(&request, flow, ctx),
-            Method::Register => self.register(&request, flow),
+            Method::Register => self.register(&request, flow, ctx),
             Method::Options => self.options(&request, flow),
             Method::Other => self.unknown_method(&request, flow),
             Method::Ack | Method::Cancel => {}

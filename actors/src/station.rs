@@ -165,7 +165,7 @@ impl StationActor {
 
     fn register(&mut self, register: Register, ctx: &mut Context<Self>) {
         let now = self.env.now();
-        let before = self.entry.bindings().len();
+        let known = self.entry.bindings();
         let change = Change::Register(register.update.clone());
         let outcome = self.feed(&change, ctx).pop();
         let Some(Outcome::Registered(result)) = outcome else {
@@ -180,9 +180,13 @@ impl StationActor {
             return;
         }
         self.publish();
-        let after = self.entry.bindings().len();
+        let (before, after) = (known.len(), self.entry.bindings().len());
         let name = &self.entry.config.name;
-        tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
+        if is_refresh(&known, &self.entry.bindings()) {
+            tracing::debug!(station = %name, bindings = after, source = %register.flow.remote, "registered again");
+        } else {
+            tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
+        }
         let event = Event::new(
             now.wall,
             EventKind::Registration,
@@ -254,6 +258,12 @@ impl StationActor {
             self.env.arm(timer, Some(at));
         }
     }
+}
+
+/// True if a REGISTER has changed neither where the station is found nor by which way.
+fn is_refresh(before: &[Binding], after: &[Binding]) -> bool {
+    let same = |a: &Binding, b: &Binding| a.contact == b.contact && a.source == b.source && a.path == b.path;
+    before.len() == after.len() && after.iter().all(|new| before.iter().any(|old| same(old, new)))
 }
 
 impl Actor for StationActor {

@@ -27,7 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use address::{Contacts, NameAddr, Via};
 pub use build::{Builder, bad_request, reason_phrase, response_to, stamp_via};
-pub use framing::{is_keepalive, peek_call_id, peek_to_tag};
+pub use framing::{is_keepalive, peek_call_id, peek_registered_user, peek_to_tag};
 pub use header::Header;
 pub use malformed::{Answerable, BadHeader, BadUri, Malformed, MalformedKind};
 pub use method::Method;
