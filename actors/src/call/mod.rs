@@ -31,7 +31,7 @@ use crate::timer_wheel::TimerId;
 
 pub(crate) use ask::AskCall;
 pub(crate) use media::Media;
-pub(crate) use record::{CallRecord, Counted};
+pub(crate) use record::{CallRecord, Counted, RecordView};
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 3;
@@ -316,13 +316,15 @@ impl CallActor {
             .legs
             .iter()
             .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
-            .filter_map(|leg| Some((leg.id, leg.frozen.borrow().clone()?, leg.call_id.clone())))
+            .filter_map(|leg| Some((leg.id, leg.frozen.borrow().clone()?, leg.call_id.as_str())))
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
-        let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
+        let said = std::mem::replace(&mut self.info.answered_at, self.shell.machine().answered_at());
         let counted = self.permits.iter().chain(&self.place).map(Counted::of).collect();
-        let record = CallRecord { info, call, legs, media: self.media.saved(), counted };
-        batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
+        let record = RecordView { info: &self.info, call, legs, media: self.media.saved(), counted };
+        let value = record.freeze();
+        self.info.answered_at = said;
+        batch.writes.extend(value.map(|value| self.write(Some(value))));
     }
 
     fn write(&self, value: Option<Bytes>) -> Write {
