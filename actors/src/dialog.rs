@@ -25,9 +25,7 @@ use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 4;
-/// The one before: its flows name a listener by its place in the settings, which reads alike.
-const FORMER: u8 = 3;
+const FORMAT: u8 = 5;
 
 impl Machine for Dialog {
     type Input = Input;
@@ -54,7 +52,7 @@ impl Machine for Dialog {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
-        crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
+        crate::checkpoint::thaw(FORMAT, frozen)
     }
 }
 
@@ -69,6 +67,8 @@ pub(crate) enum Origin {
         tag: String,
         local: Arc<LocalSide>,
         routing: Routing,
+        /// The trunk it comes from, if that may be asked who we are.
+        account: Option<String>,
     },
     /// Our INVITE.
     Calling { spec: Box<InviteSpec>, local: Arc<LocalSide> },
@@ -79,8 +79,9 @@ pub(crate) enum Origin {
 impl Origin {
     fn build(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
         match self.clone() {
-            Origin::Incoming { transaction, invite, source, tag, local, routing } => {
-                Some(Dialog::incoming(transaction, invite, source, tag, local, routing))
+            Origin::Incoming { transaction, invite, source, tag, local, routing, account } => {
+                let dialog = Dialog::incoming(transaction, invite, source, tag, local, routing);
+                Some(dialog.with_account(account))
             }
             Origin::Calling { spec, local } => Some(Dialog::calling(*spec, local, out)),
             Origin::Restored(frozen) => Dialog::thaw(&frozen, now).map(|dialog| Dialog::restore(dialog, now)),
@@ -227,10 +228,12 @@ impl DialogActor {
         let mut events = SmallVec::new();
         let mut outputs = SmallVec::new();
         let mut finished = false;
+        let mut challenged = None;
         for output in out.drain(..) {
             match output {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
+                Output::Challenged { account, response } => challenged = Some((account, response)),
                 Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => outputs.push(output),
             }
         }
@@ -242,13 +245,9 @@ impl DialogActor {
             self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
         } else if self.shell.machine().rests() {
             // The one it had was larger: the INVITE was in it.
-            let frozen = self.shell.frozen();
-            self.kept
-                .borrow_mut()
-                .as_mut()
-                .zip(frozen)
-                .into_iter()
-                .for_each(|(kept, now)| kept.clone_from(now));
+            if let (Some(kept), Some(now)) = (self.kept.borrow_mut().as_mut(), self.shell.frozen()) {
+                kept.clone_from(now);
+            }
         }
         if finished {
             self.part();
@@ -258,6 +257,11 @@ impl DialogActor {
         }
         if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
+        }
+        if let Some((account, challenge)) = challenged {
+            let trunk = self.env.directory().trunk(&account);
+            let credentials = trunk.and_then(|trunk| trunk.config.credentials.clone());
+            self.feed(&Input::Credentials { credentials, challenge }, ctx);
         }
     }
 

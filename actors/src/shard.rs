@@ -268,7 +268,7 @@ impl Shard {
         }
         let transaction = self.endpoint.accept(&request, flow);
         if request.method() == Method::Invite {
-            // A CANCEL of a re-INVITE finds its transaction, but changes nothing in the dialog.
+            // It hears of a CANCEL of the re-INVITE.
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
@@ -444,7 +444,7 @@ impl Handler<Told<FromDialog>> for Shard {
                 Output::Respond { transaction, status, message, to } => {
                     self.endpoint.respond(transaction, status, message, to);
                 }
-                Output::Up(_) | Output::Finished => {}
+                Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
             }
         }
     }

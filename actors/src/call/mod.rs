@@ -1,6 +1,7 @@
 //! The actor of one call: a shell around [`tandem_protocol::b2bua::Call`], its dialogs, its media sessions, its record.
 
 mod ask;
+mod commit;
 mod media;
 mod record;
 mod redirect;
@@ -26,7 +27,7 @@ use crate::media_pool::order::MediaEvent;
 use crate::metrics::ActorKind;
 use crate::shard::{CallDown, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
-use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
+use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
@@ -230,8 +231,8 @@ impl CallActor {
                 let watched = !held && self.shell.machine().is_answered();
                 self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
-            Output::Commit => self.commit(now),
-            Output::Refresh => self.refresh(now),
+            Output::Commit => self.commit(),
+            Output::Refresh => self.refresh(),
             Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
             Output::Answered { protected } => self.answered(protected, now),
             Output::Redirected { status, contacts, fresh, exhausted } => {
@@ -269,6 +270,8 @@ impl CallActor {
             max_forwards: outbound.max_forwards,
             headers: outbound.headers,
             timers: outbound.timers,
+            // An address that a trunk redirects to has the trunk's name, but not its credentials.
+            account: outbound.credentials.as_ref().and(outbound.trunk.as_deref()).map(str::to_owned),
             credentials: outbound.credentials,
         };
         let call_id = spec.call_id.clone();
@@ -291,47 +294,6 @@ impl CallActor {
         if let Some(dialog) = self.dialog(leg) {
             dialog.tell(dialog::Input::Command(command));
         }
-    }
-
-    /// Commits the checkpoint of the answer; the shard brings the news back.
-    fn commit(&mut self, now: Now) {
-        self.media.watch(&self.env, self.key);
-        let mut batch = Batch::new(Urgency::Urgent);
-        batch.ticket = Some(Ticket { shard: self.env.shard().0, token: self.key.0 });
-        self.put_record(&mut batch, now);
-        batch.events = std::mem::take(&mut self.events);
-        self.env.submit(batch);
-    }
-
-    fn refresh(&mut self, now: Now) {
-        let mut batch = Batch::new(Urgency::Lazy);
-        self.put_record(&mut batch, now);
-        batch.events = std::mem::take(&mut self.events);
-        self.env.submit(batch);
-    }
-
-    fn put_record(&mut self, batch: &mut Batch, _now: Now) {
-        // The machine as it is after this input.
-        let answered = self.shell.machine().is_answered();
-        let call = if answered { self.shell.frozen().cloned() } else { None };
-        let callee = self.shell.machine().callee();
-        let legs = self
-            .legs
-            .iter()
-            .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
-            .filter_map(|leg| Some((leg.id, leg.frozen.borrow().clone()?, leg.call_id.as_str())))
-            .collect();
-        // What a restart finds is a call that was answered, whether or not this process has got to say so.
-        let said = std::mem::replace(&mut self.info.answered_at, self.shell.machine().answered_at());
-        let counted = self.permits.iter().chain(&self.place).map(Counted::of).collect();
-        let record = RecordView { info: &self.info, call, legs, media: self.media.saved(), counted };
-        let value = record.freeze();
-        self.info.answered_at = said;
-        batch.writes.extend(value.map(|value| self.write(Some(value))));
-    }
-
-    fn write(&self, value: Option<Bytes>) -> Write {
-        Write { bucket: Bucket::Calls, key: self.id.to_string(), value, expect: None }
     }
 
     fn answered(&mut self, protected: bool, now: Now) {
@@ -426,7 +388,7 @@ impl Handler<Told<FromLeg>> for CallActor {
             known.frozen.replace(frozen);
         }
         if events.is_empty() {
-            self.refresh(self.env.now());
+            self.refresh();
         }
         for event in events {
             self.feed(&Input::Leg(leg, event), ctx);

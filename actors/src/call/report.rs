@@ -57,7 +57,7 @@ impl CallActor {
         let emergency = self.info.emergency;
         self.events.push(if emergency { decided.with("emergency", "yes") } else { decided });
         let mut batch = Batch::new(Urgency::Lazy);
-        self.put_record(&mut batch, now);
+        self.put_record(&mut batch);
         batch.events = std::mem::take(&mut self.events);
         self.env.submit(batch);
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::challenge::Account;
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
-use crate::digest;
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
 use crate::sdp::negotiate::is_sdp;
@@ -57,8 +57,10 @@ pub struct InviteSpec {
     pub headers: Vec<(String, String)>,
     /// The transaction's timers.
     pub timers: Timers,
-    /// Answers a 401 or 407, once.
+    /// Answers a 401 or 407.
     pub credentials: Option<Credentials>,
+    /// Where the settings have the credentials: what a checkpoint holds in place of them. `None`: nowhere.
+    pub account: Option<String>,
 }
 
 /// Our INVITE on its way.
@@ -69,7 +71,6 @@ pub(super) struct Calling {
     /// The INVITE's CSeq: a PRACK or UPDATE in its early dialogs has a higher one.
     cseq: u32,
     provisional: bool,
-    authorized: bool,
     /// Set when the call wants it cancelled; sent once a provisional has come.
     cancel: Option<Option<String>>,
     /// A CANCEL was sent: without a final response by then, the INVITE counts as unanswered (§9.1).
@@ -92,8 +93,8 @@ impl Dialog {
         dialog.remote_target.clone_from(&spec.request_uri);
         dialog.route_set.clone_from(&spec.route);
         dialog.in_force.we_offer(&spec.sdp);
-        dialog.account.credentials = spec.credentials.clone().map(Box::new);
-        dialog.invite(spec, None, out);
+        dialog.account = Account::new(spec.account.clone(), spec.credentials.clone());
+        dialog.invite(spec, &[], out);
         dialog
     }
 
@@ -113,7 +114,8 @@ impl Dialog {
         dialog
     }
 
-    fn invite(&mut self, spec: InviteSpec, authorization: Option<(Header, String)>, out: &mut Vec<Output>) {
+    fn invite(&mut self, spec: InviteSpec, answers: &[(Header, String)], out: &mut Vec<Output>) {
+        self.account.begins(!answers.is_empty());
         self.local_cseq += 1;
         let branch = self.next_branch();
         let mut message = Builder::request("INVITE", &spec.request_uri);
@@ -132,9 +134,8 @@ impl Dialog {
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
         }
-        let authorized = authorization.is_some();
-        if let Some((header, value)) = authorization {
-            message.header(header, value);
+        for (header, value) in answers {
+            message.header(*header, value);
         }
         out.push(Output::Request {
             message: message.finish(sdp_body(&spec.sdp)),
@@ -149,7 +150,6 @@ impl Dialog {
             branch,
             cseq: self.local_cseq,
             provisional: false,
-            authorized,
             cancel: None,
             cancelled_until: None,
         }));
@@ -168,6 +168,9 @@ impl Dialog {
                     self.send_cancel(now, out);
                 } else if status > 100 {
                     let offered = !calling.spec.sdp.is_empty();
+                    if status == 199 {
+                        return self.early_dialog_over(response, offered, out);
+                    }
                     if let Some(sdp) = sdp_of(response).filter(|_| offered) {
                         self.forks.note_early(response.to_tag(), &sdp);
                     }
@@ -176,14 +179,12 @@ impl Dialog {
                 }
             }
             200..=299 => self.answered(response, now, out),
-            401 | 407
-                if !calling.authorized && calling.cancel.is_none() && calling.spec.credentials.is_some() =>
-            {
+            401 | 407 if calling.cancel.is_none() && calling.spec.credentials.is_some() => {
                 self.authorize(response, out);
             }
             422 if calling.cancel.is_none() && self.timer.too_brief(response) => {
                 let spec = calling.spec.clone();
-                self.invite(spec, None, out);
+                self.invite(spec, &[], out);
             }
             _ => {
                 if (300..400).contains(&status) && calling.cancel.is_none() {
@@ -216,21 +217,11 @@ impl Dialog {
     fn authorize(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Phase::Calling(calling) = &self.phase else { return };
         let spec = calling.spec.clone();
-        let (challenge, answer) = if response.status() == 401 {
-            (Header::WwwAuthenticate, Header::Authorization)
-        } else {
-            (Header::ProxyAuthenticate, Header::ProxyAuthorization)
-        };
-        let challenges: Vec<&str> = response.headers(challenge).collect();
-        let value = spec.credentials.as_ref().and_then(|who| {
-            let cnonce = &spec.local_tag;
-            digest::answer(&challenges, "INVITE", &spec.request_uri, &who.username, &who.password, cnonce, 1)
-                .ok()
-        });
-        match value {
-            Some(value) => self.invite(spec, Some((answer, value)), out),
+        match self.account.answers(response, ("INVITE", &spec.request_uri), &self.local_tag) {
+            Some(answers) => self.invite(spec, &answers, out),
             None => {
-                self.invite_failed(response.status(), "challenge not understood".to_owned(), None, None, out);
+                let reason = "challenge not understood, or answered in vain".to_owned();
+                self.invite_failed(response.status(), reason, None, None, out);
             }
         }
     }
@@ -244,6 +235,8 @@ impl Dialog {
         out: &mut Vec<Output>,
     ) {
         self.phase = Phase::Ended;
+        // An UPDATE of an early dialog waits for nobody any more.
+        self.drop_update_of(|_| true, out);
         out.push(Output::Up(LegEvent::Failed { status, reason, retry_after, unanswered }));
         out.push(Output::Finished);
     }
