@@ -8,6 +8,7 @@ pub mod b2bua;
 pub mod dial_plan;
 pub mod dialog;
 pub mod digest;
+pub mod dns;
 pub mod flow;
 pub mod fnv;
 pub mod identity;
