@@ -10,6 +10,7 @@ use tandem_protocol::dial_plan::{
 };
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
+use tandem_protocol::dns::{Bounds, Family, Target};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
@@ -50,7 +51,8 @@ pub fn engine_config(
         shards: shards(settings),
         sip_trace_bytes: settings.node.sip_trace_bytes(),
         stations: settings.station.iter().map(|s| station(settings, s)).collect(),
-        trunks: settings.trunk.iter().map(|t| trunk(settings, t)).collect(),
+        trunks: settings.trunk.iter().map(|t| trunk(settings, t, &listeners)).collect(),
+        dns: dns(&settings.dns),
         route_groups: settings.dial_plan.route_group.iter().map(route_group).collect(),
         route_lists: settings.dial_plan.route_list.iter().map(route_list).collect(),
         users: settings.user.iter().map(user).collect(),
@@ -312,7 +314,43 @@ fn credentials(username: Option<&String>, password: Option<&settings::Secret>) -
     })
 }
 
-fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
+fn dns(dns: &settings::Dns) -> config::Dns {
+    let address = |server: &HostPort| Some(SocketAddr::new(server.ip()?, server.port.unwrap_or(53)));
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    config::Dns {
+        servers: dns.servers.iter().filter_map(address).collect(),
+        timeout: dns.timeout(),
+        attempts: dns.attempts,
+        bounds: Bounds {
+            min_ttl: seconds(dns.min_ttl_s),
+            max_ttl: seconds(dns.max_ttl_s),
+            max_negative_ttl: seconds(dns.max_negative_ttl_s),
+            max_stale: seconds(dns.max_stale_s),
+            ..Bounds::default()
+        },
+    }
+}
+
+/// Where a trunk's calls go: the addresses of the settings, and what DNS must find, by the trunk's listener.
+fn proxies(trunk: &Trunk, listener: Option<&config::Listener>) -> (Vec<SocketAddr>, Vec<config::NamedProxy>) {
+    let domain = trunk.domain.iter().map(|domain| HostPort { host: domain.clone(), port: None });
+    let (mut addresses, mut named) = (Vec::new(), Vec::new());
+    for proxy in trunk.proxies.iter().cloned().chain(domain) {
+        if let Some(address) = address_of(&proxy) {
+            addresses.push(address);
+            continue;
+        }
+        let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
+        let family = Family::of(listener.map_or(Ipv4Addr::UNSPECIFIED.into(), |l| l.address.ip()));
+        let target = Target::new(&proxy.host, proxy.port, transport, family);
+        let target = if trunk.transport.is_some() { target.with_transport_named() } else { target };
+        named.push(config::NamedProxy { after: addresses.len(), target });
+    }
+    (addresses, named)
+}
+
+fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> config::Trunk {
+    let (proxies, named) = proxies(trunk, listeners.get(usize::from(place_of(settings, trunk))));
     let listen = settings.listener_of(trunk).cloned().unwrap_or_default();
     let values = trunk.timers(&listen);
     let mut timers = Timers::new(values.t1, values.t2);
@@ -322,7 +360,8 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
     config::Trunk {
         name: Arc::from(trunk.name.as_str()),
         listener: place_of(settings, trunk),
-        proxies: trunk.proxies.iter().filter_map(address_of).collect(),
+        proxies,
+        named,
         accept_from: trunk.accept_from.iter().map(source).collect(),
         calling_search_space: trunk.calling_search_space.clone(),
         selection: selection(trunk.selection),

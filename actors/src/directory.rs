@@ -3,6 +3,7 @@
 //! Each entry has one writer, its actor; readers take an [`Arc`] snapshot and never wait. What several write at once
 //! (permits, nonce windows, round robin) is an atomic.
 
+mod proxies;
 mod registration;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
+use tandem_protocol::dns::Located;
 use tandem_protocol::flow::Transport;
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
@@ -22,6 +24,7 @@ use crate::ids::ShardId;
 use crate::metrics::{Metrics, TrunkMetrics};
 use crate::sip::peers::StreamPeers;
 
+pub use proxies::{Proxies, Proxy};
 pub use registration::{RegistrationEntry, RegistrationStatus};
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
@@ -131,27 +134,34 @@ pub struct TrunkEntry {
     pub calls: Permits,
     /// Its metrics.
     pub metrics: TrunkMetrics,
-    up: Vec<AtomicBool>,
+    proxies: ArcSwap<Proxies>,
     turn: AtomicUsize,
 }
 
 impl TrunkEntry {
-    /// Whether each proxy is up, in the order of the settings.
+    /// Its proxies as of now.
+    pub fn proxies(&self) -> Arc<Proxies> {
+        self.proxies.load_full()
+    }
+
+    /// Whether each proxy is up, in the order of [`proxies`](Self::proxies).
     pub fn health(&self) -> Vec<bool> {
-        self.up.iter().map(|up| up.load(Ordering::Relaxed)).collect()
+        self.proxies.load().list().map(Proxy::is_up).collect()
     }
 
     /// Whether a proxy is up; one that is not ours counts as up.
     pub fn is_up(&self, proxy: SocketAddr) -> bool {
-        let place = self.config.proxies.iter().position(|p| *p == proxy);
-        place.is_none_or(|place| self.up[place].load(Ordering::Relaxed))
+        self.proxies.load().get(proxy).is_none_or(Proxy::is_up)
     }
 
     /// Notes a proxy's health; true if that changed it. Only the trunk's actor may.
     pub fn set_health(&self, proxy: SocketAddr, up: bool) -> bool {
-        let Some(place) = self.config.proxies.iter().position(|p| *p == proxy) else { return false };
-        self.metrics.up[place].set(if up { 1.0 } else { 0.0 });
-        self.up[place].swap(up, Ordering::Relaxed) != up
+        self.proxies.load().get(proxy).is_some_and(|proxy| proxy.set_up(up))
+    }
+
+    /// Publishes what DNS has found for the named proxy at this place of the settings. Only the shard of the trunk may.
+    pub fn locate(&self, place: usize, located: Arc<Located>) {
+        self.proxies.store(Arc::new(self.proxies.load().with(place, located, &self.config, &self.metrics)));
     }
 
     /// Whose turn it is, for round robin.
@@ -223,8 +233,8 @@ impl Directory {
         let trunk = |t: &Trunk| TrunkEntry {
             config: t.clone(),
             calls: Permits::new(t.max_calls),
-            metrics: metrics.trunk(&t.name, &t.proxies),
-            up: t.proxies.iter().map(|_| AtomicBool::new(true)).collect(),
+            proxies: ArcSwap::from_pointee(Proxies::new(t, &metrics.trunk(&t.name))),
+            metrics: metrics.trunk(&t.name),
             turn: AtomicUsize::new(0),
         };
         let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
@@ -327,7 +337,11 @@ impl Directory {
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
     /// port that its sender listens on; for a stream it is `accept_from` alone.
     pub fn trunk_of_source(&self, from: SocketAddr, transport: Transport) -> Option<&Arc<TrunkEntry>> {
-        let proxies = |t: &&Arc<TrunkEntry>| !transport.is_reliable() && t.config.proxies.contains(&from);
+        let proxies = |t: &&Arc<TrunkEntry>| {
+            // What the settings name does not change.
+            let named = || !t.config.named.is_empty() && t.proxies.load().get(from).is_some();
+            !transport.is_reliable() && (t.config.proxies.contains(&from) || named())
+        };
         self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })

@@ -1,5 +1,6 @@
 //! The engine's metrics: every handle made once, on a recorder of the engine's own.
 
+mod dns;
 mod refusal;
 mod sip;
 
@@ -9,6 +10,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Method;
 
+pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 
@@ -124,8 +126,8 @@ pub enum Describe {
 /// What a trunk counts.
 #[derive(Clone)]
 pub struct TrunkMetrics {
-    /// One gauge a proxy: 1 up, 0 down.
-    pub up: Vec<Gauge>,
+    name: String,
+    registry: Registry,
     /// Calls that went on to the next proxy because of a status.
     pub failover_status: Counter,
     /// Calls that went on because a proxy was silent.
@@ -136,6 +138,14 @@ pub struct TrunkMetrics {
     pub failover_limit: Counter,
     /// Calls up.
     pub calls: Gauge,
+}
+
+impl TrunkMetrics {
+    /// The gauge of a proxy: 1 up, 0 down, and no number once it is none any longer.
+    pub fn up(&self, proxy: &str) -> Gauge {
+        let labels = [("trunk", self.name.clone()), ("proxy", proxy.to_owned())];
+        self.registry.gauge("tandem_trunk_up", &labels)
+    }
 }
 
 /// What a media worker counts.
@@ -279,21 +289,14 @@ impl Metrics {
     }
 
     /// The handles of one trunk.
-    pub fn trunk(&self, name: &str, proxies: &[std::net::SocketAddr]) -> TrunkMetrics {
+    pub fn trunk(&self, name: &str) -> TrunkMetrics {
         let failover = |cause: &str| {
             let labels = [("trunk", name.to_owned()), ("cause", cause.to_owned())];
             self.registry.counter("tandem_trunk_failovers_total", &labels)
         };
         TrunkMetrics {
-            up: proxies
-                .iter()
-                .map(|proxy| {
-                    let labels = [("trunk", name.to_owned()), ("proxy", proxy.to_string())];
-                    let gauge = self.registry.gauge("tandem_trunk_up", &labels);
-                    gauge.set(1.0);
-                    gauge
-                })
-                .collect(),
+            name: name.to_owned(),
+            registry: self.registry.clone(),
             failover_status: failover("status"),
             failover_timeout: failover("timeout"),
             failover_transport: failover("transport"),

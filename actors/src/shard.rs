@@ -18,6 +18,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output, SUPPORTED};
+use tandem_protocol::dns::Located;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::peek_call_id;
@@ -78,6 +79,15 @@ pub enum LinkMessage {
     Media(MediaEvent),
     /// A proxy's health as a call saw it, for the trunk's shard.
     Trunk(TrunkReport),
+    /// What DNS has found for a named proxy of a trunk that lives here.
+    Located {
+        /// The trunk.
+        trunk: Arc<str>,
+        /// The proxy's place among those that are named.
+        place: usize,
+        /// Where it is.
+        located: Arc<Located>,
+    },
 }
 
 /// Datagrams that came together.
@@ -294,6 +304,7 @@ impl Shard {
             LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
+            LinkMessage::Located { trunk, place, located } => self.located(&trunk, place, located),
         }
     }
 
@@ -343,6 +354,15 @@ impl Shard {
         } else if let Some(trunk) = self.trunks.get(&report.trunk) {
             trunk.tell(report);
         }
+    }
+
+    /// The shard publishes it, not the trunk's actor: that one may rest after a fault, and a name is told once in its time to live.
+    fn located(&mut self, trunk: &str, place: usize, located: Arc<Located>) {
+        let Some(entry) = self.env.directory().trunk(trunk) else { return };
+        if self.env.config().transport(entry.config.listener).is_reliable() {
+            located.addresses().for_each(|address| self.env.directory().stream_peers.note(address.ip()));
+        }
+        entry.locate(place, located);
     }
 
     fn rearm(&mut self) {

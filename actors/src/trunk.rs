@@ -55,8 +55,8 @@ pub struct TrunkActor {
 impl TrunkActor {
     pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, entry: Arc<TrunkEntry>) -> Addr<TrunkActor> {
         let (fault, guard) = NamedDown::guard(env, shard, ActorKind::Trunk, &entry.config.name);
-        for proxy in &entry.config.proxies {
-            entry.set_health(*proxy, true);
+        for proxy in entry.proxies().list() {
+            proxy.set_up(true);
         }
         TrunkActor {
             env: env.clone(),

@@ -97,9 +97,17 @@ pub(super) fn trunks(answer: &Value) -> String {
         };
         let proxies = list(&trunk["proxies"]);
         for proxy in proxies {
-            rows.push(row(cell(&proxy["address"]), if proxy["up"] == true { "up" } else { "DOWN" }));
+            let name = proxy["name"].as_str().map_or_else(String::new, |name| format!(" ({name})"));
+            let address = cell(&proxy["address"]) + &name;
+            rows.push(row(address, if proxy["up"] == true { "up" } else { "DOWN" }));
         }
-        if proxies.is_empty() {
+        let troubled: Vec<&Value> =
+            list(&trunk["names"]).iter().filter(|name| name["state"] != "fresh").collect();
+        for name in &troubled {
+            let why = name["why"].as_str().map_or_else(String::new, |why| format!(": {why}"));
+            rows.push(row(cell(&name["name"]), &format!("{}{why}", cell(&name["state"]).to_uppercase())));
+        }
+        if proxies.is_empty() && troubled.is_empty() {
             rows.push(row("-".to_owned(), "-"));
         }
     }
@@ -244,6 +252,23 @@ STATION  EXTENSION  CALLS  CONTACT              SOURCE      EXPIRES IN    USER A
         let shown = trunks(&answer);
         assert!(shown.contains("a      udp       2 of 30  10.0.0.1:5060  DOWN\n"), "{shown}");
         assert!(shown.contains("10.0.0.2:5060  up\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_proxy_that_was_found_by_name_is_shown_with_it_and_a_name_in_trouble_with_its_cause() {
+        let answer = json!([{"name": "a", "listener": "udp", "calls": 0, "max_calls": 0,
+        "proxies": [{"address": "10.0.0.1:5060", "up": true, "name": "example.net"}],
+        "names": [
+            {"name": "example.net", "state": "fresh", "why": null},
+            {"name": "gone.example", "state": "absent", "why": "gone.example A: there is no such name"},
+        ]}]);
+        let shown = trunks(&answer);
+        assert!(shown.contains("10.0.0.1:5060 (example.net)  up\n"), "{shown}");
+        assert!(
+            shown.contains("gone.example                 ABSENT: gone.example A: there is no such name\n"),
+            "{shown}"
+        );
+        assert_eq!(shown.lines().count(), 3, "{shown}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tandem_actors::runtime::Clock;
 use tandem_actors::shard::{Ask, parse_call_id};
 use tandem_actors::shell::Injection;
 use tandem_actors::store::{Store, StoreFault};
+use tandem_protocol::dns::{Located, Server, Trouble};
 use tandem_protocol::time::UnixMillis;
 
 use super::State;
@@ -166,18 +167,44 @@ pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> 
     let shared = state.engine.shared();
     let listener = |place: u16| shared.config.listeners.get(usize::from(place)).map(|l| l.name.as_str());
     let trunk = |entry: &Arc<TrunkEntry>| {
-        let proxies = entry.config.proxies.iter().zip(entry.health());
-        let proxies: Vec<Value> =
-            proxies.map(|(proxy, up)| json!({"address": proxy.to_string(), "up": up})).collect();
+        let proxies = entry.proxies();
+        let names: Vec<Value> = proxies.located().map(|(host, located)| name(host, located)).collect();
+        let hosts = proxies.hosts();
+        let proxies: Vec<Value> = proxies
+            .list()
+            .map(|proxy| {
+                let host = hosts.iter().find(|(address, _)| *address == proxy.address).map(|(_, host)| host);
+                json!({"address": proxy.address.to_string(), "up": proxy.is_up(), "name": host})
+            })
+            .collect();
         json!({
             "name": &*entry.config.name,
             "listener": listener(entry.config.listener),
             "calls": entry.calls.taken(),
             "max_calls": entry.config.max_calls,
             "proxies": proxies,
+            "names": names,
         })
     };
     Json(shared.directory.trunks().map(trunk).collect())
+}
+
+/// What DNS has found for a named proxy.
+fn name(host: &str, located: Option<&Located>) -> Value {
+    let server = |server: &Server| {
+        let addresses: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
+        json!({
+            "name": &*server.name,
+            "priority": server.priority,
+            "weight": server.weight,
+            "transport": server.transport.as_str(),
+            "addresses": addresses,
+        })
+    };
+    let state = located.map_or("unknown", |located| located.trouble().map_or("fresh", Trouble::as_str));
+    let because = located.and_then(|located| located.because.as_ref());
+    let servers: Vec<Value> = located.iter().flat_map(|located| &located.servers).map(server).collect();
+    json!({"name": host, "state": state, "why": because.map(ToString::to_string), "servers": servers})
 }
 
 pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {

@@ -27,7 +27,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("station.qualify_interval_s", None),
     ("station.max_new_calls_per_min", None),
     ("station.location", None),
-    ("trunk.domain", None),
     ("trunk.location", None),
     ("trunk.codecs", None),
     ("trunk.connect_timeout_ms", None),

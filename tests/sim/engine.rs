@@ -106,6 +106,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         name: name.to_string().into(),
         listener: if name == 'c' { STREAMS } else { 0 },
         proxies: proxies(name),
+        named: Vec::new(),
         accept_from: if name == 'c' {
             vec![Source { network: Ipv4Addr::new(10, 2, 2, 0).into(), prefix: 24, port: None }]
         } else {
@@ -200,6 +201,7 @@ fn config(world: &World) -> EngineConfig {
             rtp_timeout: Duration::from_micros(RTP_TIMEOUT_US),
             recording_dir: "/nowhere".into(),
         },
+        dns: tandem_actors::config::Dns::default(),
         registrar: Registrar {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),

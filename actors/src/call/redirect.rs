@@ -119,6 +119,7 @@ impl CallActor {
             listener: trunk.config.listener,
             user: escape_user(number).into_owned(),
             walk: ProxyWalk::new(&health, Selection::Priority, trunk.config.retryable.clone()),
+            hosts: Vec::new(),
         };
         let destination =
             Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };

@@ -95,7 +95,7 @@ impl Call {
         match (next, hunt.current()) {
             (HuntNext::Try(proxy), Some(choice)) => {
                 let target = Target {
-                    request_uri: format!("sip:{}@{proxy}", choice.user),
+                    request_uri: choice.request_uri(proxy),
                     flow: Flow::to(choice.listener, proxy),
                     route: Vec::new(),
                     routing: Routing::Target,

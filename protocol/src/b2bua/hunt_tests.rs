@@ -139,7 +139,7 @@ fn hunting(trunks: &[(&str, &[u16])]) -> Rig {
         let proxies: Vec<_> = ports.iter().map(health).collect();
         let walk =
             crate::proxy_list::ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        TrunkChoice { trunk: (*trunk).to_owned(), listener: 0, user: "123".into(), walk }
+        TrunkChoice { trunk: (*trunk).to_owned(), listener: 0, user: "123".into(), walk, hosts: Vec::new() }
     };
     let hunt = TrunkHunt::new(trunks.iter().map(choice).collect());
     Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING })

@@ -23,6 +23,18 @@ pub struct TrunkChoice {
     pub user: String,
     /// The walk over its proxies.
     pub walk: ProxyWalk,
+    /// The proxies that DNS has found, each with the host that was looked for: their requests are for that one (RFC 3263 §4).
+    pub hosts: Vec<(SocketAddr, String)>,
+}
+
+impl TrunkChoice {
+    /// The Request-URI of an INVITE to `proxy`.
+    pub(super) fn request_uri(&self, proxy: SocketAddr) -> String {
+        match self.hosts.iter().find(|(address, _)| *address == proxy) {
+            Some((_, host)) => format!("sip:{}@{host}", self.user),
+            None => format!("sip:{}@{proxy}", self.user),
+        }
+    }
 }
 
 /// What came of a trunk or of one of its proxies, as the CDR tells it.
@@ -164,7 +176,7 @@ mod tests {
     fn choice(trunk: &str, ports: &[u16]) -> TrunkChoice {
         let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth { proxy: proxy(*p), up: true }).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        TrunkChoice { trunk: trunk.to_owned(), listener: 0, user: "1".to_owned(), walk }
+        TrunkChoice { trunk: trunk.to_owned(), listener: 0, user: "1".to_owned(), walk, hosts: Vec::new() }
     }
 
     fn told(hunt: &TrunkHunt) -> Vec<(&str, Option<Outcome>)> {
@@ -185,6 +197,14 @@ mod tests {
         );
         let causes = [("a", Outcome::Status(503)), ("a", Outcome::Timeout), ("b", Outcome::TransportError)];
         assert_eq!(told(&hunt), causes.map(|(trunk, cause)| (trunk, Some(cause))));
+    }
+
+    #[test]
+    fn a_proxy_that_was_found_by_name_is_sent_requests_for_that_name() {
+        let mut found = choice("a", &[1, 2]);
+        found.hosts.push((proxy(2), "example.net".to_owned()));
+        assert_eq!(found.request_uri(proxy(1)), "sip:1@192.0.2.1:1");
+        assert_eq!(found.request_uri(proxy(2)), "sip:1@example.net");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tandem_protocol::b2bua::{Cause, Destination, TrunkChoice, TrunkHunt};
 use tandem_protocol::message::escape_user;
-use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::proxy_list::{ProxyWalk, Selection};
 
 use super::{Route, TRUNK_RING, Wanted};
 use crate::config::MediaPath;
@@ -13,13 +13,13 @@ use crate::env::Env;
 
 pub(super) fn to_trunk(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
     match env.directory().trunk(name) {
-        Some(trunk) => by(vec![trunk.clone()], wanted),
+        Some(trunk) => by(env, vec![trunk.clone()], wanted),
         None => Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why)),
     }
 }
 
 pub(super) fn to_group(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
-    by(group(env, name), wanted)
+    by(env, group(env, name), wanted)
 }
 
 pub(super) fn to_list(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
@@ -29,7 +29,7 @@ pub(super) fn to_list(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
     if !list.enabled {
         return Route::refused(503, Cause::Failed, format!("{}, which is disabled", wanted.why));
     }
-    by(list.groups.iter().flat_map(|name| group(env, name)).collect(), wanted)
+    by(env, list.groups.iter().flat_map(|name| group(env, name)).collect(), wanted)
 }
 
 /// The trunks of a group, in the order of this call.
@@ -48,7 +48,7 @@ fn group(env: &Env, name: &str) -> Vec<Arc<TrunkEntry>> {
 }
 
 /// By `trunks` in this order, but those of which no proxy is believed to be up last: the belief may be old.
-fn by(mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
+fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
     let mut seen = Vec::new();
     trunks.retain(|trunk| {
         let new = !seen.contains(&trunk.config.name);
@@ -68,12 +68,13 @@ fn by(mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
         trunk: trunk.config.name.to_string(),
         listener: trunk.config.listener,
         user: user.clone(),
-        walk: walk(trunk),
+        walk: walk(env, trunk),
+        hosts: trunk.proxies().hosts(),
     });
     let destination =
         Destination::Trunk { hunt: TrunkHunt::new(choices.collect()), ring_timeout: TRUNK_RING };
     Route {
-        signalling: trunks.first().and_then(|t| t.config.proxies.first()).map(|p| p.ip()),
+        signalling: trunks.first().and_then(|t| t.proxies().list().next().map(|p| p.address.ip())),
         bypass: trunks.iter().all(|trunk| trunk.config.media == MediaPath::Bypass),
         record: trunks.iter().any(|trunk| trunk.config.record),
         trunks,
@@ -81,13 +82,11 @@ fn by(mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
     }
 }
 
-fn walk(trunk: &TrunkEntry) -> ProxyWalk {
-    let up = trunk.health();
-    let health: Vec<ProxyHealth> =
-        trunk.config.proxies.iter().zip(up).map(|(proxy, up)| ProxyHealth { proxy: *proxy, up }).collect();
-    let selection = match trunk.config.selection {
-        Selection::Priority => Selection::Priority,
-        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
+fn walk(env: &Env, trunk: &TrunkEntry) -> ProxyWalk {
+    let round_robin = match trunk.config.selection {
+        Selection::Priority => None,
+        Selection::RoundRobin { .. } => Some(trunk.turn()),
     };
+    let (health, selection) = trunk.proxies().order(round_robin, &mut || env.random());
     ProxyWalk::new(&health, selection, trunk.config.retryable.clone())
 }

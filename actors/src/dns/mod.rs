@@ -1,0 +1,10 @@
+//! Finds the proxies of trunks that are named, on a thread of its own: no shard ever waits for a name.
+//!
+//! The thread ([`thread`]) drives [`tandem_protocol::dns::Resolver`], which knows what is to be asked and when, and asks the servers
+//! for it ([`servers`]). What is found goes to the shard of each trunk, again and again as times to live end; calls read
+//! what was published last. Nothing here is waited for but by a start, and that only for a moment.
+
+mod servers;
+mod thread;
+
+pub use thread::{Finder, spawn};
