@@ -297,7 +297,9 @@ fn a_server_that_is_silent_is_passed_over_and_no_longer_asked_first() {
 
 #[test]
 fn a_start_without_any_dns_server_takes_calls_and_finds_the_trunk_later() {
-    let mut site = Site::start(BY_DOMAIN, |ports| srv(&[(1, 0, ports[0])]));
+    // Nothing of before is used either.
+    let servers = "[\"{peer}:5353\"]\nmax_stale_s = 0";
+    let mut site = Site::with_servers(servers, BY_DOMAIN, |ports| srv(&[(1, 0, ports[0])]));
     site.nsd.kill();
     let took = site.engine.restart();
     assert!(took < SOON, "{took:?}");
@@ -306,6 +308,21 @@ fn a_start_without_any_dns_server_takes_calls_and_finds_the_trunk_later() {
     site.serve(|ports| srv(&[(1, 0, ports[0])]));
     site.leads_to(0);
     site.call(&[(0, BUSY)]);
+}
+
+#[test]
+fn a_start_without_any_dns_server_goes_on_with_what_was_found_before() {
+    let mut site = Site::start(BY_DOMAIN, |ports| srv(&[(1, 0, ports[0])]));
+    // Two rounds lie longer apart than a commit takes.
+    site.engine.reaches("tandem_dns_queries_total", &[("result", "answered")], 4.0);
+    site.nsd.kill();
+    site.engine.kill9();
+    site.engine.restart();
+    site.becomes("stale");
+    site.call(&[(0, BUSY)]);
+    site.serve(|ports| srv(&[(1, 0, ports[1])]));
+    site.leads_to(1);
+    site.becomes("fresh");
 }
 
 #[test]

@@ -181,6 +181,8 @@ pub struct Metrics {
     pub auth_failures: Counter,
     /// Credentials that were not judged, because too many before them were wrong.
     pub auth_throttled: Counter,
+    /// The asking for names.
+    pub dns: DnsMetrics,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -258,6 +260,7 @@ impl Metrics {
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
             auth_failures: registry.counter("tandem_auth_failures_total", &[]),
             auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
+            dns: DnsMetrics::new(&registry),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),

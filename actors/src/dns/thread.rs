@@ -7,11 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_protocol::dns::{Answer, Because, Input, Located, Output, Query, Resolver, Target, Trouble};
+use tandem_protocol::dns::{
+    Answer, Because, Input, Located, Output, Query, RecordType, Resolver, Target, Trouble,
+};
 use tandem_protocol::time::Instant;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::kept::Kept;
 use super::servers::Servers;
 use crate::env::Shared;
 use crate::events::{Event, EventKind};
@@ -23,7 +26,8 @@ use crate::store::{Batch, Urgency};
 
 /// Questions that may be under way at once.
 const AT_ONCE: usize = 64;
-/// How often /etc/resolv.conf is looked at, and at most how old the state is that a fault throws it back to.
+/// How often /etc/resolv.conf is looked at and what was found is written, and at most how old the state is that a fault throws
+/// it back to.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The thread, as long as this lives.
@@ -82,13 +86,14 @@ struct Desk {
     wanted: BTreeMap<Target, Vec<Wanted>>,
     /// What was told last of each.
     told: BTreeMap<Target, Located>,
+    kept: Kept,
     settled: watch::Sender<bool>,
     machine: Resolver,
     /// What a fault throws the machine back to.
     saved: Resolver,
     servers: Arc<Servers>,
     /// When the servers and the saved state were looked at.
-    looked: Instant,
+    looked: Option<Instant>,
     asking: JoinSet<(Query, Answer)>,
     at_once: Arc<Semaphore>,
 }
@@ -101,10 +106,12 @@ impl Desk {
         wanted: BTreeMap<Target, Vec<Wanted>>,
         settled: watch::Sender<bool>,
     ) -> Desk {
-        let metrics = DnsMetrics::new(shared.metrics.registry());
+        let metrics = shared.metrics.dns.clone();
         let servers = Arc::new(Servers::new(&shared.config, clock, &metrics));
         let machine = Resolver::new(shared.config.dns.bounds);
+        let kept = Kept::load(shared.store.as_ref(), |target| wanted.contains_key(target));
         Desk {
+            kept,
             clock,
             link,
             metrics,
@@ -114,7 +121,7 @@ impl Desk {
             saved: machine.clone(),
             machine,
             servers,
-            looked: clock.now().mono,
+            looked: Some(clock.now().mono),
             asking: JoinSet::new(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             shared,
@@ -122,6 +129,7 @@ impl Desk {
     }
 
     async fn run(mut self, mut stopped: mpsc::Receiver<()>) {
+        self.begin_with_what_is_kept();
         let targets: Vec<Target> = self.wanted.keys().cloned().collect();
         for target in targets {
             self.feed(&Input::Watch(target));
@@ -129,7 +137,7 @@ impl Desk {
         self.saved = self.machine.clone();
         loop {
             let due = self.machine.deadline();
-            let wait = due.map_or(LOOK, |at| at.since(self.clock.now().mono));
+            let wait = due.map_or(LOOK, |at| at.since(self.clock.now().mono)).min(LOOK);
             let input = tokio::select! {
                 biased;
                 _ = stopped.recv() => return,
@@ -144,19 +152,33 @@ impl Desk {
                 },
                 () = tokio::time::sleep(wait) => Input::Timeout,
             };
-            self.look();
             self.feed(&input);
+            self.look();
+        }
+    }
+
+    /// Until the first answers come, what the process before has found last is used.
+    fn begin_with_what_is_kept(&self) {
+        let now = self.clock.now();
+        for (target, servers) in self.kept.usable(now.wall, self.shared.config.dns.bounds.max_stale) {
+            let query = Query { name: target.host.clone(), kind: RecordType::Srv };
+            let why = "not asked for yet since the start".to_owned();
+            let because = Some(Because { trouble: Trouble::Stale, query, why });
+            self.publish(target, &Located { servers: servers.to_vec(), because, until: now.mono });
         }
     }
 
     /// Follows /etc/resolv.conf, and keeps a state to go back to.
     fn look(&mut self) {
         let now = self.clock.now().mono;
-        if now.since(self.looked) < LOOK {
+        if self.looked.is_some_and(|looked| now.since(looked) < LOOK) {
             return;
         }
-        self.looked = now;
+        self.looked = Some(now);
         self.saved = self.machine.clone();
+        if let Some(batch) = self.kept.batch(self.clock.now().wall) {
+            self.shared.store.submit(batch);
+        }
         if !self.servers.are_current(&self.shared.config) {
             tracing::info!("/etc/resolv.conf has changed: other servers are asked for names from now on");
             self.servers = Arc::new(Servers::new(&self.shared.config, self.clock, &self.metrics));
@@ -194,7 +216,9 @@ impl Desk {
     }
 
     /// Publishes what was found, and tells what has changed.
-    fn located(&mut self, target: Target, located: Located) {
+    fn located(&mut self, target: Target, mut located: Located) {
+        let max_stale = self.shared.config.dns.bounds.max_stale;
+        self.kept.take(&target, &mut located, self.clock.now().wall, max_stale);
         if located.trouble() == Some(Trouble::Stale) {
             self.metrics.stale_used.increment(1);
         }
@@ -202,20 +226,24 @@ impl Desk {
         if news != News::None {
             self.tell(&target, &located, news);
         }
-        let published = Arc::new(located.clone());
-        for Wanted { trunk, place } in self.wanted.get(&target).into_iter().flatten() {
-            let home = self.shared.directory.home(trunk);
-            let (trunk, place, located) = (trunk.clone(), *place, published.clone());
-            (self.link)(home, LinkMessage::Located { trunk, place, located });
-        }
+        self.publish(&target, &located);
         self.told.insert(target, located);
         if news != News::None {
             let told = &self.told;
             self.metrics.targets(|trouble| told.values().filter(|l| l.trouble() == trouble).count());
         }
-        if self.told.len() == self.wanted.len() {
-            // Nobody may be waiting.
-            let _ = self.settled.send(true);
+        if self.told.len() == self.wanted.len() && !self.settled.send_replace(true) {
+            // What was found first is written at once.
+            self.looked = None;
+        }
+    }
+
+    fn publish(&self, target: &Target, located: &Located) {
+        let published = Arc::new(located.clone());
+        for Wanted { trunk, place } in self.wanted.get(target).into_iter().flatten() {
+            let home = self.shared.directory.home(trunk);
+            let (trunk, place, located) = (trunk.clone(), *place, published.clone());
+            (self.link)(home, LinkMessage::Located { trunk, place, located });
         }
     }
 

@@ -324,6 +324,33 @@ fn faults_of_trunks_and_registrations() {
 }
 
 #[test]
+fn faults_of_the_dns_servers() {
+    check_all(
+        "[dns]\n",
+        &[
+            (
+                "servers = [\"192.0.2.53\", \"ns.example\"]",
+                "2: dns.servers[1]",
+                "found \"ns.example\"; allowed: an IP",
+            ),
+            ("servers = [\"192.0.2.53\", \"192.0.2.53\"]", "2: dns.servers[1]", "each server once"),
+            (
+                "servers = [\"10.0.0.1\", \"10.0.0.2\", \"10.0.0.3\", \"10.0.0.4\", \"10.0.0.5\", \"10.0.0.6\", \
+                 \"10.0.0.7\", \"10.0.0.8\", \"10.0.0.9\"]",
+                "2: dns.servers",
+                "found 9; allowed: 8 servers at most",
+            ),
+            ("timeout_ms = 10", "2: dns.timeout_ms", "allowed: 50 to 30000 (milliseconds)"),
+            ("attempts = 0", "2: dns.attempts", "found 0; allowed: 1 to 10"),
+            ("min_ttl_s = 0", "2: dns.min_ttl_s", "allowed: 1 to 3600"),
+            ("min_ttl_s = 60\nmax_ttl_s = 30", "3: dns.max_ttl_s", "allowed: 60 to 604800"),
+            ("max_negative_ttl_s = 86400", "2: dns.max_negative_ttl_s", "allowed: 1 to 10800"),
+            ("max_stale_s = 1000000", "2: dns.max_stale_s", "allowed: 0 to 604800"),
+        ],
+    );
+}
+
+#[test]
 fn faults_of_the_dial_plan() {
     let pattern = "[[dial_plan.pattern]]\n";
     let cases: &[Case] = &[

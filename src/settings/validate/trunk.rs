@@ -27,6 +27,10 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
         }
         for (index, registration) in group.registrations.iter().enumerate() {
             check_registration(&path.index(index), registration, names, findings);
+            if is_at_a_name(settings, registration) {
+                let text = "is at a host name, which registrations do not look up yet: it is passed over";
+                findings.warn(&path.index(index), text);
+            }
         }
     }
 }
@@ -126,6 +130,14 @@ fn check_origins(settings: &Settings, findings: &mut Findings<'_>) {
             }
         }
     }
+}
+
+/// Whether only DNS could say where a registration is sent.
+fn is_at_a_name(settings: &Settings, entry: &Registration) -> bool {
+    let trunk = entry.trunk.as_ref().and_then(|name| settings.trunk.iter().find(|trunk| trunk.name == *name));
+    let by_domain = trunk.is_some_and(|trunk| trunk.domain.is_some()) || entry.domain.is_some();
+    let host = trunk.and_then(|t| t.proxies.first()).or(entry.address.as_ref()).or(entry.proxy.as_ref());
+    host.map_or(by_domain, |host| host.ip().is_none())
 }
 
 fn check_registration(path: &KeyPath, entry: &Registration, names: &Names, findings: &mut Findings<'_>) {
