@@ -3,6 +3,7 @@
 mod ask;
 mod flows;
 mod invite;
+mod located;
 mod named;
 mod refuse;
 mod restore;
@@ -10,6 +11,7 @@ mod stray;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,6 @@ use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output, SUPPORTED};
-use tandem_protocol::dns::Located;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::peek_call_id;
@@ -29,7 +30,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
-use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
@@ -45,6 +46,7 @@ use crate::trunk::TrunkActor;
 
 pub use ask::{Ask, Asked, parse_call_id};
 pub(crate) use invite::merge_key;
+pub use located::ProxyLocated;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
@@ -59,6 +61,8 @@ pub enum LinkMessage {
         flow: Flow,
         /// The message.
         message: Bytes,
+        /// What becomes of it if the connection is gone.
+        leftover: Leftover,
         /// Who hears if it is gone.
         from: ShardId,
     },
@@ -80,14 +84,7 @@ pub enum LinkMessage {
     /// A proxy's health as a call saw it, for the trunk's shard.
     Trunk(TrunkReport),
     /// What DNS has found for a named proxy of a trunk that lives here.
-    Located {
-        /// The trunk.
-        trunk: Arc<str>,
-        /// The proxy's place among those that are named.
-        place: usize,
-        /// Where it is.
-        located: Arc<Located>,
-    },
+    Located(ProxyLocated),
 }
 
 /// Datagrams that came together.
@@ -290,7 +287,9 @@ impl Shard {
     fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
-            LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
+            LinkMessage::Send { flow, message, leftover, from } => {
+                self.send_for(flow, message, leftover, from);
+            }
             LinkMessage::Gone { connection, was_up } => {
                 self.endpoint.connection_gone(connection, was_up);
                 self.flows_gone(connection, ctx);
@@ -304,7 +303,7 @@ impl Shard {
             LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
-            LinkMessage::Located { trunk, place, located } => self.located(&trunk, place, located),
+            LinkMessage::Located(found) => self.located(found),
         }
     }
 
@@ -319,7 +318,7 @@ impl Shard {
 
     fn media(&mut self, event: MediaEvent) {
         match event {
-            MediaEvent::Granted { worker, pairs } => self.granted(worker, pairs),
+            MediaEvent::Granted { worker, address, pairs } => self.granted(worker, address, pairs),
             MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
             MediaEvent::Silent(session)
             | MediaEvent::Closed { session, .. }
@@ -337,8 +336,8 @@ impl Shard {
         }
     }
 
-    fn granted(&mut self, worker: u16, pairs: Vec<Lease>) {
-        self.leases.granted(&self.env, worker, pairs);
+    fn granted(&mut self, worker: u16, address: IpAddr, pairs: Vec<Lease>) {
+        self.leases.granted(&self.env, worker, address, pairs);
         if self.leases.primed() {
             for reply in self.awaiting_ports.drain(..) {
                 // The asker may have gone.
@@ -354,15 +353,6 @@ impl Shard {
         } else if let Some(trunk) = self.trunks.get(&report.trunk) {
             trunk.tell(report);
         }
-    }
-
-    /// The shard publishes it, not the trunk's actor: that one may rest after a fault, and a name is told once in its time to live.
-    fn located(&mut self, trunk: &str, place: usize, located: Arc<Located>) {
-        let Some(entry) = self.env.directory().trunk(trunk) else { return };
-        if self.env.config().transport(entry.config.listener).is_reliable() {
-            located.addresses().for_each(|address| self.env.directory().stream_peers.note(address.ip()));
-        }
-        entry.locate(place, located);
     }
 
     fn rearm(&mut self) {

@@ -21,14 +21,15 @@ use crate::events::{Event, EventKind};
 use crate::media_pool::threads::Link;
 use crate::metrics::DnsMetrics;
 use crate::runtime::Clock;
-use crate::shard::LinkMessage;
+use crate::shard::{LinkMessage, ProxyLocated};
 use crate::store::{Batch, Urgency};
 
 /// Questions that may be under way at once.
 const AT_ONCE: usize = 64;
-/// How often /etc/resolv.conf is looked at and what was found is written, and at most how old the state is that a fault throws
-/// it back to.
+/// How often /etc/resolv.conf is looked at and what was found is written.
 const LOOK: Duration = Duration::from_secs(5);
+/// The wait after a fault, so that one that comes back at once does not burn a core.
+const REST: Duration = Duration::from_secs(1);
 
 /// The thread, as long as this lives.
 pub struct Finder {
@@ -64,11 +65,29 @@ pub fn spawn(shared: &Arc<Shared>, clock: Clock, link: &Link) -> io::Result<Opti
     let (told, settled) = watch::channel(false);
     let (shared, link) = (shared.clone(), link.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut stopped = stopped;
     std::thread::Builder::new().name("dns".to_owned()).spawn(move || {
-        let desk = Desk::new(shared, clock, link, wanted, told);
-        runtime.block_on(desk.run(stopped));
+        let wanted = Arc::new(wanted);
+        loop {
+            let desk = || Desk::new(shared.clone(), clock, link.clone(), wanted.clone(), told.clone());
+            let life = || runtime.block_on(async { desk().run(&mut stopped).await });
+            match catch_unwind(AssertUnwindSafe(life)) {
+                Ok(()) => return,
+                Err(_) => note_restart(&shared, clock),
+            }
+            std::thread::sleep(REST);
+        }
     })?;
     Ok(Some(Finder { _stop: stop, settled }))
+}
+
+/// What was published stays, and what was found last is in the store; so a fault costs a round of questions.
+fn note_restart(shared: &Shared, clock: Clock) {
+    tracing::error!("the finding of names has panicked and begins again; what was found stays in use");
+    let event = Event::new(clock.now().wall, EventKind::ActorRestarted, "restarted after a rest");
+    let mut batch = Batch::new(Urgency::Lazy);
+    batch.events.push(event.with("actor", "dns".to_owned()));
+    shared.store.submit(batch);
 }
 
 /// Who wants a target.
@@ -83,16 +102,14 @@ struct Desk {
     clock: Clock,
     link: Link,
     metrics: DnsMetrics,
-    wanted: BTreeMap<Target, Vec<Wanted>>,
+    wanted: Arc<BTreeMap<Target, Vec<Wanted>>>,
     /// What was told last of each.
     told: BTreeMap<Target, Located>,
     kept: Kept,
     settled: watch::Sender<bool>,
     machine: Resolver,
-    /// What a fault throws the machine back to.
-    saved: Resolver,
     servers: Arc<Servers>,
-    /// When the servers and the saved state were looked at.
+    /// When the servers were looked at and what was found was written.
     looked: Option<Instant>,
     asking: JoinSet<(Query, Answer)>,
     at_once: Arc<Semaphore>,
@@ -103,7 +120,7 @@ impl Desk {
         shared: Arc<Shared>,
         clock: Clock,
         link: Link,
-        wanted: BTreeMap<Target, Vec<Wanted>>,
+        wanted: Arc<BTreeMap<Target, Vec<Wanted>>>,
         settled: watch::Sender<bool>,
     ) -> Desk {
         let metrics = shared.metrics.dns.clone();
@@ -118,7 +135,6 @@ impl Desk {
             wanted,
             told: BTreeMap::new(),
             settled,
-            saved: machine.clone(),
             machine,
             servers,
             looked: Some(clock.now().mono),
@@ -128,13 +144,12 @@ impl Desk {
         }
     }
 
-    async fn run(mut self, mut stopped: mpsc::Receiver<()>) {
+    async fn run(mut self, stopped: &mut mpsc::Receiver<()>) {
         self.begin_with_what_is_kept();
         let targets: Vec<Target> = self.wanted.keys().cloned().collect();
         for target in targets {
             self.feed(&Input::Watch(target));
         }
-        self.saved = self.machine.clone();
         loop {
             let due = self.machine.deadline();
             let wait = due.map_or(LOOK, |at| at.since(self.clock.now().mono)).min(LOOK);
@@ -168,14 +183,13 @@ impl Desk {
         }
     }
 
-    /// Follows /etc/resolv.conf, and keeps a state to go back to.
+    /// Follows /etc/resolv.conf, and writes what was found.
     fn look(&mut self) {
         let now = self.clock.now().mono;
         if self.looked.is_some_and(|looked| now.since(looked) < LOOK) {
             return;
         }
         self.looked = Some(now);
-        self.saved = self.machine.clone();
         if let Some(batch) = self.kept.batch(self.clock.now().wall) {
             self.shared.store.submit(batch);
         }
@@ -188,15 +202,7 @@ impl Desk {
     fn feed(&mut self, input: &Input) {
         let now = self.clock.now().mono;
         let mut out = Vec::new();
-        if catch_unwind(AssertUnwindSafe(|| self.machine.handle(input, now, &mut out))).is_err() {
-            tracing::error!(
-                "the finding of names panicked and goes on from a state of before; what was published stays"
-            );
-            self.machine = self.saved.clone();
-            self.machine.resume(now);
-            self.asking = JoinSet::new();
-            return;
-        }
+        self.machine.handle(input, now, &mut out);
         for output in out {
             match output {
                 Output::Ask(query) => self.ask(query),
@@ -243,7 +249,7 @@ impl Desk {
         for Wanted { trunk, place } in self.wanted.get(target).into_iter().flatten() {
             let home = self.shared.directory.home(trunk);
             let (trunk, place, located) = (trunk.clone(), *place, published.clone());
-            (self.link)(home, LinkMessage::Located { trunk, place, located });
+            (self.link)(home, LinkMessage::Located(ProxyLocated { trunk, place, located }));
         }
     }
 

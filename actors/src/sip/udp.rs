@@ -7,6 +7,7 @@ use actix::Addr;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Socket, Type};
+use tandem_protocol::flow::ListenerId;
 use tokio::net::UdpSocket;
 
 use crate::env::{Datagram, Tell, Unsent};
@@ -63,11 +64,11 @@ pub(crate) fn send(socket: &StdUdpSocket, to: SocketAddr, datagram: &Bytes) -> R
 }
 
 /// Reads a listener's socket for ever.
-pub(crate) async fn listen(socket: UdpSocket, listener: u16, shard: Addr<Shard>) {
+pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>) {
     let mut buffer = vec![0; LARGEST_DATAGRAM];
     loop {
         if let Err(why) = socket.readable().await {
-            tracing::error!(listener, %why, "a SIP socket has failed");
+            tracing::error!(?listener, %why, "a SIP socket has failed");
             return;
         }
         let mut batch = SmallVec::new();
@@ -79,7 +80,7 @@ pub(crate) async fn listen(socket: UdpSocket, listener: u16, shard: Addr<Shard>)
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send; the transaction's timer deals with it.
                 Err(why) => {
-                    tracing::debug!(listener, %why, "receive error");
+                    tracing::debug!(?listener, %why, "receive error");
                     break;
                 }
             }

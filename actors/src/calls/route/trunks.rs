@@ -66,7 +66,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     let user = escape_user(wanted.number).into_owned();
     let choices = trunks.iter().map(|trunk| TrunkChoice {
         trunk: trunk.config.name.to_string(),
-        listener: trunk.config.listener,
+        listener: env.config().listener_id(trunk.config.listener),
         user: user.clone(),
         walk: walk(env, trunk),
         hosts: trunk.proxies().hosts(),
