@@ -317,6 +317,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
     let values = trunk.timers(&listen);
     let mut timers = Timers::new(values.t1, values.t2);
     timers.give_up = values.t1 * 2u32.saturating_pow(values.max_invite_retries.min(16));
+    timers.connect = Some(values.connect_timeout);
     let codes: Vec<String> =
         trunk.retryable_codes.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
     config::Trunk {
@@ -327,6 +328,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         calling_search_space: trunk.calling_search_space.clone(),
         selection: selection(trunk.selection),
         timers,
+        progress_timeout: values.progress_timeout,
         // The settings have been checked; what cannot be read here cannot come from them.
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
         max_calls: trunk.max_calls,

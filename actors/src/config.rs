@@ -152,6 +152,8 @@ pub struct Trunk {
     pub selection: Selection,
     /// Timers of its INVITEs.
     pub timers: Timers,
+    /// How long a proxy may send nothing further after 100 before the next is tried.
+    pub progress_timeout: Duration,
     /// Which statuses send a call to the next proxy.
     pub retryable: RetryableCodes,
     /// Concurrent calls it may have; 0: any number.

@@ -130,6 +130,8 @@ pub struct TrunkMetrics {
     pub failover_status: Counter,
     /// Calls that went on because a proxy was silent.
     pub failover_timeout: Counter,
+    /// Calls that went on because a proxy said nothing further after 100.
+    pub failover_progress: Counter,
     /// Calls that went on because a request could not be sent.
     pub failover_transport: Counter,
     /// Calls that went on because the trunk had as many as it may.
@@ -296,6 +298,7 @@ impl Metrics {
                 .collect(),
             failover_status: failover("status"),
             failover_timeout: failover("timeout"),
+            failover_progress: failover("progress"),
             failover_transport: failover("transport"),
             failover_limit: failover("limit"),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),

@@ -2,6 +2,7 @@
 
 mod ask;
 mod flows;
+mod icmp;
 mod invite;
 mod named;
 mod refuse;
@@ -37,12 +38,14 @@ use crate::metrics::{ActorKind, Refusal};
 use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New, Outgoing};
+use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
 pub use ask::{Ask, Asked, parse_call_id};
+pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
@@ -68,6 +71,8 @@ pub enum LinkMessage {
         /// Whether it had come about.
         was_up: bool,
     },
+    /// A request of the receiving shard that came to nobody.
+    NotDelivered(Box<Undelivered>),
     /// Tickets of committed batches: the token, and whether it was committed.
     Committed(Vec<(u64, bool)>),
     /// A verified REGISTER, for the station's shard.
@@ -285,6 +290,7 @@ impl Shard {
                 self.endpoint.connection_gone(connection, was_up);
                 self.flows_gone(connection, ctx);
             }
+            LinkMessage::NotDelivered(error) => self.not_delivered(*error),
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
                     self.committed(token, committed, ctx);

@@ -79,10 +79,19 @@ pub enum Outcome {
     Status(u16),
     /// No response in time.
     Timeout,
-    /// It could not be sent.
+    /// It could not be sent: refused, or no connection came about in time.
     TransportError,
+    /// 100 and then nothing further in time.
+    NoProgress,
     /// The caller gave up.
     Cancelled,
+}
+
+impl Outcome {
+    /// True if somebody was waited for in vain.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Outcome::Timeout | Outcome::NoProgress)
+    }
 }
 
 /// Why the walk ended without an answer.
@@ -200,7 +209,9 @@ impl ProxyWalk {
                 self.end(Next::Fail { status, cause: FailCause::Refused })
             }
             Outcome::Cancelled => self.end(Next::Fail { status: 487, cause: FailCause::Cancelled }),
-            Outcome::Status(_) | Outcome::Timeout | Outcome::TransportError => self.advance(now),
+            Outcome::Status(_) | Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress => {
+                self.advance(now)
+            }
         }
     }
 
@@ -224,9 +235,9 @@ impl ProxyWalk {
     fn final_status(&self) -> u16 {
         let given = self.attempts.iter().rev().find_map(|attempt| match attempt.cause {
             Outcome::Status(status) => Some(status),
-            Outcome::Timeout | Outcome::TransportError | Outcome::Cancelled => None,
+            Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress | Outcome::Cancelled => None,
         });
-        let silent = self.attempts.iter().any(|attempt| attempt.cause == Outcome::Timeout);
+        let silent = self.attempts.iter().any(|attempt| attempt.cause.is_silence());
         given.unwrap_or(if silent { 504 } else { 503 })
     }
 }

@@ -30,8 +30,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("trunk.domain", None),
     ("trunk.location", None),
     ("trunk.codecs", None),
-    ("trunk.connect_timeout_ms", None),
-    ("trunk.progress_timeout_ms", None),
     ("trunk.max_packet_retries", None),
     ("trunk.reinvite_delay_ms", None),
     ("trunk.qualify_interval_s", None),

@@ -114,6 +114,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         calling_search_space: None,
         selection,
         timers,
+        progress_timeout: Duration::from_secs(10),
         retryable: RetryableCodes::default(),
         max_calls: 0,
         media,

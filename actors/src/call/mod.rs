@@ -8,6 +8,7 @@ mod report;
 mod trunks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -79,6 +80,8 @@ pub(crate) struct Outbound {
     pub(crate) max_forwards: u8,
     /// The INVITE's timers.
     pub(crate) timers: Timers,
+    /// How long whoever is called may say nothing further after 100; `None`: as long as the call lasts.
+    pub(crate) progress: Option<Duration>,
     /// Answers a challenge.
     pub(crate) credentials: Option<Credentials>,
     /// Who the caller is said to be (RFC 3325).
@@ -226,7 +229,9 @@ impl CallActor {
             Output::Redirected { status, contacts, fresh, exhausted } => {
                 self.redirected((status, fresh, exhausted), contacts, now, ctx);
             }
-            Output::AttemptFailed(attempt) => self.attempt_failed(&attempt, now),
+            Output::AttemptFailed { attempt, retry_after, goes_on } => {
+                self.attempt_failed(&attempt, (retry_after, goes_on), now);
+            }
             Output::Over(ended) => self.over(ended, now, ctx),
         }
     }
@@ -259,6 +264,7 @@ impl CallActor {
             headers: outbound.headers,
             timers: outbound.timers,
             credentials: outbound.credentials,
+            progress: outbound.progress,
         };
         let call_id = spec.call_id.clone();
         let local = self.local(target.flow.listener);

@@ -45,7 +45,12 @@ impl CallActor {
     }
 
     /// A proxy did not take the call: the trunk learns it, the log tells it.
-    pub(super) fn attempt_failed(&mut self, attempt: &TrunkAttempt, now: Now) {
+    pub(super) fn attempt_failed(
+        &mut self,
+        attempt: &TrunkAttempt,
+        (_retry_after, goes_on): (Option<u32>, bool),
+        now: Now,
+    ) {
         let Some(tried) = attempt.tried else { return };
         let (trunk, cause) = (attempt.trunk.clone(), cause_of(tried.cause));
         tracing::info!(call = %self.id, trunk, proxy = %tried.proxy, cause, ms = tried.ms, "the proxy did not take the call");
@@ -54,9 +59,12 @@ impl CallActor {
         self.events.push(self.with_sip_call_id(event.with("ms", tried.ms as i64), self.legs.last()));
         if let Some(entry) = self.env.directory().trunk(&trunk) {
             match tried.cause {
+                Outcome::Cancelled => {}
+                _ if !goes_on => {}
                 Outcome::Timeout => entry.metrics.failover_timeout.increment(1),
+                Outcome::NoProgress => entry.metrics.failover_progress.increment(1),
                 Outcome::TransportError => entry.metrics.failover_transport.increment(1),
-                Outcome::Status(_) | Outcome::Cancelled => entry.metrics.failover_status.increment(1),
+                Outcome::Status(_) => entry.metrics.failover_status.increment(1),
             }
             let dead = matches!(tried.cause, Outcome::Timeout | Outcome::TransportError);
             let trunk = entry.config.name.clone();
@@ -83,6 +91,7 @@ pub(super) fn cause_of(outcome: Outcome) -> String {
         Outcome::Status(status) => status.to_string(),
         Outcome::Timeout => "timeout".to_owned(),
         Outcome::TransportError => "transport".to_owned(),
+        Outcome::NoProgress => "progress_timeout".to_owned(),
         Outcome::Cancelled => "cancelled".to_owned(),
     }
 }

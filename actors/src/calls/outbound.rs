@@ -70,6 +70,7 @@ pub(crate) fn elsewhere(
         trunk: Some(trunk.config.name.clone()),
         to: format!("<sip:{}@{address}>", escape_user(&route.number)),
         timers: trunk.config.timers,
+        progress: Some(trunk.config.progress_timeout),
         callee: Callee::Trunk(trunk.clone()),
         ..one(env, party, route, None)
     }
@@ -100,6 +101,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
         to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
         max_forwards: party.max_forwards,
         timers,
+        progress: trunk.map(|t| t.config.progress_timeout),
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
         headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
         party: party.clone(),

@@ -7,6 +7,8 @@ mod client;
 mod server;
 mod transport;
 
+use std::time::Duration;
+
 use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::Input;
@@ -164,15 +166,26 @@ impl Endpoint {
 
     /// Sends what retransmission will repeat if it is lost.
     fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        if let Err(why) = self.transmit_or_elsewhere(flow, message, method) {
+        if let Err(why) = self.transmit_or_elsewhere(flow, message, method, None) {
             tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
         }
     }
 
     fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<Flow, Unsent> {
+        self.transmit_within(flow, message, method, None)
+    }
+
+    /// The same; a connection that must be opened has `connect` to come about, else what its listener says.
+    fn transmit_within(
+        &mut self,
+        flow: Flow,
+        message: &Bytes,
+        method: Method,
+        connect: Option<Duration>,
+    ) -> Result<Flow, Unsent> {
         self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
-        self.env.transmit(flow, message.clone())
+        self.env.transmit_within(flow, message.clone(), connect)
     }
 
     /// A transaction's deadline has passed.
