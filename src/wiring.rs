@@ -12,7 +12,7 @@ use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
-use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 use crate::settings::{
@@ -312,6 +312,13 @@ fn credentials(username: Option<&String>, password: Option<&settings::Secret>) -
     })
 }
 
+/// The proxies in their order, with their weights. Its own order decides only where their priorities, which are all the same, do not.
+fn proxies(trunk: &Trunk) -> Vec<Proxy> {
+    let weights = trunk.weights.iter().copied().chain(std::iter::repeat(1));
+    let proxy = |(proxy, weight)| address_of(proxy).map(|at| Proxy { weight, ..Proxy::new(at) });
+    trunk.proxies.iter().zip(weights).filter_map(proxy).collect()
+}
+
 fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
     let listen = settings.listener_of(trunk).cloned().unwrap_or_default();
     let values = trunk.timers(&listen);
@@ -323,7 +330,7 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
     config::Trunk {
         name: Arc::from(trunk.name.as_str()),
         listener: place_of(settings, trunk),
-        proxies: trunk.proxies.iter().filter_map(address_of).collect(),
+        proxies: proxies(trunk),
         accept_from: trunk.accept_from.iter().map(source).collect(),
         calling_search_space: trunk.calling_search_space.clone(),
         selection: selection(trunk.selection),
@@ -331,7 +338,10 @@ fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
         progress_timeout: values.progress_timeout,
         // The settings have been checked; what cannot be read here cannot come from them.
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
+        qualify_interval: trunk.qualify_interval(),
         max_calls: trunk.max_calls,
+        emergency_channels: trunk.emergency_channels,
+        max_new_calls_per_s: trunk.max_new_calls_per_s,
         media: path(trunk.media),
         media_delayed: trunk.media_timing == settings::MediaTiming::Delayed,
         record: trunk.record,

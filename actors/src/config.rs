@@ -9,7 +9,7 @@ use tandem_protocol::dialog::SessionPolicy;
 use tandem_protocol::digest::{Algorithm, Secret};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Limits;
-use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 /// Whether a call's media crosses the engine.
@@ -142,8 +142,8 @@ pub struct Trunk {
     pub name: Arc<str>,
     /// Its listener's place.
     pub listener: u16,
-    /// Its proxies in order of preference.
-    pub proxies: Vec<SocketAddr>,
+    /// Its proxies in order of preference; those that DNS tells come later.
+    pub proxies: Vec<Proxy>,
     /// Further sources whose requests are the trunk's.
     pub accept_from: Vec<Source>,
     /// Whose numbers its callers may dial; `None`: partition `internal`.
@@ -156,8 +156,14 @@ pub struct Trunk {
     pub progress_timeout: Duration,
     /// Which statuses send a call to the next proxy.
     pub retryable: RetryableCodes,
+    /// How often a proxy that is up gets OPTIONS; `None`: never.
+    pub qualify_interval: Option<Duration>,
     /// Concurrent calls it may have; 0: any number.
     pub max_calls: u32,
+    /// How many of those only emergency calls may have.
+    pub emergency_channels: u32,
+    /// New calls it may have within any second; 0: any number.
+    pub max_new_calls_per_s: u32,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
     /// Whether its INVITEs leave without an offer, for its proxies to make it.

@@ -3,11 +3,13 @@
 mod refusal;
 mod sip;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Method;
+use tandem_protocol::trunk_health::State;
 
 pub use refusal::Refusal;
 pub use sip::{Closed, ConnectionMetrics, Refused};
@@ -124,8 +126,6 @@ pub enum Describe {
 /// What a trunk counts.
 #[derive(Clone)]
 pub struct TrunkMetrics {
-    /// One gauge a proxy: 1 up, 0 down.
-    pub up: Vec<Gauge>,
     /// Calls that went on to the next proxy because of a status.
     pub failover_status: Counter,
     /// Calls that went on because a proxy was silent.
@@ -138,6 +138,27 @@ pub struct TrunkMetrics {
     pub failover_limit: Counter,
     /// Calls up.
     pub calls: Gauge,
+}
+
+/// What is shown of a proxy of a trunk.
+#[derive(Clone)]
+pub struct ProxyMetrics {
+    up: Gauge,
+    degraded: Gauge,
+}
+
+impl ProxyMetrics {
+    /// Shows its state; one of which nothing is known counts as up.
+    pub fn show(&self, state: State) {
+        self.up.set(if state == State::Down { 0.0 } else { 1.0 });
+        self.degraded.set(if state == State::Degraded { 1.0 } else { 0.0 });
+    }
+
+    /// It is a proxy of the trunk no longer: neither up nor down.
+    pub fn forget(&self) {
+        self.up.set(f64::NAN);
+        self.degraded.set(f64::NAN);
+    }
 }
 
 /// What a media worker counts.
@@ -281,27 +302,27 @@ impl Metrics {
     }
 
     /// The handles of one trunk.
-    pub fn trunk(&self, name: &str, proxies: &[std::net::SocketAddr]) -> TrunkMetrics {
+    pub fn trunk(&self, name: &str) -> TrunkMetrics {
         let failover = |cause: &str| {
             let labels = [("trunk", name.to_owned()), ("cause", cause.to_owned())];
             self.registry.counter("tandem_trunk_failovers_total", &labels)
         };
         TrunkMetrics {
-            up: proxies
-                .iter()
-                .map(|proxy| {
-                    let labels = [("trunk", name.to_owned()), ("proxy", proxy.to_string())];
-                    let gauge = self.registry.gauge("tandem_trunk_up", &labels);
-                    gauge.set(1.0);
-                    gauge
-                })
-                .collect(),
             failover_status: failover("status"),
             failover_timeout: failover("timeout"),
             failover_progress: failover("progress"),
             failover_transport: failover("transport"),
             failover_limit: failover("limit"),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
+        }
+    }
+
+    /// The handles of one proxy of a trunk.
+    pub fn proxy(&self, trunk: &str, proxy: SocketAddr) -> ProxyMetrics {
+        let labels = [("trunk", trunk.to_owned()), ("proxy", proxy.to_string())];
+        ProxyMetrics {
+            up: self.registry.gauge("tandem_trunk_up", &labels),
+            degraded: self.registry.gauge("tandem_trunk_degraded", &labels),
         }
     }
 
@@ -384,7 +405,13 @@ fn describe(registry: &Registry) {
         None,
         "Credentials not judged, after too many wrong ones",
     );
-    registry.describe(Gauge, "tandem_trunk_up", None, "1 if the proxy of the trunk is up");
+    registry.describe(Gauge, "tandem_trunk_up", None, "0 if the proxy of the trunk is down");
+    registry.describe(
+        Gauge,
+        "tandem_trunk_degraded",
+        None,
+        "1 if the proxy is tried after those that are up",
+    );
     registry.describe(
         Counter,
         "tandem_trunk_failovers_total",

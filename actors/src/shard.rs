@@ -23,7 +23,9 @@ use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
+use tandem_protocol::proxy_list::Proxy;
 use tandem_protocol::time::{Instant, UnixMillis};
+use tandem_protocol::trunk_health::Seen;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
@@ -42,7 +44,7 @@ use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
-use crate::trunk::TrunkActor;
+use crate::trunk::{Proxies, TrunkActor};
 
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
@@ -81,8 +83,10 @@ pub enum LinkMessage {
     RegisterDone(Box<RegisterDone>),
     /// A media worker's news.
     Media(MediaEvent),
-    /// A proxy's health as a call saw it, for the trunk's shard.
+    /// What a call saw of a proxy, for the trunk's shard.
     Trunk(TrunkReport),
+    /// Where the calls of this trunk go from now on, for its shard.
+    Proxies(Arc<str>, Vec<Proxy>),
 }
 
 /// Datagrams that came together.
@@ -107,8 +111,8 @@ pub struct TrunkReport {
     pub trunk: Arc<str>,
     /// The proxy.
     pub proxy: std::net::SocketAddr,
-    /// Whether it answered.
-    pub up: bool,
+    /// What it saw.
+    pub seen: Seen,
 }
 
 /// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says.
@@ -300,6 +304,7 @@ impl Shard {
             LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
+            LinkMessage::Proxies(trunk, proxies) => self.trunk_proxies(&trunk, proxies),
         }
     }
 
@@ -348,6 +353,15 @@ impl Shard {
             self.env.link(home, LinkMessage::Trunk(report));
         } else if let Some(trunk) = self.trunks.get(&report.trunk) {
             trunk.tell(report);
+        }
+    }
+
+    /// A trunk has other proxies. While its actor rests, calls go to them all the same.
+    fn trunk_proxies(&mut self, trunk: &str, proxies: Vec<Proxy>) {
+        if let Some(actor) = self.trunks.get(trunk) {
+            actor.tell(Proxies(proxies));
+        } else if let Some(entry) = self.env.directory().trunk(trunk) {
+            entry.set_proxies(&proxies, self.env.metrics());
         }
     }
 

@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tandem_actors::directory::{RegistrationEntry, StationEntry, TrunkEntry};
+use tandem_actors::directory::{ProxyEntry, RegistrationEntry, StationEntry, TrunkEntry};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
@@ -18,6 +18,7 @@ use tandem_actors::shard::{Ask, parse_call_id};
 use tandem_actors::shell::Injection;
 use tandem_actors::store::{Store, StoreFault};
 use tandem_protocol::time::UnixMillis;
+use tandem_protocol::trunk_health;
 
 use super::State;
 use super::ask::{self, PATIENCE};
@@ -162,18 +163,31 @@ fn station<'a>(entry: &StationEntry, now: UnixMillis, listener: impl Fn(u16) -> 
     })
 }
 
+fn proxy(entry: &ProxyEntry) -> Value {
+    let status = entry.status();
+    json!({
+        "address": entry.proxy.address.to_string(),
+        "priority": entry.proxy.priority,
+        "weight": entry.proxy.weight,
+        "state": status.state.as_str(),
+        "up": status.state != trunk_health::State::Down,
+        "since": status.since.map(|at| rfc3339(at.0)),
+        "cause": status.cause,
+    })
+}
+
 pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
     let shared = state.engine.shared();
     let listener = |place: u16| shared.config.listeners.get(usize::from(place)).map(|l| l.name.as_str());
     let trunk = |entry: &Arc<TrunkEntry>| {
-        let proxies = entry.config.proxies.iter().zip(entry.health());
-        let proxies: Vec<Value> =
-            proxies.map(|(proxy, up)| json!({"address": proxy.to_string(), "up": up})).collect();
+        let proxies: Vec<Value> = entry.proxies().iter().map(|entry| proxy(entry)).collect();
         json!({
             "name": &*entry.config.name,
             "listener": listener(entry.config.listener),
             "calls": entry.calls.taken(),
             "max_calls": entry.config.max_calls,
+            "emergency_channels": entry.config.emergency_channels,
+            "max_new_calls_per_s": entry.config.max_new_calls_per_s,
             "proxies": proxies,
         })
     };

@@ -32,7 +32,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("trunk.codecs", None),
     ("trunk.max_packet_retries", None),
     ("trunk.reinvite_delay_ms", None),
-    ("trunk.qualify_interval_s", None),
     ("trunk.transport", Some("tls")),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),

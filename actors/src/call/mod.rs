@@ -339,8 +339,11 @@ impl CallActor {
         let event = Event::new(now.wall, EventKind::CallAnswered, "both sides are connected").of(&self.id);
         let callee = self.shell.machine().callee();
         let leg = self.legs.iter().find(|leg| Some(leg.id) == callee);
+        let event = match self.note_answering_proxy(now) {
+            Some((trunk, proxy)) => event.with("trunk", trunk).with("proxy", proxy.to_string()),
+            None => event,
+        };
         self.events.push(self.with_sip_call_id(event, leg));
-        self.note_answering_proxy();
         self.media.record(&self.env, self.key, &self.id);
         if let Some(path) = self.media.recording() {
             let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);

@@ -85,7 +85,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let number = number(party, route, trunk);
     let domain = config.domains.first().map_or_else(|| host.clone(), |domain| uri_host(domain));
     let (from_host, to_host) = match trunk {
-        Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
+        Some(trunk) => (host, trunk.first_proxy().map_or_else(String::new, |proxy| proxy.to_string())),
         None => (domain.clone(), domain),
     };
     let timers = trunk.map_or_else(|| ours.map_or_else(Timers::default, |l| l.timers), |t| t.config.timers);

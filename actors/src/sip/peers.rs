@@ -22,7 +22,7 @@ impl StreamPeers {
     pub fn of_trunks(config: &EngineConfig) -> StreamPeers {
         let peers = StreamPeers::default();
         for trunk in config.trunks.iter().filter(|t| config.transport(t.listener).is_reliable()) {
-            trunk.proxies.iter().for_each(|proxy| peers.note(proxy.ip()));
+            trunk.proxies.iter().for_each(|proxy| peers.note(proxy.address.ip()));
         }
         peers
     }

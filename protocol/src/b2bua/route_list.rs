@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn choice(trunk: &str, ports: &[u16]) -> TrunkChoice {
-        let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth { proxy: proxy(*p), up: true }).collect();
+        let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth::up(proxy(*p))).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
         TrunkChoice { trunk: trunk.to_owned(), listener: 0, user: "1".to_owned(), walk }
     }

@@ -206,7 +206,7 @@ impl Dialog {
                     out.push(Output::Up(LegEvent::Redirected { contacts: contacts_of(response) }));
                 }
                 let reason = response.reason().to_owned();
-                self.invite_failed(status, reason, retry_after(response), None, out);
+                self.invite_failed(status, reason, response.retry_after(), None, out);
             }
         }
     }
@@ -367,10 +367,4 @@ fn contacts_of(response: &Message) -> Vec<String> {
         contacts.iter().map(|contact| (quality(contact), contact.uri)).collect();
     contacts.sort_by(|a, b| b.0.total_cmp(&a.0));
     contacts.into_iter().map(|(_, uri)| uri.to_owned()).collect()
-}
-
-fn retry_after(response: &Message) -> Option<u32> {
-    let value = response.header(Header::RetryAfter)?;
-    let digits = value.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
 }
