@@ -179,6 +179,40 @@ fn one_that_is_down_is_tried_last_and_never_skipped_and_calls_that_are_up_stay()
 }
 
 #[test]
+fn no_new_call_is_lost_while_seven_of_eight_proxies_die_one_after_the_other() {
+    let ports: Vec<u16> = (5071..5079).collect();
+    let list: Vec<String> = ports.iter().map(|port| format!("\"{{peer}}:{port}\"")).collect();
+    let two = "\"{peer}:5071\", \"{peer}:5072\"";
+    let keys = "selection = \"round_robin\"\nqualify_interval_s = 1";
+    let engine = Engine::start(&settings(keys).replace(two, &list.join(", ")));
+    let mut alive: Vec<Proxy> = ports.iter().map(|port| Proxy::start(&engine, *port, BUSY, "")).collect();
+    let last = alive.pop().expect("eight");
+    let calling = Arc::new(AtomicBool::new(true));
+    let callers: Vec<JoinHandle<usize>> = (0..4)
+        .map(|_| {
+            let (caller, calling) = (Ua::new(&engine, "1001"), calling.clone());
+            std::thread::spawn(move || {
+                let mut calls = 0;
+                while calling.load(Ordering::Relaxed) {
+                    assert_eq!(refused_call(&caller, "9555123"), Some(486), "call {calls}");
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for place in (0..alive.len()).rev() {
+        let before = engine.metric("tandem_calls_total", &[]);
+        alive.pop();
+        becomes(&engine, place, "down");
+        engine.reaches("tandem_calls_total", &[], before + 10.0);
+    }
+    calling.store(false, Ordering::Relaxed);
+    let calls: usize = callers.into_iter().map(|caller| caller.join().expect("no call was lost")).sum();
+    assert!(calls >= 70 && last.invites() >= 10, "{calls} calls");
+}
+
+#[test]
 fn a_proxy_that_asks_for_rest_gets_it() {
     let engine = Engine::start(&settings(""));
     let first = Proxy::start(&engine, 5071, "503 Service Unavailable", "Retry-After: 3 (in a moment)\r\n");

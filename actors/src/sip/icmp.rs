@@ -107,12 +107,14 @@ mod tests {
 
     #[test]
     fn a_datagram_to_a_port_that_nobody_has_comes_back_with_its_beginning() {
-        let socket = StdUdpSocket::bind("127.0.0.1:0").unwrap();
-        ask_for_errors(&socket, false);
-        let gone = StdUdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        socket.send_to(b"OPTIONS sip:x SIP/2.0\r\n", gone).unwrap();
-        let error = (0..1000).find_map(|_| next_error(&socket).ok()).flatten().unwrap();
-        assert_eq!((error.remote, &error.quoted[..]), (gone, &b"OPTIONS sip:x SIP/2.0\r\n"[..]));
-        assert_eq!(next_error(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        for (address, v6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
+            let socket = StdUdpSocket::bind(address).unwrap();
+            ask_for_errors(&socket, v6);
+            let gone = StdUdpSocket::bind(address).unwrap().local_addr().unwrap();
+            socket.send_to(b"OPTIONS sip:x SIP/2.0\r\n", gone).unwrap();
+            let error = (0..1000).find_map(|_| next_error(&socket).ok()).flatten().unwrap();
+            assert_eq!((error.remote, &error.quoted[..]), (gone, &b"OPTIONS sip:x SIP/2.0\r\n"[..]));
+            assert_eq!(next_error(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
     }
 }
