@@ -281,13 +281,26 @@ fn restore_bindings(shared: &Shared, now: u64) {
         tracing::error!(%why, "the bindings cannot be read; stations must register again");
         Vec::new()
     });
-    let mut restored = 0;
+    let (mut restored, mut moved) = (0, 0);
     for entry in entries {
         let Some(station) = shared.directory.station(&entry.key) else { continue };
         let Some(mut bindings) = read_bindings(&entry.value) else { continue };
         bindings.retain(|binding| binding.expires_at.0 > now);
         restored += bindings.len();
+        for binding in &mut bindings {
+            let named = binding.source.listener;
+            if let Some(listener) = shared.config.listener(named) {
+                moved += usize::from(named.former_place().is_none() && listener.id != named);
+                binding.source.listener = listener.id;
+            }
+        }
         station.publish(bindings);
+    }
+    if moved > 0 {
+        tracing::warn!(
+            bindings = moved,
+            "came by a listener that is not configured any more; another of its transport calls these phones"
+        );
     }
     shared.metrics.registrations_active.set(restored as f64);
 }

@@ -10,7 +10,7 @@ use tandem_protocol::dial_plan::{
 };
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
-use tandem_protocol::flow::Transport;
+use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
@@ -41,7 +41,7 @@ pub fn engine_config(
 ) -> Result<EngineConfig, WiringError> {
     let listeners: Vec<config::Listener> =
         settings.listen.iter().zip(bound).map(|(listen, address)| listener(listen, *address)).collect();
-    let (media, media_external) = media_addresses(settings, &listeners);
+    let (media, other_media) = media_addresses(settings, &listeners);
     Ok(EngineConfig {
         node: settings.node.name.clone(),
         domains: settings.domains(),
@@ -62,8 +62,8 @@ pub fn engine_config(
         services: settings.service.iter().map(service).collect(),
         dial_plan: dial_plan(settings)?,
         media: config::Media {
-            address: media,
-            external: media_external,
+            address: media_address(settings, &listeners, media),
+            other: other_media.map(|ip| media_address(settings, &listeners, ip)),
             ports: (settings.media.ports.first, settings.media.ports.last),
             workers: one_per_core(settings.media.workers),
             rtp_timeout: settings.media.rtp_timeout().unwrap_or_default(),
@@ -76,7 +76,7 @@ pub fn engine_config(
             accept_path: settings.registrar.accept_path_without_support,
         },
         keepalive: KEEPALIVE,
-        listeners,
+        listeners: config::Listeners(listeners),
         chaos,
     })
 }
@@ -107,11 +107,13 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
         ),
         None => SocketAddr::new(reachable(address.ip()), address.port()),
     };
+    let transport = transport(listen.transport);
     config::Listener {
         name: listen.name.clone(),
+        id: ListenerId::new(transport, address),
         address,
         external,
-        transport: transport(listen.transport),
+        transport,
         timers: Timers::new(listen.t1(), listen.t2()),
         streams: config::StreamLimits {
             connections: listen.max_connections as usize,
@@ -181,25 +183,23 @@ fn reachable(address: IpAddr) -> IpAddr {
     by_route.map_or(here, |local| local.ip())
 }
 
-/// Where media sockets are bound, and what peers are told.
-fn media_addresses(settings: &Settings, listeners: &[config::Listener]) -> (IpAddr, IpAddr) {
-    let first = listeners.first();
-    let bound = settings
-        .media
-        .addresses
-        .first()
-        .map(|ip| ip.0)
-        .or_else(|| first.map(|l| l.address.ip()))
-        .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let told = settings.media.external_address.as_ref().map(|ip| ip.0);
-    let external = told.unwrap_or_else(|| {
-        if bound.is_unspecified() {
-            first.map_or_else(|| reachable(bound), |l| l.external.ip())
-        } else {
-            bound
-        }
+/// Where media sockets are bound: the first address, and the first one of the other family if there is one.
+fn media_addresses(settings: &Settings, listeners: &[config::Listener]) -> (IpAddr, Option<IpAddr>) {
+    let chosen: Vec<IpAddr> = settings.media.addresses.iter().map(|ip| ip.0).collect();
+    let all = if chosen.is_empty() { listeners.iter().map(|l| l.address.ip()).collect() } else { chosen };
+    let first = all.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    (first, all.into_iter().find(|ip| ip.is_ipv4() != first.is_ipv4()))
+}
+
+/// A media address with what peers are told of it.
+fn media_address(settings: &Settings, listeners: &[config::Listener], bound: IpAddr) -> config::MediaAddress {
+    let alike = |ip: IpAddr| ip.is_ipv4() == bound.is_ipv4();
+    let external = settings.media.external_address.as_ref().map(|ip| ip.0).filter(|ip| alike(*ip));
+    let told = external.unwrap_or_else(|| {
+        let listener = listeners.iter().map(|l| l.external.ip()).find(|ip| alike(*ip));
+        if bound.is_unspecified() { listener.unwrap_or_else(|| reachable(bound)) } else { bound }
     });
-    (bound, external)
+    config::MediaAddress { bound, told }
 }
 
 fn path(media: MediaPath) -> config::MediaPath {

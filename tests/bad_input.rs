@@ -59,6 +59,26 @@ fn malformed_requests_are_answered_400() {
 }
 
 #[test]
+fn a_400_that_would_be_much_larger_than_its_datagram_is_not_sent() {
+    let engine = Engine::start(&stations(&["1001"]));
+    let ua = Ua::new(&engine, "ping");
+    // In an answer the short names of headers are written out.
+    let datagram = |id: &str, vias: usize| {
+        format!(
+            "OPTIONS sip:a SIP/2.0\r\nv:SIP/2.0/UDP 192.0.2.9\r\n{}f:a\r\nt:b\r\ni:{id}\r\nCSeq:1 OPTIONS\r\nl:-1\r\n\r\n",
+            "v:x\r\n".repeat(vias)
+        )
+    };
+    ua.send(datagram("large", 400));
+    let small = datagram("small", 2);
+    ua.send(&small);
+    let answer = ua.receive(common::SOON).expect("an answer");
+    assert_eq!((answer.status(), answer.header("Call-ID")), (Some(400), "small"), "{answer:?}");
+    assert_eq!(engine.metric("tandem_sip_dropped_total", &[]), 2.0);
+    lives(&engine);
+}
+
+#[test]
 fn requests_that_no_answer_could_name_are_dropped_and_counted() {
     let engine = Engine::start(&stations(&["1001"]));
     let ua = Ua::new(&engine, "ping");

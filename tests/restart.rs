@@ -167,3 +167,49 @@ fn a_restored_call_counts_against_the_limits_of_both_its_ends() {
     c.call("1002", &sdp(c.local(), "0"));
     b.request("INVITE");
 }
+
+#[test]
+fn bindings_and_calls_keep_their_listener_wherever_the_settings_have_it() {
+    let listen =
+        |name: &str, port: u16| format!("[[listen]]\nname = \"{name}\"\naddress = \"{{ip}}:{port}\"\n");
+    let (one, two, phones) = (listen("one", 5060), listen("two", 5062), stations(&["1001", "1002", "1003"]));
+    let mut engine = Engine::start(&format!("{one}{two}{phones}"));
+    let a = Ua::new(&engine, "1001").registered();
+    let by_two = |user: &str| {
+        let mut ua = Ua::new(&engine, user);
+        ua.server.set_port(5062);
+        ua
+    };
+    let (b, mut c) = (by_two("1002"), by_two("1003").registered());
+    b.behind_nat();
+    let b = b.registered();
+    let mut leg = a.call("1002", &sdp(a.local(), "0"));
+    let invite = b.request("INVITE");
+    b.answer(&invite, &sdp(b.local(), "0"));
+    a.established(&mut leg);
+
+    engine.kill9();
+    engine.settle(&format!("{two}{one}{phones}"));
+    engine.restart();
+    a.next(&mut leg, "BYE", "", "");
+    let bye = b.request("BYE");
+    b.respond(&bye, "200 OK", "", "", "");
+    a.response("BYE", 200);
+    let via_port = |called: &Ua, number: &str| {
+        let leg = a.call(number, &sdp(a.local(), "0"));
+        let invite = called.request("INVITE");
+        called.respond(&invite, "486 Busy Here", "called", "", "");
+        assert_eq!(a.refused(&leg).status(), Some(486));
+        invite.header("Via").split([':', ';']).nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(via_port(&b, "1002"), "5062");
+    assert_eq!(via_port(&c, "1003"), "5062");
+
+    // Without that listener another one of its kind calls: who is not behind a NAT hears it.
+    engine.kill9();
+    engine.settle(&format!("{one}{phones}"));
+    engine.restart();
+    c.server.set_port(5060);
+    assert_eq!(via_port(&c, "1003"), "5060");
+    assert!(engine.log().contains("a listener that is not configured any more"), "{}", engine.log());
+}

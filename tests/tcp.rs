@@ -6,52 +6,12 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use common::engine::stations;
+use common::stream::{EMPTY, accepted, both, options, reset, until_closed};
 use common::{Engine, Msg, SOON, Sipp, Ua, eventually, sdp};
-
-/// UDP and TCP on the same port.
-fn both(tcp: &str) -> String {
-    format!(
-        "[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:5060\"\n\
-         [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{{ip}}:5060\"\n{tcp}\n{}",
-        stations(&["1001", "1002"])
-    )
-}
-
-fn options(engine: &Engine, id: &str, more: &str) -> String {
-    let ip = engine.sip.ip();
-    format!(
-        "OPTIONS sip:{ip} SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.9;branch=z9hG4bK{id};rport\r\n\
-         From: <sip:x@{ip}>;tag=1\r\nTo: <sip:{ip}>\r\nCall-ID: {id}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\n{more}"
-    )
-}
-
-const EMPTY: &str = "Content-Length: 0\r\n\r\n";
-
-/// Reads until the engine closes; what came.
-#[track_caller]
-fn until_closed(mut stream: &TcpStream) -> String {
-    stream.set_read_timeout(Some(SOON)).expect("a timeout");
-    let mut all = Vec::new();
-    match stream.read_to_end(&mut all) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("the engine did not close: {error}"),
-    }
-    String::from_utf8_lossy(&all).into_owned()
-}
-
-/// The connection that the engine opens.
-#[track_caller]
-fn accepted(listener: &TcpListener) -> TcpStream {
-    listener.set_nonblocking(true).expect("set");
-    let (stream, _) = eventually("a new connection", || listener.accept().ok());
-    stream.set_nonblocking(false).expect("set");
-    stream
-}
 
 /// A call from `a`, up to BYE by it; both ends see the transports they should.
 #[track_caller]
@@ -329,7 +289,7 @@ fn a_bye_finds_a_phone_that_listens_after_its_connection_broke() {
 fn a_response_whose_connection_is_gone_goes_to_the_sent_by() {
     let engine = Engine::start(&both(""));
     let b = Ua::new(&engine, "1002").registered();
-    let mut stream = TcpStream::connect(engine.sip).expect("a connection");
+    let stream = TcpStream::connect(engine.sip).expect("a connection");
     let source = stream.local_addr().expect("an address").ip();
     let sent_by = TcpListener::bind((source, 0)).expect("a port");
     let a = Ua::on_stream(stream.try_clone().expect("a copy"), "1001");
@@ -348,10 +308,9 @@ fn a_response_whose_connection_is_gone_goes_to_the_sent_by() {
     leg.cseq = 2;
     a.send(invite(&leg, &format!("Authorization: {answer}\r\n"), "z9hG4bKtwo"));
     let invite = b.request("INVITE");
-    stream.shutdown(Shutdown::Both).expect("shut");
-    stream.flush().ok();
-    drop((stream, a));
-    engine.reaches("tandem_sip_connections_closed_total", &[("cause", "peer")], 1.0);
+    drop(a);
+    reset(stream);
+    engine.reaches("tandem_sip_connections_closed_total", &[("cause", "broken")], 1.0);
     b.respond(&invite, "486 Busy Here", "bob", "", "");
     let stream = accepted(&sent_by);
     Ua::on_stream(stream, "1001").response("INVITE", 486);

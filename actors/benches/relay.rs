@@ -82,7 +82,7 @@ async fn run(streams: u16, seconds: u64, period: Duration, tapped: bool) {
         }
     });
     let workers = spawn_paced(&shared, Clock::default(), &link, Vec::new(), period).unwrap();
-    workers[0].tell(MediaOrder::Grow { shard: ShardId(0), pairs: streams });
+    workers[0].tell(MediaOrder::Grow { shard: ShardId(0), address: LOOPBACK, pairs: streams });
     let Some(MediaEvent::Granted { pairs, .. }) = events.recv().await else { panic!("no ports") };
     let phones: Vec<UdpSocket> = pairs.iter().map(|_| UdpSocket::bind((LOOPBACK, 0)).unwrap()).collect();
     let dir = std::env::temp_dir().join(format!("tandem-relay-{}", std::process::id()));

@@ -16,13 +16,13 @@ use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
-use tandem_protocol::transaction::Timers;
 
 use crate::call::{Media, Outbound};
-use crate::config::{EngineConfig, MediaPath, Redirect};
+use crate::config::{Listener, MediaAddress, MediaPath, Redirect};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
+use crate::media_pool::order::Lease;
 use crate::metrics::Refusal;
 
 pub(crate) use outbound::{Party, elsewhere, outbound};
@@ -66,18 +66,15 @@ pub(crate) struct Admitted {
 }
 
 /// How our side appears on a listener.
-pub(crate) fn local_side(config: &EngineConfig, listener: u16) -> LocalSide {
-    let ours = config.listeners.get(usize::from(listener));
-    let (external, timers) =
-        ours.map_or_else(|| (([127, 0, 0, 1], 5060).into(), Timers::default()), |l| (l.external, l.timers));
-    let transport = config.transport(listener);
+pub(crate) fn local_side(listener: &Listener) -> LocalSide {
+    let Listener { external, transport, timers, session, .. } = *listener;
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
         Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
     let via = format!("SIP/2.0/{} {external}", transport.via());
-    LocalSide { via, contact, timers, session: ours.map(|l| l.session).unwrap_or_default() }
+    LocalSide { via, contact, timers, session }
 }
 
 /// Who is called.
@@ -138,7 +135,7 @@ pub(crate) fn admit(
     flow: Flow,
     caller: &Caller,
 ) -> Result<Admitted, Refused> {
-    if let Some(min_se) = env.directory().local_side(flow.listener).session.refuses(invite) {
+    if let Some(min_se) = env.local_side(flow.listener).session.refuses(invite) {
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
@@ -202,19 +199,23 @@ fn take_ports(
     record: bool,
 ) -> Result<(Media, MediaPlan), Refused> {
     let no_port = || Refused::new(503, Refusal::NoPort);
-    let external = env.config().media.external;
-    let local = |rtp: std::net::SocketAddr| LocalMedia::from((external, rtp.port()));
+    let media = &env.config().media;
     let caller_ip = flow.remote.ip();
+    let callee_ip = route.signalling.unwrap_or(caller_ip);
+    let (towards_caller, towards_callee) = (media.towards(caller_ip), media.towards(callee_ip));
+    let local = |own: MediaAddress, lease: Lease| LocalMedia::from((own.told, lease.rtp.port()));
     match (&route.destination, route.service) {
         (Destination::Refused { .. }, _) => Ok((Media::none(), MediaPlan::Bypass)),
         (_, Some(kind)) => {
-            let lease = leases.take_one(env).ok_or_else(no_port)?;
-            Ok((Media::service((lease, caller_ip), kind), MediaPlan::Service { caller: local(lease.rtp) }))
+            let lease = leases.take_one(env, towards_caller.bound).ok_or_else(no_port)?;
+            let plan = MediaPlan::Service { caller: local(towards_caller, lease) };
+            Ok((Media::service((lease, caller_ip), kind), plan))
         }
         (_, None) if anchored => {
-            let (a, b) = leases.take_two(env).ok_or_else(no_port)?;
-            let callee_ip = route.signalling.unwrap_or(caller_ip);
-            let plan = MediaPlan::Anchored { caller: local(a.rtp), callee: local(b.rtp) };
+            let addresses = [towards_caller.bound, towards_callee.bound];
+            let (a, b) = leases.take_two(env, addresses).ok_or_else(no_port)?;
+            let (caller, callee) = (local(towards_caller, a), local(towards_callee, b));
+            let plan = MediaPlan::Anchored { caller, callee };
             Ok((Media::relay((a, caller_ip), (b, callee_ip), record), plan))
         }
         (_, None) => Ok((Media::none(), MediaPlan::Bypass)),

@@ -31,14 +31,51 @@ pub(crate) fn freeze<M: Serialize>(format: u8, machine: &M) -> Option<Bytes> {
 
 /// The machine again; `None`, logged, if the format is another or the bytes are damaged.
 pub(crate) fn thaw<M: DeserializeOwned>(format: u8, frozen: &[u8]) -> Option<M> {
+    thaw_of(&[format], frozen)
+}
+
+/// The same from any of `formats`, which differ in what one reading covers.
+pub(crate) fn thaw_of<M: DeserializeOwned>(formats: &[u8], frozen: &[u8]) -> Option<M> {
     let (first, rest) = frozen.split_first()?;
-    if *first != format {
+    if !formats.contains(first) {
         tracing::error!(
             found = first,
-            expected = format,
+            expected = ?formats,
             "a checkpoint has a format that this release does not read"
         );
         return None;
     }
     postcard::from_bytes(rest).inspect_err(|why| tracing::error!(%why, "a checkpoint is damaged")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use serde::Deserialize;
+    use tandem_protocol::flow::{Flow, ListenerId, Transport};
+
+    use super::*;
+
+    /// A flow as it was stored when its listener was a place in the settings.
+    #[derive(Serialize, Deserialize)]
+    struct FormerFlow {
+        listener: u16,
+        remote: SocketAddr,
+        connection: Option<(u16, u64)>,
+    }
+
+    #[test]
+    fn a_flow_of_the_format_before_names_its_listener_by_its_place() {
+        let remote = SocketAddr::from(([192, 0, 2, 1], 5060));
+        for (listener, connection) in [(0, None), (300, Some((1, u64::MAX)))] {
+            let former = freeze(3, &FormerFlow { listener, remote, connection }).unwrap();
+            let flow: Flow = thaw_of(&[4, 3], &former).unwrap();
+            assert_eq!((flow.listener.former_place(), flow.remote), (Some(usize::from(listener)), remote));
+            assert_eq!(flow.connection.map(|c| (c.shard, c.generation)), connection);
+            assert!(thaw_of::<Flow>(&[4], &former).is_none(), "another format");
+        }
+        let flow = Flow::to(ListenerId::new(Transport::Udp, remote), remote);
+        assert_eq!(thaw_of(&[4, 3], &freeze(4, &flow).unwrap()), Some(flow));
+    }
 }

@@ -1,5 +1,7 @@
 //! What an engine is told at its start: the settings, already checked, in the engine's own terms.
 
+mod listeners;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +9,12 @@ use std::time::Duration;
 use tandem_protocol::dial_plan::{DialPlan, NumberMask};
 use tandem_protocol::dialog::SessionPolicy;
 use tandem_protocol::digest::{Algorithm, Secret};
-use tandem_protocol::flow::Transport;
+use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
+
+pub use listeners::Listeners;
 
 /// Whether a call's media crosses the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub enum MediaPath {
 pub struct Listener {
     /// Its name in the settings.
     pub name: String,
+    /// What flows call it: [`ListenerId::new`] of the next two.
+    pub id: ListenerId,
     /// How it carries SIP.
     pub transport: Transport,
     /// Where it listens.
@@ -281,13 +287,22 @@ pub struct Service {
     pub kind: ServiceKind,
 }
 
+/// The sockets of media in one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MediaAddress {
+    /// The address they are bound to.
+    pub bound: IpAddr,
+    /// What peers are told, which differs behind a NAT.
+    pub told: IpAddr,
+}
+
 /// Where media may go.
 #[derive(Clone, Debug)]
 pub struct Media {
-    /// The address the sockets are bound to.
-    pub address: IpAddr,
-    /// What peers are told, when that differs (NAT).
-    pub external: IpAddr,
+    /// Where it goes unless a peer is of the other family.
+    pub address: MediaAddress,
+    /// The same for peers of the other family, if there are listeners or media addresses of both.
+    pub other: Option<MediaAddress>,
     /// First and last port.
     pub ports: (u16, u16),
     /// How many workers.
@@ -296,6 +311,18 @@ pub struct Media {
     pub rtp_timeout: Duration,
     /// Where recordings go.
     pub recording_dir: std::path::PathBuf,
+}
+
+impl Media {
+    /// The addresses, each of a family of its own.
+    pub fn addresses(&self) -> impl Iterator<Item = MediaAddress> {
+        std::iter::once(self.address).chain(self.other)
+    }
+
+    /// The address for a leg whose peer is at `peer`: one of its family, if there is one.
+    pub fn towards(&self, peer: IpAddr) -> MediaAddress {
+        self.addresses().find(|own| own.bound.is_ipv4() == peer.is_ipv4()).unwrap_or(self.address)
+    }
 }
 
 /// Expiry bounds of the registrar.
@@ -312,9 +339,19 @@ pub struct Registrar {
 }
 
 impl EngineConfig {
-    /// How a listener carries SIP; what there is no listener for goes by datagrams.
-    pub fn transport(&self, listener: u16) -> Transport {
-        self.listeners.get(usize::from(listener)).map_or(Transport::Udp, |l| l.transport)
+    /// The listener of a flow; see [`Listeners::place`].
+    pub fn listener(&self, listener: ListenerId) -> Option<&Listener> {
+        self.listeners.of(listener)
+    }
+
+    /// What flows call the listener at a place.
+    pub fn listener_id(&self, place: u16) -> ListenerId {
+        self.listeners.id(place)
+    }
+
+    /// How a listener carries SIP; see [`Listeners::transport`].
+    pub fn transport(&self, listener: ListenerId) -> Transport {
+        self.listeners.transport(listener)
     }
 }
 
@@ -334,7 +371,7 @@ pub struct EngineConfig {
     /// Bytes of SIP kept for `why --sip`, a shard.
     pub sip_trace_bytes: usize,
     /// The listeners.
-    pub listeners: Vec<Listener>,
+    pub listeners: Listeners,
     /// The stations.
     pub stations: Vec<Station>,
     /// The trunks.

@@ -7,14 +7,13 @@ mod registration;
 mod trunk;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
-use tandem_protocol::flow::Transport;
+use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
@@ -177,7 +176,7 @@ impl Directory {
             bindings: ArcSwap::default(),
         };
         let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
-        for Listener { address, external, .. } in &config.listeners {
+        for Listener { address, external, .. } in config.listeners.iter() {
             domains.push(address.ip().to_string());
             domains.push(external.ip().to_string());
         }
@@ -211,9 +210,7 @@ impl Directory {
             throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
             nonces,
             windows,
-            local_sides: (0..config.listeners.len())
-                .map(|listener| Arc::new(crate::calls::local_side(config, listener as u16)))
-                .collect(),
+            local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
             stream_peers: StreamPeers::of_trunks(config),
             draining: AtomicBool::new(false),
         }
@@ -251,9 +248,9 @@ impl Directory {
         self.stations.values()
     }
 
-    /// How our side appears on a listener; the first stands for one that does not exist.
-    pub(crate) fn local_side(&self, listener: u16) -> Arc<LocalSide> {
-        let side = self.local_sides.get(usize::from(listener)).or_else(|| self.local_sides.first());
+    /// How our side appears on the listener at a place; the first stands for one that does not exist.
+    pub(crate) fn local_side(&self, place: Option<usize>) -> Arc<LocalSide> {
+        let side = place.and_then(|place| self.local_sides.get(place)).or_else(|| self.local_sides.first());
         side.cloned().unwrap_or_default()
     }
 
@@ -278,9 +275,12 @@ impl Directory {
     }
 
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
-    /// port that its sender listens on; for a stream it is `accept_from` alone.
-    pub fn trunk_of_source(&self, from: SocketAddr, transport: Transport) -> Option<&Arc<TrunkEntry>> {
-        let proxies = |t: &&Arc<TrunkEntry>| !transport.is_reliable() && t.has_proxy(from);
+    /// port that its sender listens on; a stream leads to a proxy if we have opened it to there, and of others it is
+    /// `accept_from` alone.
+    pub fn trunk_of_source(&self, source: Flow, transport: Transport) -> Option<&Arc<TrunkEntry>> {
+        let from = source.remote;
+        let from_there = !transport.is_reliable() || source.connection.is_some_and(ConnectionId::is_ours);
+        let proxies = |t: &&Arc<TrunkEntry>| from_there && t.has_proxy(from);
         self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })

@@ -14,7 +14,8 @@ use std::time::Duration;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message, Recipient, WeakRecipient};
 use bytes::Bytes;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::dialog::LocalSide;
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::config::EngineConfig;
@@ -36,11 +37,12 @@ pub trait Seams {
     fn random(&self) -> u64;
     /// Sends a message: as a datagram, or by the connection that the flow names, which is this shard's. An error is final for
     /// this message; retransmission is the protocol's business. [`Unsent::Unreachable`] for a connection means that it is gone.
-    fn transmit(&self, flow: Flow, message: Bytes) -> Result<(), Unsent>;
+    /// `leftover` says what becomes of it should the connection end before it has left.
+    fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent>;
     /// A connection from a listener of streams to `remote`: one that this shard has opened before, else a new one, which may
     /// take `within` to come about. What is sent until then waits. That it did not come about, or ends, is told by
     /// [`crate::shard::FromStream::Gone`].
-    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
+    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
     /// Closes a connection of this shard once what waits to be sent by it has gone.
     fn close(&self, connection: ConnectionId);
     /// Hands a message to another shard, or to this one later.
@@ -51,6 +53,15 @@ pub trait Seams {
     fn media(&self, worker: u16, order: MediaOrder);
     /// True if an actor of this kind shall panic at its next input: never outside a simulation.
     fn inject_panic(&self, kind: ActorKind) -> bool;
+}
+
+/// What becomes of a message whose connection ends before it has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// It is dropped: its transaction sends it again, or nobody misses it.
+    Dropped,
+    /// It is handed back by [`crate::shard::FromStream::Undelivered`], and may go another way (RFC 3261 §18.2.2).
+    HandedBack,
 }
 
 /// A message could not be handed to the network.
@@ -150,12 +161,17 @@ impl Env {
         self.0.shared.store.submit(batch);
     }
 
+    /// How our side appears on a listener.
+    pub(crate) fn local_side(&self, listener: ListenerId) -> Arc<LocalSide> {
+        self.directory().local_side(self.config().listeners.place(listener))
+    }
+
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.
     ///
     /// # Errors
     /// See [`Seams::transmit`]. If a connection of another shard is gone, that shard says so later.
-    pub fn transmit(&self, flow: Flow, message: Bytes) -> Result<Flow, Unsent> {
-        self.transmit_within(flow, message, None)
+    pub fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<Flow, Unsent> {
+        self.transmit_within(flow, message, leftover, None)
     }
 
     /// The same; a connection that must be opened has `connect` to come about, else what its listener says.
@@ -166,11 +182,12 @@ impl Env {
         &self,
         flow: Flow,
         message: Bytes,
+        leftover: Leftover,
         connect: Option<Duration>,
     ) -> Result<Flow, Unsent> {
         let flow = match flow.connection {
             None if self.config().transport(flow.listener).is_reliable() => {
-                let limits = self.config().listeners.get(usize::from(flow.listener)).map(|l| l.streams);
+                let limits = self.config().listener(flow.listener).map(|l| l.streams);
                 let within = connect.unwrap_or(limits.unwrap_or_default().connect);
                 self.connect(flow.listener, flow.remote, within)?
             }
@@ -179,19 +196,24 @@ impl Env {
             }
             Some(connection) if connection.shard != self.0.shard.0 => {
                 let from = self.0.shard;
-                self.link(ShardId(connection.shard), LinkMessage::Send { flow, message, from });
+                self.link(ShardId(connection.shard), LinkMessage::Send { flow, message, leftover, from });
                 return Ok(flow);
             }
             None | Some(_) => flow,
         };
-        self.0.seams.transmit(flow, message).map(|()| flow)
+        self.0.seams.transmit(flow, message, leftover).map(|()| flow)
     }
 
     /// A connection to `remote`; see [`Seams::connect`].
     ///
     /// # Errors
     /// None can be opened.
-    pub fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+    pub fn connect(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        within: Duration,
+    ) -> Result<Flow, Unsent> {
         self.0.seams.connect(listener, remote, within)
     }
 
@@ -340,8 +362,8 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// A datagram from `remote` to listener number `listener`.
-    pub fn new(listener: u16, remote: SocketAddr, bytes: Bytes) -> Datagram {
+    /// A datagram from `remote` to `listener`.
+    pub fn new(listener: ListenerId, remote: SocketAddr, bytes: Bytes) -> Datagram {
         Datagram { flow: Flow::to(listener, remote), bytes }
     }
 }

@@ -30,6 +30,7 @@ pub mod engine;
 pub mod env;
 pub mod events;
 pub mod ids;
+pub mod links;
 pub mod map;
 pub mod media_pool;
 pub mod metrics;

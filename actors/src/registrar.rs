@@ -32,7 +32,7 @@ pub struct RegisterDone {
     pub(crate) request: Message,
     pub(crate) update: Update,
     pub(crate) now: UnixMillis,
-    /// `None` if a fault has ended the station's actor.
+    /// `None` if a fault has ended the station's actor, or too much waited to tell it.
     pub(crate) result: Option<Result<Vec<Binding>, RegisterError>>,
 }
 

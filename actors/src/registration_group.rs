@@ -148,7 +148,7 @@ impl GroupActor {
     }
 
     fn send(&mut self, cseq: u32, expires: u32, credentials: Option<(Header, String)>, ctx: &Context<Self>) {
-        let local = self.env.directory().local_side(self.entry.config.listener);
+        let local = self.env.local_side(self.env.config().listener_id(self.entry.config.listener));
         self.sent += 1;
         let branch = format!("z9hG4bK{}.{:x}", self.tag, self.sent);
         let account =
@@ -172,7 +172,10 @@ impl GroupActor {
             method: Method::Register,
             branch,
             cseq,
-            to: Flow::to(self.entry.config.listener, self.entry.config.registrar),
+            to: Flow::to(
+                self.env.config().listener_id(self.entry.config.listener),
+                self.entry.config.registrar,
+            ),
             timers: Timers::new(local.timers.t1, local.timers.t2),
         };
         self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });

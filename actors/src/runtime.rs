@@ -17,25 +17,23 @@ use actix::prelude::*;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::engine::Engine;
-use crate::env::{Env, Seams, Shared, Tell, Unsent};
+use crate::env::{Env, Leftover, Seams, Shared, Tell, Unsent};
 use crate::ids::ShardId;
+use crate::links::Inlet;
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::ActorKind;
 use crate::shard::{LinkMessage, Linked, Restore, Shard, Tick};
 use crate::sip::tcp::{self, Door, Streams};
 use crate::sip::udp;
-use crate::store::{Completions, StoreFault, Ticket};
 
-/// Messages that may wait for a shard from other threads; more are shed and counted.
-const LINK_DEPTH: usize = 65_536;
-/// Messages taken from a link before the shard's actors get their turn.
-const BATCH: usize = 32;
+pub use crate::links::{Inlets, Links, links};
+
 /// Both clocks, read from the operating system.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -61,47 +59,6 @@ impl Clock {
     fn at(&self, instant: Instant) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.epoch + Duration::from_micros(instant.0))
     }
-}
-
-/// The ways into the shards, from any thread.
-#[derive(Clone)]
-pub struct Links {
-    senders: Arc<Vec<mpsc::Sender<LinkMessage>>>,
-    shed: Arc<dyn Fn(u64) + Send + Sync>,
-}
-
-impl Links {
-    /// Hands a message to a shard. It never waits: what does not fit is shed and counted.
-    pub fn send(&self, to: ShardId, message: LinkMessage) {
-        if let Some(sender) = self.senders.get(usize::from(to.0))
-            && sender.try_send(message).is_err()
-        {
-            (self.shed)(1);
-        }
-    }
-}
-
-impl Completions for Links {
-    fn committed(&self, done: Vec<(Ticket, Result<(), StoreFault>)>) {
-        let mut per_shard: Vec<Vec<(u64, bool)>> = self.senders.iter().map(|_| Vec::new()).collect();
-        for (ticket, result) in done {
-            if let Some(tokens) = per_shard.get_mut(usize::from(ticket.shard)) {
-                tokens.push((ticket.token, result.is_ok()));
-            }
-        }
-        for (shard, tokens) in per_shard.into_iter().enumerate().filter(|(_, tokens)| !tokens.is_empty()) {
-            self.send(ShardId(shard as u16), LinkMessage::Committed(tokens));
-        }
-    }
-}
-
-/// The receiving ends of [`Links`], one a shard.
-pub struct Inlets(Vec<mpsc::Receiver<LinkMessage>>);
-
-/// The ways into `shards` shards. `shed` counts what a full one refused.
-pub fn links(shards: u16, shed: impl Fn(u64) + Send + Sync + 'static) -> (Links, Inlets) {
-    let (senders, receivers) = (0..shards).map(|_| mpsc::channel(LINK_DEPTH)).unzip();
-    (Links { senders: Arc::new(senders), shed: Arc::new(shed) }, Inlets(receivers))
 }
 
 /// A socket of a listener, on one shard.
@@ -230,7 +187,7 @@ impl Seat {
     fn take(
         self,
         sockets: Vec<ListenSocket>,
-        inlet: mpsc::Receiver<LinkMessage>,
+        inlet: Inlet,
         restore: Option<Restore>,
     ) -> io::Result<Addr<Shard>> {
         let wake = Rc::new(Wake::default());
@@ -238,6 +195,7 @@ impl Seat {
         let mut random = StdRng::from_os_rng();
         let streams = Streams::new(self.shard, self.shared.clone(), self.doors, random.next_u64());
         let seams = Threads {
+            shared: self.shared.clone(),
             clock: self.clock,
             sockets: senders,
             streams: streams.clone(),
@@ -246,6 +204,8 @@ impl Seat {
             wake: wake.clone(),
             random: RefCell::new(random),
         };
+        let shared = self.shared.clone();
+        let ids = |place: u16| shared.config.listener_id(place);
         let env = Env::new(self.shard, self.shared, Box::new(seams));
         let shard = Shard::new(env).start();
         streams.belong_to(shard.clone());
@@ -256,7 +216,7 @@ impl Seat {
             let listener = listener as u16;
             match socket {
                 ListenSocket::Udp(socket) => {
-                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, listener, shard.clone()))
+                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, ids(listener), shard.clone()))
                 }
                 ListenSocket::Tcp(socket) => {
                     actix::spawn(tcp::accept(TcpListener::from_std(socket)?, listener, streams.clone()))
@@ -278,12 +238,8 @@ fn sender(socket: &ListenSocket) -> io::Result<Option<StdUdpSocket>> {
 }
 
 /// Takes what other threads send.
-async fn receive(mut inlet: mpsc::Receiver<LinkMessage>, shard: Addr<Shard>) {
-    loop {
-        let mut batch = Vec::with_capacity(BATCH);
-        if inlet.recv_many(&mut batch, BATCH).await == 0 {
-            return;
-        }
+async fn receive(mut inlet: Inlet, shard: Addr<Shard>) {
+    while let Some(batch) = inlet.next().await {
         shard.tell(Linked(batch));
         tokio::task::yield_now().await;
     }
@@ -316,6 +272,7 @@ async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
 
 /// The seams of one shard in production.
 struct Threads {
+    shared: Arc<Shared>,
     clock: Clock,
     /// One a listener of datagrams.
     sockets: Vec<Option<StdUdpSocket>>,
@@ -335,15 +292,16 @@ impl Seams for Threads {
         self.random.borrow_mut().next_u64()
     }
 
-    fn transmit(&self, flow: Flow, message: Bytes) -> Result<(), Unsent> {
-        match (flow.connection, self.sockets.get(usize::from(flow.listener))) {
-            (Some(connection), _) => self.streams.send(connection, message),
+    fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent> {
+        let place = self.shared.config.listeners.place(flow.listener);
+        match (flow.connection, place.and_then(|place| self.sockets.get(place))) {
+            (Some(connection), _) => self.streams.send(connection, message, leftover),
             (None, Some(Some(socket))) => udp::send(socket, flow.remote, &message),
             (None, Some(None) | None) => Err(Unsent::Unreachable),
         }
     }
 
-    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
         self.streams.connect(listener, remote, within)
     }
 

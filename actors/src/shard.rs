@@ -11,6 +11,7 @@ mod stray;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
-use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
@@ -63,6 +64,8 @@ pub enum LinkMessage {
         flow: Flow,
         /// The message.
         message: Bytes,
+        /// What becomes of it if the connection is gone.
+        leftover: Leftover,
         /// Who hears if it is gone.
         from: ShardId,
     },
@@ -289,7 +292,9 @@ impl Shard {
     fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
-            LinkMessage::Send { flow, message, from } => self.send_for(flow, &message, from),
+            LinkMessage::Send { flow, message, leftover, from } => {
+                self.send_for(flow, message, leftover, from);
+            }
             LinkMessage::Gone { connection, was_up } => {
                 self.endpoint.connection_gone(connection, was_up);
                 self.flows_gone(connection, ctx);
@@ -319,7 +324,7 @@ impl Shard {
 
     fn media(&mut self, event: MediaEvent) {
         match event {
-            MediaEvent::Granted { worker, pairs } => self.granted(worker, pairs),
+            MediaEvent::Granted { worker, address, pairs } => self.granted(worker, address, pairs),
             MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
             MediaEvent::Silent(session)
             | MediaEvent::Closed { session, .. }
@@ -337,8 +342,8 @@ impl Shard {
         }
     }
 
-    fn granted(&mut self, worker: u16, pairs: Vec<Lease>) {
-        self.leases.granted(&self.env, worker, pairs);
+    fn granted(&mut self, worker: u16, address: IpAddr, pairs: Vec<Lease>) {
+        self.leases.granted(&self.env, worker, address, pairs);
         if self.leases.primed() {
             for reply in self.awaiting_ports.drain(..) {
                 // The asker may have gone.

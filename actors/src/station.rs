@@ -29,7 +29,9 @@ use commits::Commits;
 pub(crate) use commits::Place;
 
 /// The number of the stored form.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+/// The one before: its flows name a listener by its place in the settings, which reads alike.
+const FORMER: u8 = 2;
 /// A REGISTER waits this long for its commit; then it is answered from memory.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
 /// A station without work rests in the store after this.
@@ -48,7 +50,7 @@ pub(crate) fn place_of(token: u64) -> (u64, Place) {
 
 /// Bindings as the store keeps them.
 pub fn read_bindings(frozen: &[u8]) -> Option<Vec<Binding>> {
-    crate::checkpoint::thaw(FORMAT, frozen)
+    crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
 }
 
 /// Bindings have expired.

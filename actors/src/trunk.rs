@@ -153,10 +153,10 @@ impl TrunkActor {
     /// Sends OPTIONS outside any dialog (RFC 3261 §11).
     fn qualify(&self, proxy: SocketAddr, number: u32, ctx: &Context<Self>) {
         let config = &self.entry.config;
-        let local = self.env.directory().local_side(config.listener);
+        let place = self.env.config().listener_id(config.listener);
+        let local = self.env.local_side(place);
         let uri = format!("sip:{proxy}");
-        let listener = self.env.config().listeners.get(usize::from(config.listener));
-        let us = listener.map_or_else(String::new, |l| l.external.to_string());
+        let us = self.env.config().listener(place).map_or_else(String::new, |l| l.external.to_string());
         let branch = format!("z9hG4bK{}.{number:x}", self.tag);
         let mut message = Builder::request("OPTIONS", &uri);
         message.header(Header::Via, format_args!("{};branch={branch};rport", local.via));
@@ -175,7 +175,7 @@ impl TrunkActor {
             method: Method::Options,
             branch,
             cseq: number,
-            to: Flow::to(config.listener, proxy),
+            to: Flow::to(place, proxy),
             timers,
         };
         self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
@@ -220,7 +220,8 @@ impl Handler<Told<Proxies>> for TrunkActor {
     type Result = ();
     fn handle(&mut self, told: Told<Proxies>, ctx: &mut Context<Self>) {
         let addresses: Vec<SocketAddr> = told.0.0.iter().map(|proxy| proxy.address).collect();
-        if self.env.config().transport(self.entry.config.listener).is_reliable() {
+        let listener = self.env.config().listener_id(self.entry.config.listener);
+        if self.env.config().transport(listener).is_reliable() {
             addresses.iter().for_each(|address| self.env.directory().stream_peers.note(address.ip()));
         }
         self.entry.set_proxies(&told.0.0, self.env.metrics());

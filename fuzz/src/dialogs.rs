@@ -13,7 +13,7 @@ use tandem_protocol::dialog::{
     Command, Credentials, Dialog, Input, InviteSpec, LegEvent, LocalSide, NoAnswer, Output, Routing,
     ServerTransactionId, SessionPolicy,
 };
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{Flow, ListenerId};
 use tandem_protocol::message::{Limits, Message, Method};
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
@@ -112,7 +112,7 @@ fn command(u: &mut Unstructured<'_>) -> arbitrary::Result<Command> {
 }
 
 fn flow() -> Flow {
-    Flow::to(0, ([10, 0, 0, 2], 5060).into())
+    Flow::to(ListenerId::default(), ([10, 0, 0, 2], 5060).into())
 }
 
 fn local() -> Arc<LocalSide> {

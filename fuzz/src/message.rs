@@ -83,9 +83,9 @@ fn same(a: &Message, b: &Message) {
     assert_eq!(a.body(), b.body());
 }
 
-/// How many Via values there are. A NUL is printed as a space, and a value of nothing else is none.
+/// How many Via values there are. A NUL is printed as a space, and a value of nothing but spaces is none.
 fn vias(message: &Message) -> usize {
-    message.values(Header::Via).filter(|via| !via.trim_matches(['\0', ' ']).is_empty()).count()
+    message.values(Header::Via).filter(|via| !via.trim_matches(['\0', ' ', '\t']).is_empty()).count()
 }
 
 /// A response to what was understood is understood, and is of the same transaction.

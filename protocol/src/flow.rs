@@ -1,8 +1,10 @@
 //! Where a message came from and where its answers go.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::fnv::fnv1a;
 
 /// How a listener carries SIP (RFC 3261 §18).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,13 +50,69 @@ impl Transport {
     }
 }
 
+/// Names a listener by how and where it listens, so that what is stored with the name means the same after a restart, whatever else
+/// listens then and in whatever order.
+///
+/// Of a listener that is not there any more it still tells the transport and the address family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ListenerId(u64);
+
+impl ListenerId {
+    /// Set in every name, and in no place that was stored instead of one.
+    const NAMED: u64 = 1 << 63;
+    /// The lowest bits say what kind of listener it is.
+    const KIND: u64 = 0xf;
+    const IPV6: u64 = 0x8;
+    const TRANSPORT: u64 = 0x7;
+
+    /// The name of a listener of `transport` on `address`.
+    pub fn new(transport: Transport, address: SocketAddr) -> ListenerId {
+        let family = if address.is_ipv6() { ListenerId::IPV6 } else { 0 };
+        let kind = transport.place() as u64 | family;
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let hash = fnv1a(ip.octets().into_iter().chain(address.port().to_be_bytes()).chain([kind as u8]));
+        ListenerId(hash & !ListenerId::KIND | ListenerId::NAMED | kind)
+    }
+
+    /// How it carries SIP.
+    pub fn transport(self) -> Transport {
+        let place = (self.0 & ListenerId::TRANSPORT) as usize;
+        Transport::ALL.get(place).copied().unwrap_or_default()
+    }
+
+    /// True if the other carries SIP alike, over the same address family.
+    pub fn is_alike(self, other: ListenerId) -> bool {
+        self.0 & ListenerId::KIND == other.0 & ListenerId::KIND
+    }
+
+    /// The place of a listener in the settings, from 0: what the formats before this one stored, and read as such a name.
+    pub fn former_place(self) -> Option<usize> {
+        (self.0 & ListenerId::NAMED == 0).then_some(self.0 as usize)
+    }
+}
+
 /// One connection of one life of the process. It belongs to the shard that accepted or opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId {
     /// The shard whose it is.
     pub shard: u16,
-    /// Its number; none is used again, not even by a later process.
+    /// Its number; none is used again, not even by a later process. Its lowest bit says who opened it.
     pub generation: u64,
+}
+
+impl ConnectionId {
+    /// Connection `number` of a shard; `ours`: we have opened it.
+    pub fn new(shard: u16, number: u64, ours: bool) -> ConnectionId {
+        ConnectionId { shard, generation: number << 1 | u64::from(ours) }
+    }
+
+    /// True if we have opened it: then the far end is who listens at that address, and not only somebody who sends from there.
+    pub fn is_ours(self) -> bool {
+        self.generation & 1 == 1
+    }
 }
 
 /// A path to a peer: one of our listeners, and the peer's address as that listener sees it.
@@ -63,8 +121,8 @@ pub struct ConnectionId {
 /// once; without one, a listener of streams finds or opens a connection to `remote`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Flow {
-    /// The listener's place in the settings, from 0.
-    pub listener: u16,
+    /// The listener.
+    pub listener: ListenerId,
     /// The peer's address.
     pub remote: SocketAddr,
     /// The connection, if it is one that is meant.
@@ -73,7 +131,7 @@ pub struct Flow {
 
 impl Flow {
     /// A flow of datagrams, or the way to a peer over any connection.
-    pub fn to(listener: u16, remote: SocketAddr) -> Flow {
+    pub fn to(listener: ListenerId, remote: SocketAddr) -> Flow {
         Flow { listener, remote, connection: None }
     }
 
@@ -95,11 +153,37 @@ mod tests {
     fn a_named_address_keeps_the_connection_of_its_host_and_of_no_other() {
         let remote = SocketAddr::from(([192, 0, 2, 1], 40_000));
         let connection = Some(ConnectionId { shard: 1, generation: 7 });
-        let flow = Flow { listener: 2, remote, connection };
+        let listener = ListenerId::new(Transport::Tcp, ([192, 0, 2, 9], 5060).into());
+        let flow = Flow { listener, remote, connection };
         assert_eq!(flow.towards(([192, 0, 2, 1], 5060).into()), flow);
         let other = SocketAddr::from(([192, 0, 2, 2], 5060));
-        assert_eq!(flow.towards(other), Flow::to(2, other));
+        assert_eq!(flow.towards(other), Flow::to(listener, other));
         let same_host = SocketAddr::from(([192, 0, 2, 1], 5060));
-        assert_eq!(Flow::to(2, remote).towards(same_host), Flow::to(2, same_host), "no connection to keep");
+        assert_eq!(
+            Flow::to(listener, remote).towards(same_host),
+            Flow::to(listener, same_host),
+            "no connection to keep"
+        );
+    }
+
+    #[test]
+    fn a_listener_is_named_by_its_transport_family_and_address_and_by_nothing_else() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let id = |transport, text| ListenerId::new(transport, address(text));
+        let one = id(Transport::Udp, "192.0.2.1:5060");
+        assert_eq!(one, id(Transport::Udp, "192.0.2.1:5060"));
+        let others = [
+            id(Transport::Tcp, "192.0.2.1:5060"),
+            id(Transport::Udp, "192.0.2.1:5061"),
+            id(Transport::Udp, "192.0.2.2:5060"),
+            id(Transport::Udp, "[2001:db8::1]:5060"),
+            ListenerId::default(),
+        ];
+        for other in others {
+            assert_ne!(one, other);
+        }
+        assert_eq!(others.map(ListenerId::transport)[..2], [Transport::Tcp, Transport::Udp]);
+        assert_eq!(others.map(|other| one.is_alike(other)), [false, true, true, false, true]);
+        assert_eq!((one.former_place(), ListenerId::default().former_place()), (None, Some(0)));
     }
 }

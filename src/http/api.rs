@@ -17,6 +17,7 @@ use tandem_actors::runtime::Clock;
 use tandem_actors::shard::{Ask, parse_call_id};
 use tandem_actors::shell::Injection;
 use tandem_actors::store::{Store, StoreFault};
+use tandem_protocol::flow::ListenerId;
 use tandem_protocol::time::UnixMillis;
 use tandem_protocol::trunk_health;
 
@@ -131,11 +132,15 @@ fn now() -> UnixMillis {
 pub(super) async fn stations(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
     let shared = state.engine.shared();
     let now = now();
-    let listener = |place: u16| shared.config.listeners.get(usize::from(place)).map(|l| l.name.as_str());
+    let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.as_str());
     Json(shared.directory.stations().map(|entry| station(entry, now, listener)).collect())
 }
 
-fn station<'a>(entry: &StationEntry, now: UnixMillis, listener: impl Fn(u16) -> Option<&'a str>) -> Value {
+fn station<'a>(
+    entry: &StationEntry,
+    now: UnixMillis,
+    listener: impl Fn(ListenerId) -> Option<&'a str>,
+) -> Value {
     let bindings = entry.bindings();
     let living = bindings.iter().filter(|binding| binding.expires_at > now);
     let bindings: Vec<Value> = living
@@ -178,12 +183,12 @@ fn proxy(entry: &ProxyEntry) -> Value {
 
 pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
     let shared = state.engine.shared();
-    let listener = |place: u16| shared.config.listeners.get(usize::from(place)).map(|l| l.name.as_str());
+    let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.as_str());
     let trunk = |entry: &Arc<TrunkEntry>| {
         let proxies: Vec<Value> = entry.proxies().iter().map(|entry| proxy(entry)).collect();
         json!({
             "name": &*entry.config.name,
-            "listener": listener(entry.config.listener),
+            "listener": listener(shared.config.listener_id(entry.config.listener)),
             "calls": entry.calls.taken(),
             "max_calls": entry.config.max_calls,
             "emergency_channels": entry.config.emergency_channels,
@@ -197,13 +202,13 @@ pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> 
 pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
     let shared = state.engine.shared();
     let now = now();
-    let listener = |place: u16| shared.config.listeners.get(usize::from(place)).map(|l| l.name.as_str());
+    let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.as_str());
     let group = |entry: &Arc<RegistrationEntry>| {
         let (config, status) = (&entry.config, entry.status());
         let expires = status.expires_at.filter(|at| *at > now);
         json!({
             "name": &*config.name,
-            "listener": listener(config.listener),
+            "listener": listener(shared.config.listener_id(config.listener)),
             "registrar": config.registrar.to_string(),
             "domain": config.domain,
             "username": config.credentials.username,

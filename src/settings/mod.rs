@@ -100,14 +100,18 @@ impl Settings {
         self.media.recording_dir.clone().unwrap_or_else(|| self.node.data_dir.join("recordings"))
     }
 
-    /// The listener that `trunk` is bound to: the one it names, else the first of its transport,
-    /// else (no transport named) the first. `None` only for a transport that is not listened on.
+    /// The listener that `trunk` is bound to: the one it names, else the first of its transport (if it
+    /// names one) and of the address family of its proxies, else the first of its transport.
+    /// `None` only for a transport that is not listened on.
     pub fn listener_of(&self, trunk: &Trunk) -> Option<&Listen> {
-        self.listen.iter().find(|listen| match (&trunk.listen, trunk.transport) {
+        let fits = |listen: &&Listen| match (&trunk.listen, trunk.transport) {
             (Some(name), _) => listen.name == *name,
             (None, Some(transport)) => listen.transport == transport,
             (None, None) => true,
-        })
+        };
+        let first_proxy = trunk.proxies.iter().find_map(HostPort::ip);
+        let reaches = |listen: &&Listen| first_proxy.is_none_or(|ip| listen.reaches(ip));
+        self.listen.iter().filter(fits).find(reaches).or_else(|| self.listen.iter().find(fits))
     }
 }
 

@@ -38,6 +38,14 @@ pub(crate) fn station(name: &str, keys: &str) -> String {
     format!("[[station]]\nname = \"{name}\"\nextension = \"{name}\"\npassword = \"secret-{name}\"\n{keys}\n")
 }
 
+/// Writes settings with the addresses in their places; what was written.
+fn write_settings(dir: &TempDir, host: &Host, toml: &str) -> String {
+    let (ip, peer) = (host.engine().to_string(), host.peer().to_string());
+    let toml = toml.replace("{ip}", &ip).replace("{peer}", &peer);
+    fs::write(dir.path().join("settings.toml"), &toml).expect("settings written");
+    toml
+}
+
 impl Engine {
     /// Starts an engine with these settings and waits until it is ready. `{peer}` in them is the address of
     /// phones and other servers, `{ip}` the engine's.
@@ -66,8 +74,7 @@ impl Engine {
         let dir = tempfile::Builder::new().prefix("tandem-wire-").tempdir().expect("a directory");
         let ip = host.engine();
         let (sip, http) = ((ip, 5060).into(), (ip, 8080).into());
-        let toml = toml.replace("{ip}", &ip.to_string()).replace("{peer}", &host.peer().to_string());
-        fs::write(dir.path().join("settings.toml"), &toml).expect("settings written");
+        let toml = write_settings(&dir, &host, toml);
         let mut own = vec![
             ("TANDEM__NODE__DATA_DIR".to_owned(), dir.path().join("data").display().to_string()),
             ("TANDEM__HTTP__ADDRESS".to_owned(), format!("{http}")),
@@ -78,6 +85,11 @@ impl Engine {
         }
         own.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Engine { sip, http, host, dir, variables: own, child: None }
+    }
+
+    /// Gives it other settings, for its next start.
+    pub(crate) fn settle(&self, toml: &str) {
+        write_settings(&self.dir, &self.host, toml);
     }
 
     /// The program with this engine's settings.

@@ -96,7 +96,8 @@ impl Msg {
     /// Where its SDP wants audio.
     #[track_caller]
     pub(crate) fn media(&self) -> std::net::SocketAddr {
-        let ip = self.sdp_line("c=IN IP4 ").and_then(|ip| ip.parse().ok());
+        let ip =
+            self.sdp_line("c=IN IP4 ").or_else(|| self.sdp_line("c=IN IP6 ")).and_then(|ip| ip.parse().ok());
         let port = self.sdp_line("m=audio ").and_then(|m| m.split(' ').next()?.parse().ok());
         let (Some(ip), Some(port)) = (ip, port) else { panic!("no audio address in\n{self:?}") };
         std::net::SocketAddr::new(ip, port)

@@ -18,6 +18,7 @@ pub(crate) mod offer;
 pub(crate) mod phone;
 pub(crate) mod rtp;
 pub(crate) mod sipp;
+pub(crate) mod stream;
 pub(crate) mod ua;
 
 use std::thread;

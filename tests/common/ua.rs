@@ -127,6 +127,23 @@ impl Ua {
         Ua::by(Socket::Tcp(stream, RefCell::default()), server, user)
     }
 
+    /// From now on it hears only its server: it is behind a NAT that lets nothing else in.
+    #[track_caller]
+    pub(crate) fn behind_nat(&self) {
+        match &self.socket {
+            Socket::Udp(socket) => socket.connect(self.server).expect("connected"),
+            Socket::Tcp(..) => {}
+        }
+    }
+
+    /// The connection that it speaks by.
+    pub(crate) fn stream(&self) -> Option<TcpStream> {
+        match &self.socket {
+            Socket::Udp(_) => None,
+            Socket::Tcp(stream, _) => stream.try_clone().ok(),
+        }
+    }
+
     /// A server or phone on a given port.
     pub(crate) fn on(engine: &Engine, user: &str, address: SocketAddr) -> Ua {
         let socket = UdpSocket::bind(address).expect("the port");

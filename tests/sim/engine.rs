@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Media, MediaPath, Redirect, Registrar, RegistrationGroup, RouteGroup, RouteList,
-    Service, ServiceKind, Source, Station, Trunk,
+    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar,
+    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -23,7 +23,7 @@ use tandem_actors::supervisor::Census;
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest::{Algorithm, NonceSigner, NonceWindows, Secret};
-use tandem_protocol::flow::Transport;
+use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
@@ -48,7 +48,12 @@ pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new
 /// Silence after which a call whose media is ours ends.
 pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
 /// The place of the listener of streams, which has the same address.
-pub(crate) const STREAMS: u16 = 1;
+const STREAMS: u16 = 1;
+
+/// What flows call the listener of `transport`.
+pub(crate) fn listener_of(transport: Transport) -> ListenerId {
+    ListenerId::new(transport, LISTENER)
+}
 /// The domain of the stations.
 pub(crate) const DOMAIN: &str = "tandem.test";
 /// How many stations there are; the last one is never registered.
@@ -146,6 +151,7 @@ fn dial_plan() -> DialPlan {
 fn listener(transport: Transport) -> Listener {
     Listener {
         name: transport.as_str().into(),
+        id: listener_of(transport),
         transport,
         address: LISTENER,
         external: LISTENER,
@@ -165,7 +171,7 @@ fn config(world: &World) -> EngineConfig {
         digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
         shards: plan.shards,
         sip_trace_bytes: 100_000,
-        listeners: [Transport::Udp, Transport::Tcp].map(listener).into(),
+        listeners: Listeners([Transport::Udp, Transport::Tcp].map(listener).into()),
         stations: stations(),
         trunks: vec![
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
@@ -197,8 +203,8 @@ fn config(world: &World) -> EngineConfig {
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
         dial_plan: dial_plan(),
         media: Media {
-            address: MEDIA_IP.into(),
-            external: MEDIA_IP.into(),
+            address: MediaAddress { bound: MEDIA_IP.into(), told: MEDIA_IP.into() },
+            other: None,
             ports: plan.media_ports(),
             workers: plan.workers,
             rtp_timeout: Duration::from_micros(RTP_TIMEOUT_US),

@@ -16,9 +16,10 @@ use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Tick, par
 use tandem_actors::shell::Injection;
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
+use tandem_protocol::flow::Transport;
 
 use crate::air::Air;
-use crate::engine::{LISTENER, Life, PROVIDER};
+use crate::engine::{LISTENER, Life, MEDIA_IP, PROVIDER, listener_of};
 use crate::nonsense::Nonsense;
 use crate::phones::Phones;
 use crate::plan::Plan;
@@ -207,7 +208,10 @@ impl Sim {
     /// Has every port that is left leased to a shard, so that one that was lost is missed.
     async fn take_every_port(&mut self, life: &mut Life) {
         for worker in 0..self.world.plan().workers {
-            life.media.order(worker, MediaOrder::Grow { shard: ShardId(0), pairs: u16::MAX });
+            life.media.order(
+                worker,
+                MediaOrder::Grow { shard: ShardId(0), address: MEDIA_IP.into(), pairs: u16::MAX },
+            );
         }
         let until = self.world.now() + 1_000_000;
         self.drain().await;
@@ -257,7 +261,7 @@ impl Sim {
             match event {
                 Event::Datagram { from, to, bytes } if to == LISTENER => {
                     let shard = self.socket_of(life, &bytes);
-                    arrived[shard].push(Datagram::new(0, from, bytes));
+                    arrived[shard].push(Datagram::new(listener_of(Transport::Udp), from, bytes));
                 }
                 Event::Kill => return true,
                 Event::Operator => self.operate(life, false),

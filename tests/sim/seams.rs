@@ -6,15 +6,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_actors::env::{Seams, Unsent};
+use tandem_actors::env::{Leftover, Seams, Unsent};
 use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::shard::LinkMessage;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 
-use crate::engine::{LISTENER, NOWHERE, STREAMS};
+use crate::engine::{LISTENER, NOWHERE, listener_of};
 use crate::rng::Rng;
 use crate::world::{Event, World};
 
@@ -46,7 +46,7 @@ impl Seams for SimSeams {
         self.rng.borrow_mut().next()
     }
 
-    fn transmit(&self, flow: Flow, datagram: Bytes) -> Result<(), Unsent> {
+    fn transmit(&self, flow: Flow, datagram: Bytes, _: Leftover) -> Result<(), Unsent> {
         if self.is_dead() {
             return Ok(());
         }
@@ -63,8 +63,8 @@ impl Seams for SimSeams {
         Ok(())
     }
 
-    fn connect(&self, listener: u16, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
-        if self.is_dead() || remote.ip() == NOWHERE || listener != STREAMS {
+    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
+        if self.is_dead() || remote.ip() == NOWHERE || listener != listener_of(Transport::Tcp) {
             return Err(Unsent::Unreachable);
         }
         Ok(self.world.stream_connect(self.shard, remote, within.as_micros() as u64))

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tandem_actors::config::StreamLimits;
 use tandem_actors::env::Unsent;
 use tandem_actors::shard::FromStream;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::message::framing::stream::{Frame, FrameError, Framer};
 
-use crate::engine::{LISTENER, STREAMS};
+use crate::engine::{LISTENER, listener_of};
 use crate::rng::Rng;
 use crate::world::{Event, Fate, World};
 
@@ -140,12 +140,13 @@ impl World {
         let faults = self.plan().faults;
         let (number, opened, well) = self.with_streams(|streams| {
             streams.next += 1;
-            let number = (u64::from(self.epoch()) << 32) + streams.next;
+            let id = ConnectionId::new(shard, (u64::from(self.epoch()) << 32) + streams.next, by_engine);
+            let number = id.generation;
             let mut rng = Rng::new(self.plan().seed, 0x5000_0000 + streams.next);
             let port = if by_engine { phone.port() } else { 20_000 + (streams.next % 40_000) as u16 };
             let remote = SocketAddr::new(phone.ip(), port);
-            let connection = Some(ConnectionId { shard, generation: number });
-            let flow = Flow { listener: STREAMS, remote, connection };
+            let connection = Some(id);
+            let flow = Flow { listener: listener_of(Transport::Tcp), remote, connection };
             let well = !rng.permille(faults.refused);
             let wait = if well { 600 + rng.below(4 * faults.delay_us) } else { rng.below(within_us) };
             let (to_engine, to_phone) = (Way::new(), Way::new());
@@ -429,7 +430,10 @@ impl World {
     fn gone(&self, number: u64, was_up: bool) -> Vec<Told> {
         let Some(flow) = self.drop_stream(number) else { return Vec::new() };
         let Some(connection) = flow.connection else { return Vec::new() };
-        vec![Told::Stream { shard: connection.shard, what: FromStream::Gone { connection, was_up } }]
+        vec![Told::Stream {
+            shard: connection.shard,
+            what: FromStream::Gone { connection, was_up, brought: true },
+        }]
     }
 
     /// What was under way by it is lost.

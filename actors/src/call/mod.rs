@@ -14,6 +14,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
 use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
+use tandem_protocol::flow::ListenerId;
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
@@ -35,7 +36,9 @@ pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
+/// The one before: its flows name a listener by its place in the settings, which reads alike.
+const FORMER: u8 = 3;
 
 impl Machine for Call {
     type Input = Input;
@@ -54,7 +57,7 @@ impl Machine for Call {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
-        crate::checkpoint::thaw(FORMAT, frozen)
+        crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
     }
 }
 
@@ -166,8 +169,8 @@ impl CallActor {
         actor.start()
     }
 
-    fn local(&self, listener: u16) -> Arc<LocalSide> {
-        self.env.directory().local_side(listener)
+    fn local(&self, listener: ListenerId) -> Arc<LocalSide> {
+        self.env.local_side(listener)
     }
 
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {

@@ -116,7 +116,7 @@ impl CallActor {
         let health = [ProxyHealth::up(address)];
         let choice = TrunkChoice {
             trunk: trunk.config.name.to_string(),
-            listener: trunk.config.listener,
+            listener: self.env.config().listener_id(trunk.config.listener),
             user: escape_user(number).into_owned(),
             walk: ProxyWalk::new(&health, Selection::Priority, trunk.config.retryable.clone()),
         };

@@ -44,7 +44,7 @@ pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Calle
         return Ok(Caller::Station(station.clone()));
     }
     // Both are looked for in any case: how long it takes tells nobody which of them exists.
-    let trunk = env.directory().trunk_of_source(flow.remote, env.config().transport(flow.listener));
+    let trunk = env.directory().trunk_of_source(flow, env.config().transport(flow.listener));
     let station = claimed_station(env, request, trunk.is_some());
     match (station, trunk) {
         (Some(station), _) => {
@@ -157,6 +157,6 @@ fn is_known(env: &Env, flow: Flow, looked_at: Option<&Arc<StationEntry>>, is_it:
         bindings.iter().any(|b| b.expires_at > now && b.source.remote.ip() == flow.remote.ip())
     };
     let registered = looked_at.is_some_and(|station| here(&station.bindings())) && is_it;
-    let trunk = env.directory().trunk_of_source(flow.remote, env.config().transport(flow.listener)).is_some();
+    let trunk = env.directory().trunk_of_source(flow, env.config().transport(flow.listener)).is_some();
     registered || trunk
 }

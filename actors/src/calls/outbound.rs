@@ -4,6 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tandem_protocol::dial_plan::NumberMask;
+use tandem_protocol::flow::ListenerId;
 use tandem_protocol::identity::{ANONYMOUS, Identity};
 use tandem_protocol::message::{Message, escape_user};
 use tandem_protocol::transaction::Timers;
@@ -25,11 +26,11 @@ pub(crate) struct Party {
     /// His Max-Forwards, less one.
     max_forwards: u8,
     /// The listener his INVITE came to.
-    listener: u16,
+    listener: ListenerId,
 }
 
 /// Who sent this INVITE: a station is what the settings say, whatever it says of itself; a trunk's caller is believed if the trunk is.
-pub(super) fn party(env: &Env, invite: &Message, caller: &Caller, listener: u16) -> Party {
+pub(super) fn party(env: &Env, invite: &Message, caller: &Caller, listener: ListenerId) -> Party {
     let display = invite.from().display.map(str::to_owned);
     let identity = match caller {
         Caller::Station(station) => {
@@ -78,8 +79,8 @@ pub(crate) fn elsewhere(
 
 fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEntry>>) -> Outbound {
     let config = env.config();
-    let listener = trunk.map_or(party.listener, |t| t.config.listener);
-    let ours = config.listeners.get(usize::from(listener));
+    let listener = trunk.map_or(party.listener, |t| config.listener_id(t.config.listener));
+    let ours = config.listener(listener);
     let host = ours.map_or_else(String::new, |l| l.external.to_string());
     let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
     let number = number(party, route, trunk);

@@ -190,10 +190,10 @@ fn connected(env: &Env, user: &str, at: std::net::SocketAddr) -> Option<Target> 
     // An address is one of datagrams: a stream's ports say nothing.
     let fits =
         |l: &&crate::config::Listener| l.address.is_ipv4() == at.is_ipv4() && l.transport == Transport::Udp;
-    let listener = listeners.iter().position(|l| fits(&l))?;
+    let listener = listeners.iter().find(fits)?.id;
     Some(Target {
         request_uri: format!("sip:{}@{at}", escape_user(user)),
-        flow: Flow::to(u16::try_from(listener).ok()?, at),
+        flow: Flow::to(listener, at),
         route: Vec::new(),
         routing: Routing::Target,
         trunk: None,

@@ -22,7 +22,7 @@ pub(super) fn station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option
     let from = request.from().parsed_uri().ok()?;
     let user = from.user_unescaped()?;
     let host: Option<IpAddr> = from.host.trim_matches(['[', ']']).parse().ok();
-    let trunk = directory.trunk_of_source(flow.remote, env.config().transport(flow.listener));
+    let trunk = directory.trunk_of_source(flow, env.config().transport(flow.listener));
     directory.unmanaged().iter().find(|station| {
         let config = &station.config;
         let Some(connection) = &config.connection else { return false };

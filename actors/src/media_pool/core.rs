@@ -49,7 +49,6 @@ pub(crate) struct Core {
     pub(super) hub: Rc<Hub>,
     pub(super) io: Box<dyn PacketIo>,
     ports: Arc<PortPool>,
-    address: IpAddr,
     pub(super) pairs: Vec<Pair>,
     pub(super) by_id: BTreeMap<SessionId, PairId>,
     by_address: BTreeMap<SocketAddr, PairId>,
@@ -73,14 +72,12 @@ pub(super) enum Opened {
 
 impl Core {
     pub(super) fn new(number: u16, hub: Rc<Hub>, io: Box<dyn PacketIo>, ports: Arc<PortPool>) -> Core {
-        let address = hub.shared.config.media.address;
         let run = Loop::new(hub.shared.metrics.worker(number));
         Core {
             number,
             hub,
             io,
             ports,
-            address,
             pairs: Vec::new(),
             by_id: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -101,11 +98,11 @@ impl Core {
         Ok(pair)
     }
 
-    /// Binds up to `count` pairs and leases them to `shard`.
-    pub(super) fn grow(&mut self, shard: ShardId, count: u16) {
+    /// Binds up to `count` pairs at `address` and leases them to `shard`.
+    pub(super) fn grow(&mut self, shard: ShardId, address: IpAddr, count: u16) {
         self.granting.clear();
         while self.granting.len() < usize::from(count) {
-            let Some(pair) = self.spare().or_else(|| self.bind_next()) else { break };
+            let Some(pair) = self.spare(address).or_else(|| self.bind_next(address)) else { break };
             self.granting.push(pair);
             self.pairs[pair.index()].used = Use::Leased;
         }
@@ -113,7 +110,7 @@ impl Core {
         if pairs.is_empty() {
             tracing::warn!(worker = self.number, "no media port is left");
         }
-        self.hub.tell(shard, MediaEvent::Granted { worker: self.number, pairs });
+        self.hub.tell(shard, MediaEvent::Granted { worker: self.number, address, pairs });
         self.granting.clear();
     }
 
@@ -121,21 +118,22 @@ impl Core {
         Lease { worker: self.number, rtp: self.pairs[pair.index()].rtp }
     }
 
-    fn spare(&self) -> Option<PairId> {
-        let spare = self.pairs.iter().position(|pair| matches!(pair.used, Use::Spare))?;
+    fn spare(&self, address: IpAddr) -> Option<PairId> {
+        let is_spare = |pair: &Pair| matches!(pair.used, Use::Spare) && pair.rtp.ip() == address;
+        let spare = self.pairs.iter().position(is_spare)?;
         Some(PairId(spare as u32))
     }
 
-    fn bind_next(&mut self) -> Option<PairId> {
+    fn bind_next(&mut self, address: IpAddr) -> Option<PairId> {
         while let Some(port) = self.ports.take() {
-            if let Some(bound) = self.try_port(port) {
+            if let Some(bound) = self.try_port(SocketAddr::new(address, port)) {
                 return bound;
             }
         }
         // Others may have given back by now what they had.
         for _ in 0..self.ports.skipped() {
             let port = self.ports.take_skipped()?;
-            if let Some(bound) = self.try_port(port) {
+            if let Some(bound) = self.try_port(SocketAddr::new(address, port)) {
                 return bound;
             }
         }
@@ -143,17 +141,17 @@ impl Core {
     }
 
     /// The pair, nothing for now (`Some(None)`), or `None`: the next port may be better.
-    fn try_port(&mut self, port: u16) -> Option<Option<PairId>> {
-        match self.bind(SocketAddr::new(self.address, port)) {
+    fn try_port(&mut self, rtp: SocketAddr) -> Option<Option<PairId>> {
+        match self.bind(rtp) {
             Ok(pair) => Some(Some(pair)),
             Err(why) if matches!(why.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
                 self.hub.shared.metrics.media_ports_skipped.increment(1);
-                self.ports.skip(port);
+                self.ports.skip(rtp.port());
                 None
             }
             Err(why) => {
-                tracing::error!(worker = self.number, port, %why, "cannot bind a media port");
-                self.ports.put_back(port);
+                tracing::error!(worker = self.number, %rtp, %why, "cannot bind a media port");
+                self.ports.put_back(rtp.port());
                 Some(None)
             }
         }

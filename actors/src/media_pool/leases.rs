@@ -1,6 +1,7 @@
 //! A shard's free list of media ports: taken and given back without a hop and without a system call.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use super::order::{Lease, MediaOrder};
 use super::ports::PortPool;
@@ -10,7 +11,9 @@ use crate::env::Env;
 /// The most pairs that are asked for at once.
 const LARGEST_BLOCK: usize = 64;
 
+/// What is free of one worker at one address.
 struct Free {
+    address: IpAddr,
     pairs: VecDeque<Lease>,
     /// More have been asked for and have not come.
     asked: bool,
@@ -20,108 +23,122 @@ struct Free {
     answered: bool,
 }
 
-/// The free list, one queue a worker: both legs of a call live on one worker.
+impl Free {
+    fn new(address: IpAddr) -> Free {
+        Free { address, pairs: VecDeque::new(), asked: false, dry: false, answered: false }
+    }
+}
+
+/// The free list, a queue for each worker and address family: both legs of a call live on one worker.
 pub(crate) struct Leases {
-    workers: Vec<Free>,
+    workers: Vec<Vec<Free>>,
     turn: usize,
     /// How many pairs are asked for at once; with half as many left, more are.
     block: u16,
 }
 
 /// So many pairs at once that every shard gets some of every worker, however few the range holds; two, or no call could use them.
-fn block(range: (u16, u16), shards: u16, workers: u16) -> u16 {
-    let takers = usize::from(shards.max(1)) * usize::from(workers.max(1));
+fn block(range: (u16, u16), shards: u16, queues: usize) -> u16 {
+    let takers = usize::from(shards.max(1)) * queues.max(1);
     (PortPool::pairs(range) / takers).clamp(2, LARGEST_BLOCK) as u16
 }
 
 impl Leases {
     /// Empty lists of a shard, one of `shards` that share the ports of `media`.
     pub(crate) fn new(media: &Media, shards: u16) -> Leases {
-        let free = || Free { pairs: VecDeque::new(), asked: false, dry: false, answered: false };
-        let block = block(media.ports, shards, media.workers);
-        Leases { workers: (0..media.workers.max(1)).map(|_| free()).collect(), turn: 0, block }
+        let worker = || media.addresses().map(|own| Free::new(own.bound)).collect::<Vec<Free>>();
+        let workers: Vec<_> = (0..media.workers.max(1)).map(|_| worker()).collect();
+        let block = block(media.ports, shards, workers.iter().map(Vec::len).sum());
+        Leases { workers, turn: 0, block }
+    }
+
+    fn queues(&self) -> impl Iterator<Item = &Free> {
+        self.workers.iter().flatten()
+    }
+
+    fn queue(&mut self, worker: u16, address: IpAddr) -> Option<&mut Free> {
+        self.workers.get_mut(usize::from(worker))?.iter_mut().find(|free| free.address == address)
     }
 
     /// Free pairs now.
     pub(crate) fn len(&self) -> usize {
-        self.workers.iter().map(|w| w.pairs.len()).sum()
+        self.queues().map(|free| free.pairs.len()).sum()
     }
 
     /// Whether every worker has said what ports it has: before, having none means nothing.
     pub(crate) fn primed(&self) -> bool {
-        self.workers.iter().all(|worker| worker.answered)
+        self.queues().all(|free| free.answered)
     }
 
-    /// Asks every worker for its first block.
+    /// Asks every worker for its first blocks.
     pub(crate) fn prime(&mut self, env: &Env) {
-        for worker in 0..self.workers.len() {
-            self.ask(env, worker);
+        self.ask(env, |_| true);
+    }
+
+    /// Asks for a block of each of these queues.
+    fn ask(&mut self, env: &Env, which: impl Fn(&Free) -> bool) {
+        for (worker, queues) in (0..).zip(&mut self.workers) {
+            for free in queues.iter_mut().filter(|free| !free.asked && !free.dry && which(free)) {
+                free.asked = true;
+                let address = free.address;
+                env.media(worker, MediaOrder::Grow { shard: env.shard(), address, pairs: self.block });
+            }
         }
     }
 
-    fn ask(&mut self, env: &Env, worker: usize) {
-        let free = &mut self.workers[worker];
-        if !free.asked && !free.dry {
-            free.asked = true;
-            env.media(worker as u16, MediaOrder::Grow { shard: env.shard(), pairs: self.block });
-        }
+    /// One pair, bound at `address`.
+    pub(crate) fn take_one(&mut self, env: &Env, address: IpAddr) -> Option<Lease> {
+        self.take(env, [address]).map(|[pair]| pair)
     }
 
-    /// One pair.
-    pub(crate) fn take_one(&mut self, env: &Env) -> Option<Lease> {
-        self.take(env, 1).and_then(|pairs| pairs.into_iter().next())
+    /// Two pairs of one worker, bound at these addresses.
+    pub(crate) fn take_two(&mut self, env: &Env, addresses: [IpAddr; 2]) -> Option<(Lease, Lease)> {
+        self.take(env, addresses).map(|[a, b]| (a, b))
     }
 
-    /// Two pairs of one worker.
-    pub(crate) fn take_two(&mut self, env: &Env) -> Option<(Lease, Lease)> {
-        match self.take(env, 2)?.as_slice() {
-            [a, b] => Some((*a, *b)),
-            _ => None,
-        }
-    }
-
-    fn take(&mut self, env: &Env, count: usize) -> Option<Vec<Lease>> {
+    fn take<const N: usize>(&mut self, env: &Env, addresses: [IpAddr; N]) -> Option<[Lease; N]> {
+        let wanted = |free: &Free| addresses.iter().filter(|address| **address == free.address).count();
         let workers = self.workers.len();
         self.turn = self.turn.wrapping_add(1);
-        let worker =
-            (0..workers).map(|n| (self.turn + n) % workers).find(|w| self.workers[*w].pairs.len() >= count);
-        let Some(worker) = worker else {
-            for worker in 0..workers {
-                self.workers[worker].dry = false;
-                self.ask(env, worker);
-            }
+        let has_all = |queues: &Vec<Free>| queues.iter().all(|free| free.pairs.len() >= wanted(free));
+        let turns = (0..workers).map(|n| (self.turn + n) % workers);
+        let Some(worker) = turns.into_iter().find(|worker| has_all(&self.workers[*worker])) else {
+            let short = |free: &Free| free.pairs.len() < wanted(free);
+            self.workers.iter_mut().flatten().filter(|free| short(free)).for_each(|free| free.dry = false);
+            self.ask(env, short);
             return None;
         };
-        let taken: Vec<Lease> = self.workers[worker].pairs.drain(..count).collect();
-        env.metrics().media_ports_free.decrement(count as f64);
-        if self.workers[worker].pairs.len() < usize::from(self.block / 2) {
-            self.ask(env, worker);
+        let queues = &mut self.workers[worker];
+        let mut next = |address| queues.iter_mut().find(|free| free.address == address)?.pairs.pop_front();
+        let taken = addresses.map(&mut next);
+        env.metrics().media_ports_free.decrement(taken.iter().flatten().count() as f64);
+        let half = usize::from(self.block / 2);
+        if queues.iter().any(|free| free.pairs.len() < half) {
+            self.ask(env, |free| free.pairs.len() < half);
         }
-        Some(taken)
+        // Each was there a moment ago.
+        let taken: Vec<Lease> = taken.into_iter().flatten().collect();
+        taken.try_into().ok()
     }
 
     /// Pairs that a worker has bound; none: no port is left.
-    pub(crate) fn granted(&mut self, env: &Env, worker: u16, pairs: Vec<Lease>) {
-        if let Some(free) = self.workers.get_mut(usize::from(worker)) {
+    pub(crate) fn granted(&mut self, env: &Env, worker: u16, address: IpAddr, pairs: Vec<Lease>) {
+        if let Some(free) = self.queue(worker, address) {
             free.asked = false;
             free.answered = true;
             free.dry = pairs.is_empty();
         }
-        env.metrics().media_ports_free.increment(pairs.len() as f64);
-        self.put(pairs);
+        self.returned(env, pairs);
     }
 
     /// Pairs that have rested, or were never used.
     pub(crate) fn returned(&mut self, env: &Env, pairs: Vec<Lease>) {
-        env.metrics().media_ports_free.increment(pairs.len() as f64);
-        self.put(pairs);
-    }
-
-    fn put(&mut self, pairs: Vec<Lease>) {
         for pair in pairs {
-            if let Some(free) = self.workers.get_mut(usize::from(pair.worker)) {
+            // A call restored from before a change of settings may have had an address that is none of ours any more.
+            if let Some(free) = self.queue(pair.worker, pair.rtp.ip()) {
                 free.dry = false;
                 free.pairs.push_back(pair);
+                env.metrics().media_ports_free.increment(1.0);
             }
         }
     }
@@ -136,5 +153,6 @@ mod tests {
         assert_eq!(block((20000, 39999), 2, 2), 64);
         assert_eq!(block((20000, 20079), 2, 2), 10);
         assert_eq!(block((20000, 20003), 8, 2), 2);
+        assert_eq!(block((20000, 20079), 2, 4), 5);
     }
 }

@@ -1,6 +1,6 @@
 //! What shards tell media workers, and what they hear back.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub enum MediaOrder {
     Grow {
         /// Who gets them.
         shard: ShardId,
+        /// Where they are bound.
+        address: IpAddr,
         /// How many.
         pairs: u16,
     },
@@ -85,6 +87,8 @@ pub enum MediaEvent {
     Granted {
         /// By which worker.
         worker: u16,
+        /// Where they are bound.
+        address: IpAddr,
         /// The pairs.
         pairs: Vec<Lease>,
     },

@@ -122,8 +122,9 @@ impl MediaWorker {
     fn refuse(&self, order: &MediaOrder) {
         let why = "the media worker panicked".to_owned();
         match order {
-            MediaOrder::Grow { shard, .. } => {
-                let none = MediaEvent::Granted { worker: self.core.number, pairs: Vec::new() };
+            MediaOrder::Grow { shard, address, .. } => {
+                let none =
+                    MediaEvent::Granted { worker: self.core.number, address: *address, pairs: Vec::new() };
                 self.hub.tell(*shard, none);
             }
             MediaOrder::Open { session, shard, .. } => {
@@ -143,7 +144,7 @@ impl MediaWorker {
     fn obey(&mut self, order: &MediaOrder) -> Option<SessionId> {
         let now = self.hub.seams.now();
         match order {
-            MediaOrder::Grow { shard, pairs } => self.core.grow(*shard, *pairs),
+            MediaOrder::Grow { shard, address, pairs } => self.core.grow(*shard, *address, *pairs),
             MediaOrder::Open { session, lease, config, shard, peer } => {
                 match self.core.open(*session, lease.rtp, config, *shard, *peer, now) {
                     Opened::New => return Some(*session),

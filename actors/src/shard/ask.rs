@@ -74,7 +74,7 @@ impl Shard {
             .of(call_ids)
             .into_iter()
             .map(|traced| {
-                let listener = self.env.config().listeners.get(usize::from(traced.flow.listener));
+                let listener = self.env.config().listener(traced.flow.listener);
                 json!({
                     "time": traced.time.0,
                     "direction": traced.direction,

@@ -51,7 +51,7 @@ impl StationFlows {
 
 #[cfg(test)]
 mod tests {
-    use tandem_protocol::flow::Flow;
+    use tandem_protocol::flow::{Flow, ListenerId};
     use tandem_protocol::time::UnixMillis;
 
     use super::*;
@@ -61,7 +61,7 @@ mod tests {
     }
 
     fn binding(generation: u64, reg_id: Option<u32>) -> Binding {
-        let flow = Flow::to(0, ([192, 0, 2, 1], 5060).into());
+        let flow = Flow::to(ListenerId::default(), ([192, 0, 2, 1], 5060).into());
         Binding {
             contact: "sip:a@192.0.2.1".to_owned(),
             call_id: "c".to_owned(),

@@ -52,7 +52,7 @@ impl Shard {
             invite: invite.clone(),
             source: flow,
             tag: self.env.name(),
-            local: self.env.directory().local_side(flow.listener),
+            local: self.env.local_side(flow.listener),
             routing,
         };
         let caller = CallerLeg::Invite { origin, call_id: invite.call_id().to_owned() };

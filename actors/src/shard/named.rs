@@ -12,7 +12,7 @@ use tandem_protocol::message::Message;
 use tandem_protocol::time::UnixMillis;
 
 use super::{LinkMessage, Shard};
-use crate::env::{Env, Tell, Told};
+use crate::env::{Env, Leftover, Tell, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::registrar::{self, Register};
@@ -234,7 +234,7 @@ impl Shard {
         };
         for station in env.directory().stations().filter(|s| mine(&s.config.name)) {
             for binding in station.bindings().iter().filter(|b| b.expires_at > now.wall) {
-                let _ = env.transmit(binding.source, Bytes::from_static(b"\r\n\r\n"));
+                let _ = env.transmit(binding.source, Bytes::from_static(b"\r\n\r\n"), Leftover::Dropped);
             }
         }
     }

@@ -49,7 +49,7 @@ impl Shard {
         if !ours {
             return;
         }
-        let outputs = end_stray_answer(&response, source, self.env.directory().local_side(source.listener));
+        let outputs = end_stray_answer(&response, source, self.env.local_side(source.listener));
         if outputs.is_empty() {
             return;
         }

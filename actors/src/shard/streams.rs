@@ -6,17 +6,26 @@ use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::framing::stream::FrameError;
 
 use super::{LinkMessage, Shard};
-use crate::env::{Told, Unsent};
+use crate::env::{Leftover, Told, Unsent};
 use crate::ids::ShardId;
 
 /// What a connection of this shard tells.
 pub enum FromStream {
-    /// It has ended. `was_up`: it had come about before.
+    /// It has ended, or brings nothing more.
     Gone {
         /// Which.
         connection: ConnectionId,
-        /// Whether it had come about.
+        /// Whether it had come about before.
         was_up: bool,
+        /// Whether it has brought a message: only then other shards can have used it.
+        brought: bool,
+    },
+    /// It has ended before these could leave, which shall not be lost with it.
+    Undelivered {
+        /// By which they were to leave.
+        flow: Flow,
+        /// The messages, oldest first.
+        messages: Vec<Bytes>,
     },
     /// Where its next message begins is not known any more: what can be answered is, then it is closed.
     Fault {
@@ -29,12 +38,16 @@ pub enum FromStream {
 
 impl Shard {
     /// Sends for another shard by a connection of ours; that shard hears if it is gone.
-    pub(super) fn send_for(&mut self, flow: Flow, message: &Bytes, from: ShardId) {
-        if self.env.transmit(flow, message.clone()) == Err(Unsent::Unreachable)
-            && !self.endpoint.answer_elsewhere(flow, message)
-            && let Some(connection) = flow.connection
-        {
-            self.env.link(from, LinkMessage::Gone { connection, was_up: true });
+    pub(super) fn send_for(&mut self, flow: Flow, message: Bytes, leftover: Leftover, from: ShardId) {
+        if self.env.transmit(flow, message.clone(), leftover) != Err(Unsent::Unreachable) {
+            return;
+        }
+        match (leftover, flow.connection) {
+            (Leftover::HandedBack, _) => self.endpoint.send_elsewhere(flow, &message),
+            (Leftover::Dropped, Some(connection)) => {
+                self.env.link(from, LinkMessage::Gone { connection, was_up: true });
+            }
+            (Leftover::Dropped, None) => {}
         }
     }
 }
@@ -43,12 +56,20 @@ impl Handler<Told<FromStream>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<FromStream>, _: &mut Context<Self>) {
         match told.0 {
-            FromStream::Gone { connection, was_up } => {
+            FromStream::Gone { connection, was_up, brought } => {
                 self.endpoint.connection_gone(connection, was_up);
+                if !brought {
+                    return;
+                }
                 // Dialogs of every shard may have been using it; our own stations hear of it after what it has brought them.
                 let shards = self.env.directory().shards();
                 for shard in (0..shards).map(ShardId) {
                     self.env.link(shard, LinkMessage::Gone { connection, was_up });
+                }
+            }
+            FromStream::Undelivered { flow, messages } => {
+                for message in &messages {
+                    self.endpoint.send_elsewhere(flow, message);
                 }
             }
             FromStream::Fault { flow, error } => {

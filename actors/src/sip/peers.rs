@@ -21,7 +21,9 @@ impl StreamPeers {
     /// Knows the proxies of the trunks that use streams.
     pub fn of_trunks(config: &EngineConfig) -> StreamPeers {
         let peers = StreamPeers::default();
-        for trunk in config.trunks.iter().filter(|t| config.transport(t.listener).is_reliable()) {
+        for trunk in
+            config.trunks.iter().filter(|t| config.transport(config.listener_id(t.listener)).is_reliable())
+        {
             trunk.proxies.iter().for_each(|proxy| peers.note(proxy.address.ip()));
         }
         peers

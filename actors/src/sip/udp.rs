@@ -7,6 +7,7 @@ use actix::Addr;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Socket, Type};
+use tandem_protocol::flow::ListenerId;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -90,14 +91,14 @@ fn take_errors(socket: &UdpSocket, shard: &Addr<Shard>) {
 }
 
 /// Reads a listener's socket for ever.
-pub(crate) async fn listen(socket: UdpSocket, listener: u16, shard: Addr<Shard>) {
+pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>) {
     let mut buffer = vec![0; LARGEST_DATAGRAM];
     loop {
         match socket.ready(Interest::READABLE | Interest::ERROR).await {
             Ok(ready) if ready.is_error() => take_errors(&socket, &shard),
             Ok(_) => {}
             Err(why) => {
-                tracing::error!(listener, %why, "a SIP socket has failed");
+                tracing::error!(?listener, %why, "a SIP socket has failed");
                 return;
             }
         }
@@ -110,7 +111,7 @@ pub(crate) async fn listen(socket: UdpSocket, listener: u16, shard: Addr<Shard>)
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send, which the queue of errors tells more of.
                 Err(why) => {
-                    tracing::debug!(listener, %why, "receive error");
+                    tracing::debug!(?listener, %why, "receive error");
                     break;
                 }
             }

@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use tandem_protocol::dialog::ServerTransactionId;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::message::{Limits, Message};
 use tandem_protocol::registrar::{ContactSet, ContactUpdate};
 use tandem_protocol::time::UnixMillis;
@@ -11,7 +11,7 @@ use tandem_protocol::time::UnixMillis;
 use super::*;
 use crate::config::{MediaPath, Station};
 use crate::directory::Directory;
-use crate::env::{Seams, Shared, Unsent};
+use crate::env::{Leftover, Seams, Shared, Unsent};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::media_pool::tests::fixture;
@@ -32,7 +32,7 @@ impl Seams for Bench {
     fn random(&self) -> u64 {
         7
     }
-    fn transmit(&self, _: Flow, _: Bytes) -> Result<(), Unsent> {
+    fn transmit(&self, _: Flow, _: Bytes, _: Leftover) -> Result<(), Unsent> {
         Ok(())
     }
     fn link(&self, _: ShardId, message: LinkMessage) {
@@ -40,7 +40,7 @@ impl Seams for Bench {
             self.done.borrow_mut().push(*done);
         }
     }
-    fn connect(&self, _: u16, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
+    fn connect(&self, _: ListenerId, _: SocketAddr, _: Duration) -> Result<Flow, Unsent> {
         Err(Unsent::Unreachable)
     }
     fn close(&self, _: ConnectionId) {}
@@ -87,7 +87,7 @@ fn shared() -> Arc<Shared> {
 }
 
 fn flow() -> Flow {
-    Flow::to(0, (Ipv4Addr::LOCALHOST, 5060).into())
+    Flow::to(ListenerId::default(), (Ipv4Addr::LOCALHOST, 5060).into())
 }
 
 fn register(cseq: u32) -> Register {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::dialog::NoAnswer;
+use crate::flow::ListenerId;
 use crate::proxy_list::{ProxyHealth, RetryableCodes, Selection};
 
 const OFFER: &str =
@@ -15,7 +16,7 @@ fn target(port: u16) -> Target {
     let remote = SocketAddr::from(([127, 0, 0, 1], port));
     Target {
         request_uri: format!("sip:x@{remote}"),
-        flow: Flow::to(0, remote),
+        flow: Flow::to(ListenerId::default(), remote),
         route: Vec::new(),
         routing: Routing::Flow,
         trunk: None,
@@ -139,7 +140,7 @@ fn hunting(trunks: &[(&str, &[u16])]) -> Rig {
         let proxies: Vec<_> = ports.iter().map(health).collect();
         let walk =
             crate::proxy_list::ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        TrunkChoice { trunk: (*trunk).to_owned(), listener: 0, user: "123".into(), walk }
+        TrunkChoice { trunk: (*trunk).to_owned(), listener: ListenerId::default(), user: "123".into(), walk }
     };
     let hunt = TrunkHunt::new(trunks.iter().map(choice).collect());
     Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING })

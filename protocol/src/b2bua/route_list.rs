@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::ListenerId;
 use crate::proxy_list::{Attempt, FailCause, Next, Outcome, ProxyWalk};
 use crate::time::Instant;
 
@@ -18,7 +19,7 @@ pub struct TrunkChoice {
     /// Its name.
     pub trunk: String,
     /// The listener it leaves by.
-    pub listener: u16,
+    pub listener: ListenerId,
     /// The number it is asked for, already escaped.
     pub user: String,
     /// The walk over its proxies.
@@ -169,7 +170,7 @@ mod tests {
     fn choice(trunk: &str, ports: &[u16]) -> TrunkChoice {
         let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth::up(proxy(*p))).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        TrunkChoice { trunk: trunk.to_owned(), listener: 0, user: "1".to_owned(), walk }
+        TrunkChoice { trunk: trunk.to_owned(), listener: ListenerId::default(), user: "1".to_owned(), walk }
     }
 
     fn told(hunt: &TrunkHunt) -> Vec<(&str, Option<Outcome>)> {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::dialog::NoAnswer;
+use crate::flow::ListenerId;
 use crate::proxy_list::{Outcome, ProxyHealth, ProxyWalk, RetryableCodes, Selection};
 use crate::sdp::negotiate::LocalMedia;
 
@@ -30,7 +31,7 @@ fn addr(port: u16) -> SocketAddr {
 fn target(port: u16) -> Target {
     Target {
         request_uri: format!("sip:x@{}", addr(port)),
-        flow: Flow::to(0, addr(port)),
+        flow: Flow::to(ListenerId::default(), addr(port)),
         route: Vec::new(),
         routing: Routing::Flow,
         trunk: None,
@@ -60,7 +61,8 @@ impl Rig {
     fn trunk(proxies: u16) -> Rig {
         let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        let choice = TrunkChoice { trunk: "out".into(), listener: 0, user: "123".into(), walk };
+        let choice =
+            TrunkChoice { trunk: "out".into(), listener: ListenerId::default(), user: "123".into(), walk };
         let hunt = TrunkHunt::new(vec![choice]);
         Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING }, MediaPlan::Bypass)
     }

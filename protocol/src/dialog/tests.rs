@@ -6,6 +6,7 @@ mod prack;
 mod session_timer;
 
 use super::*;
+use crate::flow::ListenerId;
 use crate::message::{Header, Limits};
 use crate::transaction::Timers;
 
@@ -18,7 +19,7 @@ fn at(ms: u64) -> Now {
 }
 
 fn flow() -> Flow {
-    Flow::to(0, ([10, 0, 0, 2], 5060).into())
+    Flow::to(ListenerId::default(), ([10, 0, 0, 2], 5060).into())
 }
 
 fn local() -> Arc<LocalSide> {

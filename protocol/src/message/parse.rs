@@ -85,6 +85,9 @@ pub(super) fn read(datagram: &Bytes, limits: &Limits) -> Result<Parts, Malformed
         Some(scanned) => (datagram.slice(start..start + scanned.head_len), scanned),
         None => {
             let len = head_len(message).ok_or(MalformedKind::Unterminated)?;
+            if folds_a_name(&message[..len]) {
+                return Err(MalformedKind::HeaderLine);
+            }
             let copy = Bytes::from(unfold(&message[..len]));
             lines.clear();
             let scanned = scan(&copy, limits, &mut lines)?.ok_or(MalformedKind::HeaderLine)?;
@@ -158,6 +161,19 @@ fn scan(message: &[u8], limits: &Limits, lines: &mut Lines) -> Result<Option<Sca
         lines.push(header_line(message, at, end)?);
         at = next;
     }
+}
+
+/// Whether a header is folded before its colon, where no line may end (HCOLON, RFC 3261 section 25.1). Who looks for the
+/// Call-ID without parsing would not find it.
+fn folds_a_name(head: &[u8]) -> bool {
+    let mut named = true;
+    head.split(|&b| b == b'\n').skip(1).any(|line| {
+        let continues = matches!(line.first(), Some(b' ' | b'\t'));
+        if !continues {
+            named = memchr::memchr(b':', line).is_some();
+        }
+        continues && !named
+    })
 }
 
 /// Where the line that starts at `at` ends and where the next one starts. A bare LF ends a line too; a bare CR never does.

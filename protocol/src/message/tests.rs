@@ -212,6 +212,15 @@ fn a_folded_request_that_is_refused_is_answered_unfolded() {
 }
 
 #[test]
+fn a_header_is_folded_after_its_colon_only() {
+    let folded = |fold: &str| INVITE.replace("Call-ID: ", fold);
+    assert_eq!(parse(&folded("Call-ID :\r\n ")).call_id(), parse(INVITE).call_id());
+    for fold in ["Call-ID\r\n : ", "Call-ID\n\t: "] {
+        assert_eq!(fails(&folded(fold), &Limits::default()).why, MalformedKind::HeaderLine);
+    }
+}
+
+#[test]
 fn hostile_repetition_is_read_in_linear_time() {
     // Each of these would take minutes if any step were quadratic.
     let d =

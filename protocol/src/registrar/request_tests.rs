@@ -3,12 +3,13 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::*;
+use crate::flow::ListenerId;
 use crate::message::{Header, Limits as MessageLimits, Message};
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
 fn source() -> Flow {
-    Flow::to(0, SocketAddr::from(([192, 0, 2, 1], 5060)))
+    Flow::to(ListenerId::default(), SocketAddr::from(([192, 0, 2, 1], 5060)))
 }
 
 /// A REGISTER by `transport` with these header lines besides those it must have.

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::ListenerId;
 
 const T0: UnixMillis = UnixMillis(1_000_000);
 
@@ -11,7 +12,7 @@ fn at(seconds: u64) -> UnixMillis {
 }
 
 fn flow(port: u16) -> Flow {
-    Flow::to(0, SocketAddr::from(([192, 0, 2, 1], port)))
+    Flow::to(ListenerId::default(), SocketAddr::from(([192, 0, 2, 1], port)))
 }
 
 fn update(call_id: &str, cseq: u32, contacts: ContactSet) -> Update {

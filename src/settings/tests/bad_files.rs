@@ -130,6 +130,11 @@ fn faults_of_media() {
                 "allowed: a whole number from 0 to 65535",
             ),
             ("[media]\naddresses = [\"10.0.0.1:5\"]", "2: media.addresses[0]", "without a port"),
+            (
+                "[media]\naddresses = [\"10.0.0.1\", \"::1\", \"10.0.0.2\"]",
+                "2: media.addresses[2]",
+                "one address of IPv4 and one of IPv6 at most",
+            ),
             ("[media]\nexternal_address = \"host\"", "2: media.external_address", "allowed: an IP address"),
             ("[media]\nrtp_timeout_s = 90000", "2: media.rtp_timeout_s", "allowed: 0 to 86400 (seconds"),
             ("[[media_pool]]\nname = \"a\"", "1: media_pool[0].addresses", "is missing"),
@@ -252,6 +257,11 @@ fn faults_of_trunks_and_registrations() {
                 "transport = \"tls\"\nlisten = \"udp\"",
                 "4: trunk[0].transport",
                 "allowed: \"udp\", as its listener",
+            ),
+            (
+                "[[trunk]]\nname = \"b\"\nlisten = \"udp\"\nproxies = [\"[::1]:5060\"]",
+                "7: trunk[1].proxies[0]",
+                "allowed: an IPv4 address, as that of its listener",
             ),
             ("accept_from = [\"10.0.0.0/8\", \"10.0.0.0/40\"]", "4: trunk[0].accept_from[1]", "or network"),
             ("accept_from = [\"10.0.0.1:0\"]", "4: trunk[0].accept_from[0]", "found \"10.0.0.1:0\""),

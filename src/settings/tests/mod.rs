@@ -194,6 +194,9 @@ fn a_trunk_is_bound_to_the_listener_it_names() {
     assert_eq!(settings.listener_of(&settings.trunk[0]).unwrap().name, "b");
     settings.trunk[0].listen = None;
     assert_eq!(settings.listener_of(&settings.trunk[0]).unwrap().name, "a");
+    settings.listen[1].address = BindAddress("[::1]:5060".parse().unwrap());
+    settings.trunk[0].proxies = vec![HostPort { host: "2001:db8::1".into(), port: None }];
+    assert_eq!(settings.listener_of(&settings.trunk[0]).unwrap().name, "b");
     settings.trunk[0].transport = Some(Transport::Tcp);
     assert_eq!(settings.listener_of(&settings.trunk[0]), None);
 }

@@ -1,7 +1,7 @@
 //! `[[listen]]`.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,6 +133,11 @@ impl Default for Listen {
 }
 
 impl Listen {
+    /// Whether its socket reaches a peer there: one of its own address family.
+    pub fn reaches(&self, peer: IpAddr) -> bool {
+        self.address.0.is_ipv4() == peer.is_ipv4()
+    }
+
     /// The estimate of a round trip that the timers of RFC 3261 §17 are built on.
     pub fn t1(&self) -> Duration {
         Duration::from_millis(self.t1_ms.into())

@@ -179,6 +179,13 @@ fn check_media(settings: &Settings, names: &Names, findings: &mut Findings<'_>) 
             findings.warn(&item("listen", index).key("address"), text);
         }
     }
+    let addresses = &settings.media.addresses;
+    for (index, ip) in addresses.iter().enumerate() {
+        if addresses[..index].iter().any(|earlier| earlier.0.is_ipv4() == ip.0.is_ipv4()) {
+            let path = path.key("addresses").index(index);
+            findings.unfit(&path, ip.0, "one address of IPv4 and one of IPv6 at most");
+        }
+    }
     for (index, pool) in settings.media_pool.iter().enumerate() {
         if pool.addresses.is_empty() {
             let path = item("media_pool", index).key("addresses");

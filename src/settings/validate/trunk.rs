@@ -15,6 +15,7 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
         check_references(&path, trunk, names, findings);
         check_listener(&path, trunk, settings, findings);
         check_destination(&path, trunk, findings);
+        check_families(&path, trunk, settings, findings);
         check_bounds(&path, trunk, findings);
         check_shares(&path, trunk, findings);
         check_credential(&path, trunk.username.as_ref(), trunk.password.is_some(), findings);
@@ -90,6 +91,18 @@ fn check_shares(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
             most => format!("less than max_calls, {most}"),
         };
         findings.unfit(&path.key("emergency_channels"), kept.to_string(), allowed);
+    }
+}
+
+/// An IPv6 socket of ours hears and reaches IPv6 only.
+fn check_families(path: &KeyPath, trunk: &Trunk, settings: &Settings, findings: &mut Findings<'_>) {
+    let Some(listen) = settings.listener_of(trunk) else { return };
+    for (index, proxy) in trunk.proxies.iter().enumerate() {
+        if proxy.ip().is_some_and(|ip| !listen.reaches(ip)) {
+            let family = if listen.address.0.is_ipv4() { "IPv4" } else { "IPv6" };
+            let allowed = format!("an {family} address, as that of its listener {:?}", listen.name);
+            findings.unfit(&path.key("proxies").index(index), proxy.to_string(), allowed);
+        }
     }
 }
 

@@ -13,13 +13,13 @@ use crate::env::Env;
 
 pub(super) fn to_trunk(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
     match env.directory().trunk(name) {
-        Some(trunk) => by(vec![trunk.clone()], wanted),
+        Some(trunk) => by(env, vec![trunk.clone()], wanted),
         None => Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why)),
     }
 }
 
 pub(super) fn to_group(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
-    by(group(env, name), wanted)
+    by(env, group(env, name), wanted)
 }
 
 pub(super) fn to_list(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
@@ -29,7 +29,7 @@ pub(super) fn to_list(env: &Env, name: &str, wanted: Wanted<'_>) -> Route {
     if !list.enabled {
         return Route::refused(503, Cause::Failed, format!("{}, which is disabled", wanted.why));
     }
-    by(list.groups.iter().flat_map(|name| group(env, name)).collect(), wanted)
+    by(env, list.groups.iter().flat_map(|name| group(env, name)).collect(), wanted)
 }
 
 /// The trunks of a group, in the order of this call.
@@ -48,7 +48,7 @@ fn group(env: &Env, name: &str) -> Vec<Arc<TrunkEntry>> {
 }
 
 /// By `trunks` in this order, but those whose best proxy is believed to be degraded or down after others: the belief may be old.
-fn by(mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
+fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
     let mut seen = Vec::new();
     trunks.retain(|trunk| {
         let new = !seen.contains(&trunk.config.name);
@@ -66,7 +66,7 @@ fn by(mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
     let user = escape_user(wanted.number).into_owned();
     let choices = trunks.iter().map(|trunk| TrunkChoice {
         trunk: trunk.config.name.to_string(),
-        listener: trunk.config.listener,
+        listener: env.config().listener_id(trunk.config.listener),
         user: user.clone(),
         // An emergency call begins with what is surely there.
         walk: walk(trunk, !wanted.emergency),

@@ -2,6 +2,7 @@
 
 use super::super::order::{MediaEvent, MediaOrder};
 use super::fixture::rtp;
+use super::rig::IP;
 use super::rig::{Rig, addr, config, run, session};
 use crate::metrics::ActorKind;
 use crate::shell::Injection;
@@ -108,7 +109,7 @@ fn an_order_that_panics_is_given_again_and_refused_the_second_time() {
         rig.receive(CALLER, 20000, rtp(1, 9)).await;
         assert_eq!(rig.close(0).await.rx, 1);
         rig.world.panics.borrow_mut().insert(ActorKind::MediaWorker, 2);
-        rig.order(MediaOrder::Grow { shard: crate::ids::ShardId(0), pairs: 4 }).await;
+        rig.order(MediaOrder::Grow { shard: crate::ids::ShardId(0), address: IP.into(), pairs: 4 }).await;
         // What was granted before each panic stays granted, and nothing twice; the last word ends the shard's wait.
         let granted: Vec<usize> = rig
             .events()

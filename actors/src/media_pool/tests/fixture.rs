@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tandem_actors::config::{EngineConfig, Media, Registrar};
+use tandem_actors::config::{EngineConfig, Listeners, Media, MediaAddress, Registrar};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
@@ -101,7 +101,7 @@ fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
         digest_algorithms: Vec::new(),
         shards: 1,
         sip_trace_bytes: 0,
-        listeners: Vec::new(),
+        listeners: Listeners::default(),
         stations: Vec::new(),
         trunks: Vec::new(),
         route_groups: Vec::new(),
@@ -111,8 +111,8 @@ fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
         services: Vec::new(),
         dial_plan: DialPlan::new(DialPlanSpec::default()).unwrap(),
         media: Media {
-            address,
-            external: address,
+            address: MediaAddress { bound: address, told: address },
+            other: None,
             ports,
             workers: 1,
             rtp_timeout: minute,

@@ -7,6 +7,7 @@ use tandem_media::session::SessionConfig;
 use super::super::io::Wants;
 use super::super::order::{Lease, MediaEvent, MediaOrder};
 use super::fixture::rtp;
+use super::rig::IP;
 use super::rig::{SHARD, addr, config, run, session};
 use crate::metrics::ActorKind;
 
@@ -148,7 +149,7 @@ fn orders_for_unknown_sessions_change_nothing() {
         rig.order(MediaOrder::Configure { session: session(0), config: Box::new(config(CALLER)) }).await;
         assert_eq!(rig.events().len(), 0);
         assert_eq!(rig.world.wants.get(), Wants::default());
-        rig.order(MediaOrder::Grow { shard: SHARD, pairs: 1 }).await;
+        rig.order(MediaOrder::Grow { shard: SHARD, address: IP.into(), pairs: 1 }).await;
         assert_eq!(rig.events().len(), 1);
     });
 }

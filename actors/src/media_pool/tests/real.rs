@@ -50,7 +50,7 @@ fn two_phones_on_loopback_hear_each_other_through_a_worker_thread() {
         });
         let workers = spawn_workers(&shared, Clock::default(), &link, Vec::new()).unwrap();
         let worker = &workers[0];
-        worker.tell(MediaOrder::Grow { shard: SHARD, pairs: 2 });
+        worker.tell(MediaOrder::Grow { shard: SHARD, address: LOOPBACK, pairs: 2 });
         let MediaEvent::Granted { pairs, .. } = event(&mut events).await else { panic!("no ports") };
         let phones = [
             tokio::net::UdpSocket::bind((LOOPBACK, 0)).await.unwrap(),
@@ -65,7 +65,7 @@ fn two_phones_on_loopback_hear_each_other_through_a_worker_thread() {
         open(0, pairs[0]);
         open(1, pairs[1]);
         // Orders are taken in order: once this is answered, both are open, and nothing that was early is taken for stray.
-        worker.tell(MediaOrder::Grow { shard: SHARD, pairs: 1 });
+        worker.tell(MediaOrder::Grow { shard: SHARD, address: LOOPBACK, pairs: 1 });
         assert!(matches!(event(&mut events).await, MediaEvent::Granted { .. }));
         for n in 0..20 {
             phones[0].send_to(&rtp(n, 9), pairs[0].rtp).await.unwrap();

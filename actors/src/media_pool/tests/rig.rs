@@ -263,9 +263,9 @@ impl Rig {
     }
 
     pub(super) async fn grow(&self, pairs: u16) -> Vec<Lease> {
-        self.order(MediaOrder::Grow { shard: SHARD, pairs }).await;
+        self.order(MediaOrder::Grow { shard: SHARD, address: IP.into(), pairs }).await;
         match self.events().as_slice() {
-            [MediaEvent::Granted { worker: 0, pairs }] => pairs.clone(),
+            [MediaEvent::Granted { worker: 0, pairs, .. }] => pairs.clone(),
             other => panic!("{other:?}"),
         }
     }

@@ -9,7 +9,7 @@ use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
 
 use super::{Endpoint, New, Outgoing, Owner, TransactionKey};
-use crate::env::{Tell, TimerKey, Unsent};
+use crate::env::{Leftover, Tell, TimerKey, Unsent};
 use crate::timer_wheel::TimerId;
 
 pub(super) enum ClientMachine {
@@ -120,7 +120,8 @@ impl Endpoint {
         let name = client_name(&out.branch, out.method);
         self.client_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Client(id)));
-        let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method, out.timers.connect);
+        let how = (Leftover::Dropped, out.timers.connect);
+        let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method, how);
         let client = Client {
             machine: ClientMachine::new(now, out.method, out.timers, reliable),
             name,
@@ -183,7 +184,7 @@ impl Endpoint {
             Expiry::Nothing | Expiry::Trying => self.arm_client(id),
             Expiry::Retransmit => {
                 let (flow, method, request) = (client.flow, client.method, client.request.clone());
-                let sent = request.map(|request| self.transmit(flow, &request, method));
+                let sent = request.map(|request| self.transmit(flow, &request, method, Leftover::Dropped));
                 if matches!(sent, Some(Err(Unsent::Unreachable))) {
                     self.give_up(id, NoAnswer::Transport);
                 } else {

@@ -7,12 +7,13 @@ mod client;
 mod server;
 mod transport;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::Input;
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::message::framing::is_keepalive;
 use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
 use tandem_protocol::transaction::Timers;
@@ -20,7 +21,7 @@ use tandem_protocol::transaction::Timers;
 use self::client::Client;
 use self::server::Server;
 use super::trace::{Direction, Trace};
-use crate::env::{Datagram, Env, Told, Unsent};
+use crate::env::{Datagram, Env, Leftover, Told, Unsent};
 use crate::map::Map;
 
 /// An answer of so many bytes is no use to who wants a third party flooded.
@@ -66,9 +67,9 @@ pub(crate) struct Endpoint {
     clients: Map<u64, Client>,
     client_names: Map<Box<str>, u64>,
     /// Which requests went by which connection.
-    by_connection: Map<ConnectionId, Vec<u64>>,
+    by_connection: BTreeSet<(ConnectionId, u64)>,
     /// The listeners of streams.
-    stream_listeners: Vec<u16>,
+    stream_listeners: Vec<ListenerId>,
     next: u64,
     trace: Trace,
 }
@@ -79,15 +80,15 @@ impl Endpoint {
         // Unpredictable, so that a checkpoint of an earlier process cannot name a transaction of this one.
         let next = env.random() & 0x0000_ffff_ffff_0000;
         let key = env.random();
-        let listeners = 0..env.config().listeners.len() as u16;
-        let stream_listeners = listeners.filter(|l| env.config().transport(*l).is_reliable()).collect();
+        let streams = env.config().listeners.iter().filter(|l| l.transport.is_reliable());
+        let stream_listeners = streams.map(|l| l.id).collect();
         Endpoint {
             env,
             servers: crate::map::new(key),
             server_names: crate::map::new(key ^ 1),
             clients: crate::map::new(key ^ 2),
             client_names: crate::map::new(key ^ 3),
-            by_connection: crate::map::new(key ^ 4),
+            by_connection: BTreeSet::new(),
             stream_listeners,
             next,
             trace,
@@ -103,12 +104,12 @@ impl Endpoint {
         self.servers.len() + self.clients.len()
     }
 
-    fn timers(&self, listener: u16) -> Timers {
-        self.env.config().listeners.get(usize::from(listener)).map_or_else(Timers::default, |l| l.timers)
+    fn timers(&self, listener: ListenerId) -> Timers {
+        self.env.config().listener(listener).map_or_else(Timers::default, |l| l.timers)
     }
 
-    fn limits(&self, listener: u16) -> Limits {
-        self.env.config().listeners.get(usize::from(listener)).map_or_else(Limits::default, |l| l.limits)
+    fn limits(&self, listener: ListenerId) -> Limits {
+        self.env.config().listener(listener).map_or_else(Limits::default, |l| l.limits)
     }
 
     /// Takes a datagram; what is new is handed back.
@@ -159,20 +160,28 @@ impl Endpoint {
     /// Sends an answer of which nothing is kept, by the way its request came or not at all: a stranger must not have us open
     /// connections.
     fn post_here(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        if let Err(why) = self.transmit(flow, message, method) {
+        if let Err(why) = self.transmit(flow, message, method, Leftover::Dropped) {
             tracing::debug!(peer = %flow.remote, %why, "an answer was not sent");
         }
     }
 
-    /// Sends what retransmission will repeat if it is lost.
+    /// Sends a response of a transaction, or an ACK: no transaction of ours repeats it on a stream, so if it must arrive it does
+    /// not end with its connection.
     fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        if let Err(why) = self.transmit_or_elsewhere(flow, message, method, None) {
+        let leftover = if is_provisional(message) { Leftover::Dropped } else { Leftover::HandedBack };
+        if let Err(why) = self.transmit_or_elsewhere(flow, message, method, (leftover, None)) {
             tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
         }
     }
 
-    fn transmit(&mut self, flow: Flow, message: &Bytes, method: Method) -> Result<Flow, Unsent> {
-        self.transmit_within(flow, message, method, None)
+    fn transmit(
+        &mut self,
+        flow: Flow,
+        message: &Bytes,
+        method: Method,
+        leftover: Leftover,
+    ) -> Result<Flow, Unsent> {
+        self.transmit_within(flow, message, method, (leftover, None))
     }
 
     /// The same; a connection that must be opened has `connect` to come about, else what its listener says.
@@ -181,11 +190,11 @@ impl Endpoint {
         flow: Flow,
         message: &Bytes,
         method: Method,
-        connect: Option<Duration>,
+        (leftover, connect): (Leftover, Option<Duration>),
     ) -> Result<Flow, Unsent> {
         self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
-        self.env.transmit_within(flow, message.clone(), connect)
+        self.env.transmit_within(flow, message.clone(), leftover, connect)
     }
 
     /// A transaction's deadline has passed.
@@ -195,4 +204,8 @@ impl Endpoint {
             TransactionKey::Client(id) => self.client_timeout(id),
         }
     }
+}
+
+fn is_provisional(message: &[u8]) -> bool {
+    message.starts_with(b"SIP/2.0 1")
 }

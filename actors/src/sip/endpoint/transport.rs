@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tandem_protocol::dialog::NoAnswer;
-use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::message::framing::stream::FrameError;
 use tandem_protocol::message::{Header, Limits, Message, Method, NameAddr, Uri, bad_request};
 
 use super::client::client_name;
 use super::{Endpoint, Outgoing};
-use crate::env::Unsent;
+use crate::env::{Leftover, Unsent};
 use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 
@@ -63,17 +63,15 @@ impl Endpoint {
         } else {
             stream_uri(&out.message).filter(|named| named.ip() == out.to.remote.ip())?
         };
-        let listeners = &self.env.config().listeners;
-        let ours = listeners.get(usize::from(out.to.listener))?.address;
-        let fits = |place: &&u16| {
-            listeners.get(usize::from(**place)).is_some_and(|l| l.address.is_ipv4() == remote.is_ipv4())
-        };
-        let same_host =
-            |place: &&u16| listeners.get(usize::from(**place)).is_some_and(|l| l.address.ip() == ours.ip());
+        let config = self.env.config();
+        let ours = config.listener(out.to.listener)?.address;
+        let address = |id: &&ListenerId| config.listener(**id).map(|l| l.address);
+        let fits = |id: &&ListenerId| address(id).is_some_and(|at| at.is_ipv4() == remote.is_ipv4());
+        let same_host = |id: &&ListenerId| address(id).is_some_and(|at| at.ip() == ours.ip());
         let listener = self
             .stream_listeners
             .iter()
-            .find(|place| same_host(place) && fits(place))
+            .find(|id| same_host(id) && fits(id))
             .or_else(|| self.stream_listeners.iter().find(fits))?;
         let message = self.via_of(&out.message, out.to.listener, *listener)?;
         let flow = self.env.connect(*listener, remote, TRY_STREAM).ok()?;
@@ -81,13 +79,13 @@ impl Endpoint {
     }
 
     /// A request of listener `from` with the Via of listener `to`.
-    fn via_of(&self, message: &Bytes, from: u16, to: u16) -> Option<Bytes> {
+    fn via_of(&self, message: &Bytes, from: ListenerId, to: ListenerId) -> Option<Bytes> {
         if from == to {
             return Some(message.clone());
         }
         let config = self.env.config();
-        let via = |place: u16| {
-            let listener = config.listeners.get(usize::from(place))?;
+        let via = |id: ListenerId| {
+            let listener = config.listener(id)?;
             Some(format!("Via: SIP/2.0/{} {};", listener.transport.via(), listener.external))
         };
         let (old, new) = (via(from)?, via(to)?);
@@ -115,28 +113,27 @@ impl Endpoint {
         flow: Flow,
         message: &Bytes,
         method: Method,
-        connect: Option<Duration>,
+        (leftover, connect): (Leftover, Option<Duration>),
     ) -> Result<Flow, Unsent> {
-        match self.transmit_within(flow, message, method, connect) {
+        match self.transmit_within(flow, message, method, (leftover, connect)) {
             Err(Unsent::Unreachable) => {
                 let other = self.elsewhere(flow, message).ok_or(Unsent::Unreachable)?;
-                self.transmit_within(other, message, method, connect)
+                // Once: a peer that ends each connection is not followed from one to the next.
+                self.transmit_within(other, message, method, (Leftover::Dropped, connect))
             }
             sent => sent,
         }
     }
 
-    /// Sends another shard's response or ACK, whose connection is gone, elsewhere. False for a request that has a transaction:
-    /// that is its sender's affair.
-    pub(crate) fn answer_elsewhere(&mut self, flow: Flow, message: &Bytes) -> bool {
-        if !message.starts_with(b"SIP/2.0 ") && !message.starts_with(b"ACK ") {
-            return false;
+    /// Sends a response or ACK, whose connection is gone, elsewhere: once, for nobody waits for it here.
+    pub(crate) fn send_elsewhere(&mut self, flow: Flow, message: &Bytes) {
+        let sent = self.elsewhere(flow, message).map(|other| {
+            tracing::debug!(peer = %flow.remote, to = %other.remote, "a message takes another way than its connection");
+            self.env.transmit(other, message.clone(), Leftover::Dropped)
+        });
+        if !matches!(sent, Some(Ok(_))) {
+            tracing::debug!(peer = %flow.remote, "a message was lost with its connection");
         }
-        if let Some(other) = self.elsewhere(flow, message) {
-            // Nobody waits for it; a 2xx is repeated by its dialog.
-            let _ = self.env.transmit(other, message.clone());
-        }
-        true
     }
 
     /// Answers, as far as it can be, what made a stream unreadable.
@@ -157,14 +154,17 @@ impl Endpoint {
                 Some(_) | None => return,
             },
         };
-        self.post(flow, &response, Method::Other);
+        self.post_here(flow, &response, Method::Other);
     }
 
     /// A connection has ended: what was asked over it and not answered goes another way, or its owner hears at once (§18.4).
     ///
     /// An INVITE that has had a provisional response goes on: its final one can come by a new connection (§18.2.2).
     pub(crate) fn connection_gone(&mut self, connection: ConnectionId, was_up: bool) {
-        for id in self.by_connection.remove(&connection).unwrap_or_default() {
+        let asked: Vec<u64> =
+            self.by_connection.range((connection, 0)..=(connection, u64::MAX)).map(|(_, id)| *id).collect();
+        for id in asked {
+            self.by_connection.remove(&(connection, id));
             self.client_cut_off(id, was_up);
         }
     }
@@ -202,8 +202,8 @@ impl Endpoint {
             None
         };
         let request = self.clients.get(&id).and_then(|client| client.request.clone());
-        match other.zip(request).map(|(flow, request)| self.transmit_within(flow, &request, method, connect))
-        {
+        let how = (Leftover::Dropped, connect);
+        match other.zip(request).map(|(flow, request)| self.transmit_within(flow, &request, method, how)) {
             Some(Ok(flow)) => self.went_by(id, flow),
             // As good as lost on the way; the timer sees to it.
             Some(Err(Unsent::Full)) => self.arm_client(id),
@@ -216,7 +216,7 @@ impl Endpoint {
         if let Some(client) = self.clients.get_mut(&id) {
             client.flow = flow;
             if let Some(connection) = flow.connection {
-                self.by_connection.entry(connection).or_default().push(id);
+                self.by_connection.insert((connection, id));
             }
         }
         self.arm_client(id);
@@ -224,13 +224,8 @@ impl Endpoint {
 
     /// A transaction is over: its connection's end does not concern it.
     pub(super) fn forget_flow(&mut self, id: u64, flow: Flow) {
-        if let Some(connection) = flow.connection
-            && let Some(ids) = self.by_connection.get_mut(&connection)
-        {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_connection.remove(&connection);
-            }
+        if let Some(connection) = flow.connection {
+            self.by_connection.remove(&(connection, id));
         }
     }
 }
@@ -256,10 +251,43 @@ fn next_hop(request: &Message) -> Option<SocketAddr> {
     uri.socket_addr().filter(|_| !datagrams)
 }
 
-/// §18.2.2: where a response goes whose connection is gone.
+/// §18.2.2: where a response goes whose connection is gone. `None` for a peer behind a NAT, which sees another address than we do:
+/// only the connection that it has opened leads to it.
 fn sent_by(response: &Message) -> Option<SocketAddr> {
     let via = response.via();
-    let host = via.received().unwrap_or(via.host);
-    let ip: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
-    Some(SocketAddr::new(ip, via.port.unwrap_or(5060)))
+    let address = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let (host, received) = (address(via.host), via.received().and_then(address));
+    if let (Some(host), Some(received)) = (host, received)
+        && host != received
+    {
+        return None;
+    }
+    Some(SocketAddr::new(received.or(host)?, via.port.unwrap_or(5060)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_finds_another_way_to_a_host_that_names_itself_and_none_to_one_behind_a_nat() {
+        let sent_by = |via: &str| {
+            let text = format!(
+                "SIP/2.0 486 Busy Here\r\nVia: SIP/2.0/TCP {via};branch=z9hG4bK1\r\nFrom: <sip:a@a>;tag=1\r\n\
+                 To: <sip:b@b>;tag=2\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
+            );
+            sent_by(&Message::parse(text.into(), &Limits::NONE).unwrap()).map(|to| to.to_string())
+        };
+        let known = |to: &str| Some(to.to_owned());
+        assert_eq!(sent_by("192.0.2.1:5070"), known("192.0.2.1:5070"));
+        assert_eq!(sent_by("192.0.2.1;rport=40000;received=192.0.2.1"), known("192.0.2.1:5060"));
+        assert_eq!(sent_by("phone.example:5070;received=192.0.2.1"), known("192.0.2.1:5070"));
+        assert_eq!(sent_by("[2001:db8::1]:5070;received=2001:db8::1"), known("[2001:db8::1]:5070"));
+        assert_eq!(
+            sent_by("10.0.0.7:5070;rport=40000;received=192.0.2.1"),
+            None,
+            "the NAT's port is the flow's"
+        );
+        assert_eq!(sent_by("phone.example"), None);
+    }
 }

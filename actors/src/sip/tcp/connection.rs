@@ -1,22 +1,16 @@
-//! One connection: what comes is framed and handed to the shard, what goes waits in a bounded queue.
+//! The task of a connection: what comes is framed and handed to the shard, what waits in its [`Wire`] leaves.
 #![allow(clippy::disallowed_methods)]
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Duration;
 
 use actix::Addr;
-use bytes::Bytes;
 use smallvec::SmallVec;
-use tandem_protocol::flow::Flow;
 use tandem_protocol::message::framing::stream::{Frame, FrameError, Framer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::StreamLimits;
-use crate::env::{Datagram, Tell, Unsent};
+use super::wire::Wire;
+use crate::env::{Datagram, Tell};
 use crate::metrics::Closed;
 use crate::shard::{Datagrams, FromStream, Shard};
 
@@ -26,75 +20,9 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 /// A peer that sends more than this meanwhile does not want it.
 const HEEDLESS: usize = 262_144;
-/// RFC 5626 §3.5.1: what answers a ping.
-const PONG: Bytes = Bytes::from_static(b"\r\n");
-
-/// The near end of a connection, shared by its task and the table.
-pub(super) struct Wire {
-    pub(super) flow: Flow,
-    limits: StreamLimits,
-    /// The largest message that is taken.
-    max_bytes: usize,
-    queue: RefCell<VecDeque<Bytes>>,
-    queued: Cell<usize>,
-    /// Something was queued, or it shall be closed.
-    wake: Notify,
-    /// It shall end now.
-    cut: Notify,
-    closing: Cell<Option<Closed>>,
-    /// When something last went over it.
-    active: Cell<Instant>,
-}
-
-impl Wire {
-    pub(super) fn new(flow: Flow, limits: StreamLimits, max_bytes: usize) -> Rc<Wire> {
-        Rc::new(Wire {
-            flow,
-            limits,
-            max_bytes,
-            queue: RefCell::default(),
-            queued: Cell::new(0),
-            wake: Notify::new(),
-            cut: Notify::new(),
-            closing: Cell::new(None),
-            active: Cell::new(Instant::now()),
-        })
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.get().is_some()
-    }
-
-    /// Queues a message. A peer that lets too much wait is cut off.
-    pub(super) fn send(&self, message: Bytes) -> Result<(), Unsent> {
-        if self.is_closing() {
-            return Err(Unsent::Unreachable);
-        }
-        let queued = self.queued.get() + message.len();
-        if queued > self.limits.send_queue {
-            self.closing.set(Some(Closed::Backlog));
-            self.cut.notify_one();
-            return Err(Unsent::Unreachable);
-        }
-        self.queued.set(queued);
-        self.queue.borrow_mut().push_back(message);
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// Ends it once what is queued has gone.
-    pub(super) fn close(&self, why: Closed) {
-        if !self.is_closing() {
-            self.closing.set(Some(why));
-            self.wake.notify_one();
-        }
-    }
-
-    async fn cut_off(&self) -> Closed {
-        self.cut.notified().await;
-        self.closing.get().unwrap_or(Closed::Backlog)
-    }
-}
+/// So long a peer that sends nothing more is waited for with its answers: as long as a transaction may take (64·T1). A later one
+/// goes by a new connection (RFC 3261 §18.2.2).
+const HALF_CLOSED: Duration = Duration::from_secs(32);
 
 /// Carries SIP over a stream until it ends, and says why it did. `accepted`: the peer has opened it, and must say
 /// something soon.
@@ -102,38 +30,48 @@ pub(super) async fn carry<S>(stream: S, wire: &Wire, shard: &Addr<Shard>, accept
 where
     S: AsyncRead + AsyncWrite,
 {
-    let (reader, writer) = tokio::io::split(stream);
-    wire.active.set(Instant::now());
-    tokio::select! {
+    let (reader, mut writer) = tokio::io::split(stream);
+    wire.touch();
+    let why = tokio::select! {
         biased;
         why = wire.cut_off() => why,
-        why = write(writer, wire) => why,
+        why = write(&mut writer, wire) => why,
         why = read(reader, wire, shard, accepted) => why,
+    };
+    if why == Closed::Peer && wire.is_unproved() {
+        prove(&mut writer, wire).await;
+    }
+    why
+}
+
+/// A peer that sends nothing more may have gone altogether. Then what was written meanwhile is answered by a reset, after which nothing
+/// more can be written: a line end between messages says nothing else (RFC 3261 §7.5).
+async fn prove<S: AsyncWrite>(writer: &mut WriteHalf<S>, wire: &Wire) {
+    tokio::time::sleep(LINGER).await;
+    if matches!(timeout(LINGER, writer.write_all(b"\r\n")).await, Ok(Ok(()))) {
+        wire.proved();
     }
 }
 
-async fn write<S: AsyncWrite>(mut writer: WriteHalf<S>, wire: &Wire) -> Closed {
+async fn write<S: AsyncWrite>(writer: &mut WriteHalf<S>, wire: &Wire) -> Closed {
     loop {
-        let next = wire.queue.borrow_mut().pop_front();
-        let Some(message) = next else {
-            if wire.is_closing() {
+        let Some(message) = wire.next() else {
+            if wire.closing().is_some() {
                 break;
             }
             wire.wake.notified().await;
             continue;
         };
         match timeout(WRITE_PATIENCE, writer.write_all(&message)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => wire.left(),
             Ok(Err(_)) => return Closed::Broken,
             Err(_) => return Closed::Backlog,
         }
-        wire.queued.set(wire.queued.get() - message.len());
-        wire.active.set(Instant::now());
     }
     // The peer reads the last answer to its end only if nothing of what it sent is unread: the reader sees to that.
     let _ = timeout(LINGER, writer.shutdown()).await;
     tokio::time::sleep(LINGER).await;
-    wire.closing.get().unwrap_or(Closed::Peer)
+    wire.closing().unwrap_or(Closed::Peer)
 }
 
 /// What the reader waits for, and until when.
@@ -146,7 +84,7 @@ struct Patience {
 
 impl Patience {
     fn deadline(&self, wire: &Wire) -> (Instant, Closed) {
-        let idle = (wire.active.get() + wire.limits.idle, Closed::Idle);
+        let idle = (wire.idle_at(), Closed::Idle);
         let slow = self.whole.into_iter().chain(self.first).min();
         match slow {
             Some(at) if at < idle.0 => (at, Closed::Slow),
@@ -167,14 +105,14 @@ async fn read<S: AsyncRead>(
     loop {
         let (deadline, why) = patience.deadline(wire);
         match timeout_at(deadline, reader.read_buf(framer.room())).await {
-            Ok(Ok(0)) => return wire.closing.get().unwrap_or(Closed::Peer),
-            Ok(Ok(_)) => wire.active.set(Instant::now()),
+            Ok(Ok(0)) => return pay(wire, shard).await,
+            Ok(Ok(_)) => wire.touch(),
             Ok(Err(_)) => return Closed::Broken,
             // Something may have gone out meanwhile.
             Err(_) if patience.deadline(wire).0 > Instant::now() => continue,
             Err(_) => return why,
         }
-        if wire.is_closing() {
+        if wire.closing().is_some() {
             // What still comes is read and thrown away.
             framer = Framer::new(wire.max_bytes);
             continue;
@@ -188,6 +126,18 @@ async fn read<S: AsyncRead>(
     }
 }
 
+/// The peer sends nothing more. Its answers still leave; for everything else the connection has ended.
+async fn pay(wire: &Wire, shard: &Addr<Shard>) -> Closed {
+    if wire.half_close() {
+        if let Some(connection) = wire.flow.connection {
+            shard.tell(FromStream::Gone { connection, was_up: true, brought: true });
+        }
+        // What is not answered by then goes another way.
+        let _ = timeout(HALF_CLOSED, wire.paid()).await;
+    }
+    wire.closing().unwrap_or(Closed::Peer)
+}
+
 /// Hands on what has come whole.
 fn take(
     framer: &mut Framer,
@@ -198,13 +148,11 @@ fn take(
     let mut batch = SmallVec::new();
     let result = loop {
         match framer.poll_frame() {
-            Ok(Some(Frame::Message(bytes))) => batch.push(Datagram { flow: wire.flow, bytes }),
-            Ok(Some(Frame::Ping)) => {
-                // One answer is enough for all pings that it has not waited for.
-                if wire.queue.borrow().is_empty() {
-                    let _ = wire.send(PONG);
-                }
+            Ok(Some(Frame::Message(bytes))) => {
+                wire.take(&bytes);
+                batch.push(Datagram { flow: wire.flow, bytes });
             }
+            Ok(Some(Frame::Ping)) => wire.pong(),
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
@@ -232,5 +180,5 @@ async fn drain<S: AsyncRead>(mut reader: ReadHalf<S>, wire: &Wire) -> Closed {
             Ok(Ok(_) | Err(_)) | Err(_) => break,
         }
     }
-    wire.closing.get().unwrap_or(Closed::Malformed)
+    wire.closing().unwrap_or(Closed::Malformed)
 }

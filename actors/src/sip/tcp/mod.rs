@@ -7,6 +7,7 @@
 
 mod connection;
 mod door;
+mod wire;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -19,11 +20,12 @@ use std::time::Duration;
 use actix::Addr;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use self::connection::{Wire, carry};
-use crate::env::{Shared, Tell, Unsent};
+use self::connection::carry;
+use self::wire::Wire;
+use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Refused};
 use crate::shard::{FromStream, Shard};
@@ -104,9 +106,14 @@ impl Streams {
     }
 
     /// Sends by a connection.
-    pub(crate) fn send(&self, connection: ConnectionId, message: Bytes) -> Result<(), Unsent> {
+    pub(crate) fn send(
+        &self,
+        connection: ConnectionId,
+        message: Bytes,
+        leftover: Leftover,
+    ) -> Result<(), Unsent> {
         let wire = self.wires.borrow().get(&connection.generation).cloned();
-        wire.ok_or(Unsent::Unreachable)?.send(message)
+        wire.ok_or(Unsent::Unreachable)?.send(message, leftover)
     }
 
     /// Closes a connection once its queue is empty.
@@ -119,13 +126,15 @@ impl Streams {
     /// A connection to `remote` that we have opened or open now.
     pub(crate) fn connect(
         self: &Rc<Self>,
-        listener: u16,
+        listener: ListenerId,
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
+        let place = self.shared.config.listeners.place(listener).ok_or(Unsent::Unreachable)?;
+        let listener = place as u16;
         let opened = self.opened.borrow().get(&(listener, remote)).copied();
         let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
-        if let Some(wire) = open.filter(|wire| !wire.is_closing()) {
+        if let Some(wire) = open.filter(|wire| wire.is_whole()) {
             return Ok(wire.flow);
         }
         let local = self.shared.config.listeners.get(usize::from(listener)).map(|l| l.address);
@@ -135,9 +144,10 @@ impl Streams {
             self.metrics().refuse(Refused::Limit);
             return Err(Unsent::Unreachable);
         }
-        let wire = self.insert(listener, remote);
+        let wire = self.insert(listener, remote, true);
         self.opened.borrow_mut().insert((listener, remote), number_of(wire.flow));
-        let (streams, flow) = (self.clone(), wire.flow);
+        let flow = wire.flow;
+        let streams = self.clone();
         actix::spawn(async move {
             match tokio::time::timeout(within, open_from(local, remote)).await {
                 Ok(Ok(stream)) => {
@@ -146,21 +156,24 @@ impl Streams {
                 }
                 Ok(Err(why)) => {
                     tracing::debug!(peer = %remote, %why, "no connection");
-                    streams.remove(flow, Closed::Unreachable, false);
+                    streams.remove(&wire, Closed::Unreachable, false);
                 }
-                Err(_) => streams.remove(flow, Closed::Unreachable, false),
+                Err(_) => streams.remove(&wire, Closed::Unreachable, false),
             }
         });
         Ok(flow)
     }
 
-    fn insert(&self, listener: u16, remote: SocketAddr) -> Rc<Wire> {
-        let generation = self.next.get();
-        self.next.set(generation.wrapping_add(1));
-        let connection = Some(ConnectionId { shard: self.shard.0, generation });
+    /// `ours`: we open it.
+    fn insert(&self, listener: u16, remote: SocketAddr, ours: bool) -> Rc<Wire> {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        let id = ConnectionId::new(self.shard.0, number, ours);
+        let (generation, connection) = (id.generation, Some(id));
         let settings = self.shared.config.listeners.get(usize::from(listener));
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
-        let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes);
+        let listener = self.shared.config.listener_id(listener);
+        let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes, ours);
         self.wires.borrow_mut().insert(generation, wire.clone());
         self.metrics().active.increment(1.0);
         wire
@@ -177,7 +190,7 @@ impl Streams {
                 return;
             }
         };
-        let (streams, wire) = (self.clone(), self.insert(listener, remote));
+        let (streams, wire) = (self.clone(), self.insert(listener, remote, false));
         actix::spawn(async move {
             streams.run(stream, &wire, true).await;
             drop(guest);
@@ -192,23 +205,28 @@ impl Streams {
             }
             None => Closed::Unreachable,
         };
-        self.remove(wire.flow, why, true);
+        self.remove(wire, why, true);
     }
 
     /// A connection has ended: whoever waits for something on it hears so. `was_up`: it had come about.
-    fn remove(&self, flow: Flow, why: Closed, was_up: bool) {
+    fn remove(&self, wire: &Wire, why: Closed, was_up: bool) {
+        let flow = wire.flow;
         let number = number_of(flow);
         self.wires.borrow_mut().remove(&number);
-        let place = (flow.listener, flow.remote);
-        if self.opened.borrow().get(&place) == Some(&number) {
+        let place =
+            self.shared.config.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
+        if let Some(place) = place.filter(|place| self.opened.borrow().get(place) == Some(&number)) {
             self.opened.borrow_mut().remove(&place);
         }
         self.metrics().active.decrement(1.0);
         self.metrics().close(why);
         tracing::debug!(peer = %flow.remote, cause = why.as_str(), "a connection has ended");
-        if let (Some(connection), Some(shard)) = (flow.connection, self.to.get()) {
-            shard.tell(FromStream::Gone { connection, was_up });
+        let (Some(connection), Some(shard)) = (flow.connection, self.to.get()) else { return };
+        let messages = wire.leftover(why);
+        if !messages.is_empty() {
+            shard.tell(FromStream::Undelivered { flow, messages });
         }
+        shard.tell(FromStream::Gone { connection, was_up, brought: wire.has_brought() });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Offers and answers between the two sides of a call.
 
 use super::*;
+use crate::flow::ListenerId;
 
 const EARLY: &str =
     "v=0\r\no=- 3 3 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 5000 RTP/AVP 8 0\r\n";
@@ -22,7 +23,8 @@ fn call(offer: &'static str, media: MediaPlan, change: impl FnOnce(Call) -> Call
 fn trunk(offer: &'static str, proxies: u16, change: impl FnOnce(Call) -> Call) -> Rig {
     let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
     let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-    let choice = TrunkChoice { trunk: "out".into(), listener: 0, user: "123".into(), walk };
+    let choice =
+        TrunkChoice { trunk: "out".into(), listener: ListenerId::default(), user: "123".into(), walk };
     let destination = Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
     begin(destination, offer, MediaPlan::Bypass, change)
 }
