@@ -13,7 +13,7 @@ use tandem_protocol::digest;
 use tandem_protocol::dns::{Bounds, Family, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
-use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 use crate::settings::{
@@ -331,20 +331,22 @@ fn dns(dns: &settings::Dns) -> config::Dns {
     }
 }
 
-/// Where a trunk's calls go: the addresses of the settings, and what DNS must find, by the trunk's listener.
-fn proxies(trunk: &Trunk, listener: Option<&config::Listener>) -> (Vec<SocketAddr>, Vec<config::NamedProxy>) {
+/// Where a trunk's calls go, with their weights: the addresses of the settings, and what DNS must find, by the trunk's listener. Their
+/// own order decides only where their priorities, which are all the same, do not.
+fn proxies(trunk: &Trunk, listener: Option<&config::Listener>) -> (Vec<Proxy>, Vec<config::NamedProxy>) {
     let domain = trunk.domain.iter().map(|domain| HostPort { host: domain.clone(), port: None });
     let (mut addresses, mut named) = (Vec::new(), Vec::new());
-    for proxy in trunk.proxies.iter().cloned().chain(domain) {
+    let weights = trunk.weights.iter().copied().chain(std::iter::repeat(1));
+    for (proxy, weight) in trunk.proxies.iter().cloned().chain(domain).zip(weights) {
         if let Some(address) = address_of(&proxy) {
-            addresses.push(address);
+            addresses.push(Proxy { weight, ..Proxy::new(address) });
             continue;
         }
         let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
         let family = Family::of(listener.map_or(Ipv4Addr::UNSPECIFIED.into(), |l| l.address.ip()));
         let target = Target::new(&proxy.host, proxy.port, transport, family);
         let target = if trunk.transport.is_some() { target.with_transport_named() } else { target };
-        named.push(config::NamedProxy { after: addresses.len(), target });
+        named.push(config::NamedProxy { after: addresses.len(), target, weight });
     }
     (addresses, named)
 }
@@ -355,6 +357,7 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
     let values = trunk.timers(&listen);
     let mut timers = Timers::new(values.t1, values.t2);
     timers.give_up = values.t1 * 2u32.saturating_pow(values.max_invite_retries.min(16));
+    timers.connect = Some(values.connect_timeout);
     let codes: Vec<String> =
         trunk.retryable_codes.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
     config::Trunk {
@@ -366,9 +369,13 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
         calling_search_space: trunk.calling_search_space.clone(),
         selection: selection(trunk.selection),
         timers,
+        progress_timeout: values.progress_timeout,
         // The settings have been checked; what cannot be read here cannot come from them.
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
+        qualify_interval: trunk.qualify_interval(),
         max_calls: trunk.max_calls,
+        emergency_channels: trunk.emergency_channels,
+        max_new_calls_per_s: trunk.max_new_calls_per_s,
         media: path(trunk.media),
         media_delayed: trunk.media_timing == settings::MediaTiming::Delayed,
         record: trunk.record,

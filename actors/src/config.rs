@@ -12,7 +12,7 @@ use tandem_protocol::digest::{Algorithm, Secret};
 use tandem_protocol::dns::{Bounds, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
-use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 pub use listeners::Listeners;
@@ -150,7 +150,7 @@ pub struct Trunk {
     /// Its listener's place.
     pub listener: u16,
     /// Its proxies in order of preference: those whose address the settings give.
-    pub proxies: Vec<SocketAddr>,
+    pub proxies: Vec<Proxy>,
     /// Those that DNS must find.
     pub named: Vec<NamedProxy>,
     /// Further sources whose requests are the trunk's.
@@ -161,10 +161,18 @@ pub struct Trunk {
     pub selection: Selection,
     /// Timers of its INVITEs.
     pub timers: Timers,
+    /// How long a proxy may send nothing further after 100 before the next is tried.
+    pub progress_timeout: Duration,
     /// Which statuses send a call to the next proxy.
     pub retryable: RetryableCodes,
+    /// How often a proxy that is up gets OPTIONS; `None`: never.
+    pub qualify_interval: Option<Duration>,
     /// Concurrent calls it may have; 0: any number.
     pub max_calls: u32,
+    /// How many of those only emergency calls may have.
+    pub emergency_channels: u32,
+    /// New calls it may have within any second; 0: any number.
+    pub max_new_calls_per_s: u32,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
     /// Whether its INVITEs leave without an offer, for its proxies to make it.
@@ -190,6 +198,8 @@ pub struct NamedProxy {
     pub after: usize,
     /// What is to be found.
     pub target: Target,
+    /// Its share of the calls, as that of a [`Proxy`].
+    pub weight: u16,
 }
 
 /// Whom names are asked of, and how long answers are good.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Method;
+use tandem_protocol::trunk_health::State;
 
 pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
@@ -126,12 +127,12 @@ pub enum Describe {
 /// What a trunk counts.
 #[derive(Clone)]
 pub struct TrunkMetrics {
-    name: String,
-    registry: Registry,
     /// Calls that went on to the next proxy because of a status.
     pub failover_status: Counter,
     /// Calls that went on because a proxy was silent.
     pub failover_timeout: Counter,
+    /// Calls that went on because a proxy said nothing further after 100.
+    pub failover_progress: Counter,
     /// Calls that went on because a request could not be sent.
     pub failover_transport: Counter,
     /// Calls that went on because the trunk had as many as it may.
@@ -140,11 +141,24 @@ pub struct TrunkMetrics {
     pub calls: Gauge,
 }
 
-impl TrunkMetrics {
-    /// The gauge of a proxy: 1 up, 0 down, and no number once it is none any longer.
-    pub fn up(&self, proxy: &str) -> Gauge {
-        let labels = [("trunk", self.name.clone()), ("proxy", proxy.to_owned())];
-        self.registry.gauge("tandem_trunk_up", &labels)
+/// What is shown of a proxy of a trunk.
+#[derive(Clone)]
+pub struct ProxyMetrics {
+    up: Gauge,
+    degraded: Gauge,
+}
+
+impl ProxyMetrics {
+    /// Shows its state; one of which nothing is known counts as up.
+    pub fn show(&self, state: State) {
+        self.up.set(if state == State::Down { 0.0 } else { 1.0 });
+        self.degraded.set(if state == State::Degraded { 1.0 } else { 0.0 });
+    }
+
+    /// It is a proxy of the trunk no longer: neither up nor down.
+    pub fn forget(&self) {
+        self.up.set(f64::NAN);
+        self.degraded.set(f64::NAN);
     }
 }
 
@@ -298,13 +312,21 @@ impl Metrics {
             self.registry.counter("tandem_trunk_failovers_total", &labels)
         };
         TrunkMetrics {
-            name: name.to_owned(),
-            registry: self.registry.clone(),
             failover_status: failover("status"),
             failover_timeout: failover("timeout"),
+            failover_progress: failover("progress"),
             failover_transport: failover("transport"),
             failover_limit: failover("limit"),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
+        }
+    }
+
+    /// The handles of one proxy of a trunk.
+    pub fn proxy(&self, trunk: &str, proxy: &str) -> ProxyMetrics {
+        let labels = [("trunk", trunk.to_owned()), ("proxy", proxy.to_owned())];
+        ProxyMetrics {
+            up: self.registry.gauge("tandem_trunk_up", &labels),
+            degraded: self.registry.gauge("tandem_trunk_degraded", &labels),
         }
     }
 
@@ -387,7 +409,13 @@ fn describe(registry: &Registry) {
         None,
         "Credentials not judged, after too many wrong ones",
     );
-    registry.describe(Gauge, "tandem_trunk_up", None, "1 if the proxy of the trunk is up");
+    registry.describe(Gauge, "tandem_trunk_up", None, "0 if the proxy of the trunk is down");
+    registry.describe(
+        Gauge,
+        "tandem_trunk_degraded",
+        None,
+        "1 if the proxy is tried after those that are up",
+    );
     registry.describe(
         Counter,
         "tandem_trunk_failovers_total",

@@ -166,6 +166,7 @@ impl World {
                 headers: Vec::new(),
                 timers: Timers::default(),
                 credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
+                progress: None,
             };
             (Dialog::calling(spec, local(), &mut out), 10)
         };

@@ -113,7 +113,7 @@ impl CallActor {
         party: &Arc<Party>,
         number: &str,
     ) -> (Route, Vec<Outbound>) {
-        let health = [ProxyHealth { proxy: address, up: true }];
+        let health = [ProxyHealth::up(address)];
         let choice = TrunkChoice {
             trunk: trunk.config.name.to_string(),
             listener: self.env.config().listener_id(trunk.config.listener),

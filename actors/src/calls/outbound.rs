@@ -71,6 +71,7 @@ pub(crate) fn elsewhere(
         trunk: Some(trunk.config.name.clone()),
         to: format!("<sip:{}@{address}>", escape_user(&route.number)),
         timers: trunk.config.timers,
+        progress: Some(trunk.config.progress_timeout),
         callee: Callee::Trunk(trunk.clone()),
         ..one(env, party, route, None)
     }
@@ -85,7 +86,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let number = number(party, route, trunk);
     let domain = config.domains.first().map_or_else(|| host.clone(), |domain| uri_host(domain));
     let (from_host, to_host) = match trunk {
-        Some(trunk) => (host, trunk.proxies().domain().unwrap_or_default()),
+        Some(trunk) => (host, trunk.places().domain().unwrap_or_default()),
         None => (domain.clone(), domain),
     };
     let timers = trunk.map_or_else(|| ours.map_or_else(Timers::default, |l| l.timers), |t| t.config.timers);
@@ -101,6 +102,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
         to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
         max_forwards: party.max_forwards,
         timers,
+        progress: trunk.map(|t| t.config.progress_timeout),
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
         headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
         party: party.clone(),

@@ -32,7 +32,7 @@ pub(super) fn station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option
             ConnectedAt::Trunk(name) => {
                 let by_it = trunk.filter(|t| t.config.name == *name);
                 let is_proxy =
-                    by_it.is_some_and(|t| t.proxies().list().any(|p| Some(p.address.ip()) == host));
+                    by_it.is_some_and(|t| t.proxies().iter().any(|p| Some(p.proxy.address.ip()) == host));
                 (by_it.is_some(), is_proxy)
             }
         };

@@ -17,14 +17,12 @@ pub struct ProxyLocated {
 }
 
 impl Shard {
-    /// The shard publishes it, not the trunk's actor: that one may rest after a fault, and a name is told once in its time to
-    /// live.
+    /// A name of a trunk has been looked up: the trunk's proxies are others, or the same.
     pub(super) fn located(&mut self, found: ProxyLocated) {
-        let (config, directory) = (self.env.config(), self.env.directory());
-        let Some(entry) = directory.trunk(&found.trunk) else { return };
-        if config.transport(config.listener_id(entry.config.listener)).is_reliable() {
-            found.located.addresses().for_each(|address| directory.stream_peers.note(address.ip()));
+        let Some(entry) = self.env.directory().trunk(&found.trunk) else { return };
+        let proxies = entry.locate(found.place, found.located);
+        if !entry.has_exactly(&proxies) {
+            self.trunk_proxies(&found.trunk, proxies);
         }
-        entry.locate(found.place, found.located);
     }
 }

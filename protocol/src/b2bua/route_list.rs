@@ -97,6 +97,11 @@ impl TrunkHunt {
         self.current.as_ref()
     }
 
+    /// Whether a proxy has been asked and has not answered for good.
+    pub(super) fn is_trying(&self) -> bool {
+        self.current.as_ref().is_some_and(|choice| choice.walk.current().is_some())
+    }
+
     /// Begins with the first trunk.
     pub(super) fn begin(&mut self, now: Instant) -> HuntNext {
         if self.current.is_some() { HuntNext::Wait } else { self.next_trunk(now) }
@@ -155,9 +160,9 @@ impl TrunkHunt {
         let causes = || self.attempts.iter().rev().filter_map(|a| a.tried.map(|tried| tried.cause));
         let given = causes().find_map(|cause| match cause {
             Outcome::Status(status) => Some(status),
-            Outcome::Timeout | Outcome::TransportError | Outcome::Cancelled => None,
+            Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress | Outcome::Cancelled => None,
         });
-        let silent = causes().any(|cause| cause == Outcome::Timeout);
+        let silent = causes().any(Outcome::is_silence);
         let status = given.unwrap_or(if silent { 504 } else { 503 });
         HuntNext::Fail { status, limit: !self.attempts.is_empty() && causes().next().is_none() }
     }
@@ -175,7 +180,7 @@ mod tests {
     }
 
     fn choice(trunk: &str, ports: &[u16]) -> TrunkChoice {
-        let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth { proxy: proxy(*p), up: true }).collect();
+        let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth::up(proxy(*p))).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
         TrunkChoice {
             trunk: trunk.to_owned(),

@@ -59,7 +59,7 @@ impl Rig {
     }
 
     fn trunk(proxies: u16) -> Rig {
-        let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth { proxy: addr(5070 + n), up: true }).collect();
+        let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
         let choice = TrunkChoice {
             trunk: "out".into(),

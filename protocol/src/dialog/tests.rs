@@ -108,6 +108,7 @@ impl Rig {
             headers: Vec::new(),
             timers: Timers::default(),
             credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
+            progress: None,
         };
         let dialog = Dialog::calling(spec, local(), &mut out);
         Rig { dialog, now: 0, out, transactions: 0 }

@@ -47,7 +47,7 @@ fn group(env: &Env, name: &str) -> Vec<Arc<TrunkEntry>> {
     trunks
 }
 
-/// By `trunks` in this order, but those of which no proxy is believed to be up last: the belief may be old.
+/// By `trunks` in this order, but those whose best proxy is believed to be degraded or down after others: the belief may be old.
 fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
     let mut seen = Vec::new();
     trunks.retain(|trunk| {
@@ -55,7 +55,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
         seen.push(trunk.config.name.clone());
         new
     });
-    trunks.sort_by_key(|trunk| !trunk.health().contains(&true));
+    trunks.sort_by_key(|trunk| trunk.rank());
     if trunks.is_empty() {
         return Route::refused(503, Cause::Failed, format!("{}, which has no trunk", wanted.why));
     }
@@ -68,13 +68,14 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
         trunk: trunk.config.name.to_string(),
         listener: env.config().listener_id(trunk.config.listener),
         user: user.clone(),
-        walk: walk(env, trunk),
-        hosts: trunk.proxies().hosts(),
+        // An emergency call begins with what is surely there.
+        walk: walk(env, trunk, !wanted.emergency),
+        hosts: trunk.places().hosts(),
     });
     let destination =
         Destination::Trunk { hunt: TrunkHunt::new(choices.collect()), ring_timeout: TRUNK_RING };
     Route {
-        signalling: trunks.first().and_then(|t| t.proxies().list().next().map(|p| p.address.ip())),
+        signalling: trunks.first().and_then(|t| t.first_proxy()).map(|p| p.ip()),
         bypass: trunks.iter().all(|trunk| trunk.config.media == MediaPath::Bypass),
         record: trunks.iter().any(|trunk| trunk.config.record),
         trunks,
@@ -82,11 +83,11 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     }
 }
 
-fn walk(env: &Env, trunk: &TrunkEntry) -> ProxyWalk {
-    let round_robin = match trunk.config.selection {
-        Selection::Priority => None,
-        Selection::RoundRobin { .. } => Some(trunk.turn()),
+fn walk(env: &Env, trunk: &TrunkEntry, may_try: bool) -> ProxyWalk {
+    let selection = match trunk.config.selection {
+        Selection::Priority => Selection::Priority,
+        Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
     };
-    let (health, selection) = trunk.proxies().order(round_robin, &mut || env.random());
+    let (health, selection) = trunk.order(may_try, selection, &mut || env.random());
     ProxyWalk::new(&health, selection, trunk.config.retryable.clone())
 }
