@@ -12,6 +12,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tandem_actors::directory::Directory;
+use tandem_actors::dns::{self, Finder};
 use tandem_actors::engine::Engine;
 use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
@@ -33,6 +34,8 @@ use crate::wiring::{self, WiringError};
 
 /// Media workers say at once which ports they have; this long is waited for them before calls are taken.
 const PORTS_PATIENCE: Duration = Duration::from_secs(2);
+/// So long the names of trunks are waited for.
+const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 /// A nonce is good for this long.
 const NONCE_AGE: Duration = Duration::from_secs(300);
 /// How often the histograms' buffers are emptied.
@@ -98,6 +101,8 @@ pub struct Running {
     pub data_dir: PathBuf,
     /// Where HTTP is served.
     pub http_address: SocketAddr,
+    /// Finds named proxies as long as this lives.
+    _names: Option<Finder>,
     /// Ends the HTTP surface when dropped or told.
     stop_http: tokio::sync::oneshot::Sender<()>,
 }
@@ -162,11 +167,23 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
             Found::default()
         });
     let media = media_route(&shared, clock, &links, ports)?;
+    let names = find_names(&shared, clock, &links)?;
     let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
     let engine = runtime::start(start).await?;
     if tokio::time::timeout(PORTS_PATIENCE, engine.ask_all(Ask::Ready)).await.is_err() {
         tracing::error!("the media workers give no ports; calls through them must wait");
     }
+    let names = match names {
+        Some(mut names) => {
+            if tokio::time::timeout(NAMES_PATIENCE, names.settled()).await.is_err() {
+                tracing::error!(
+                    "not every name of a trunk is found yet: no DNS server answers; calls by these must wait"
+                );
+            }
+            Some(names)
+        }
+        None => None,
+    };
     let ready = Arc::new(AtomicBool::new(true));
     tracing::info!(
         shards,
@@ -191,7 +208,16 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         let _ = stopped.await;
     }));
     actix::spawn(upkeep(prometheus, Arc::downgrade(&ready)));
-    Ok(Running { engine, sip_addresses: bound, restored, ready, data_dir, http_address, stop_http })
+    Ok(Running {
+        engine,
+        sip_addresses: bound,
+        restored,
+        ready,
+        data_dir,
+        http_address,
+        _names: names,
+        stop_http,
+    })
 }
 
 /// The settings with the stations of the store. A station that cannot be used never keeps an engine from starting.
@@ -274,6 +300,13 @@ fn media_route(
     let links = links.clone();
     let link: Link = Arc::new(move |to, message| links.send(to, message));
     Ok(media_pool::route(media_pool::spawn_workers(shared, clock, &link, reserved)?))
+}
+
+/// Finds the trunks that are named, if there are any.
+fn find_names(shared: &Arc<Shared>, clock: Clock, links: &runtime::Links) -> std::io::Result<Option<Finder>> {
+    let links = links.clone();
+    let link: Link = Arc::new(move |to, message| links.send(to, message));
+    dns::spawn(shared, clock, &link)
 }
 
 fn random_key() -> std::io::Result<[u8; 32]> {

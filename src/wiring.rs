@@ -10,9 +10,10 @@ use tandem_protocol::dial_plan::{
 };
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
+use tandem_protocol::dns::{Bounds, Family, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
-use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 use crate::settings::{
@@ -50,7 +51,8 @@ pub fn engine_config(
         shards: shards(settings),
         sip_trace_bytes: settings.node.sip_trace_bytes(),
         stations: settings.station.iter().map(|s| station(settings, s)).collect(),
-        trunks: settings.trunk.iter().map(|t| trunk(settings, t)).collect(),
+        trunks: settings.trunk.iter().map(|t| trunk(settings, t, &listeners)).collect(),
+        dns: dns(&settings.dns),
         route_groups: settings.dial_plan.route_group.iter().map(route_group).collect(),
         route_lists: settings.dial_plan.route_list.iter().map(route_list).collect(),
         users: settings.user.iter().map(user).collect(),
@@ -312,24 +314,68 @@ fn credentials(username: Option<&String>, password: Option<&settings::Secret>) -
     })
 }
 
-fn trunk(settings: &Settings, trunk: &Trunk) -> config::Trunk {
+fn dns(dns: &settings::Dns) -> config::Dns {
+    let address = |server: &HostPort| Some(SocketAddr::new(server.ip()?, server.port.unwrap_or(53)));
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    config::Dns {
+        servers: dns.servers.iter().filter_map(address).collect(),
+        timeout: dns.timeout(),
+        attempts: dns.attempts,
+        bounds: Bounds {
+            min_ttl: seconds(dns.min_ttl_s),
+            max_ttl: seconds(dns.max_ttl_s),
+            max_negative_ttl: seconds(dns.max_negative_ttl_s),
+            max_stale: seconds(dns.max_stale_s),
+            ..Bounds::default()
+        },
+    }
+}
+
+/// Where a trunk's calls go, with their weights: the addresses of the settings, and what DNS must find, by the trunk's listener. Their
+/// own order decides only where their priorities, which are all the same, do not.
+fn proxies(trunk: &Trunk, listener: Option<&config::Listener>) -> (Vec<Proxy>, Vec<config::NamedProxy>) {
+    let domain = trunk.domain.iter().map(|domain| HostPort { host: domain.clone(), port: None });
+    let (mut addresses, mut named) = (Vec::new(), Vec::new());
+    let weights = trunk.weights.iter().copied().chain(std::iter::repeat(1));
+    for (proxy, weight) in trunk.proxies.iter().cloned().chain(domain).zip(weights) {
+        if let Some(address) = address_of(&proxy) {
+            addresses.push(Proxy { weight, ..Proxy::new(address) });
+            continue;
+        }
+        let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
+        let family = Family::of(listener.map_or(Ipv4Addr::UNSPECIFIED.into(), |l| l.address.ip()));
+        let target = Target::new(&proxy.host, proxy.port, transport, family);
+        let target = if trunk.transport.is_some() { target.with_transport_named() } else { target };
+        named.push(config::NamedProxy { after: addresses.len(), target, weight });
+    }
+    (addresses, named)
+}
+
+fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> config::Trunk {
+    let (proxies, named) = proxies(trunk, listeners.get(usize::from(place_of(settings, trunk))));
     let listen = settings.listener_of(trunk).cloned().unwrap_or_default();
     let values = trunk.timers(&listen);
     let mut timers = Timers::new(values.t1, values.t2);
     timers.give_up = values.t1 * 2u32.saturating_pow(values.max_invite_retries.min(16));
+    timers.connect = Some(values.connect_timeout);
     let codes: Vec<String> =
         trunk.retryable_codes.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
     config::Trunk {
         name: Arc::from(trunk.name.as_str()),
         listener: place_of(settings, trunk),
-        proxies: trunk.proxies.iter().filter_map(address_of).collect(),
+        proxies,
+        named,
         accept_from: trunk.accept_from.iter().map(source).collect(),
         calling_search_space: trunk.calling_search_space.clone(),
         selection: selection(trunk.selection),
         timers,
+        progress_timeout: values.progress_timeout,
         // The settings have been checked; what cannot be read here cannot come from them.
         retryable: RetryableCodes::parse(&codes).unwrap_or_default(),
+        qualify_interval: trunk.qualify_interval(),
         max_calls: trunk.max_calls,
+        emergency_channels: trunk.emergency_channels,
+        max_new_calls_per_s: trunk.max_new_calls_per_s,
         media: path(trunk.media),
         media_delayed: trunk.media_timing == settings::MediaTiming::Delayed,
         record: trunk.record,

@@ -281,9 +281,11 @@ fn stations_and_trunks_are_listed() {
         assert_eq!((&station["registered"], &station["bindings"]), (&json!(false), &json!([])));
         assert!(!daemon.get("/api/v1/stations").text.contains("of-the-tests"), "a password leaks");
         let trunk = &daemon.get("/api/v1/trunks").json()[0];
-        assert_eq!(trunk["proxies"], json!([{"address": "127.0.0.1:9", "up": true}]));
+        let unknown = json!([{"address": "127.0.0.1:9", "priority": 0, "weight": 1, "state": "unknown", "up": true,
+            "since": null, "cause": null}]);
+        assert_eq!(trunk["proxies"], unknown);
         assert!(daemon.command("stations").contains("1001     21         0      not registered"));
-        assert!(daemon.command("trunks").contains("a      lan       0      127.0.0.1:9  up"));
+        assert!(daemon.command("trunks").contains("a      lan       0      127.0.0.1:9  unknown"));
         assert_eq!(daemon.command("calls"), "no calls\n");
         let raw: Value = serde_json::from_str(&daemon.command("trunks --json")).unwrap();
         assert_eq!(&raw[0], trunk);

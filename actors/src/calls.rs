@@ -166,7 +166,8 @@ pub(crate) fn admit(
         // What we would send is what we sent: it only goes round (RFC 3261 §16.3 step 4).
         return Err(Refused::new(482, Refusal::Loop));
     }
-    let mut permits = vec![caller.permit(route.emergency).ok_or_else(|| Refused::new(503, Refusal::Limit))?];
+    let place = caller.permit(route.emergency, env.now().mono);
+    let mut permits = vec![place.ok_or_else(|| Refused::new(503, Refusal::Limit))?];
     permits.extend(route.permit.take());
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;

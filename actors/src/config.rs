@@ -9,9 +9,10 @@ use std::time::Duration;
 use tandem_protocol::dial_plan::{DialPlan, NumberMask};
 use tandem_protocol::dialog::SessionPolicy;
 use tandem_protocol::digest::{Algorithm, Secret};
+use tandem_protocol::dns::{Bounds, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
-use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 pub use listeners::Listeners;
@@ -148,8 +149,10 @@ pub struct Trunk {
     pub name: Arc<str>,
     /// Its listener's place.
     pub listener: u16,
-    /// Its proxies in order of preference.
-    pub proxies: Vec<SocketAddr>,
+    /// Its proxies in order of preference: those whose address the settings give.
+    pub proxies: Vec<Proxy>,
+    /// Those that DNS must find.
+    pub named: Vec<NamedProxy>,
     /// Further sources whose requests are the trunk's.
     pub accept_from: Vec<Source>,
     /// Whose numbers its callers may dial; `None`: partition `internal`.
@@ -158,10 +161,18 @@ pub struct Trunk {
     pub selection: Selection,
     /// Timers of its INVITEs.
     pub timers: Timers,
+    /// How long a proxy may send nothing further after 100 before the next is tried.
+    pub progress_timeout: Duration,
     /// Which statuses send a call to the next proxy.
     pub retryable: RetryableCodes,
+    /// How often a proxy that is up gets OPTIONS; `None`: never.
+    pub qualify_interval: Option<Duration>,
     /// Concurrent calls it may have; 0: any number.
     pub max_calls: u32,
+    /// How many of those only emergency calls may have.
+    pub emergency_channels: u32,
+    /// New calls it may have within any second; 0: any number.
+    pub max_new_calls_per_s: u32,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
     /// Whether its INVITEs leave without an offer, for its proxies to make it.
@@ -178,6 +189,41 @@ pub struct Trunk {
     pub calling_party_mask: Option<NumberMask>,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
+}
+
+/// A proxy, or the domain of a trunk, that DNS must find.
+#[derive(Clone, Debug)]
+pub struct NamedProxy {
+    /// How many of the trunk's `proxies` come before it.
+    pub after: usize,
+    /// What is to be found.
+    pub target: Target,
+    /// Its share of the calls, as that of a [`Proxy`].
+    pub weight: u16,
+}
+
+/// Whom names are asked of, and how long answers are good.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    /// The servers in order; empty: those of /etc/resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// How long one server is waited for.
+    pub timeout: Duration,
+    /// How often each server is asked before a question is given up for a while.
+    pub attempts: u32,
+    /// The life of answers.
+    pub bounds: Bounds,
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns {
+            servers: Vec::new(),
+            timeout: Duration::from_millis(2000),
+            attempts: 2,
+            bounds: Bounds::default(),
+        }
+    }
 }
 
 /// Trunks that stand for each other.
@@ -384,6 +430,8 @@ pub struct EngineConfig {
     pub media: Media,
     /// The registrar.
     pub registrar: Registrar,
+    /// Names.
+    pub dns: Dns,
     /// Stations get a CRLF this often; zero: never.
     pub keepalive: Duration,
     /// True if faults may be injected through the API.

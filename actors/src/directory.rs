@@ -3,10 +3,11 @@
 //! Each entry has one writer, its actor; readers take an [`Arc`] snapshot and never wait. What several write at once
 //! (permits, nonce windows, round robin) is an atomic.
 
+mod places;
 mod registration;
+mod trunk;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -17,12 +18,14 @@ use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
-use crate::config::{EngineConfig, Listener, Station, Trunk};
+use crate::config::{EngineConfig, Listener, Station};
 use crate::ids::ShardId;
-use crate::metrics::{Metrics, TrunkMetrics};
+use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
 
+pub use places::Places;
 pub use registration::{RegistrationEntry, RegistrationStatus};
+pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry};
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
 const THROTTLE_SLOTS: usize = 16_384;
@@ -32,12 +35,24 @@ const THROTTLE_SLOTS: usize = 16_384;
 pub struct Permits {
     taken: AtomicU32,
     limit: u32,
+    /// How many of them are kept for emergency calls.
+    kept: u32,
 }
 
 impl Permits {
     /// At most `limit` at once; 0: any number.
     pub fn new(limit: u32) -> Permits {
-        Permits { taken: AtomicU32::new(0), limit }
+        Permits { taken: AtomicU32::new(0), limit, kept: 0 }
+    }
+
+    /// The same, of which so many are for emergency calls only.
+    pub fn keeping(self, kept: u32) -> Permits {
+        Permits { kept, ..self }
+    }
+
+    /// How many calls that are no emergencies there may be.
+    fn open(&self) -> u32 {
+        if self.limit == 0 { u32::MAX } else { self.limit.saturating_sub(self.kept) }
     }
 
     /// Taken now.
@@ -46,7 +61,7 @@ impl Permits {
     }
 
     fn take(&self) -> bool {
-        let limit = if self.limit == 0 { u32::MAX } else { self.limit };
+        let limit = self.open();
         self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
             .is_ok()
@@ -58,7 +73,7 @@ impl Permits {
     }
 
     fn is_full(&self) -> bool {
-        self.limit != 0 && self.taken() >= self.limit
+        self.taken() >= self.open()
     }
 
     fn give_back(&self) {
@@ -123,64 +138,6 @@ impl StationEntry {
     }
 }
 
-/// What everyone may know of a trunk.
-pub struct TrunkEntry {
-    /// Its settings.
-    pub config: Trunk,
-    /// Its calls.
-    pub calls: Permits,
-    /// Its metrics.
-    pub metrics: TrunkMetrics,
-    up: Vec<AtomicBool>,
-    turn: AtomicUsize,
-}
-
-impl TrunkEntry {
-    /// Whether each proxy is up, in the order of the settings.
-    pub fn health(&self) -> Vec<bool> {
-        self.up.iter().map(|up| up.load(Ordering::Relaxed)).collect()
-    }
-
-    /// Whether a proxy is up; one that is not ours counts as up.
-    pub fn is_up(&self, proxy: SocketAddr) -> bool {
-        let place = self.config.proxies.iter().position(|p| *p == proxy);
-        place.is_none_or(|place| self.up[place].load(Ordering::Relaxed))
-    }
-
-    /// Notes a proxy's health; true if that changed it. Only the trunk's actor may.
-    pub fn set_health(&self, proxy: SocketAddr, up: bool) -> bool {
-        let Some(place) = self.config.proxies.iter().position(|p| *p == proxy) else { return false };
-        self.metrics.up[place].set(if up { 1.0 } else { 0.0 });
-        self.up[place].swap(up, Ordering::Relaxed) != up
-    }
-
-    /// Whose turn it is, for round robin.
-    pub fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A place for a call, unless it has as many as it may.
-    pub fn permit(self: &Arc<Self>) -> Option<Permit> {
-        let taken = self.calls.take();
-        if taken {
-            self.metrics.calls.increment(1.0);
-        }
-        taken.then(|| Permit::Trunk(self.clone()))
-    }
-
-    /// A place for an emergency call, which no limit refuses.
-    pub fn emergency_permit(self: &Arc<Self>) -> Permit {
-        self.calls.take_always();
-        self.metrics.calls.increment(1.0);
-        Permit::Trunk(self.clone())
-    }
-
-    /// True while it has as many calls as it may.
-    pub fn is_full(&self) -> bool {
-        self.calls.is_full()
-    }
-}
-
 /// The shared state of one engine.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
@@ -220,13 +177,6 @@ impl Directory {
             calls: Permits::new(s.max_calls),
             bindings: ArcSwap::default(),
         };
-        let trunk = |t: &Trunk| TrunkEntry {
-            config: t.clone(),
-            calls: Permits::new(t.max_calls),
-            metrics: metrics.trunk(&t.name, &t.proxies),
-            up: t.proxies.iter().map(|_| AtomicBool::new(true)).collect(),
-            turn: AtomicUsize::new(0),
-        };
         let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
         for Listener { address, external, .. } in config.listeners.iter() {
             domains.push(address.ip().to_string());
@@ -252,7 +202,11 @@ impl Directory {
                 .iter()
                 .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g))))
                 .collect(),
-            trunks: config.trunks.iter().map(|t| (t.name.clone(), Arc::new(trunk(t)))).collect(),
+            trunks: config
+                .trunks
+                .iter()
+                .map(|t| (t.name.clone(), Arc::new(TrunkEntry::new(t, metrics))))
+                .collect(),
             domains,
             shards: config.shards,
             throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
@@ -328,7 +282,7 @@ impl Directory {
     pub fn trunk_of_source(&self, source: Flow, transport: Transport) -> Option<&Arc<TrunkEntry>> {
         let from = source.remote;
         let from_there = !transport.is_reliable() || source.connection.is_some_and(ConnectionId::is_ours);
-        let proxies = |t: &&Arc<TrunkEntry>| from_there && t.config.proxies.contains(&from);
+        let proxies = |t: &&Arc<TrunkEntry>| from_there && t.has_proxy(from);
         self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })

@@ -172,10 +172,25 @@ impl Env {
     /// # Errors
     /// See [`Seams::transmit`]. If a connection of another shard is gone, that shard says so later.
     pub fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<Flow, Unsent> {
+        self.transmit_within(flow, message, leftover, None)
+    }
+
+    /// The same; a connection that must be opened has `connect` to come about, else what its listener says.
+    ///
+    /// # Errors
+    /// As [`transmit`](Self::transmit).
+    pub fn transmit_within(
+        &self,
+        flow: Flow,
+        message: Bytes,
+        leftover: Leftover,
+        connect: Option<Duration>,
+    ) -> Result<Flow, Unsent> {
         let flow = match flow.connection {
             None if self.config().transport(flow.listener).is_reliable() => {
                 let limits = self.config().listener(flow.listener).map(|l| l.streams);
-                self.connect(flow.listener, flow.remote, limits.unwrap_or_default().connect)?
+                let within = connect.unwrap_or(limits.unwrap_or_default().connect);
+                self.connect(flow.listener, flow.remote, within)?
             }
             Some(connection) if connection.shard >= self.directory().shards() => {
                 return Err(Unsent::Unreachable);

@@ -8,6 +8,7 @@
 //! │   ├── station:NAME             on demand, on the shard of its name
 //! │   ├── trunk:NAME
 //! │   └── registration_group:NAME
+//! ├── dns                          finds the trunks that are named, on a thread of its own; only if there are any
 //! └── media_worker:0 .. n          the packet loop, on an arbiter thread of its own
 //!     └── media_session:ID/0 .. 1  one a leg whose media we carry
 //! ```
@@ -26,6 +27,7 @@ mod checkpoint;
 pub mod config;
 pub mod dialog;
 pub mod directory;
+pub mod dns;
 pub mod engine;
 pub mod env;
 pub mod events;

@@ -33,13 +33,17 @@ enum Class {
 
 fn class(message: &LinkMessage) -> Class {
     match message {
-        LinkMessage::Datagram(_) | LinkMessage::Send { .. } | LinkMessage::Register(_) => Class::Traffic,
+        LinkMessage::Datagram(_)
+        | LinkMessage::Send { .. }
+        | LinkMessage::NotDelivered(_)
+        | LinkMessage::Register(_) => Class::Traffic,
         // A station must hear of the REGISTER that came by a connection before it hears that this is gone.
         LinkMessage::Gone { .. } => Class::Follows,
         LinkMessage::Committed(_)
         | LinkMessage::RegisterDone(_)
         | LinkMessage::Media(_)
-        | LinkMessage::Trunk(_) => Class::Control,
+        | LinkMessage::Trunk(_)
+        | LinkMessage::Located(_) => Class::Control,
     }
 }
 

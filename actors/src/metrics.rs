@@ -1,5 +1,6 @@
 //! The engine's metrics: every handle made once, on a recorder of the engine's own.
 
+mod dns;
 mod refusal;
 mod sip;
 
@@ -8,7 +9,9 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Method;
+use tandem_protocol::trunk_health::State;
 
+pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 
@@ -124,18 +127,39 @@ pub enum Describe {
 /// What a trunk counts.
 #[derive(Clone)]
 pub struct TrunkMetrics {
-    /// One gauge a proxy: 1 up, 0 down.
-    pub up: Vec<Gauge>,
     /// Calls that went on to the next proxy because of a status.
     pub failover_status: Counter,
     /// Calls that went on because a proxy was silent.
     pub failover_timeout: Counter,
+    /// Calls that went on because a proxy said nothing further after 100.
+    pub failover_progress: Counter,
     /// Calls that went on because a request could not be sent.
     pub failover_transport: Counter,
     /// Calls that went on because the trunk had as many as it may.
     pub failover_limit: Counter,
     /// Calls up.
     pub calls: Gauge,
+}
+
+/// What is shown of a proxy of a trunk.
+#[derive(Clone)]
+pub struct ProxyMetrics {
+    up: Gauge,
+    degraded: Gauge,
+}
+
+impl ProxyMetrics {
+    /// Shows its state; one of which nothing is known counts as up.
+    pub fn show(&self, state: State) {
+        self.up.set(if state == State::Down { 0.0 } else { 1.0 });
+        self.degraded.set(if state == State::Degraded { 1.0 } else { 0.0 });
+    }
+
+    /// It is a proxy of the trunk no longer: neither up nor down.
+    pub fn forget(&self) {
+        self.up.set(f64::NAN);
+        self.degraded.set(f64::NAN);
+    }
 }
 
 /// What a media worker counts.
@@ -171,6 +195,8 @@ pub struct Metrics {
     pub auth_failures: Counter,
     /// Credentials that were not judged, because too many before them were wrong.
     pub auth_throttled: Counter,
+    /// The asking for names.
+    pub dns: DnsMetrics,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -248,6 +274,7 @@ impl Metrics {
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
             auth_failures: registry.counter("tandem_auth_failures_total", &[]),
             auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
+            dns: DnsMetrics::new(&registry),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),
@@ -279,26 +306,27 @@ impl Metrics {
     }
 
     /// The handles of one trunk.
-    pub fn trunk(&self, name: &str, proxies: &[std::net::SocketAddr]) -> TrunkMetrics {
+    pub fn trunk(&self, name: &str) -> TrunkMetrics {
         let failover = |cause: &str| {
             let labels = [("trunk", name.to_owned()), ("cause", cause.to_owned())];
             self.registry.counter("tandem_trunk_failovers_total", &labels)
         };
         TrunkMetrics {
-            up: proxies
-                .iter()
-                .map(|proxy| {
-                    let labels = [("trunk", name.to_owned()), ("proxy", proxy.to_string())];
-                    let gauge = self.registry.gauge("tandem_trunk_up", &labels);
-                    gauge.set(1.0);
-                    gauge
-                })
-                .collect(),
             failover_status: failover("status"),
             failover_timeout: failover("timeout"),
+            failover_progress: failover("progress"),
             failover_transport: failover("transport"),
             failover_limit: failover("limit"),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
+        }
+    }
+
+    /// The handles of one proxy of a trunk.
+    pub fn proxy(&self, trunk: &str, proxy: &str) -> ProxyMetrics {
+        let labels = [("trunk", trunk.to_owned()), ("proxy", proxy.to_owned())];
+        ProxyMetrics {
+            up: self.registry.gauge("tandem_trunk_up", &labels),
+            degraded: self.registry.gauge("tandem_trunk_degraded", &labels),
         }
     }
 
@@ -381,7 +409,13 @@ fn describe(registry: &Registry) {
         None,
         "Credentials not judged, after too many wrong ones",
     );
-    registry.describe(Gauge, "tandem_trunk_up", None, "1 if the proxy of the trunk is up");
+    registry.describe(Gauge, "tandem_trunk_up", None, "0 if the proxy of the trunk is down");
+    registry.describe(
+        Gauge,
+        "tandem_trunk_degraded",
+        None,
+        "1 if the proxy is tried after those that are up",
+    );
     registry.describe(
         Counter,
         "tandem_trunk_failovers_total",

@@ -2,7 +2,9 @@
 
 mod ask;
 mod flows;
+mod icmp;
 mod invite;
+mod located;
 mod named;
 mod refuse;
 mod restore;
@@ -23,7 +25,9 @@ use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
+use tandem_protocol::proxy_list::Proxy;
 use tandem_protocol::time::{Instant, UnixMillis};
+use tandem_protocol::trunk_health::Seen;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
@@ -38,13 +42,16 @@ use crate::metrics::{ActorKind, Refusal};
 use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New, Outgoing};
+use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
-use crate::trunk::TrunkActor;
+use crate::trunk::{Proxies, TrunkActor};
 
 pub use ask::{Ask, Asked, parse_call_id};
+pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
+pub use located::ProxyLocated;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
@@ -71,6 +78,8 @@ pub enum LinkMessage {
         /// Whether it had come about.
         was_up: bool,
     },
+    /// A request of the receiving shard that came to nobody.
+    NotDelivered(Box<Undelivered>),
     /// Tickets of committed batches: the token, and whether it was committed.
     Committed(Vec<(u64, bool)>),
     /// A verified REGISTER, for the station's shard.
@@ -79,8 +88,10 @@ pub enum LinkMessage {
     RegisterDone(Box<RegisterDone>),
     /// A media worker's news.
     Media(MediaEvent),
-    /// A proxy's health as a call saw it, for the trunk's shard.
+    /// What a call saw of a proxy, for the trunk's shard.
     Trunk(TrunkReport),
+    /// What DNS has found for a named proxy of a trunk that lives here.
+    Located(ProxyLocated),
 }
 
 /// Datagrams that came together.
@@ -105,8 +116,8 @@ pub struct TrunkReport {
     pub trunk: Arc<str>,
     /// The proxy.
     pub proxy: std::net::SocketAddr,
-    /// Whether it answered.
-    pub up: bool,
+    /// What it saw.
+    pub seen: Seen,
 }
 
 /// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says. A REGISTER belongs where its
@@ -295,6 +306,7 @@ impl Shard {
                 self.endpoint.connection_gone(connection, was_up);
                 self.flows_gone(connection, ctx);
             }
+            LinkMessage::NotDelivered(error) => self.not_delivered(*error),
             LinkMessage::Committed(tickets) => {
                 for (token, committed) in tickets {
                     self.committed(token, committed, ctx);
@@ -304,6 +316,7 @@ impl Shard {
             LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
+            LinkMessage::Located(found) => self.located(found),
         }
     }
 
@@ -352,6 +365,15 @@ impl Shard {
             self.env.link(home, LinkMessage::Trunk(report));
         } else if let Some(trunk) = self.trunks.get(&report.trunk) {
             trunk.tell(report);
+        }
+    }
+
+    /// A trunk has other proxies. While its actor rests, calls go to them all the same.
+    fn trunk_proxies(&mut self, trunk: &str, proxies: Vec<Proxy>) {
+        if let Some(actor) = self.trunks.get(trunk) {
+            actor.tell(Proxies(proxies));
+        } else if let Some(entry) = self.env.directory().trunk(trunk) {
+            entry.set_proxies(&proxies, self.env.metrics());
         }
     }
 

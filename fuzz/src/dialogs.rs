@@ -173,6 +173,7 @@ impl World {
                 timers: Timers::default(),
                 credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
                 account: Some("carrier".into()),
+                progress: None,
             };
             (Dialog::calling(spec, local(), &mut out), 10)
         };

@@ -9,6 +9,7 @@ pub mod decimal;
 pub mod dial_plan;
 pub mod dialog;
 pub mod digest;
+pub mod dns;
 pub mod flow;
 pub mod fnv;
 pub mod identity;

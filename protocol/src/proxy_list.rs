@@ -1,7 +1,8 @@
 //! The walk over a trunk's proxies for one call.
 //!
 //! Each proxy is tried once, in the trunk's order, until one answers for good. A proxy that is believed down is
-//! tried last and never skipped: the belief may be old, and a call with nothing left to try is lost anyway.
+//! tried last and never skipped: the belief may be old, and a call with nothing left to try is lost anyway. Among proxies that are
+//! believed alike a lower priority goes first, and those of equal priority share the calls by weight (RFC 2782's words for both).
 
 #[cfg(test)]
 mod tests;
@@ -11,26 +12,57 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
+use crate::trunk_health::State;
 
 /// In which order proxies are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selection {
     /// As configured.
     Priority,
-    /// Beginning with a different one for each call; `offset` counts the trunk's calls.
+    /// Of equal priority, beginning with a different one for each call, and more often with one of more weight.
     RoundRobin {
-        /// Which one to begin with, modulo the number of proxies.
+        /// Counts the trunk's calls: in as many as all weights together, each begins as often as its own says.
         offset: usize,
     },
+}
+
+/// One of a trunk's proxies, from the settings or from DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Lower goes first.
+    pub priority: u16,
+    /// Its share of the calls among those of its priority; 0 only counts if all are 0.
+    pub weight: u16,
+}
+
+impl Proxy {
+    /// A proxy like every other.
+    pub fn new(address: SocketAddr) -> Proxy {
+        Proxy { address, priority: 0, weight: 1 }
+    }
 }
 
 /// A proxy as the trunk sees it when the call begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyHealth {
-    /// Its address.
-    pub proxy: SocketAddr,
-    /// Whether the trunk believes that it answers.
-    pub up: bool,
+    /// Which.
+    pub proxy: Proxy,
+    /// What the trunk believes of it.
+    pub state: State,
+}
+
+impl ProxyHealth {
+    /// A proxy of which nothing bad is known.
+    pub fn up(address: SocketAddr) -> ProxyHealth {
+        ProxyHealth { proxy: Proxy::new(address), state: State::Up }
+    }
+
+    /// Those with the same are equals.
+    fn standing(&self) -> (u8, u16) {
+        (self.state.rank(), self.proxy.priority)
+    }
 }
 
 /// The final statuses after which the next proxy is tried.
@@ -79,10 +111,19 @@ pub enum Outcome {
     Status(u16),
     /// No response in time.
     Timeout,
-    /// It could not be sent.
+    /// It could not be sent: refused, or no connection came about in time.
     TransportError,
+    /// 100 and then nothing further in time.
+    NoProgress,
     /// The caller gave up.
     Cancelled,
+}
+
+impl Outcome {
+    /// True if somebody was waited for in vain.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Outcome::Timeout | Outcome::NoProgress)
+    }
 }
 
 /// Why the walk ended without an answer.
@@ -149,21 +190,19 @@ impl ProxyWalk {
     pub fn new(proxies: &[ProxyHealth], selection: Selection, retryable: RetryableCodes) -> Self {
         let mut order: Vec<ProxyHealth> = Vec::with_capacity(proxies.len());
         for proxy in proxies {
-            if !order.iter().any(|seen| seen.proxy == proxy.proxy) {
+            if !order.iter().any(|seen| seen.proxy.address == proxy.proxy.address) {
                 order.push(*proxy);
             }
         }
-        // Rest first, then rotate: else the one after a proxy that is down would get the calls of both.
-        order.sort_by_key(|p| !p.up);
-        let healthy = order.partition_point(|p| p.up);
-        let (up, down) = order.split_at_mut(healthy);
+        // Sorted first, then rotated: else the one after a proxy that is down would get the calls of both.
+        order.sort_by_key(ProxyHealth::standing);
         if let Selection::RoundRobin { offset } = selection {
-            for part in [up, down] {
-                let by = offset.checked_rem(part.len()).unwrap_or(0);
-                part.rotate_left(by);
+            for equals in order.chunk_by_mut(|a, b| a.standing() == b.standing()) {
+                let first = whose_turn(equals, offset);
+                equals.rotate_left(first);
             }
         }
-        let left = order.iter().rev().map(|p| p.proxy).collect();
+        let left = order.iter().rev().map(|p| p.proxy.address).collect();
         Self { left, current: None, retryable, attempts: Vec::new() }
     }
 
@@ -200,7 +239,9 @@ impl ProxyWalk {
                 self.end(Next::Fail { status, cause: FailCause::Refused })
             }
             Outcome::Cancelled => self.end(Next::Fail { status: 487, cause: FailCause::Cancelled }),
-            Outcome::Status(_) | Outcome::Timeout | Outcome::TransportError => self.advance(now),
+            Outcome::Status(_) | Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress => {
+                self.advance(now)
+            }
         }
     }
 
@@ -224,9 +265,29 @@ impl ProxyWalk {
     fn final_status(&self) -> u16 {
         let given = self.attempts.iter().rev().find_map(|attempt| match attempt.cause {
             Outcome::Status(status) => Some(status),
-            Outcome::Timeout | Outcome::TransportError | Outcome::Cancelled => None,
+            Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress | Outcome::Cancelled => None,
         });
-        let silent = self.attempts.iter().any(|attempt| attempt.cause == Outcome::Timeout);
+        let silent = self.attempts.iter().any(|attempt| attempt.cause.is_silence());
         given.unwrap_or(if silent { 504 } else { 503 })
     }
+}
+
+/// The place of the one among equals that the call with number `offset` begins with.
+pub fn whose_turn(equals: &[ProxyHealth], offset: usize) -> usize {
+    let weights = || equals.iter().map(|p| usize::from(p.proxy.weight));
+    let (total, most) = (weights().sum::<usize>(), weights().max().unwrap_or(0));
+    if total == 0 || weights().all(|weight| weight == most) {
+        return offset.checked_rem(equals.len()).unwrap_or(0);
+    }
+    // Each place is met once in `total` calls, and neighbouring places in calls far apart: no proxy gets its share in one burst.
+    let mut stride = (total * 618 / 1000).max(1);
+    while gcd(stride, total) != 1 {
+        stride += 1;
+    }
+    let mut place = (offset % total) * stride % total;
+    weights().position(|weight| place.checked_sub(weight).map(|left| place = left).is_none()).unwrap_or(0)
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

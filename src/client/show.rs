@@ -88,25 +88,34 @@ pub(super) fn stations(answer: &Value) -> String {
 
 /// `tandem trunks`: a line for each proxy.
 pub(super) fn trunks(answer: &Value) -> String {
-    let mut rows: Vec<[String; 5]> = Vec::new();
+    let mut rows: Vec<[String; 7]> = Vec::new();
     for trunk in list(answer) {
         let most = trunk["max_calls"].as_u64().filter(|most| *most > 0);
         let calls = cell(&trunk["calls"]) + &most.map_or_else(String::new, |most| format!(" of {most}"));
-        let row = |proxy: String, state: &str| {
-            [cell(&trunk["name"]), cell(&trunk["listener"]), calls.clone(), proxy, state.to_owned()]
+        let row = |[proxy, state, since, cause]: [String; 4]| {
+            [cell(&trunk["name"]), cell(&trunk["listener"]), calls.clone(), proxy, state, since, cause]
         };
         let proxies = list(&trunk["proxies"]);
         for proxy in proxies {
-            rows.push(row(cell(&proxy["address"]), if proxy["up"] == true { "up" } else { "DOWN" }));
+            let state = if proxy["up"] == true { cell(&proxy["state"]) } else { "DOWN".to_owned() };
+            let name = proxy["name"].as_str().map_or_else(String::new, |name| format!(" ({name})"));
+            let address = cell(&proxy["address"]) + &name;
+            rows.push(row([address, state, local(&proxy["since"]), cell(&proxy["cause"])]));
         }
-        if proxies.is_empty() {
-            rows.push(row("-".to_owned(), "-"));
+        let troubled: Vec<&Value> =
+            list(&trunk["names"]).iter().filter(|name| name["state"] != "fresh").collect();
+        for name in &troubled {
+            let state = cell(&name["state"]).to_uppercase();
+            rows.push(row([cell(&name["name"]), state, "-".to_owned(), cell(&name["why"])]));
+        }
+        if proxies.is_empty() && troubled.is_empty() {
+            rows.push(row(["-"; 4].map(str::to_owned)));
         }
     }
     if rows.is_empty() {
         return "no trunks\n".to_owned();
     }
-    table(["TRUNK", "LISTENER", "CALLS", "PROXY", "STATE"], &rows)
+    table(["TRUNK", "LISTENER", "CALLS", "PROXY", "STATE", "SINCE", "CAUSE"], &rows)
 }
 
 /// `tandem registrations`.
@@ -240,10 +249,34 @@ STATION  EXTENSION  CALLS  CONTACT              SOURCE      EXPIRES IN    USER A
     #[test]
     fn a_proxy_that_is_down_stands_out() {
         let answer = json!([{"name": "a", "listener": "udp", "calls": 2, "max_calls": 30, "proxies": [
-            {"address": "10.0.0.1:5060", "up": false}, {"address": "10.0.0.2:5060", "up": true}]}]);
+            {"address": "10.0.0.1:5060", "up": false, "state": "down", "cause": "it cannot be reached"},
+            {"address": "10.0.0.2:5060", "up": true, "state": "degraded"}]}]);
         let shown = trunks(&answer);
-        assert!(shown.contains("a      udp       2 of 30  10.0.0.1:5060  DOWN\n"), "{shown}");
-        assert!(shown.contains("10.0.0.2:5060  up\n"), "{shown}");
+        assert!(
+            shown
+                .contains("a      udp       2 of 30  10.0.0.1:5060  DOWN      -      it cannot be reached\n"),
+            "{shown}"
+        );
+        assert!(shown.contains("10.0.0.2:5060  degraded  -      -\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_proxy_that_was_found_by_name_is_shown_with_it_and_a_name_in_trouble_with_its_cause() {
+        let answer = json!([{"name": "a", "listener": "udp", "calls": 0, "max_calls": 0,
+        "proxies": [{"address": "10.0.0.1:5060", "up": true, "state": "up", "name": "example.net"}],
+        "names": [
+            {"name": "example.net", "state": "fresh", "why": null},
+            {"name": "gone.example", "state": "absent", "why": "gone.example A: there is no such name"},
+        ]}]);
+        let shown = trunks(&answer);
+        assert!(shown.contains("10.0.0.1:5060 (example.net)  up      -      -\n"), "{shown}");
+        assert!(
+            shown.contains(
+                "gone.example                 ABSENT  -      gone.example A: there is no such name\n"
+            ),
+            "{shown}"
+        );
+        assert_eq!(shown.lines().count(), 3, "{shown}");
     }
 
     #[test]

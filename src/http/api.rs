@@ -1,5 +1,6 @@
 //! `/api/v1`: what runs, and a few commands.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +11,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tandem_actors::directory::{RegistrationEntry, StationEntry, TrunkEntry};
+use tandem_actors::directory::{ProxyEntry, RegistrationEntry, StationEntry, TrunkEntry};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
 use tandem_actors::shard::{Ask, parse_call_id};
 use tandem_actors::shell::Injection;
 use tandem_actors::store::{Store, StoreFault};
+use tandem_protocol::dns::{Located, Server, Trouble};
 use tandem_protocol::flow::ListenerId;
 use tandem_protocol::time::UnixMillis;
+use tandem_protocol::trunk_health;
 
 use super::State;
 use super::ask::{self, PATIENCE};
@@ -167,22 +170,59 @@ fn station<'a>(
     })
 }
 
+fn proxy(entry: &ProxyEntry, hosts: &[(SocketAddr, String)]) -> Value {
+    let status = entry.status();
+    let host = hosts.iter().find(|(address, _)| *address == entry.proxy.address).map(|(_, host)| host);
+    json!({
+        "address": entry.proxy.address.to_string(),
+        "name": host,
+        "priority": entry.proxy.priority,
+        "weight": entry.proxy.weight,
+        "state": status.state.as_str(),
+        "up": status.state != trunk_health::State::Down,
+        "since": status.since.map(|at| rfc3339(at.0)),
+        "cause": status.cause,
+    })
+}
+
 pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
     let shared = state.engine.shared();
     let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.as_str());
     let trunk = |entry: &Arc<TrunkEntry>| {
-        let proxies = entry.config.proxies.iter().zip(entry.health());
-        let proxies: Vec<Value> =
-            proxies.map(|(proxy, up)| json!({"address": proxy.to_string(), "up": up})).collect();
+        let places = entry.places();
+        let names: Vec<Value> = places.located().map(|(host, located)| name(host, located)).collect();
+        let hosts = places.hosts();
+        let proxies: Vec<Value> = entry.proxies().iter().map(|entry| proxy(entry, &hosts)).collect();
         json!({
             "name": &*entry.config.name,
             "listener": listener(shared.config.listener_id(entry.config.listener)),
             "calls": entry.calls.taken(),
             "max_calls": entry.config.max_calls,
+            "emergency_channels": entry.config.emergency_channels,
+            "max_new_calls_per_s": entry.config.max_new_calls_per_s,
             "proxies": proxies,
+            "names": names,
         })
     };
     Json(shared.directory.trunks().map(trunk).collect())
+}
+
+/// What DNS has found for a named proxy.
+fn name(host: &str, located: Option<&Located>) -> Value {
+    let server = |server: &Server| {
+        let addresses: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
+        json!({
+            "name": &*server.name,
+            "priority": server.priority,
+            "weight": server.weight,
+            "transport": server.transport.as_str(),
+            "addresses": addresses,
+        })
+    };
+    let state = located.map_or("unknown", |located| located.trouble().map_or("fresh", Trouble::as_str));
+    let because = located.and_then(|located| located.because.as_ref());
+    let servers: Vec<Value> = located.iter().flat_map(|located| &located.servers).map(server).collect();
+    json!({"name": host, "state": state, "why": because.map(ToString::to_string), "servers": servers})
 }
 
 pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {

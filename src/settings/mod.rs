@@ -30,10 +30,10 @@ pub use imported::{BadLine, StationLine, names_of_stations};
 pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use types::{
-    CallingSearchSpace, Credential, DialPlan, Http, INTERNAL_PARTITION, Listen, Location, Media, MediaPath,
-    MediaPool, MediaTiming, Node, Partition, Pattern, Redirect, Registrar, Registration, RegistrationGroup,
-    RouteGroup, RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport, Trunk, TrunkTimers,
-    User,
+    CallingSearchSpace, Credential, DialPlan, Dns, Http, INTERNAL_PARTITION, Listen, Location, Media,
+    MediaPath, MediaPool, MediaTiming, Node, Partition, Pattern, Redirect, Registrar, Registration,
+    RegistrationGroup, RouteGroup, RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport,
+    Trunk, TrunkTimers, User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,
@@ -65,6 +65,8 @@ pub struct Settings {
     pub station: Vec<Station>,
     /// People.
     pub user: Vec<User>,
+    /// How names are looked up.
+    pub dns: Dns,
     /// Lines to other SIP servers.
     pub trunk: Vec<Trunk>,
     /// Registrations at other servers.

@@ -14,6 +14,7 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod kamailio;
 pub(crate) mod message;
+pub(crate) mod nsd;
 pub(crate) mod offer;
 pub(crate) mod phone;
 pub(crate) mod rtp;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use engine::Engine;
 pub(crate) use message::Msg;
+pub(crate) use nsd::Nsd;
 pub(crate) use phone::TestPhone;
 pub(crate) use sipp::Sipp;
 pub(crate) use ua::{Leg, Ua, sdp};

@@ -25,7 +25,7 @@ use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest::{Algorithm, NonceSigner, NonceWindows, Secret};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
-use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::transaction::Timers;
 
@@ -110,7 +110,8 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
     Trunk {
         name: name.to_string().into(),
         listener: if name == 'c' { STREAMS } else { 0 },
-        proxies: proxies(name),
+        proxies: proxies(name).into_iter().map(Proxy::new).collect(),
+        named: Vec::new(),
         accept_from: if name == 'c' {
             vec![Source { network: Ipv4Addr::new(10, 2, 2, 0).into(), prefix: 24, port: None }]
         } else {
@@ -119,8 +120,12 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         calling_search_space: None,
         selection,
         timers,
+        progress_timeout: Duration::from_secs(10),
         retryable: RetryableCodes::default(),
+        qualify_interval: None,
         max_calls: 0,
+        emergency_channels: 0,
+        max_new_calls_per_s: 0,
         media,
         record: false,
         trusted: false,
@@ -206,6 +211,7 @@ fn config(world: &World) -> EngineConfig {
             rtp_timeout: Duration::from_micros(RTP_TIMEOUT_US),
             recording_dir: "/nowhere".into(),
         },
+        dns: tandem_actors::config::Dns::default(),
         registrar: Registrar {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),

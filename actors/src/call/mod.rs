@@ -9,6 +9,7 @@ mod report;
 mod trunks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -91,6 +92,8 @@ pub(crate) struct Outbound {
     pub(crate) max_forwards: u8,
     /// The INVITE's timers.
     pub(crate) timers: Timers,
+    /// How long whoever is called may say nothing further after 100; `None`: as long as the call lasts.
+    pub(crate) progress: Option<Duration>,
     /// Answers a challenge.
     pub(crate) credentials: Option<Credentials>,
     /// Who the caller is said to be (RFC 3325).
@@ -241,7 +244,9 @@ impl CallActor {
             Output::Redirected { status, contacts, fresh, exhausted } => {
                 self.redirected((status, fresh, exhausted), contacts, now, ctx);
             }
-            Output::AttemptFailed(attempt) => self.attempt_failed(&attempt, now),
+            Output::AttemptFailed { attempt, retry_after, goes_on } => {
+                self.attempt_failed(&attempt, (retry_after, goes_on), now);
+            }
             Output::Over(ended) => self.over(ended, now, ctx),
         }
     }
@@ -277,6 +282,7 @@ impl CallActor {
             // An address that a trunk redirects to has the trunk's name, but not its credentials.
             account: outbound.credentials.as_ref().and(outbound.trunk.as_deref()).map(str::to_owned),
             credentials: outbound.credentials,
+            progress: outbound.progress,
         };
         let call_id = spec.call_id.clone();
         let local = self.local(target.flow.listener);
@@ -314,8 +320,11 @@ impl CallActor {
         let event = Event::new(now.wall, EventKind::CallAnswered, "both sides are connected").of(&self.id);
         let callee = self.shell.machine().callee();
         let leg = self.legs.iter().find(|leg| Some(leg.id) == callee);
+        let event = match self.note_answering_proxy(now) {
+            Some((trunk, proxy)) => event.with("trunk", trunk).with("proxy", proxy.to_string()),
+            None => event,
+        };
         self.events.push(self.with_sip_call_id(event, leg));
-        self.note_answering_proxy();
         self.media.record(&self.env, self.key, &self.id);
         if let Some(path) = self.media.recording() {
             let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);

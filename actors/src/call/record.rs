@@ -50,7 +50,7 @@ impl Counted {
     pub(crate) fn permit(&self, directory: &Directory) -> Option<Permit> {
         match self {
             Counted::Station(name) => directory.station(name)?.permit(),
-            Counted::Trunk(name) => directory.trunk(name)?.permit(),
+            Counted::Trunk(name) => directory.trunk(name)?.permit_again(),
         }
     }
 }

@@ -113,12 +113,13 @@ impl CallActor {
         party: &Arc<Party>,
         number: &str,
     ) -> (Route, Vec<Outbound>) {
-        let health = [ProxyHealth { proxy: address, up: true }];
+        let health = [ProxyHealth::up(address)];
         let choice = TrunkChoice {
             trunk: trunk.config.name.to_string(),
             listener: self.env.config().listener_id(trunk.config.listener),
             user: escape_user(number).into_owned(),
             walk: ProxyWalk::new(&health, Selection::Priority, trunk.config.retryable.clone()),
+            hosts: Vec::new(),
         };
         let destination =
             Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };

@@ -1,9 +1,13 @@
 //! A call's way over trunks: the place it has at one, and what it tells of those that did not take it.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use actix::prelude::*;
 use tandem_protocol::b2bua::{Input, LegId, TrunkAttempt};
-use tandem_protocol::proxy_list::Outcome;
+use tandem_protocol::proxy_list::{Attempt, Outcome};
 use tandem_protocol::time::Now;
+use tandem_protocol::trunk_health::{Seen, State};
 
 use super::{CallActor, Outbound};
 use crate::env::{Tell, Told};
@@ -33,19 +37,28 @@ impl CallActor {
         self.place = None;
         self.info.trunk = Some(name.to_owned());
         let entry = self.env.directory().trunk(name)?;
-        self.place = if self.info.emergency { Some(entry.emergency_permit()) } else { entry.permit() };
-        if self.place.is_some() {
-            return Some(outbound);
-        }
-        tracing::info!(call = %self.id, trunk = name, "the trunk has max_calls calls");
+        let place = if self.info.emergency { Ok(entry.emergency_permit()) } else { entry.permit(now.mono) };
+        let why = match place {
+            Ok(place) => {
+                self.place = Some(place);
+                return Some(outbound);
+            }
+            Err(why) => why.as_str(),
+        };
+        tracing::info!(call = %self.id, trunk = name, why, "the trunk has no place for another call");
         entry.metrics.failover_limit.increment(1);
-        let event = Event::new(now.wall, EventKind::TrunkAttempt, "limit").of(&self.id);
+        let event = Event::new(now.wall, EventKind::TrunkAttempt, why).of(&self.id);
         self.events.push(event.with("trunk", name.to_owned()));
         None
     }
 
     /// A proxy did not take the call: the trunk learns it, the log tells it.
-    pub(super) fn attempt_failed(&mut self, attempt: &TrunkAttempt, now: Now) {
+    pub(super) fn attempt_failed(
+        &mut self,
+        attempt: &TrunkAttempt,
+        (retry_after, goes_on): (Option<u32>, bool),
+        now: Now,
+    ) {
         let Some(tried) = attempt.tried else { return };
         let (trunk, cause) = (attempt.trunk.clone(), cause_of(tried.cause));
         tracing::info!(call = %self.id, trunk, proxy = %tried.proxy, cause, ms = tried.ms, "the proxy did not take the call");
@@ -54,25 +67,49 @@ impl CallActor {
         self.events.push(self.with_sip_call_id(event.with("ms", tried.ms as i64), self.legs.last()));
         if let Some(entry) = self.env.directory().trunk(&trunk) {
             match tried.cause {
+                Outcome::Cancelled => {}
+                _ if !goes_on => {}
                 Outcome::Timeout => entry.metrics.failover_timeout.increment(1),
+                Outcome::NoProgress => entry.metrics.failover_progress.increment(1),
                 Outcome::TransportError => entry.metrics.failover_transport.increment(1),
-                Outcome::Status(_) | Outcome::Cancelled => entry.metrics.failover_status.increment(1),
+                Outcome::Status(_) => entry.metrics.failover_status.increment(1),
             }
-            let dead = matches!(tried.cause, Outcome::Timeout | Outcome::TransportError);
-            let trunk = entry.config.name.clone();
-            self.shard.tell(TrunkReport { trunk, proxy: tried.proxy, up: !dead });
         }
+        let busy = retry_after.map(|seconds| Duration::from_secs(seconds.into()));
+        self.report(&trunk, tried, busy, now);
     }
 
-    /// A proxy that was down and has taken a call is up again; one that is up is left in peace.
-    pub(super) fn note_answering_proxy(&self) {
-        let Some(attempt) = self.shell.machine().attempts().last() else { return };
-        let Some(entry) = self.env.directory().trunk(&attempt.trunk) else { return };
-        if let Some(tried) = attempt.tried
-            && !entry.is_up(tried.proxy)
-        {
-            self.shard.tell(TrunkReport { trunk: entry.config.name.clone(), proxy: tried.proxy, up: true });
+    /// Tells the trunk what an attempt has shown of its proxy, unless that is no news.
+    fn report(&self, trunk: &str, tried: Attempt, busy: Option<Duration>, now: Now) {
+        let Some(entry) = self.env.directory().trunk(trunk) else { return };
+        let Some(proxy) = entry.proxy(tried.proxy) else { return };
+        let failed = |status| Seen::Failed { status, taken: proxy.taken() };
+        let seen = match (tried.cause, busy) {
+            (Outcome::Cancelled, _) => return,
+            (Outcome::Status(503), Some(rest)) => Seen::Busy(rest),
+            (Outcome::Status(status @ 500..=599), _) => failed(Some(status)),
+            (Outcome::Status(_), _) if proxy.state() == State::Up => return,
+            (Outcome::Status(_), _) => Seen::Answered,
+            (Outcome::NoProgress, _) => failed(None),
+            // It was silent once: but others have heard from it since.
+            (Outcome::Timeout, _) if proxy.was_alive_after(now.mono - Duration::from_millis(tried.ms)) => {
+                failed(None)
+            }
+            (Outcome::Timeout, _) => Seen::Silent,
+            (Outcome::TransportError, _) => Seen::Unreachable,
+        };
+        self.shard.tell(TrunkReport { trunk: entry.config.name.clone(), proxy: tried.proxy, seen });
+    }
+
+    /// A proxy has taken the call: its trunk learns it if it believed otherwise. Given back for the event.
+    pub(super) fn note_answering_proxy(&self, now: Now) -> Option<(String, SocketAddr)> {
+        let attempt = self.shell.machine().attempts().last()?;
+        let tried = attempt.tried?;
+        if let Some(proxy) = self.env.directory().trunk(&attempt.trunk).and_then(|t| t.proxy(tried.proxy)) {
+            proxy.note_taken(now.mono);
         }
+        self.report(&attempt.trunk, tried, None, now);
+        Some((attempt.trunk.clone(), tried.proxy))
     }
 }
 
@@ -83,6 +120,7 @@ pub(super) fn cause_of(outcome: Outcome) -> String {
         Outcome::Status(status) => status.to_string(),
         Outcome::Timeout => "timeout".to_owned(),
         Outcome::TransportError => "transport".to_owned(),
+        Outcome::NoProgress => "progress_timeout".to_owned(),
         Outcome::Cancelled => "cancelled".to_owned(),
     }
 }

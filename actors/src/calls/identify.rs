@@ -6,6 +6,7 @@ use tandem_protocol::digest::{Credentials, Presented, Server, Verdict, authentic
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::registrar::Binding;
+use tandem_protocol::time::Instant;
 
 use super::refused::Refused;
 use super::unmanaged;
@@ -27,12 +28,12 @@ pub(crate) enum Caller {
 
 impl Caller {
     /// A place for his call, unless he has as many as he may; an emergency call always has one.
-    pub(super) fn permit(&self, emergency: bool) -> Option<Permit> {
+    pub(super) fn permit(&self, emergency: bool, now: Instant) -> Option<Permit> {
         match self {
             Caller::Station(station) if emergency => Some(station.emergency_permit()),
             Caller::Station(station) => station.permit(),
             Caller::Trunk(trunk) if emergency => Some(trunk.emergency_permit()),
-            Caller::Trunk(trunk) => trunk.permit(),
+            Caller::Trunk(trunk) => trunk.permit(now).ok(),
         }
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn elsewhere(
         trunk: Some(trunk.config.name.clone()),
         to: format!("<sip:{}@{address}>", escape_user(&route.number)),
         timers: trunk.config.timers,
+        progress: Some(trunk.config.progress_timeout),
         callee: Callee::Trunk(trunk.clone()),
         ..one(env, party, route, None)
     }
@@ -85,9 +86,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
     let number = number(party, route, trunk);
     let (from_host, to_host) = match trunk {
-        Some(trunk) => {
-            (host, trunk.config.proxies.first().map_or_else(String::new, |proxy| socket_addr(*proxy)))
-        }
+        Some(trunk) => (host, trunk.places().domain().unwrap_or_default()),
         None => {
             let domain = config.domains.first().map_or(host, |domain| uri_host(domain));
             (domain.clone(), domain)
@@ -106,6 +105,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
         to: ["<sip:", &escape_user(&route.number), "@", &to_host, ">"].concat(),
         max_forwards: party.max_forwards,
         timers,
+        progress: trunk.map(|t| t.config.progress_timeout),
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
         headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
         party: party.clone(),

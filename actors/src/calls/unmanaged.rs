@@ -31,7 +31,8 @@ pub(super) fn station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option
             ConnectedAt::Address(at) => (flow.remote == *at, host == Some(at.ip())),
             ConnectedAt::Trunk(name) => {
                 let by_it = trunk.filter(|t| t.config.name == *name);
-                let is_proxy = by_it.is_some_and(|t| t.config.proxies.iter().any(|p| Some(p.ip()) == host));
+                let is_proxy =
+                    by_it.is_some_and(|t| t.proxies().iter().any(|p| Some(p.proxy.address.ip()) == host));
                 (by_it.is_some(), is_proxy)
             }
         };

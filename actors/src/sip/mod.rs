@@ -1,6 +1,7 @@
 //! SIP on the wire: sockets and connections, the transaction table of a shard, and the trace of its messages.
 
 pub mod endpoint;
+pub mod icmp;
 pub mod peers;
 pub(crate) mod stateless;
 pub mod tcp;

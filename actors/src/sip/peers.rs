@@ -24,7 +24,7 @@ impl StreamPeers {
         for trunk in
             config.trunks.iter().filter(|t| config.transport(config.listener_id(t.listener)).is_reliable())
         {
-            trunk.proxies.iter().for_each(|proxy| peers.note(proxy.ip()));
+            trunk.proxies.iter().for_each(|proxy| peers.note(proxy.address.ip()));
         }
         peers
     }

@@ -8,13 +8,17 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Socket, Type};
 use tandem_protocol::flow::ListenerId;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::icmp::{self, Undelivered};
 use crate::env::{Datagram, Tell, Unsent};
-use crate::shard::{Datagrams, Shard};
+use crate::shard::{Datagrams, NotDelivered, Shard};
 
 /// Datagrams taken from a socket before the shard's actors get their turn.
 const BATCH: usize = 32;
+/// How often a datagram is handed to a socket that reports errors of earlier ones instead: each is reported once.
+const SEND_TRIES: usize = 8;
 /// The largest datagram UDP can carry.
 const LARGEST_DATAGRAM: usize = 65_535;
 /// Asked of the kernel for each SIP socket; it grants what it may.
@@ -44,7 +48,9 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdUdpSocket> {
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.bind(&address.into())?;
-    Ok(socket.into())
+    let socket = socket.into();
+    icmp::ask_for_errors(&socket, address.is_ipv6());
+    Ok(socket)
 }
 
 /// Sends a datagram.
@@ -52,14 +58,35 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdUdpSocket> {
 /// # Errors
 /// The socket is full, or no way leads there.
 pub(crate) fn send(socket: &StdUdpSocket, to: SocketAddr, datagram: &Bytes) -> Result<(), Unsent> {
-    match socket.send_to(datagram, to) {
-        Ok(_) => Ok(()),
-        Err(why) => match why.kind() {
-            io::ErrorKind::WouldBlock => Err(Unsent::Full),
-            // Tells of an earlier datagram (ICMP port unreachable), not of this one; this one is sent again by its timer.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted => Err(Unsent::Full),
-            _ => Err(Unsent::Unreachable),
-        },
+    for _ in 0..SEND_TRIES {
+        match socket.send_to(datagram, to) {
+            Ok(_) => return Ok(()),
+            Err(why) => match why.kind() {
+                io::ErrorKind::WouldBlock => return Err(Unsent::Full),
+                // Tells of an earlier datagram (ICMP), whosever it was, not of this one.
+                io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::Interrupted => {}
+                _ => return Err(Unsent::Unreachable),
+            },
+        }
+    }
+    Err(Unsent::Unreachable)
+}
+
+/// Hands the shard what the socket's queue of errors holds.
+fn take_errors(socket: &UdpSocket, shard: &Addr<Shard>) {
+    for _ in 0..BATCH {
+        match socket.try_io(Interest::ERROR, || icmp::next_error(socket)) {
+            Ok(Some(error)) => {
+                let Undelivered { remote, .. } = &error;
+                tracing::debug!(peer = %remote, "a datagram came to nobody");
+                shard.tell(NotDelivered(error));
+            }
+            Ok(None) => {}
+            Err(_) => return,
+        }
     }
 }
 
@@ -67,9 +94,13 @@ pub(crate) fn send(socket: &StdUdpSocket, to: SocketAddr, datagram: &Bytes) -> R
 pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>) {
     let mut buffer = vec![0; LARGEST_DATAGRAM];
     loop {
-        if let Err(why) = socket.readable().await {
-            tracing::error!(?listener, %why, "a SIP socket has failed");
-            return;
+        match socket.ready(Interest::READABLE | Interest::ERROR).await {
+            Ok(ready) if ready.is_error() => take_errors(&socket, &shard),
+            Ok(_) => {}
+            Err(why) => {
+                tracing::error!(?listener, %why, "a SIP socket has failed");
+                return;
+            }
         }
         let mut batch = SmallVec::new();
         while batch.len() < BATCH {
@@ -78,7 +109,7 @@ pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<
                     batch.push(Datagram::new(listener, from, Bytes::copy_from_slice(&buffer[..length])))
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP error of an earlier send; the transaction's timer deals with it.
+                // An ICMP error of an earlier send, which the queue of errors tells more of.
                 Err(why) => {
                     tracing::debug!(?listener, %why, "receive error");
                     break;

@@ -143,6 +143,7 @@ impl Call {
         let answered = self.phase == Phase::Up;
         let final_status = if answered { 200 } else { status };
         self.verdict = Some(Ended { cause, by, status: final_status, at: now.wall });
+        self.abandon_attempt(now, out);
         self.phase = Phase::Clearing;
         self.deadline = Some(now.mono + CLEARING_PATIENCE);
         self.reoffer = None;
@@ -214,7 +215,7 @@ impl Call {
             let status = if by == EndedBy::Fault { 500 } else { 480 };
             self.clear(cause, side, status, now, out);
         } else if self.verdict.is_none() {
-            self.callee_failed(leg, 500, None, now, out);
+            self.callee_failed(leg, (500, None), None, now, out);
         }
         self.over_if_clear(now, out);
     }

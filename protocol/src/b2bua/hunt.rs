@@ -6,7 +6,6 @@ use super::route_list::HuntNext;
 use super::{
     Branch, CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, Output, Phase, Side, Target,
 };
-use crate::decimal::socket_addr;
 use crate::dialog::{Command, NoAnswer, Routing};
 use crate::flow::Flow;
 use crate::proxy_list::Outcome;
@@ -96,7 +95,7 @@ impl Call {
         match (next, hunt.current()) {
             (HuntNext::Try(proxy), Some(choice)) => {
                 let target = Target {
-                    request_uri: ["sip:", &choice.user, "@", &socket_addr(proxy)].concat(),
+                    request_uri: choice.request_uri(proxy),
                     flow: Flow::to(choice.listener, proxy),
                     route: Vec::new(),
                     routing: Routing::Target,
@@ -161,7 +160,7 @@ impl Call {
     pub(super) fn callee_failed(
         &mut self,
         leg: LegId,
-        status: u16,
+        (status, retry_after): (u16, Option<u32>),
         unanswered: Option<NoAnswer>,
         now: Now,
         out: &mut Vec<Output>,
@@ -177,14 +176,13 @@ impl Call {
         let early_lost = self.early_session_is_lost_with(leg);
         self.end_early_session(leg, out);
         match &mut self.destination {
-            Destination::Trunk { hunt, .. } => {
-                let before = hunt.attempts().len();
-                let next = hunt.on_outcome(now.mono, outcome_of(status, unanswered));
-                out.extend(hunt.attempts().get(before).cloned().map(Output::AttemptFailed));
-                if early_lost {
-                    return self.fail(status, now, out);
+            Destination::Trunk { .. } => {
+                let outcome = outcome_of(status, unanswered);
+                if let Some(next) = self.attempt_ended((outcome, retry_after), !early_lost, now, out) {
+                    self.hunt_on(next, now, out);
+                } else {
+                    self.fail(status, now, out);
                 }
-                self.hunt_on(next, now, out);
             }
             Destination::Station { contacts, .. } => {
                 // RFC 5626 §5.3: a dead flow is no answer of the device; its next flow is tried.
@@ -201,6 +199,45 @@ impl Call {
                 self.contact_failed(if lost { 480 } else { status }, now, out);
             }
             Destination::Service | Destination::Refused { .. } => self.contact_failed(status, now, out),
+        }
+    }
+
+    /// A proxy has taken the INVITE and then said nothing more: its leg cancels itself, and the next one is tried.
+    pub(super) fn callee_stalls(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
+        let live = self.leg(leg).is_some_and(|leg| !leg.ending && !leg.gone);
+        if self.phase != Phase::Hunting || !live {
+            return;
+        }
+        if let Some(leg) = self.leg_mut(leg) {
+            leg.ending = true;
+        }
+        if let Some(next) = self.attempt_ended((Outcome::NoProgress, None), true, now, out) {
+            self.hunt_on(next, now, out);
+        }
+    }
+
+    /// The attempt under way has ended: it is told, and what comes next given back, if anything `may` and there is a hunt.
+    fn attempt_ended(
+        &mut self,
+        (outcome, retry_after): (Outcome, Option<u32>),
+        may: bool,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Option<HuntNext> {
+        let Destination::Trunk { hunt, .. } = &mut self.destination else { return None };
+        let before = hunt.attempts().len();
+        let next = hunt.on_outcome(now.mono, outcome);
+        let goes_on = may && matches!(next, HuntNext::Try(_));
+        let attempt = hunt.attempts().get(before).cloned();
+        out.extend(attempt.map(|attempt| Output::AttemptFailed { attempt, retry_after, goes_on }));
+        may.then_some(next)
+    }
+
+    /// The call ends while a proxy is being tried: that attempt is told too.
+    pub(super) fn abandon_attempt(&mut self, now: Now, out: &mut Vec<Output>) {
+        let hunting = matches!(&self.destination, Destination::Trunk { hunt, .. } if hunt.is_trying());
+        if hunting {
+            self.attempt_ended((Outcome::Cancelled, None), false, now, out);
         }
     }
 
@@ -248,8 +285,7 @@ impl Call {
 fn outcome_of(status: u16, unanswered: Option<NoAnswer>) -> Outcome {
     match (unanswered, status) {
         (Some(NoAnswer::Transport), _) => Outcome::TransportError,
-        // A server that says 408 has waited for somebody else in vain: so have we.
-        (Some(NoAnswer::Timeout), _) | (None, 408) => Outcome::Timeout,
+        (Some(NoAnswer::Timeout), _) => Outcome::Timeout,
         (None, status) => Outcome::Status(status),
     }
 }

@@ -136,11 +136,17 @@ fn a_dead_flow_of_a_device_is_followed_by_its_next_and_a_refusal_is_not() {
 
 fn hunting(trunks: &[(&str, &[u16])]) -> Rig {
     let choice = |(trunk, ports): &(&str, &[u16])| {
-        let health = |port: &u16| ProxyHealth { proxy: target(*port).flow.remote, up: true };
+        let health = |port: &u16| ProxyHealth::up(target(*port).flow.remote);
         let proxies: Vec<_> = ports.iter().map(health).collect();
         let walk =
             crate::proxy_list::ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        TrunkChoice { trunk: (*trunk).to_owned(), listener: ListenerId::default(), user: "123".into(), walk }
+        TrunkChoice {
+            trunk: (*trunk).to_owned(),
+            listener: ListenerId::default(),
+            user: "123".into(),
+            walk,
+            hosts: Vec::new(),
+        }
     };
     let hunt = TrunkHunt::new(trunks.iter().map(choice).collect());
     Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING })

@@ -185,7 +185,14 @@ pub enum Output {
         exhausted: bool,
     },
     /// A trunk or one of its proxies was tried without success.
-    AttemptFailed(TrunkAttempt),
+    AttemptFailed {
+        /// Which, and what came of it.
+        attempt: TrunkAttempt,
+        /// The seconds for which the proxy wants no calls (RFC 3261 §21.5.4); never the caller's affair.
+        retry_after: Option<u32>,
+        /// Whether another proxy or trunk is tried now.
+        goes_on: bool,
+    },
     /// The call is over; every leg has ended.
     Over(Ended),
 }
@@ -319,9 +326,10 @@ impl Call {
             LegEvent::EarlySession { status, sdp } => self.callee_early_session(leg, *status, sdp, out),
             LegEvent::Answered { sdp } => self.callee_answered(leg, sdp, now, out),
             LegEvent::AnsweredWithOffer { sdp } => self.callee_answered_with_offer(leg, sdp, now, out),
-            LegEvent::Failed { status, unanswered, .. } => {
-                self.callee_failed(leg, *status, *unanswered, now, out);
+            LegEvent::Failed { status, unanswered, retry_after, .. } => {
+                self.callee_failed(leg, (*status, *retry_after), *unanswered, now, out);
             }
+            LegEvent::NoProgress => self.callee_stalls(leg, now, out),
             LegEvent::AnswerReady => self.answer_ready(now, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
             LegEvent::Reoffer { sdp } => self.leg_offers(leg, sdp, Means::Invite, out),

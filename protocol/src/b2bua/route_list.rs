@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decimal::socket_addr;
 use crate::flow::ListenerId;
 use crate::proxy_list::{Attempt, FailCause, Next, Outcome, ProxyWalk};
 use crate::time::Instant;
@@ -24,6 +25,18 @@ pub struct TrunkChoice {
     pub user: String,
     /// The walk over its proxies.
     pub walk: ProxyWalk,
+    /// The proxies that DNS has found, each with the host that was looked for: their requests are for that one (RFC 3263 §4).
+    pub hosts: Vec<(SocketAddr, String)>,
+}
+
+impl TrunkChoice {
+    /// The Request-URI of an INVITE to `proxy`.
+    pub(super) fn request_uri(&self, proxy: SocketAddr) -> String {
+        match self.hosts.iter().find(|(address, _)| *address == proxy) {
+            Some((_, host)) => ["sip:", &self.user, "@", host].concat(),
+            None => ["sip:", &self.user, "@", &socket_addr(proxy)].concat(),
+        }
+    }
 }
 
 /// What came of a trunk or of one of its proxies, as the CDR tells it.
@@ -85,6 +98,11 @@ impl TrunkHunt {
         self.current.as_ref()
     }
 
+    /// Whether a proxy has been asked and has not answered for good.
+    pub(super) fn is_trying(&self) -> bool {
+        self.current.as_ref().is_some_and(|choice| choice.walk.current().is_some())
+    }
+
     /// Begins with the first trunk.
     pub(super) fn begin(&mut self, now: Instant) -> HuntNext {
         if self.current.is_some() { HuntNext::Wait } else { self.next_trunk(now) }
@@ -143,9 +161,9 @@ impl TrunkHunt {
         let causes = || self.attempts.iter().rev().filter_map(|a| a.tried.map(|tried| tried.cause));
         let given = causes().find_map(|cause| match cause {
             Outcome::Status(status) => Some(status),
-            Outcome::Timeout | Outcome::TransportError | Outcome::Cancelled => None,
+            Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress | Outcome::Cancelled => None,
         });
-        let silent = causes().any(|cause| cause == Outcome::Timeout);
+        let silent = causes().any(Outcome::is_silence);
         let status = given.unwrap_or(if silent { 504 } else { 503 });
         HuntNext::Fail { status, limit: !self.attempts.is_empty() && causes().next().is_none() }
     }
@@ -163,9 +181,15 @@ mod tests {
     }
 
     fn choice(trunk: &str, ports: &[u16]) -> TrunkChoice {
-        let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth { proxy: proxy(*p), up: true }).collect();
+        let proxies: Vec<_> = ports.iter().map(|p| ProxyHealth::up(proxy(*p))).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        TrunkChoice { trunk: trunk.to_owned(), listener: ListenerId::default(), user: "1".to_owned(), walk }
+        TrunkChoice {
+            trunk: trunk.to_owned(),
+            listener: ListenerId::default(),
+            user: "1".to_owned(),
+            walk,
+            hosts: Vec::new(),
+        }
     }
 
     fn told(hunt: &TrunkHunt) -> Vec<(&str, Option<Outcome>)> {
@@ -186,6 +210,14 @@ mod tests {
         );
         let causes = [("a", Outcome::Status(503)), ("a", Outcome::Timeout), ("b", Outcome::TransportError)];
         assert_eq!(told(&hunt), causes.map(|(trunk, cause)| (trunk, Some(cause))));
+    }
+
+    #[test]
+    fn a_proxy_that_was_found_by_name_is_sent_requests_for_that_name() {
+        let mut found = choice("a", &[1, 2]);
+        found.hosts.push((proxy(2), "example.net".to_owned()));
+        assert_eq!(found.request_uri(proxy(1)), "sip:1@192.0.2.1:1");
+        assert_eq!(found.request_uri(proxy(2)), "sip:1@example.net");
     }
 
     #[test]

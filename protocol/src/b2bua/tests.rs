@@ -59,10 +59,15 @@ impl Rig {
     }
 
     fn trunk(proxies: u16) -> Rig {
-        let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth { proxy: addr(5070 + n), up: true }).collect();
+        let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
         let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        let choice =
-            TrunkChoice { trunk: "out".into(), listener: ListenerId::default(), user: "123".into(), walk };
+        let choice = TrunkChoice {
+            trunk: "out".into(),
+            listener: ListenerId::default(),
+            user: "123".into(),
+            walk,
+            hosts: Vec::new(),
+        };
         let hunt = TrunkHunt::new(vec![choice]);
         Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING }, MediaPlan::Bypass)
     }

@@ -1,6 +1,7 @@
 //! Our side as the caller: our INVITE until its final response (RFC 3261 §13.2, CANCEL §9.1, authentication §22.2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,8 @@ pub struct InviteSpec {
     pub credentials: Option<Credentials>,
     /// Where the settings have the credentials: what a checkpoint holds in place of them. `None`: nowhere.
     pub account: Option<String>,
+    /// How long the peer may say nothing further after 100 before the INVITE is cancelled; `None`: for ever.
+    pub progress: Option<Duration>,
 }
 
 /// Our INVITE on its way.
@@ -71,6 +74,8 @@ pub(super) struct Calling {
     /// The INVITE's CSeq: a PRACK or UPDATE in its early dialogs has a higher one.
     cseq: u32,
     provisional: bool,
+    /// More than 100 is due by then.
+    progress_by: Option<Instant>,
     /// Set when the call wants it cancelled; sent once a provisional has come.
     cancel: Option<Option<String>>,
     /// A CANCEL was sent: without a final response by then, the INVITE counts as unanswered (§9.1).
@@ -79,7 +84,17 @@ pub(super) struct Calling {
 
 impl Calling {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.cancelled_until
+        self.cancelled_until.or(self.progress_by)
+    }
+
+    /// A provisional response: 100 says only that the next server has the INVITE.
+    fn heard(&mut self, status: u16, now: Now) {
+        self.progress_by = match (status, self.provisional) {
+            (100, false) => self.spec.progress.map(|patience| now.mono + patience),
+            (100, true) => self.progress_by,
+            _ => None,
+        };
+        self.provisional = true;
     }
 }
 
@@ -150,6 +165,7 @@ impl Dialog {
             branch,
             cseq: self.local_cseq,
             provisional: false,
+            progress_by: None,
             cancel: None,
             cancelled_until: None,
         }));
@@ -163,7 +179,7 @@ impl Dialog {
         }
         match status {
             ..=199 => {
-                calling.provisional = true;
+                calling.heard(status, now);
                 if calling.cancel.is_some() {
                     self.send_cancel(now, out);
                 } else if status > 100 {
@@ -191,7 +207,7 @@ impl Dialog {
                     out.push(Output::Up(LegEvent::Redirected { contacts: contacts_of(response) }));
                 }
                 let reason = response.reason().to_owned();
-                self.invite_failed(status, reason, retry_after(response), None, out);
+                self.invite_failed(status, reason, response.retry_after(), None, out);
             }
         }
     }
@@ -257,6 +273,18 @@ impl Dialog {
             if calling.provisional {
                 self.send_cancel(now, out);
             }
+        }
+    }
+
+    /// The time of a deadline of our INVITE has come.
+    pub(super) fn invite_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
+        let Phase::Calling(calling) = &mut self.phase else { return };
+        if calling.cancelled_until.is_some_and(|at| at <= now.mono) {
+            self.invite_unanswered(NoAnswer::Timeout, out);
+        } else if calling.cancel.is_none() && calling.progress_by.is_some_and(|at| at <= now.mono) {
+            calling.progress_by = None;
+            out.push(Output::Up(LegEvent::NoProgress));
+            self.cancel(Some("SIP;cause=408;text=\"no progress\""), now, out);
         }
     }
 
@@ -332,10 +360,4 @@ fn contacts_of(response: &Message) -> Vec<String> {
         contacts.iter().map(|contact| (quality(contact), contact.uri)).collect();
     contacts.sort_by(|a, b| b.0.total_cmp(&a.0));
     contacts.into_iter().map(|(_, uri)| uri.to_owned()).collect()
-}
-
-fn retry_after(response: &Message) -> Option<u32> {
-    let value = response.header(Header::RetryAfter)?;
-    let digits = value.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
 }

@@ -295,6 +295,9 @@ pub enum LegEvent {
         /// Its body.
         body: Option<Body>,
     },
+    /// The peer has taken our INVITE with 100 and then said nothing for [`InviteSpec::progress`](super::InviteSpec::progress);
+    /// the INVITE is cancelled, and how that ends is told as usual.
+    NoProgress,
     /// The callee redirects; [`LegEvent::Failed`] with a 3xx follows.
     Redirected {
         /// The contacts' URIs, those of the highest q first.

@@ -374,11 +374,8 @@ impl Dialog {
             self.repeat_progress(now, out);
             self.reinvite_timeout(now, out);
         }
-        if let Phase::Calling(calling) = &self.phase {
-            if calling.deadline().is_some_and(|at| at <= now.mono) {
-                self.invite_unanswered(NoAnswer::Timeout, out);
-            }
-            return;
+        if let Phase::Calling(_) = &self.phase {
+            return self.invite_timeout(now, out);
         }
         if self.is_established() && self.probe_at.is_some_and(|at| at <= now.mono) {
             self.probe_at = None;

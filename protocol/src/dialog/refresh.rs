@@ -133,6 +133,7 @@ impl InForce {
             | LegEvent::OfferWanted
             | LegEvent::Asked { .. }
             | LegEvent::AskedAnswered { .. }
+            | LegEvent::NoProgress
             | LegEvent::Redirected { .. }
             | LegEvent::Reason(_)
             | LegEvent::Ended { .. } => {}

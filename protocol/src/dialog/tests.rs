@@ -111,6 +111,7 @@ impl Rig {
             timers: Timers::default(),
             credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
             account: Some("carrier".into()),
+            progress: None,
         };
         let dialog = Dialog::calling(spec, local(), &mut out);
         Rig { dialog, now: 0, out, transactions: 0 }

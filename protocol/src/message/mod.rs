@@ -254,6 +254,12 @@ impl Message {
         Some(number.ok_or(BadHeader::Number))
     }
 
+    /// Retry-After, in seconds, without its comment and parameters; `None` if it is not there or no number.
+    pub fn retry_after(&self) -> Option<u32> {
+        let digits = self.header(Header::RetryAfter)?.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    }
+
     /// Expires, in seconds; `None` if it is not there or not a number below 2^32.
     pub fn expires(&self) -> Option<u32> {
         syntax::decimal(self.header(Header::Expires)?).and_then(|n| u32::try_from(n).ok())

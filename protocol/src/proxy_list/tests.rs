@@ -7,7 +7,8 @@ fn proxy(n: u16) -> SocketAddr {
 }
 
 fn proxies(up: &[bool]) -> Vec<ProxyHealth> {
-    up.iter().zip(0..).map(|(up, n)| ProxyHealth { proxy: proxy(n), up: *up }).collect()
+    let state = |up: &bool| if *up { State::Up } else { State::Down };
+    up.iter().zip(0..).map(|(up, n)| ProxyHealth { state: state(up), ..ProxyHealth::up(proxy(n)) }).collect()
 }
 
 fn walk(up: &[bool], selection: Selection) -> ProxyWalk {
@@ -99,6 +100,45 @@ fn a_proxy_that_is_down_is_tried_last() {
 }
 
 #[test]
+fn degraded_ones_come_between_and_a_lower_priority_goes_first_among_equals() {
+    let listed =
+        |n, priority, state| ProxyHealth { proxy: Proxy { priority, ..Proxy::new(proxy(n)) }, state };
+    let proxies = [
+        listed(0, 1, State::Down),
+        listed(1, 2, State::Unknown),
+        listed(2, 1, State::Up),
+        listed(3, 1, State::Degraded),
+        listed(4, 1, State::Up),
+    ];
+    let walk = |selection| order(ProxyWalk::new(&proxies, selection, RetryableCodes::default()));
+    assert_eq!(walk(Selection::Priority), [2, 4, 1, 3, 0].map(proxy));
+    assert_eq!(walk(Selection::RoundRobin { offset: 1 }), [4, 2, 1, 3, 0].map(proxy));
+}
+
+#[test]
+fn calls_are_shared_by_weight_and_never_in_one_burst() {
+    let weights = [5, 1, 2];
+    let proxies: Vec<_> = weights
+        .iter()
+        .zip(0..)
+        .map(|(weight, n)| ProxyHealth {
+            proxy: Proxy { weight: *weight, ..Proxy::new(proxy(n)) },
+            state: State::Up,
+        })
+        .collect();
+    let first = |offset| {
+        order(ProxyWalk::new(&proxies, Selection::RoundRobin { offset }, RetryableCodes::default()))[0]
+    };
+    let begun: Vec<SocketAddr> = (0..800).map(first).collect();
+    for (weight, n) in weights.iter().zip(0..) {
+        let count = begun.iter().filter(|p| **p == proxy(n)).count();
+        assert_eq!(count, usize::from(*weight) * 100);
+    }
+    let longest = begun.chunk_by(|a, b| a == b).map(<[_]>::len).max();
+    assert!(longest <= Some(3), "{longest:?}");
+}
+
+#[test]
 fn codes_are_read_as_in_the_settings() {
     let codes = RetryableCodes::parse(&["480", "500-599"]).unwrap();
     assert_eq!(codes, RetryableCodes::default());
@@ -124,7 +164,7 @@ proptest! {
         prop_assert!(health.is_sorted_by_key(|up| !up));
         let mut sorted = tried.clone();
         sorted.sort();
-        let all: Vec<_> = proxies(&up).iter().map(|p| p.proxy).collect();
+        let all: Vec<_> = proxies(&up).iter().map(|p| p.proxy.address).collect();
         prop_assert_eq!(sorted, all);
     }
 }

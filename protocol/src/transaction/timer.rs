@@ -13,6 +13,8 @@ pub struct Timers {
     pub t4: Duration,
     /// Timer B and F: how long a request waits for any answer; 64*T1 unless a trunk says otherwise.
     pub give_up: Duration,
+    /// How long a connection opened for a request may take to come about; `None`: as its listener says.
+    pub connect: Option<Duration>,
 }
 
 impl Default for Timers {
@@ -24,7 +26,7 @@ impl Default for Timers {
 impl Timers {
     /// The timers that follow from T1 and T2, with T4 = 5 s and Timers B and F = 64*T1.
     pub fn new(t1: Duration, t2: Duration) -> Timers {
-        Timers { t1, t2, t4: Duration::from_secs(5), give_up: t1 * 64 }
+        Timers { t1, t2, t4: Duration::from_secs(5), give_up: t1 * 64, connect: None }
     }
 }
 

@@ -285,6 +285,19 @@ fn faults_of_trunks_and_registrations() {
             ("redirect_to = [\"x\"]", "4: trunk[0].redirect_to[0]", "allowed: "),
             ("trusted = \"yes\"", "4: trunk[0].trusted", "allowed: true"),
             ("t1_ms = 1", "4: trunk[0].t1_ms", "allowed: 10 to 10000 (milliseconds)"),
+            (
+                "selection = \"round_robin\"\nweights = [1, 2]",
+                "5: trunk[0].weights",
+                "at most 1, one for each proxy",
+            ),
+            ("selection = \"round_robin\"\nweights = [0]", "5: trunk[0].weights[0]", "allowed: 1 to 1000"),
+            ("emergency_channels = 1", "4: trunk[0].emergency_channels", "allowed: only with `max_calls`"),
+            (
+                "max_calls = 1\nemergency_channels = 1",
+                "5: trunk[0].emergency_channels",
+                "less than max_calls, 1",
+            ),
+            ("max_new_calls_per_s = 10001", "4: trunk[0].max_new_calls_per_s", "allowed: 0 to 10000"),
             ("connect_timeout_ms = 99", "4: trunk[0].connect_timeout_ms", "allowed: 100 to 60000"),
             ("username = \"me\"", "1: trunk[0].password", "is missing; `username` needs it"),
             ("password = \"pw\"", "1: trunk[0].username", "is missing; `password` needs it"),
@@ -329,6 +342,33 @@ fn faults_of_trunks_and_registrations() {
                 "each proxy once",
             ),
             ("[[trunk]]\nname = \"a\"\ndomain = \"a b\"", "3: trunk[0].domain", "allowed: a host name"),
+        ],
+    );
+}
+
+#[test]
+fn faults_of_the_dns_servers() {
+    check_all(
+        "[dns]\n",
+        &[
+            (
+                "servers = [\"192.0.2.53\", \"ns.example\"]",
+                "2: dns.servers[1]",
+                "found \"ns.example\"; allowed: an IP",
+            ),
+            ("servers = [\"192.0.2.53\", \"192.0.2.53\"]", "2: dns.servers[1]", "each server once"),
+            (
+                "servers = [\"10.0.0.1\", \"10.0.0.2\", \"10.0.0.3\", \"10.0.0.4\", \"10.0.0.5\", \"10.0.0.6\", \
+                 \"10.0.0.7\", \"10.0.0.8\", \"10.0.0.9\"]",
+                "2: dns.servers",
+                "found 9; allowed: 8 servers at most",
+            ),
+            ("timeout_ms = 10", "2: dns.timeout_ms", "allowed: 50 to 30000 (milliseconds)"),
+            ("attempts = 0", "2: dns.attempts", "found 0; allowed: 1 to 10"),
+            ("min_ttl_s = 0", "2: dns.min_ttl_s", "allowed: 1 to 3600"),
+            ("min_ttl_s = 60\nmax_ttl_s = 30", "3: dns.max_ttl_s", "allowed: 60 to 604800"),
+            ("max_negative_ttl_s = 86400", "2: dns.max_negative_ttl_s", "allowed: 1 to 10800"),
+            ("max_stale_s = 1000000", "2: dns.max_stale_s", "allowed: 0 to 604800"),
         ],
     );
 }

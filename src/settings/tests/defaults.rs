@@ -77,6 +77,7 @@ fn sections() -> Vec<(&'static str, Section)> {
         ("media_pool", section_of::<MediaPool>()),
         ("location", section_of::<Location>()),
         ("registrar", section_of::<Registrar>()),
+        ("dns", section_of::<Dns>()),
         ("station", section_of::<Station>()),
         ("user", section_of::<User>()),
         ("trunk", section_of::<Trunk>()),

@@ -126,6 +126,11 @@ fn what_is_doubtful_is_a_warning() {
              [[trunk]]\nname = \"b\"\nproxies = [\"192.0.2.2\"]\naccept_from = [\"10.0.0.0/8\"]",
             "office.toml:8: trunk[1].accept_from[0]: trunk \"a\" names 10.0.0.0/8 too",
         ),
+        (
+            "[[trunk]]\nname = \"a\"\ndomain = \"example.net\"\nusername = \"u\"\npassword = \"p\"\n\
+             [[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"a\" }]",
+            "office.toml:8: registration_group[0].registrations[0]: is at a host name, which registrations do not look up",
+        ),
     ];
     for (text, expected) in cases {
         let warnings = warnings(text);

@@ -1,6 +1,7 @@
 //! The sections of a settings file, one file for each part of the engine.
 
 mod dial_plan;
+mod dns;
 mod listen;
 mod media;
 mod node;
@@ -9,6 +10,7 @@ mod station;
 mod trunk;
 
 pub use dial_plan::{CallingSearchSpace, DialPlan, Partition, Pattern, RouteGroup, RouteList};
+pub use dns::Dns;
 pub use listen::{Listen, Transport};
 pub use media::{Location, Media, MediaPath, MediaPool};
 pub use node::{Http, Node};

@@ -68,6 +68,9 @@ pub struct Trunk {
     /// Where its calls are sent.
     #[serde(default)]
     pub proxies: Vec<HostPort>,
+    /// The share of each proxy in the calls, in their order; one that has none has 1.
+    #[serde(default)]
+    pub weights: Vec<u16>,
     /// Where its calls are sent, by DNS (RFC 3263), instead of `proxies`.
     #[serde(default)]
     pub domain: Option<String>,
@@ -113,6 +116,12 @@ pub struct Trunk {
     /// The most calls at once; 0 is no limit.
     #[serde(default)]
     pub max_calls: u32,
+    /// How many of `max_calls` only emergency calls may have.
+    #[serde(default)]
+    pub emergency_channels: u32,
+    /// The most new calls within any second; 0 is no limit.
+    #[serde(default)]
+    pub max_new_calls_per_s: u32,
     /// Whether it belongs to the trust domain of RFC 3325.
     #[serde(default)]
     pub trusted: bool,

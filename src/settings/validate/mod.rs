@@ -1,6 +1,7 @@
 //! Checks that reach beyond one key: bounds, names that must exist, things that must differ.
 
 mod dial_plan;
+mod dns;
 mod loops;
 mod network;
 mod pattern;
@@ -22,6 +23,7 @@ pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
     network::check(settings, &names, findings);
     station::check(settings, &names, findings);
     trunk::check(settings, &names, findings);
+    dns::check(settings, findings);
     registrar::check(settings, findings);
     dial_plan::check(settings, &names, findings);
     loops::check(settings, findings);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::network::{check_codecs, check_timers};
 use super::{Findings, Names, item};
 use crate::settings::problem::KeyPath;
-use crate::settings::types::{Registration, Trunk};
+use crate::settings::types::{Registration, Selection, Trunk};
 use crate::settings::values::is_host;
 use crate::settings::{Settings, unbuilt};
 
@@ -17,6 +17,7 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
         check_destination(&path, trunk, findings);
         check_families(&path, trunk, settings, findings);
         check_bounds(&path, trunk, findings);
+        check_shares(&path, trunk, findings);
         check_credential(&path, trunk.username.as_ref(), trunk.password.is_some(), findings);
         check_codecs(&path.key("codecs"), &trunk.codecs, findings);
     }
@@ -28,6 +29,10 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
         }
         for (index, registration) in group.registrations.iter().enumerate() {
             check_registration(&path.index(index), registration, names, findings);
+            if is_at_a_name(settings, registration) {
+                let text = "is at a host name, which registrations do not look up yet: it is passed over";
+                findings.warn(&path.index(index), text);
+            }
         }
     }
 }
@@ -70,6 +75,29 @@ fn check_destination(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>)
     }
 }
 
+/// Weights are for proxies that share the calls; channels kept are some of those there are.
+fn check_shares(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
+    let weights = path.key("weights");
+    if trunk.weights.len() > trunk.proxies.len() {
+        let allowed = format!("at most {}, one for each proxy", trunk.proxies.len());
+        findings.unfit(&weights, trunk.weights.len().to_string(), allowed);
+    }
+    if !trunk.weights.is_empty() && trunk.selection == Selection::Priority {
+        findings.warn(&weights, "has no effect with `selection` \"priority\", only with \"round_robin\"");
+    }
+    for (index, weight) in trunk.weights.iter().enumerate() {
+        findings.within(&weights.index(index), u32::from(*weight), 1..=1_000, "shares");
+    }
+    let kept = trunk.emergency_channels;
+    if kept > 0 && kept >= trunk.max_calls {
+        let allowed = match trunk.max_calls {
+            0 => "only with `max_calls`".to_owned(),
+            most => format!("less than max_calls, {most}"),
+        };
+        findings.unfit(&path.key("emergency_channels"), kept.to_string(), allowed);
+    }
+}
+
 /// An IPv6 socket of ours hears and reaches IPv6 only.
 fn check_families(path: &KeyPath, trunk: &Trunk, settings: &Settings, findings: &mut Findings<'_>) {
     let Some(listen) = settings.listener_of(trunk) else { return };
@@ -95,6 +123,7 @@ fn check_bounds(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
     within("max_invite_retries", trunk.max_invite_retries, 0..=32, "retransmissions");
     within("reinvite_delay_ms", Some(trunk.reinvite_delay_ms), 0..=60_000, "milliseconds");
     within("qualify_interval_s", Some(trunk.qualify_interval_s), 0..=86_400, "seconds, 0 is off");
+    within("max_new_calls_per_s", Some(trunk.max_new_calls_per_s), 0..=10_000, "calls, 0 is no limit");
     within("dscp", trunk.dscp.map(u32::from), 0..=63, "RFC 2474");
 }
 
@@ -139,6 +168,14 @@ fn check_origins(settings: &Settings, findings: &mut Findings<'_>) {
             }
         }
     }
+}
+
+/// Whether only DNS could say where a registration is sent.
+fn is_at_a_name(settings: &Settings, entry: &Registration) -> bool {
+    let trunk = entry.trunk.as_ref().and_then(|name| settings.trunk.iter().find(|trunk| trunk.name == *name));
+    let by_domain = trunk.is_some_and(|trunk| trunk.domain.is_some()) || entry.domain.is_some();
+    let host = trunk.and_then(|t| t.proxies.first()).or(entry.address.as_ref()).or(entry.proxy.as_ref());
+    host.map_or(by_domain, |host| host.ip().is_none())
 }
 
 fn check_registration(path: &KeyPath, entry: &Registration, names: &Names, findings: &mut Findings<'_>) {

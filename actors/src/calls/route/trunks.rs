@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tandem_protocol::b2bua::{Cause, Destination, TrunkChoice, TrunkHunt};
 use tandem_protocol::message::escape_user;
-use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
+use tandem_protocol::proxy_list::{ProxyWalk, Selection};
 
 use super::{Route, TRUNK_RING, Wanted};
 use crate::config::MediaPath;
@@ -47,7 +47,7 @@ fn group(env: &Env, name: &str) -> Vec<Arc<TrunkEntry>> {
     trunks
 }
 
-/// By `trunks` in this order, but those of which no proxy is believed to be up last: the belief may be old.
+/// By `trunks` in this order, but those whose best proxy is believed to be degraded or down after others: the belief may be old.
 fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
     let mut seen = Vec::new();
     trunks.retain(|trunk| {
@@ -55,7 +55,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
         seen.push(trunk.config.name.clone());
         new
     });
-    trunks.sort_by_key(|trunk| !trunk.health().contains(&true));
+    trunks.sort_by_key(|trunk| trunk.rank());
     if trunks.is_empty() {
         return Route::refused(503, Cause::Failed, format!("{}, which has no trunk", wanted.why));
     }
@@ -68,12 +68,14 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
         trunk: trunk.config.name.to_string(),
         listener: env.config().listener_id(trunk.config.listener),
         user: user.clone(),
-        walk: walk(trunk),
+        // An emergency call begins with what is surely there.
+        walk: walk(env, trunk, !wanted.emergency),
+        hosts: trunk.places().hosts(),
     });
     let destination =
         Destination::Trunk { hunt: TrunkHunt::new(choices.collect()), ring_timeout: TRUNK_RING };
     Route {
-        signalling: trunks.first().and_then(|t| t.config.proxies.first()).map(|p| p.ip()),
+        signalling: trunks.first().and_then(|t| t.first_proxy()).map(|p| p.ip()),
         bypass: trunks.iter().all(|trunk| trunk.config.media == MediaPath::Bypass),
         record: trunks.iter().any(|trunk| trunk.config.record),
         trunks,
@@ -81,13 +83,11 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     }
 }
 
-fn walk(trunk: &TrunkEntry) -> ProxyWalk {
-    let up = trunk.health();
-    let health: Vec<ProxyHealth> =
-        trunk.config.proxies.iter().zip(up).map(|(proxy, up)| ProxyHealth { proxy: *proxy, up }).collect();
+fn walk(env: &Env, trunk: &TrunkEntry, may_try: bool) -> ProxyWalk {
     let selection = match trunk.config.selection {
         Selection::Priority => Selection::Priority,
         Selection::RoundRobin { .. } => Selection::RoundRobin { offset: trunk.turn() },
     };
+    let (health, selection) = trunk.order(may_try, selection, &mut || env.random());
     ProxyWalk::new(&health, selection, trunk.config.retryable.clone())
 }

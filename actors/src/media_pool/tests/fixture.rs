@@ -119,6 +119,7 @@ pub fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
             rtp_timeout: minute,
             recording_dir: "/nowhere".into(),
         },
+        dns: tandem_actors::config::Dns::default(),
         registrar: Registrar {
             min_expires: minute,
             max_expires: minute,

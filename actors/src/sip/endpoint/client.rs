@@ -33,7 +33,7 @@ pub(super) struct Client {
     pub(super) moved: bool,
     pub(super) method: Method,
     cseq: u32,
-    timers: Timers,
+    pub(super) timers: Timers,
     /// The request, until nothing can ask for it again.
     pub(super) request: Option<Bytes>,
     owner: Option<Owner>,
@@ -121,7 +121,8 @@ impl Endpoint {
         let name: Rc<[u8]> = Rc::from(&client_name(&out.branch, out.method)[..]);
         self.client_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Client(id)));
-        let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method, Leftover::Dropped);
+        let how = (Leftover::Dropped, out.timers.connect);
+        let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method, how);
         let client = Client {
             machine: ClientMachine::new(now, out.method, out.timers, reliable),
             name,

@@ -9,6 +9,7 @@ mod transport;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use actix::WeakRecipient;
 use bytes::Bytes;
@@ -174,7 +175,7 @@ impl Endpoint {
     /// not end with its connection.
     fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
         let leftover = if is_provisional(message) { Leftover::Dropped } else { Leftover::HandedBack };
-        if let Err(why) = self.transmit_or_elsewhere(flow, message, method, leftover) {
+        if let Err(why) = self.transmit_or_elsewhere(flow, message, method, (leftover, None)) {
             tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
         }
     }
@@ -186,9 +187,20 @@ impl Endpoint {
         method: Method,
         leftover: Leftover,
     ) -> Result<Flow, Unsent> {
+        self.transmit_within(flow, message, method, (leftover, None))
+    }
+
+    /// The same; a connection that must be opened has `connect` to come about, else what its listener says.
+    fn transmit_within(
+        &mut self,
+        flow: Flow,
+        message: &Bytes,
+        method: Method,
+        (leftover, connect): (Leftover, Option<Duration>),
+    ) -> Result<Flow, Unsent> {
         self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
-        self.env.transmit(flow, message.clone(), leftover)
+        self.env.transmit_within(flow, message.clone(), leftover, connect)
     }
 
     /// A transaction's deadline has passed.

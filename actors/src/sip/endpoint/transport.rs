@@ -12,6 +12,7 @@ use tandem_protocol::message::{Header, Limits, Message, Method, NameAddr, Uri, b
 use super::client::client_name;
 use super::{Endpoint, Outgoing};
 use crate::env::{Leftover, Unsent};
+use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 
 /// RFC 3261 §18.1.1: a larger request is better not sent as a datagram.
@@ -112,13 +113,13 @@ impl Endpoint {
         flow: Flow,
         message: &Bytes,
         method: Method,
-        leftover: Leftover,
+        (leftover, connect): (Leftover, Option<Duration>),
     ) -> Result<Flow, Unsent> {
-        match self.transmit(flow, message, method, leftover) {
+        match self.transmit_within(flow, message, method, (leftover, connect)) {
             Err(Unsent::Unreachable) => {
                 let other = self.elsewhere(flow, message).ok_or(Unsent::Unreachable)?;
                 // Once: a peer that ends each connection is not followed from one to the next.
-                self.transmit(other, message, method, Leftover::Dropped)
+                self.transmit_within(other, message, method, (Leftover::Dropped, connect))
             }
             sent => sent,
         }
@@ -168,11 +169,25 @@ impl Endpoint {
         }
     }
 
+    /// A datagram of ours came to nobody (§18.4). Within a dialog it is sent again all the same: a peer that restarts shall not
+    /// cost its calls.
+    pub(crate) fn not_delivered(&mut self, error: &Undelivered) {
+        let id = error
+            .request()
+            .and_then(|(branch, method)| self.client_names.get(&client_name(branch, method)[..]).copied());
+        let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get(&id)?))) else { return };
+        let went_there = client.flow.connection.is_none() && client.flow.remote == error.remote;
+        let begins = client.request.as_ref().is_some_and(is_outside_dialogs);
+        if went_there && begins && client.machine.is_unanswered() {
+            self.give_up(id, NoAnswer::Transport);
+        }
+    }
+
     fn client_cut_off(&mut self, id: u64, was_up: bool) {
         let now = self.env.now().mono;
         let Some(client) = self.clients.get_mut(&id) else { return };
         let Some(request) = client.request.clone().filter(|_| client.machine.is_unanswered()) else { return };
-        let method = client.method;
+        let (method, connect) = (client.method, client.timers.connect);
         let other = if let Some((flow, datagram)) = client.fallback.take() {
             client.begin_anew(now, datagram);
             if !was_up {
@@ -187,10 +202,8 @@ impl Endpoint {
             None
         };
         let request = self.clients.get(&id).and_then(|client| client.request.clone());
-        match other
-            .zip(request)
-            .map(|(flow, request)| self.transmit(flow, &request, method, Leftover::Dropped))
-        {
+        let how = (Leftover::Dropped, connect);
+        match other.zip(request).map(|(flow, request)| self.transmit_within(flow, &request, method, how)) {
             Some(Ok(flow)) => self.went_by(id, flow),
             // As good as lost on the way; the timer sees to it.
             Some(Err(Unsent::Full)) => self.arm_client(id),
@@ -215,6 +228,10 @@ impl Endpoint {
             self.by_connection.remove(&(connection, id));
         }
     }
+}
+
+fn is_outside_dialogs(request: &Bytes) -> bool {
+    Message::parse(request.clone(), &Limits::NONE).is_ok_and(|request| request.to_tag().is_none())
 }
 
 /// The address that the Request-URI names, if it asks for a stream and nothing is between.

@@ -22,10 +22,15 @@ fn call(offer: &'static str, media: MediaPlan, change: impl FnOnce(Call) -> Call
 }
 
 fn trunk(offer: &'static str, proxies: u16, change: impl FnOnce(Call) -> Call) -> Rig {
-    let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth { proxy: addr(5070 + n), up: true }).collect();
+    let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
     let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-    let choice =
-        TrunkChoice { trunk: "out".into(), listener: ListenerId::default(), user: "123".into(), walk };
+    let choice = TrunkChoice {
+        trunk: "out".into(),
+        listener: ListenerId::default(),
+        user: "123".into(),
+        walk,
+        hosts: Vec::new(),
+    };
     let destination = Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
     begin(destination, offer, MediaPlan::Bypass, change)
 }

@@ -1,0 +1,250 @@
+//! A call's walk over the proxies of a trunk, as callers and proxies see it: what leads on to the next, when, and what is told of it.
+// A test bounds its waits by the real clock.
+#![allow(clippy::disallowed_methods)]
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::engine::stations;
+use common::{Engine, Msg, Ua, eventually, sdp};
+use serde_json::Value;
+
+/// Long before a lost datagram is sent again (T1).
+const AT_ONCE: Duration = Duration::from_millis(400);
+
+/// Station 1001, which dials out with 9 by a trunk with two proxies, {peer}:5071 and 5072.
+fn settings(keys: &str) -> String {
+    format!(
+        "{}[[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5071\", \"{{peer}}:5072\"]\n{keys}\n\
+         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n",
+        stations(&["1001"])
+    )
+}
+
+/// The same by TCP.
+fn by_tcp(keys: &str) -> String {
+    format!(
+        "[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:5060\"\n\
+         [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{{ip}}:5060\"\n{}",
+        settings(&format!("transport = \"tcp\"\n{keys}"))
+    )
+}
+
+fn proxy(engine: &Engine, port: u16) -> Ua {
+    Ua::on(engine, "proxy", (engine.peer(), port).into())
+}
+
+/// The causes of a CDR's attempts, in order.
+fn causes(cdr: &Value) -> Vec<&str> {
+    cdr["attempts"].as_array().expect("attempts").iter().filter_map(|a| a["cause"].as_str()).collect()
+}
+
+/// The caller talks to `answering` and hangs up.
+#[track_caller]
+fn talk_and_hang_up(caller: &Ua, mut leg: common::Leg, answering: &Ua, invite: &Msg) {
+    answering.answer(invite, &sdp(answering.local(), "0"));
+    caller.established(&mut leg);
+    caller.next(&mut leg, "BYE", "", "");
+    answering.respond(&answering.request("BYE"), "200 OK", "", "", "");
+    caller.response("BYE", 200);
+}
+
+#[test]
+fn a_proxy_that_nobody_has_the_port_of_is_passed_over_at_once() {
+    // On every shard: the kernel hands the error to any of them.
+    let engine = Engine::start_with(&settings(""), &[("TANDEM__NODE__SHARDS", "4")]);
+    let (caller, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5072));
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let began = Instant::now();
+    let invite = second.request("INVITE");
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    talk_and_hang_up(&caller, leg, &second, &invite);
+    let cdr = engine.cdr("normal", 200, "caller");
+    assert_eq!(causes(&cdr), ["transport", "answered"]);
+    let failovers =
+        engine.metric("tandem_trunk_failovers_total", &[("trunk", "out"), ("cause", "transport")]);
+    assert_eq!(failovers, 1.0);
+}
+
+#[test]
+fn a_refused_connection_is_passed_over_at_once() {
+    let engine = Engine::start(&by_tcp(""));
+    let second = TcpListener::bind((engine.peer(), 5072)).expect("the port");
+    let caller = Ua::new(&engine, "1001");
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let began = Instant::now();
+    let (stream, _) = second.accept().expect("a connection");
+    let second = Ua::on_stream(stream, "proxy");
+    let invite = second.request("INVITE");
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    talk_and_hang_up(&caller, leg, &second, &invite);
+    assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["transport", "answered"]);
+}
+
+/// A port of TCP that answers nobody: the kernel drops what a full queue has no room for.
+fn silent_port(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind(address).expect("the port");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+    }
+    (listener, waiting)
+}
+
+#[test]
+fn a_connection_that_does_not_come_about_is_given_up_after_the_trunks_connect_timeout() {
+    let engine = Engine::start(&by_tcp("connect_timeout_ms = 300"));
+    let _first = silent_port((engine.peer(), 5071).into());
+    let second = TcpListener::bind((engine.peer(), 5072)).expect("the port");
+    let caller = Ua::new(&engine, "1001");
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let began = Instant::now();
+    let (stream, _) = second.accept().expect("a connection");
+    let waited = began.elapsed();
+    assert!((200..2000).contains(&waited.as_millis()), "{waited:?}; the listener would wait 3 s");
+    let second = Ua::on_stream(stream, "proxy");
+    let invite = second.request("INVITE");
+    talk_and_hang_up(&caller, leg, &second, &invite);
+    let cdr = engine.cdr("normal", 200, "caller");
+    assert_eq!(causes(&cdr), ["transport", "answered"]);
+    assert!(cdr["attempts"][0]["ms"].as_u64().expect("ms") >= 290, "{cdr:#}");
+}
+
+#[test]
+fn silence_leads_on_after_t1_doubled_for_each_retry_on_every_transport() {
+    let keys = "t1_ms = 100\nmax_invite_retries = 2";
+    let engine = Engine::start(&settings(keys));
+    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    first.request("INVITE");
+    let began = Instant::now();
+    let invite = second.request("INVITE");
+    assert!((350..2000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    talk_and_hang_up(&caller, leg, &second, &invite);
+    let mut again = 0;
+    while first.receive(Duration::from_millis(1)).is_some() {
+        again += 1;
+    }
+    assert_eq!(again, 2, "0, 100 and 300 ms");
+    assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["timeout", "answered"]);
+
+    let engine = Engine::start(&by_tcp(keys));
+    let listen = |port| TcpListener::bind((engine.peer(), port)).expect("the port");
+    let (first, second) = (listen(5071), listen(5072));
+    let caller = Ua::new(&engine, "1001");
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let first = Ua::on_stream(first.accept().expect("a connection").0, "silent");
+    first.request("INVITE");
+    let second = Ua::on_stream(second.accept().expect("a connection").0, "proxy");
+    let invite = second.request("INVITE");
+    assert!(first.receive(Duration::from_millis(1)).is_none(), "nothing comes twice by a stream");
+    talk_and_hang_up(&caller, leg, &second, &invite);
+    assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["timeout", "answered"]);
+}
+
+#[test]
+fn trying_alone_does_not_stop_the_walk_and_a_late_answer_of_who_was_left_is_ended() {
+    let engine = Engine::start(&settings("progress_timeout_ms = 300"));
+    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let abandoned = first.request("INVITE");
+    first.respond(&abandoned, "100 Trying", "", "", "");
+    let invite = second.request("INVITE");
+    let cancel = first.request("CANCEL");
+    assert!(cancel.header("Reason").contains("no progress"), "{cancel:?}");
+    first.respond(&cancel, "200 OK", "late", "", "");
+    // Its 200 has crossed our CANCEL.
+    first.respond(&abandoned, "200 OK", "late", "", &sdp(first.local(), "0"));
+    first.request("ACK");
+    first.respond(&first.request("BYE"), "200 OK", "", "", "");
+    talk_and_hang_up(&caller, leg, &second, &invite);
+    let cdr = engine.cdr("normal", 200, "caller");
+    assert_eq!(causes(&cdr), ["progress_timeout", "answered"]);
+    assert_eq!(cdr["proxy"], format!("{}:5072", engine.peer()));
+    engine.quiet();
+}
+
+#[test]
+fn ringing_stops_the_walk_until_that_branch_fails() {
+    let engine = Engine::start(&settings("progress_timeout_ms = 300"));
+    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let ringing = first.request("INVITE");
+    first.respond(&ringing, "100 Trying", "", "", "");
+    first.respond(&ringing, "180 Ringing", "one", "", "");
+    caller.response("INVITE", 180);
+    assert!(second.receive(Duration::from_millis(900)).is_none(), "it rings: three times the timeout");
+    first.respond(&ringing, "503 Service Unavailable", "one", "Retry-After: 60\r\n", "");
+    let invite = second.request("INVITE");
+    talk_and_hang_up(&caller, leg, &second, &invite);
+    assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["503", "answered"]);
+}
+
+#[test]
+fn a_caller_who_gives_up_stops_everything() {
+    let engine = Engine::start(&settings("progress_timeout_ms = 1000"));
+    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let invite = first.request("INVITE");
+    first.respond(&invite, "100 Trying", "", "", "");
+    caller.cancel(&leg);
+    let cancel = first.request("CANCEL");
+    first.respond(&cancel, "200 OK", "one", "", "");
+    first.respond(&invite, "487 Request Terminated", "one", "", "");
+    first.request("ACK");
+    assert_eq!(caller.refused(&leg).status(), Some(487));
+    assert_eq!(causes(&engine.cdr("abandoned", 487, "caller")), ["cancelled"]);
+    assert!(second.receive(Duration::from_millis(1500)).is_none(), "past the timeout nobody else is called");
+    assert_eq!(engine.metric("tandem_trunk_failovers_total", &[]), 0.0);
+}
+
+#[test]
+fn the_settings_say_which_answers_lead_on_and_the_caller_never_sees_a_retry_after() {
+    let keys = "retryable_codes = [\"404\", \"408\", \"600-699\"]";
+    for (status, last) in [("404 Not Found", 603), ("408 Request Timeout", 480), ("603 Decline", 503)] {
+        let engine = Engine::start(&settings(keys));
+        let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+        let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        first.respond(&first.request("INVITE"), status, "one", "", "");
+        let end = format!("{last} No");
+        second.respond(&second.request("INVITE"), &end, "two", "Retry-After: 60\r\n", "");
+        let refused = caller.refused(&leg);
+        assert_eq!(refused.status(), Some(last), "{status}");
+        assert!(refused.headers("Retry-After").is_empty(), "{refused:?}");
+    }
+    let engine = Engine::start(&settings(keys));
+    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    first.respond(&first.request("INVITE"), "500 Server Internal Error", "one", "", "");
+    assert_eq!(caller.refused(&leg).status(), Some(500), "500 is not in the list");
+    assert!(second.receive(Duration::from_millis(100)).is_none());
+}
+
+#[test]
+fn every_attempt_is_told_with_its_cause() {
+    let engine = Engine::start(&settings("progress_timeout_ms = 200"));
+    let (caller, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5072));
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let invite = second.request("INVITE");
+    second.respond(&invite, "100 Trying", "", "", "");
+    let cancel = second.request("CANCEL");
+    second.respond(&cancel, "200 OK", "two", "", "");
+    second.respond(&invite, "487 Request Terminated", "two", "", "");
+    assert_eq!(caller.refused(&leg).status(), Some(504));
+    let cdr = engine.cdr("failed", 504, "callee");
+    assert_eq!(causes(&cdr), ["transport", "progress_timeout"]);
+    let id = cdr["call_id"].as_str().expect("an id");
+    let why = eventually("the story", || {
+        let story = engine.command(&["why", id]).output().ok()?;
+        let text = String::from_utf8(story.stdout).ok()?;
+        text.contains("progress_timeout after").then_some(text)
+    });
+    for (port, cause) in [(5071, "transport"), (5072, "progress_timeout")] {
+        let line =
+            |l: &str| l.contains("trunk.attempt") && l.contains(cause) && l.contains(&port.to_string());
+        assert!(why.lines().any(line), "{cause}: {why}");
+    }
+}
