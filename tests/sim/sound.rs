@@ -230,8 +230,8 @@ impl Sound {
         let silent = [a, b].into_iter().any(|ear| quiet(ear, since) || paused(ear)) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             let last = |ear: Ear| {
-                let said = self.said.get(&ear).into_iter().flatten();
-                said.filter(|packet| packet.taken.is_some_and(|taken| taken <= end)).next_back()
+                let mut said = self.said.get(&ear).into_iter().flatten();
+                said.rfind(|packet| packet.taken.is_some_and(|taken| taken <= end))
             };
             let heard = [a, b].map(last);
             wrong.push(format!("the call ended for silence at {end} and nobody was silent: {heard:?}"));
