@@ -40,7 +40,7 @@ def memory(directory, binaries, quick):
     """KB per established call."""
     plan = [("bypass", 1000, 10), ("bypass", 10_000, 10), ("anchored", 1000, 30)]
     if not quick:
-        plan += [("bypass", 50_000, 10), ("anchored", 3500, 30)]
+        plan += [("bypass", 50_000, 10), ("anchored", 4000, 30)]
     return [
         {
             "what": f"memory per established call, {media}, {calls} up",

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use common::engine::{station, stations};
 use common::phone::{connect, pair, voice};
 use common::ua::token;
-use common::{Engine, Sipp, TestPhone, Ua, sdp};
+use common::{Engine, Msg, Sipp, TestPhone, Ua, sdp};
 use tandem_phone::{AutoAnswer, CallHandle, Command, Direction, Event};
 
 /// A station that calls and one that is called, both by hand.
@@ -463,6 +463,69 @@ fn a_proxy_that_asks_for_credentials_gets_them() {
     first.respond(&again, "486 Busy Here", "one", "", "");
     assert_eq!(caller.refused(&leg).status(), Some(486));
     engine.cdr("busy", 486, "callee");
+}
+
+#[test]
+fn a_proxy_and_a_server_behind_it_that_both_ask_for_credentials_get_them() {
+    let keys = "username = \"office\"\npassword = \"hush\"";
+    let www = "WWW-Authenticate: Digest realm=\"server\", nonce=\"abc\", qop=\"auth\"\r\n";
+    let proxy = "Proxy-Authenticate: Digest realm=\"proxy\", nonce=\"def\"\r\n";
+    let (_engine, caller, first, second) = two_proxies(keys);
+    let signed = |invite: &Msg| ["Authorization", "Proxy-Authorization"].map(|h| invite.headers(h).len());
+    // One after the other, and both at once.
+    let after =
+        [("407 Proxy Authentication Required", proxy.to_owned()), ("401 Unauthorized", www.to_owned())];
+    let at_once = [("401 Unauthorized", format!("{www}{proxy}"))];
+    for challenges in [&after[..], &at_once[..]] {
+        let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        let mut invite = first.request("INVITE");
+        assert_eq!(signed(&invite), [0, 0]);
+        for (status, headers) in challenges {
+            first.respond(&invite, status, "one", headers, "");
+            first.request("ACK");
+            invite = first.request("INVITE");
+        }
+        assert_eq!(signed(&invite), [1, 1], "{invite:?}");
+        first.answer(&invite, &sdp(first.local(), "0"));
+        caller.established(&mut leg);
+        caller.next(&mut leg, "BYE", "", "");
+        first.respond(&first.request("BYE"), "200 OK", "", "", "");
+        caller.response("BYE", 200);
+    }
+    // A wrong password is not tried for ever.
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    for nonce in ["one", "two"] {
+        let invite = first.request("INVITE");
+        let header = www.replace("abc", nonce);
+        first.respond(&invite, "401 Unauthorized", "one", &header, "");
+        first.request("ACK");
+    }
+    assert_eq!(caller.refused(&leg).status(), Some(403));
+    assert!(second.receive(std::time::Duration::from_millis(1)).is_none());
+}
+
+#[test]
+fn a_trunk_that_wants_an_extension_or_a_security_agreement_of_us_fails_the_call() {
+    let (engine, caller, first, second) = two_proxies("");
+    for (status, headers, told) in [
+        ("421 Extension Required", "Require: path\r\n", 500),
+        ("494 Security Agreement Required", "Security-Server: tls;q=0.1\r\nRequire: sec-agree\r\n", 403),
+    ] {
+        let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        let invite = first.request("INVITE");
+        first.respond(&invite, status, "one", headers, "");
+        first.request("ACK");
+        let refusal = caller.refused(&leg);
+        assert_eq!(refusal.status(), Some(told), "{status}");
+        assert!(refusal.headers("Require").is_empty() && refusal.headers("Security-Server").is_empty());
+    }
+    let cdrs = engine.wait_cdrs(2);
+    let causes: Vec<&str> = cdrs.iter().filter_map(|cdr| cdr["cause"].as_str()).collect();
+    assert_eq!(causes, ["rejected", "rejected"], "{cdrs:#?}");
+    assert!(
+        second.receive(std::time::Duration::from_millis(1)).is_none(),
+        "another proxy would say the same"
+    );
 }
 
 #[test]

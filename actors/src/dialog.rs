@@ -25,9 +25,7 @@ use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 4;
-/// The one before: its flows name a listener by its place in the settings, which reads alike.
-const FORMER: u8 = 3;
+const FORMAT: u8 = 5;
 
 impl Machine for Dialog {
     type Input = Input;
@@ -46,7 +44,7 @@ impl Machine for Dialog {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
-        crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
+        crate::checkpoint::thaw(FORMAT, frozen)
     }
 }
 
@@ -61,6 +59,8 @@ pub(crate) enum Origin {
         tag: String,
         local: Arc<LocalSide>,
         routing: Routing,
+        /// The trunk it comes from, if that may be asked who we are.
+        account: Option<String>,
     },
     /// Our INVITE.
     Calling { spec: Box<InviteSpec>, local: Arc<LocalSide> },
@@ -71,8 +71,9 @@ pub(crate) enum Origin {
 impl Origin {
     fn build(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
         match self.clone() {
-            Origin::Incoming { transaction, invite, source, tag, local, routing } => {
-                Some(Dialog::incoming(transaction, invite, source, tag, local, routing))
+            Origin::Incoming { transaction, invite, source, tag, local, routing, account } => {
+                let dialog = Dialog::incoming(transaction, invite, source, tag, local, routing);
+                Some(dialog.with_account(account))
             }
             Origin::Calling { spec, local } => Some(Dialog::calling(*spec, local, out)),
             Origin::Restored(frozen) => Dialog::thaw(&frozen, now).map(|dialog| Dialog::restore(dialog, now)),
@@ -213,10 +214,12 @@ impl DialogActor {
         let mut events = SmallVec::new();
         let mut outputs = SmallVec::new();
         let mut finished = false;
+        let mut challenged = None;
         for output in out.drain(..) {
             match output {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
+                Output::Challenged { account, response } => challenged = Some((account, response)),
                 Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => outputs.push(output),
             }
         }
@@ -235,6 +238,11 @@ impl DialogActor {
         }
         if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
+        }
+        if let Some((account, challenge)) = challenged {
+            let trunk = self.env.directory().trunk(&account);
+            let credentials = trunk.and_then(|trunk| trunk.config.credentials.clone());
+            self.feed(&Input::Credentials { credentials, challenge }, ctx);
         }
     }
 

@@ -240,6 +240,7 @@ impl Handler<Told<dialog::Input>> for GroupActor {
             dialog::Input::Response(_)
             | dialog::Input::Request { .. }
             | dialog::Input::Cancelled { .. }
+            | dialog::Input::Credentials { .. }
             | dialog::Input::Command(_)
             | dialog::Input::Timeout => return,
         };

@@ -9,6 +9,7 @@ mod refuse;
 mod restore;
 mod stray;
 mod streams;
+mod trunks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,7 +27,6 @@ use tandem_protocol::message::framing::peek_call_id;
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::proxy_list::Proxy;
 use tandem_protocol::time::{Instant, UnixMillis};
-use tandem_protocol::trunk_health::Seen;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
@@ -45,7 +45,7 @@ use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
-use crate::trunk::{Proxies, TrunkActor};
+use crate::trunk::TrunkActor;
 
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
@@ -53,6 +53,7 @@ pub(crate) use invite::merge_key;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
+pub use trunks::TrunkReport;
 
 /// What crosses from one shard, from the store or from media to a shard.
 pub enum LinkMessage {
@@ -106,17 +107,6 @@ pub(crate) struct CallDown(pub(crate) CallKey);
 
 /// Ports that a call never used.
 pub(crate) struct Returned(pub(crate) Vec<Lease>);
-
-/// What a call saw of a proxy.
-#[derive(Clone, Debug)]
-pub struct TrunkReport {
-    /// The trunk.
-    pub trunk: Arc<str>,
-    /// The proxy.
-    pub proxy: std::net::SocketAddr,
-    /// What it saw.
-    pub seen: Seen,
-}
 
 /// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says.
 pub fn place(shared: &Shared, bytes: &[u8]) -> Option<ShardId> {
@@ -272,7 +262,7 @@ impl Shard {
         }
         let transaction = self.endpoint.accept(&request, flow);
         if request.method() == Method::Invite {
-            // A CANCEL of a re-INVITE finds its transaction, but changes nothing in the dialog.
+            // It hears of a CANCEL of the re-INVITE.
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
@@ -349,24 +339,6 @@ impl Shard {
                 // The asker may have gone.
                 let _ = reply.send(Value::Bool(true));
             }
-        }
-    }
-
-    fn trunk_report(&mut self, report: TrunkReport) {
-        let home = self.env.directory().home(&report.trunk);
-        if home != self.env.shard() {
-            self.env.link(home, LinkMessage::Trunk(report));
-        } else if let Some(trunk) = self.trunks.get(&report.trunk) {
-            trunk.tell(report);
-        }
-    }
-
-    /// A trunk has other proxies. While its actor rests, calls go to them all the same.
-    fn trunk_proxies(&mut self, trunk: &str, proxies: Vec<Proxy>) {
-        if let Some(actor) = self.trunks.get(trunk) {
-            actor.tell(Proxies(proxies));
-        } else if let Some(entry) = self.env.directory().trunk(trunk) {
-            entry.set_proxies(&proxies, self.env.metrics());
         }
     }
 
@@ -459,7 +431,7 @@ impl Handler<Told<FromDialog>> for Shard {
                 Output::Respond { transaction, status, message, to } => {
                     self.endpoint.respond(transaction, status, message, to);
                 }
-                Output::Up(_) | Output::Finished => {}
+                Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
             }
         }
     }
@@ -503,12 +475,5 @@ impl Handler<Told<Returned>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<Returned>, _: &mut Context<Self>) {
         self.leases.returned(&self.env, told.0.0);
-    }
-}
-
-impl Handler<Told<TrunkReport>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<TrunkReport>, _: &mut Context<Self>) {
-        self.trunk_report(told.0);
     }
 }

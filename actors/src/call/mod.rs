@@ -266,6 +266,8 @@ impl CallActor {
             max_forwards: outbound.max_forwards,
             headers: outbound.headers,
             timers: outbound.timers,
+            // An address that a trunk redirects to has the trunk's name, but not its credentials.
+            account: outbound.credentials.as_ref().and(outbound.trunk.as_deref()).map(str::to_owned),
             credentials: outbound.credentials,
             progress: outbound.progress,
         };

@@ -45,7 +45,7 @@ impl Shard {
 
     fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {
         let transaction = self.endpoint.accept(invite, flow);
-        let Admitted { info, machine, outbound, media, permits, routing } = admitted;
+        let Admitted { info, machine, outbound, media, permits, routing, account } = admitted;
         let key = info.key;
         let origin = Origin::Incoming {
             transaction,
@@ -54,6 +54,7 @@ impl Shard {
             tag: self.env.name(),
             local: self.env.local_side(flow.listener),
             routing,
+            account,
         };
         let caller = CallerLeg::Invite { origin, call_id: invite.call_id().to_owned() };
         let setup = Setup { key, info, machine, outbound, caller, media, permits };

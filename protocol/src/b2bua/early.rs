@@ -127,6 +127,14 @@ impl Call {
         self.reoffer.take_if(|open| open.from == leg);
     }
 
+    /// The early session of a callee is over, while others of its branches may still answer (RFC 6228). What the caller has
+    /// answered cannot be taken back: then the final response is waited for.
+    pub(super) fn callee_early_ended(&mut self, leg: LegId, out: &mut Vec<Output>) {
+        if self.phase == Phase::Hunting && !self.early_session_is_lost_with(leg) {
+            self.end_early_session(leg, out);
+        }
+    }
+
     /// The callee whose offer the caller has answered in vain: nobody else can be called with that answer.
     pub(super) fn early_session_is_lost_with(&self, leg: LegId) -> bool {
         self.early == Some(leg) && self.caller_answers()

@@ -256,6 +256,25 @@ impl Sdp {
         Ok(Carried { sdp: relayed, offer: Some(parsed), view })
     }
 
+    /// What a side was `told`, to be said again after it has accepted `offered`: a change, so with a new version (RFC 3264 §8).
+    pub(super) fn again(
+        &mut self,
+        side: Side,
+        plan: &MediaPlan,
+        told: &Bytes,
+        offered: &Bytes,
+    ) -> Option<Bytes> {
+        let mut told = SessionDescription::parse(told).ok()?;
+        if matches!(plan, MediaPlan::Bypass) {
+            told.origin.version = SessionDescription::parse(offered).ok()?.origin.version.saturating_add(1);
+            return Some(Bytes::from(told.to_string()));
+        }
+        Some(match side {
+            Side::Caller => self.to_caller.stamp(told),
+            Side::Callee | Side::Engine | Side::Operator => self.to_callee.stamp(told),
+        })
+    }
+
     /// The answer to a new offer of `to`, as `to` gets it.
     pub(super) fn carry_answer(
         &mut self,

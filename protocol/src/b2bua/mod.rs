@@ -339,6 +339,10 @@ impl Call {
             LegEvent::Offered { sdp } => self.solicited_offer(leg, sdp, now, out),
             LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, now, out),
             LegEvent::Refreshed { sdp } => self.session_refreshed(leg, sdp, out),
+            LegEvent::ReofferCancelled { reason } => self.reoffer_cancelled(leg, reason.as_deref(), out),
+            LegEvent::Unwanted { told, offered } => self.offer_again(leg, told, offered, out),
+            LegEvent::AnsweredTooLate { heard } => self.answered_too_late(leg, heard, out),
+            LegEvent::EarlyEnded => self.callee_early_ended(leg, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
             LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
             LegEvent::AskedAnswered { id, status, body } => {

@@ -183,8 +183,23 @@ impl Dialog {
         }
     }
 
-    /// The caller gave up. Too late once the 200 has left: the caller will get it and send a BYE (§9.2).
-    pub(super) fn cancelled(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
+    /// The peer cancels an INVITE. Too late once the 200 has left: he will get it, and send a BYE if he wants to (§9.2).
+    pub(super) fn cancelled(
+        &mut self,
+        transaction: ServerTransactionId,
+        reason: Option<&str>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(pending) = self.reoffered.take_if(|pending| pending.transaction == transaction) {
+            self.reinvite_cancelled(&pending, reason, out);
+        } else if matches!(&self.phase, Phase::Incoming(p) | Phase::AnswerHeld(p, _) if p.transaction == transaction)
+        {
+            self.caller_gives_up(reason, out);
+        }
+    }
+
+    /// The caller does not wait for an answer any longer.
+    pub(super) fn caller_gives_up(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
         if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
             out.push(self.respond(pending, 487, None, &[]));
             self.refuse_what_is_open(out);

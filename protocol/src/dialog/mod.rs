@@ -16,7 +16,9 @@ mod info;
 mod interface;
 mod offer_answer;
 mod prack;
+mod progress;
 mod refresh;
+mod reinvite;
 mod request;
 mod session_timer;
 #[cfg(test)]
@@ -115,6 +117,8 @@ pub struct Dialog {
     reoffered: Option<Pending>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
+    reinvite: Option<Box<reinvite::Reinvite>>,
+    progress: progress::Progress,
     session: offer_answer::Session,
     /// We hang up, for this reason, as soon as our 200 is acknowledged (§15).
     hanging_up: Option<Option<String>>,
@@ -161,6 +165,8 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
+            reinvite: None,
+            progress: progress::Progress::default(),
             hanging_up: None,
             probe_at: None,
             forks: fork::Forks::default(),
@@ -208,6 +214,9 @@ impl Dialog {
         }
         self.dispatch(input, now, out);
         self.note_outputs(&out[before..], now);
+        if self.reoffering.is_none() {
+            self.reinvite = None;
+        }
     }
 
     fn dispatch(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
@@ -221,10 +230,13 @@ impl Dialog {
             },
             Input::Response(response) => self.response(response, now, out),
             Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
-                self.refresh_unanswered(*cseq, out);
+                self.refresh_unanswered(*cseq, now, out);
             }
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
-            Input::Cancelled { reason } => self.cancelled(reason.as_deref(), out),
+            Input::Cancelled { transaction, reason } => self.cancelled(*transaction, reason.as_deref(), out),
+            Input::Credentials { credentials, challenge } => {
+                self.take_credentials(credentials.as_ref(), challenge, now, out);
+            }
             Input::Command(command) => self.command(command, now, out),
             Input::Timeout => self.timeout(now, out),
         }
@@ -241,6 +253,7 @@ impl Dialog {
             Command::Solicit => self.reoffer(None, out),
             Command::Acknowledge { sdp } => self.acknowledge_with(sdp, out),
             Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
+            Command::CancelReoffer { reason } => self.withdraw_offer(reason.as_deref(), out),
             Command::RefuseReoffer { status } => self.refuse_reoffer(*status, out),
             Command::Redirect { status, contacts } => self.redirect_caller(*status, contacts, out),
             Command::Ask { id, method, body } => self.ask(*id, *method, body.as_ref(), out),
@@ -252,6 +265,12 @@ impl Dialog {
     fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         if matches!(response.status(), 401 | 407) && self.answer_challenge(response, out) {
             return;
+        }
+        if response.method() == Method::Invite
+            && response.status() < 200
+            && self.reoffering == Some(response.cseq())
+        {
+            return self.reinvite_proceeds(response.status(), now, out);
         }
         let refresh = matches!(response.method(), Method::Invite | Method::Update);
         if refresh && self.timer.refreshing == Some(response.cseq()) {
@@ -293,11 +312,7 @@ impl Dialog {
     fn unanswered(&mut self, method: Method, cseq: u32, why: NoAnswer, out: &mut Vec<Output>) {
         match method {
             Method::Invite if matches!(self.phase, Phase::Calling(_)) => self.invite_unanswered(why, out),
-            Method::Invite if self.reoffering == Some(cseq) => {
-                // RFC 3261 §12.2.1.2: a request within a dialog that times out ends the dialog.
-                self.proposal_refused(408, out);
-                self.lose("SIP;cause=408;text=\"re-INVITE unanswered\"", out);
-            }
+            Method::Invite if self.reoffering == Some(cseq) => self.reinvite_unanswered(cseq, out),
             Method::Options if self.is_established() => {
                 self.lose("SIP;cause=408;text=\"OPTIONS unanswered\"", out);
             }
@@ -336,10 +351,18 @@ impl Dialog {
         match &self.phase {
             Phase::Calling(calling) => calling.deadline().into_iter().chain(self.session_deadline()).min(),
             Phase::Confirmed => {
-                let timers = [self.probe_at, self.timer.deadline(), self.session_deadline()];
+                let timers = [
+                    self.probe_at,
+                    self.timer.deadline(),
+                    self.session_deadline(),
+                    self.reinvite_deadline(),
+                    self.progress_deadline(),
+                ];
                 repeat.into_iter().chain(timers.into_iter().flatten()).min()
             }
-            Phase::Incoming(_) | Phase::AnswerHeld(..) => self.session_deadline(),
+            Phase::Incoming(_) | Phase::AnswerHeld(..) => {
+                self.session_deadline().into_iter().chain(self.progress_deadline()).min()
+            }
             Phase::Closing | Phase::Ended => None,
         }
     }
@@ -347,6 +370,8 @@ impl Dialog {
     fn timeout(&mut self, now: Now, out: &mut Vec<Output>) {
         if !matches!(self.phase, Phase::Closing | Phase::Ended) {
             self.session_timeout(now, out);
+            self.repeat_progress(now, out);
+            self.reinvite_timeout(now, out);
         }
         if let Phase::Calling(_) = &self.phase {
             return self.invite_timeout(now, out);
@@ -388,6 +413,7 @@ impl Dialog {
         stored.phase = Phase::Confirmed;
         stored.reoffered = None;
         stored.reoffering = None;
+        stored.reinvite = None;
         stored.carried = info::Carried::default();
         stored.session.restore();
         stored.local_cseq += RESTORED_CSEQ_GAP;

@@ -145,6 +145,7 @@ impl Dialog {
             // An unreliable response cannot carry an offer (RFC 3261 §13.2.1).
             let sdp = sdp.filter(|_| !asks_for_offer);
             out.push(self.respond(pending, status, sdp, &[]));
+            self.progress.said(status, sdp, now);
             return;
         }
         if asks_for_offer && sdp.is_none() && !self.session.reliable.settled {
@@ -190,6 +191,7 @@ impl Dialog {
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
         };
+        self.progress.ends();
         self.session.reliable.rseq = rseq;
         self.session.reliable.open = Some(open);
         out.push(output);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::reinvite::Reinvite;
 use super::{Dialog, Output, Routing};
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr, Uri};
@@ -110,7 +111,14 @@ impl Dialog {
             message.header(*header, value);
         }
         let message = message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref())));
-        self.account.note(cseq, &message);
+        let signed = |(header, _): &(Header, &str)| {
+            matches!(header, Header::Authorization | Header::ProxyAuthorization)
+        };
+        self.account.note(cseq, &message, extra.iter().any(signed));
+        if method == Method::Invite {
+            let reinvite = Reinvite::new(cseq, message.clone(), branch.clone(), self.next_hop());
+            self.reinvite = Some(Box::new(reinvite));
+        }
         out.push(Output::Request {
             message,
             method,

@@ -3,6 +3,8 @@ mod fork;
 mod info;
 mod offers;
 mod prack;
+mod progress;
+mod reinvite;
 mod session_timer;
 
 use super::*;
@@ -108,6 +110,7 @@ impl Rig {
             headers: Vec::new(),
             timers: Timers::default(),
             credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
+            account: Some("carrier".into()),
             progress: None,
         };
         let dialog = Dialog::calling(spec, local(), &mut out);
@@ -258,11 +261,11 @@ fn a_bye_of_ours_waits_for_the_ack_of_our_200() {
 fn a_cancel_before_the_200_left_is_answered_487_and_after_it_changes_nothing() {
     let mut rig = Rig::incoming("");
     rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(SDP) });
-    rig.feed(Input::Cancelled { reason: None });
+    rig.feed(Input::Cancelled { transaction: ServerTransactionId(1), reason: None });
     assert_eq!((rig.statuses(), rig.events()), (vec![487], vec![LegEvent::Cancelled]));
     assert!(rig.finished());
     let mut rig = Rig::called();
-    rig.feed(Input::Cancelled { reason: None });
+    rig.feed(Input::Cancelled { transaction: ServerTransactionId(1), reason: None });
     assert!(rig.out.is_empty() && rig.dialog.is_established());
 }
 

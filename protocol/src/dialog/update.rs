@@ -156,6 +156,9 @@ impl Dialog {
                     None => self.proposal_refused(502, out),
                 }
             }
+            status if self.session.proposal.as_ref().is_some_and(Proposal::is_withdrawn) => {
+                self.proposal_refused(status, out);
+            }
             491 => self.proposal_met_glare(now, out),
             // RFC 4028 §7.4: again, with what the peer wants.
             422 if self.is_established() && self.timer.too_brief(response) => self.send_proposal(out),

@@ -2,8 +2,10 @@
 
 use super::DigestError;
 
-/// The longest header value that is read, in bytes.
-const MAX_BYTES: usize = 8_192;
+/// The longest credentials that are read, in bytes.
+pub(super) const MAX_CREDENTIALS: usize = 8_192;
+/// The longest challenges: the answer repeats what is in one and still has to be read.
+pub(super) const MAX_CHALLENGE: usize = MAX_CREDENTIALS / 2;
 /// The most parameters that one challenge may have.
 const MAX_PARAMS: usize = 32;
 
@@ -55,8 +57,11 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// Reads every scheme of a header value: `Digest a=b, c="d", Basic realm="x"`.
-pub(super) fn schemes(value: &str) -> Result<Vec<Scheme>, DigestError> {
-    if value.len() > MAX_BYTES {
+///
+/// # Errors
+/// It is no such list, or longer than `max_bytes`.
+pub(super) fn schemes(value: &str, max_bytes: usize) -> Result<Vec<Scheme>, DigestError> {
+    if value.len() > max_bytes {
         return Err(DigestError::Malformed);
     }
     let mut found: Vec<Scheme> = Vec::new();

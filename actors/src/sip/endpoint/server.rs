@@ -31,12 +31,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// A branch alone can be guessed with some clients: a CANCEL repeats more of its INVITE (§9.1), and comes from where that came.
-    fn is_cancelled_by(&self, cancel: &Message, flow: Flow) -> bool {
-        let same = |invite: &Message| {
-            invite.call_id() == cancel.call_id()
-                && invite.from_tag() == cancel.from_tag()
-                && invite.cseq() == cancel.cseq()
+    /// A branch alone can be guessed with some clients: a CANCEL repeats more of its INVITE (§9.1), and comes from where that came; so
+    /// does the INVITE itself when it comes again.
+    fn is_of_its_sender(&self, other: &Message, flow: Flow) -> bool {
+        let same = |request: &Message| {
+            request.call_id() == other.call_id()
+                && request.from_tag() == other.from_tag()
+                && request.cseq() == other.cseq()
         };
         flow.remote.ip() == self.flow.remote.ip() && self.request.as_ref().is_none_or(same)
     }
@@ -62,6 +63,10 @@ impl Endpoint {
             ServerMachine::Invite(machine) => machine.retransmission(),
             ServerMachine::NonInvite(machine) => machine.retransmission(),
         };
+        if flow.connection.is_some() && server.is_of_its_sender(&request, flow) {
+            // Its connection has ended, and it waits at this one now (§18.2.2).
+            server.flow = flow;
+        }
         if action == ServerAction::Send
             && let Some(response) = server.last_response.clone()
         {
@@ -85,14 +90,15 @@ impl Endpoint {
     /// RFC 3261 §9.2.
     fn cancel(&mut self, cancel: &Message, flow: Flow) {
         let invite = self.server_names.get(&server_name(cancel, Method::Invite)).copied();
-        let server = invite.and_then(|id| self.servers.get_mut(&id));
-        let Some(server) = server.filter(|server| server.is_cancelled_by(cancel, flow)) else {
+        let server = invite.and_then(|id| Some((id, self.servers.get_mut(&id)?)));
+        let Some((id, server)) = server.filter(|(_, server)| server.is_of_its_sender(cancel, flow)) else {
             self.env.metrics().refuse_request(Method::Cancel, Refusal::NoDialog);
             self.reply(cancel, flow, Answer::new(481, &[]));
             return;
         };
         if matches!(&server.machine, ServerMachine::Invite(machine) if machine.may_cancel()) {
-            let cancelled = Input::Cancelled { reason: reason_of(cancel) };
+            let transaction = ServerTransactionId(id);
+            let cancelled = Input::Cancelled { transaction, reason: reason_of(cancel) };
             match &server.owner {
                 Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
                 None => server.cancelled = Some(cancelled),
