@@ -147,15 +147,27 @@ def resident_bytes(pids):
     return total * os.sysconf("SC_PAGESIZE")
 
 
-def metric(engine, name):
-    """The sum of a metric of the engine over its labels."""
+def metrics(engine):
+    """Every metric of the engine by its name, as the sum over its labels."""
     with urllib.request.urlopen(f"http://127.0.0.1:{engine.http}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+    sums = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            series, value = line.rsplit(" ", 1)
+            name = series.split("{")[0]
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
 
 
-def start_engine(processes, binaries, media, stations=""):
-    """Starts the engine with a trunk for SIPp's calls and a trunk for where they go, both with `media`."""
+def metric(engine, name):
+    """The sum of a metric of the engine over its labels."""
+    return metrics(engine).get(name, 0.0)
+
+
+def start_engine(processes, binaries, media, more="", node="", patience=20):
+    """Starts the engine with a trunk for SIPp's calls and a trunk for where they go, both with `media`, `more` settings, and
+    `node` among those of the node."""
     http = free_port()
     settings = processes.directory / "tandem.toml"
     settings.write_text(
@@ -164,6 +176,7 @@ def start_engine(processes, binaries, media, stations=""):
 name = "bench"
 realm = "127.0.0.1"
 data_dir = "{processes.directory / "data"}"
+{node}
 
 [http]
 address = "127.0.0.1:{http}"
@@ -175,7 +188,7 @@ address = "127.0.0.1:5080"
 
 [media]
 addresses = ["127.0.0.1"]
-ports = [10000, 24999]
+ports = [6000, 24999]
 
 [[trunk]]
 name = "in"
@@ -191,9 +204,9 @@ media = "{media}"
 [[dial_plan.pattern]]
 pattern = "100"
 target = "trunk:out"
-{stations}"""
+{more}"""
     )
     engine = processes.start("tandem", [binaries / "tandem", "run", "--config", settings])
     engine.http = http
-    processes.wait_until("the engine is ready", lambda: answers_http(f"http://127.0.0.1:{http}/readyz"))
+    processes.wait_until("the engine is ready", lambda: answers_http(f"http://127.0.0.1:{http}/readyz"), patience)
     return engine

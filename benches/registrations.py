@@ -9,10 +9,16 @@ from harness import HERE, Failed, Processes, cpu_seconds, family, start_engine
 USERS = 500
 
 
+def write_users(directory):
+    """The phones, for SIPp."""
+    lines = "".join(f"u{n};[authentication username=u{n} password=secret]\n" for n in range(USERS))
+    (directory / "users.csv").write_text("SEQUENTIAL\n" + lines)
+
+
 def measure(directory, start, port, rate, seconds):
     """Starts a server by `start`, warms it up, and measures."""
     os.makedirs(directory)
-    (directory / "users.csv").write_text("SEQUENTIAL\n" + "".join(f"u{n};[authentication username=u{n} password=secret]\n" for n in range(USERS)))
+    write_users(directory)
 
     def register(processes, name, seconds):
         command = SIPP + ["-sf", HERE / "register.xml", f"127.0.0.1:{port}", "-p", "25060", "-inf", directory / "users.csv"]
@@ -35,15 +41,18 @@ def ha1(user):
     return hashlib.md5(f"{user}:127.0.0.1:secret".encode()).hexdigest()
 
 
+def stations():
+    """Settings of the stations. SIPp knows MD5 only."""
+    return "".join(
+        f'[[station]]\nname = "u{n}"\nextension = "{n + 10000}"\nha1_md5 = "{ha1(f"u{n}")}"\n' for n in range(USERS)
+    )
+
+
 def compare(directory, binaries, quick):
     """The engine, durable, beside Kamailio in memory."""
     rate, seconds = 1000, 5 if quick else 15
-    # SIPp knows MD5 only.
-    stations = "".join(
-        f'[[station]]\nname = "u{n}"\nextension = "{n + 10000}"\nha1_md5 = "{ha1(f"u{n}")}"\n' for n in range(USERS)
-    )
     peer = measure(directory / "register-kamailio", start_kamailio, 5070, rate, seconds)
-    engine = lambda processes: start_engine(processes, binaries, "bypass", stations)
+    engine = lambda processes: start_engine(processes, binaries, "bypass", stations())
     own = measure(directory / "register-tandem", engine, 5080, rate, seconds)
     return [
         {

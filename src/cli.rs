@@ -59,7 +59,11 @@ pub enum Command {
     Drain(Drain),
     /// Make a running daemon read its settings again (not built yet)
     Reload(Reload),
-    /// Put the stations of a JSON-lines file into the store of a running daemon (not built yet)
+    /// Put the stations of a JSON-lines file into the store of a running daemon, for its next start
+    ///
+    /// A settings file is for hundreds of stations; the store holds a million. Each line is an object with the keys of
+    /// [[station]]; one with a name that the store has replaces it. Nothing is stored unless every line is right. What
+    /// is in the store takes effect when the daemon starts again.
     Import(Import),
 }
 
@@ -151,6 +155,9 @@ pub struct Reload {
 pub struct Import {
     /// One station a line, with the keys of a station in the settings
     pub file: PathBuf,
+    /// Take the stations out of the store instead: of each line only the name is looked at
+    #[arg(long)]
+    pub remove: bool,
     /// The daemon
     #[command(flatten)]
     pub client: Client,
@@ -237,13 +244,14 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         | Command::Registrations(_)
         | Command::Tree(_)
         | Command::Why(_)
-        | Command::Drain(_) => client::run(command, cli.config.as_deref(), out)
+        | Command::Drain(_)
+        | Command::Import(_) => client::run(command, cli.config.as_deref(), out)
             .map(|()| ExitCode::SUCCESS)
             .map_err(CommandError::from),
         Command::Demo(demo) => {
             crate::demo::run(demo.exit, out).map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
         }
-        Command::Reload(_) | Command::Import(_) => Err(CommandError::NotBuilt(command.name())),
+        Command::Reload(_) => Err(CommandError::NotBuilt(command.name())),
     };
     match done {
         Ok(code) => code,
@@ -257,7 +265,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
 
 fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
     let loaded = Settings::load(config)?;
-    crate::telemetry::init()?;
+    let _log = crate::telemetry::init()?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -315,6 +323,7 @@ mod tests {
             ("tandem drain --wait --timeout 60", "drain"),
             ("tandem reload --dry-run", "reload"),
             ("tandem import stations.jsonl", "import"),
+            ("tandem import --remove stations.jsonl", "import"),
         ] {
             assert_eq!(parse(line).command.unwrap().name(), name);
         }

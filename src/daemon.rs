@@ -2,6 +2,7 @@
 // The seam of the process: its surfaces run beside the engine.
 #![allow(clippy::disallowed_methods)]
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +44,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const NONCE_SLOTS: usize = 1 << 19;
 /// The key under which the placement key is kept.
 const PLACEMENT_KEY: &str = "placement_key";
+/// So many imported stations that are left out are logged one by one.
+const MOST_TOLD: usize = 20;
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +133,6 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
     let http = bind_http(settings.http.address.0).await?;
     let shards = wiring::shards(settings);
     let (bound, sockets) = bind(settings, shards)?;
-    let config = wiring::engine_config(settings, &bound, chaos)?;
     let metrics = Metrics::new(registry);
     let shed = metrics.registry().counter("tandem_link_shed_total", &[]);
     metrics.registry().describe(
@@ -143,9 +145,12 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
     let meter = Box::new(StoreMeter::new(metrics.registry()));
     let data_dir = settings.node.data_dir.clone();
     let store = Arc::new(Embedded::open(&data_dir, Options::default(), Arc::new(links.clone()), meter)?);
+    let mut config = wiring::engine_config(&with_imported(settings, store.as_ref()), &bound, chaos)?;
     let nonces = NonceSigner::new(random_key()?, clock.now().wall);
     let windows = NonceWindows::new(NONCE_SLOTS, NONCE_AGE);
     let directory = Directory::new(&config, &metrics, nonces, windows);
+    // The directory has them, and a million of them are not kept twice.
+    config.stations = Vec::new();
     let shared = Arc::new(Shared {
         names: Names::new(&config.node),
         placement_key: placement_key(store.as_ref())?,
@@ -193,6 +198,7 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         prometheus: prometheus.clone(),
         ready: ready.clone(),
         chaos,
+        settings: Arc::new(settings.clone()),
         started_at: clock.now().wall,
     };
     let http_address = http.local_addr()?;
@@ -212,6 +218,26 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         _names: names,
         stop_http,
     })
+}
+
+/// The settings with the stations of the store. A station that cannot be used never keeps an engine from starting.
+fn with_imported<'a>(settings: &'a Settings, store: &dyn Store) -> Cow<'a, Settings> {
+    let kept = store.scan(Bucket::Stations).unwrap_or_else(|why| {
+        tracing::error!(%why, "the imported stations cannot be read; they are unknown until the next start");
+        Vec::new()
+    });
+    if kept.is_empty() {
+        return Cow::Borrowed(settings);
+    }
+    let (all, left_out) = settings.with_stations(kept.iter().map(|entry| entry.value.as_ref()));
+    for why in left_out.iter().take(MOST_TOLD) {
+        tracing::error!(why, "an imported station is left out");
+    }
+    if left_out.len() > MOST_TOLD {
+        tracing::error!(count = left_out.len(), "imported stations are left out; not each has a line here");
+    }
+    tracing::info!(stations = all.station.len() - settings.station.len(), "imported stations");
+    Cow::Owned(all)
 }
 
 async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {

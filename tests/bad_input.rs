@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command as Process;
-use std::time::Duration;
 
 use common::engine::stations;
 use common::phone::{assert_heard, connect, pair};
@@ -19,11 +18,9 @@ use tandem_phone::Command;
 /// The engine answers OPTIONS: it lives.
 #[track_caller]
 fn lives(engine: &Engine) {
-    let ua = Ua::new(engine, "ping");
-    let mut leg = ua.leg("ping");
-    ua.next(&mut leg, "OPTIONS", "", "");
-    ua.response("OPTIONS", 200);
-    assert_eq!(engine.ask("GET", "/healthz", "").status, 200);
+    Ua::new(engine, "ping").ping();
+    // An actor that answers late on a busy machine is a 503.
+    eventually("health", || so(engine.ask("GET", "/healthz", "").status == 200));
 }
 
 /// An OPTIONS with `lines` in the place of its headers of these names.
@@ -149,11 +146,23 @@ fn garbage_on_the_sip_port_is_counted_and_dropped() {
         let mut turned = whole.clone().into_bytes();
         turned[end] ^= 0x55;
         ua.send(turned);
+        if end % 50 == 0 {
+            // No more than the kernel keeps for the engine.
+            lives(&engine);
+        }
     }
     ua.send(vec![b'A'; 65_000]);
     let many = format!("Call-ID:{}", "x".repeat(60_000));
     ua.send(with(&ua, &[("Call-ID:", &format!("{many}\r\n"))]));
     lives(&engine);
+}
+
+/// What media has refused, or dropped as no RTP.
+fn thrown_away(engine: &Engine) -> f64 {
+    ["tandem_rtp_refused_total", "tandem_media_dropped_total"]
+        .iter()
+        .map(|name| engine.metric(name, &[]))
+        .sum()
 }
 
 #[test]
@@ -165,10 +174,15 @@ fn garbage_on_a_media_port_is_refused_and_the_call_is_heard() {
     b.answered();
     let near = UdpSocket::bind((engine.peer(), 0)).unwrap();
     let far = UdpSocket::bind((engine.stranger(), 0)).unwrap();
-    for seed in 0..300 {
-        let bytes = noise(seed, 1 + (seed as usize * 13) % 1_400);
+    for seed in 0..300_u32 {
+        let bytes = noise(seed.into(), 1 + (seed as usize * 13) % 1_400);
         for (socket, port) in [(&near, to_a.port()), (&far, to_a.port()), (&far, to_a.port() + 1)] {
             socket.send_to(&bytes, (to_a.ip(), port)).unwrap();
+        }
+        if seed % 20 == 19 {
+            // No more than the kernel keeps for the engine: a full socket loses what the phones say too.
+            let least = f64::from(2 * (seed + 1));
+            eventually("the garbage is read", || so(thrown_away(&engine) >= least));
         }
     }
     near.send_to(&[], to_a).unwrap();
@@ -186,7 +200,7 @@ fn garbage_on_the_http_port_is_refused() {
     let engine = Engine::start(&stations(&["1001"]));
     for seed in 0..30 {
         let mut stream = TcpStream::connect(engine.http).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_read_timeout(Some(common::SOON)).unwrap();
         stream.write_all(&noise(seed, 1 + seed as usize * 100)).ok();
         stream.shutdown(std::net::Shutdown::Write).ok();
         let mut answer = Vec::new();
@@ -224,7 +238,7 @@ fn an_offer_without_a_common_codec_is_488() {
         assert_eq!(refused.status(), Some(488), "{refused:?}");
         assert!(!refused.headers("Warning").is_empty(), "{refused:?}");
     }
-    assert_eq!(engine.metric("tandem_invites_refused_total", &[("reason", "media")]), 3.0);
+    engine.counts("tandem_invites_refused_total", &[("reason", "media")], 3.0);
     lives(&engine);
 }
 
@@ -252,7 +266,7 @@ fn without_a_free_port_a_call_is_503_and_counted() {
     let refused = other.refused(&leg);
     assert_eq!(refused.status(), Some(503), "{refused:?}");
     assert!(refused.headers("Retry-After").is_empty(), "upstream would rest the whole server: {refused:?}");
-    assert_eq!(engine.metric("tandem_invites_refused_total", &[("reason", "no_port")]), 1.0);
+    engine.counts("tandem_invites_refused_total", &[("reason", "no_port")], 1.0);
     a.command(Command::Hangup(call));
     a.ended();
     // Ports rest before they are used again.
@@ -268,7 +282,7 @@ fn without_a_free_port_a_call_is_503_and_counted() {
 fn ends(engine: &Engine) -> (Option<i32>, String) {
     let mut child = engine.command(&["run"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut said = child.stderr.take().unwrap();
-    let status = common::within(Duration::from_secs(10), "the engine ends", || child.try_wait().unwrap());
+    let status = common::within(common::SOON, "the engine ends", || child.try_wait().unwrap());
     let mut text = String::new();
     said.read_to_string(&mut text).unwrap();
     (status.code(), text)

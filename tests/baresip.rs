@@ -273,7 +273,7 @@ fn baresip_answers_and_is_heard() {
     assert_heard(&heard);
     let cdr = engine.cdr("normal", 200, "caller");
     assert_eq!((cdr["from"].as_str(), cdr["to"].as_str()), (Some("1002"), Some("1001")));
-    assert_flowed(&cdr, 2, 150);
+    assert_flowed(&cdr, 2, 50);
     engine.quiet();
 }
 
@@ -318,7 +318,7 @@ fn baresip_on_tcp_calls_and_is_called() {
     assert!(invites("in") >= 2.0, "the one without credentials, the one with");
     baresip.command("hangup", "");
     assert_eq!(phone.ended(), (false, None));
-    assert_flowed(&engine.cdr("normal", 200, "caller"), 2, 150);
+    assert_flowed(&engine.cdr("normal", 200, "caller"), 2, 50);
 
     let before = invites("out");
     let call = phone.dial("1001");

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use common::engine::{station, stations};
 use common::phone::{connect, pair, voice};
 use common::ua::token;
-use common::{Engine, Sipp, TestPhone, Ua, sdp};
+use common::{Engine, Msg, Sipp, TestPhone, Ua, sdp};
 use tandem_phone::{AutoAnswer, CallHandle, Command, Direction, Event};
 
 /// A station that calls and one that is called, both by hand.
@@ -43,7 +43,7 @@ fn the_caller_hangs_up() {
     assert!(cdr["answer"].is_string() && cdr["duration_s"].as_f64().unwrap() >= 0.0, "{cdr:#}");
     assert_eq!(cdr["legs"].as_array().map(Vec::len), Some(2), "{cdr:#}");
     engine.quiet();
-    assert_eq!(engine.metric("tandem_calls_total", &[("result", "answered")]), 1.0);
+    engine.counts("tandem_calls_total", &[("result", "answered")], 1.0);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_busy_callee_is_busy_to_the_caller() {
     assert_eq!(a.ended(), (false, Some(486)));
     let cdr = engine.cdr("busy", 486, "callee");
     assert!(cdr["answer"].is_null() && cdr["duration_s"] == 0.0, "{cdr:#}");
-    assert_eq!(engine.metric("tandem_calls_total", &[("result", "busy")]), 1.0);
+    engine.counts("tandem_calls_total", &[("result", "busy")], 1.0);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_callee_that_declines_is_heard() {
 
 #[test]
 fn a_callee_that_only_rings_is_given_up_after_its_ring_timeout() {
-    let engine = Engine::start(&(stations(&["1001"]) + &station("1002", "ring_timeout_s = 1")));
+    let engine = Engine::start(&(stations(&["1001"]) + &station("1002", "ring_timeout_s = 3")));
     let mut a = TestPhone::new(&engine, "1001", "1002", AutoAnswer::Manual);
     let mut b = TestPhone::new(&engine, "1002", "1001", AutoAnswer::Manual).registered();
     a.dial("1002");
@@ -105,7 +105,7 @@ fn a_callee_that_only_rings_is_given_up_after_its_ring_timeout() {
     assert_eq!(a.ended(), (false, Some(480)));
     assert_eq!(b.ended(), (false, Some(487)));
     engine.cdr("no_answer", 480, "engine");
-    assert_eq!(engine.metric("tandem_calls_total", &[("result", "no_answer")]), 1.0);
+    engine.counts("tandem_calls_total", &[("result", "no_answer")], 1.0);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_caller_that_gives_up_stops_the_ringing() {
     assert_eq!(a.ended(), (true, Some(487)));
     assert_eq!(b.ended(), (false, Some(487)));
     engine.cdr("abandoned", 487, "caller");
-    assert_eq!(engine.metric("tandem_calls_total", &[("result", "abandoned")]), 1.0);
+    engine.counts("tandem_calls_total", &[("result", "abandoned")], 1.0);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_caller_without_credentials_is_challenged_and_leaves_no_record() {
         stranger.next(&mut leg, "INVITE", "", &sdp(stranger.local(), "0"));
         assert_eq!(stranger.refused(&leg).status(), Some(401));
     }
-    assert_eq!(engine.metric("tandem_invites_refused_total", &[("reason", "unauthorized")]), 2.0);
+    engine.counts("tandem_invites_refused_total", &[("reason", "unauthorized")], 2.0);
     assert!(engine.cdrs().is_empty());
 }
 
@@ -288,7 +288,7 @@ fn a_repeated_invite_is_one_call() {
     b.respond(&invite, "180 Ringing", "bob", "", "");
     a.response("INVITE", 180);
     a.send(&leg.invite);
-    a.response("INVITE", 180);
+    a.again("180 again", |message| message.answers("INVITE", 180));
     b.answer(&invite, &sdp(b.local(), "0"));
     a.established(&mut leg);
     assert_eq!(engine.calls().len(), 1);
@@ -308,8 +308,9 @@ fn a_lost_ack_makes_the_200_come_again() {
     let mut leg = a.call("1002", &sdp(a.local(), "0"));
     b.answer(&b.request("INVITE"), &sdp(b.local(), "0"));
     let first = a.response("INVITE", 200);
-    let again = a.established(&mut leg);
+    let again = a.again("200 again", |message| message.answers("INVITE", 200));
     assert_eq!(first.text, again.text);
+    a.accept(&mut leg, &again);
     a.next(&mut leg, "BYE", "", "");
     let bye = b.request("BYE");
     b.respond(&bye, "200 OK", "", "", "");
@@ -434,7 +435,7 @@ fn a_proxy_that_is_overloaded_is_passed_over() {
     let causes: Vec<&str> =
         cdr["attempts"].as_array().unwrap().iter().filter_map(|a| a["cause"].as_str()).collect();
     assert_eq!(causes, ["503", "answered"], "{cdr:#}");
-    assert_eq!(engine.metric("tandem_trunk_failovers_total", &[("trunk", "out")]), 1.0);
+    engine.counts("tandem_trunk_failovers_total", &[("trunk", "out")], 1.0);
 }
 
 #[test]
@@ -463,6 +464,69 @@ fn a_proxy_that_asks_for_credentials_gets_them() {
     first.respond(&again, "486 Busy Here", "one", "", "");
     assert_eq!(caller.refused(&leg).status(), Some(486));
     engine.cdr("busy", 486, "callee");
+}
+
+#[test]
+fn a_proxy_and_a_server_behind_it_that_both_ask_for_credentials_get_them() {
+    let keys = "username = \"office\"\npassword = \"hush\"";
+    let www = "WWW-Authenticate: Digest realm=\"server\", nonce=\"abc\", qop=\"auth\"\r\n";
+    let proxy = "Proxy-Authenticate: Digest realm=\"proxy\", nonce=\"def\"\r\n";
+    let (_engine, caller, first, second) = two_proxies(keys);
+    let signed = |invite: &Msg| ["Authorization", "Proxy-Authorization"].map(|h| invite.headers(h).len());
+    // One after the other, and both at once.
+    let after =
+        [("407 Proxy Authentication Required", proxy.to_owned()), ("401 Unauthorized", www.to_owned())];
+    let at_once = [("401 Unauthorized", format!("{www}{proxy}"))];
+    for challenges in [&after[..], &at_once[..]] {
+        let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        let mut invite = first.request("INVITE");
+        assert_eq!(signed(&invite), [0, 0]);
+        for (status, headers) in challenges {
+            first.respond(&invite, status, "one", headers, "");
+            first.request("ACK");
+            invite = first.request("INVITE");
+        }
+        assert_eq!(signed(&invite), [1, 1], "{invite:?}");
+        first.answer(&invite, &sdp(first.local(), "0"));
+        caller.established(&mut leg);
+        caller.next(&mut leg, "BYE", "", "");
+        first.respond(&first.request("BYE"), "200 OK", "", "", "");
+        caller.response("BYE", 200);
+    }
+    // A wrong password is not tried for ever.
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    for nonce in ["one", "two"] {
+        let invite = first.request("INVITE");
+        let header = www.replace("abc", nonce);
+        first.respond(&invite, "401 Unauthorized", "one", &header, "");
+        first.request("ACK");
+    }
+    assert_eq!(caller.refused(&leg).status(), Some(403));
+    assert!(second.receive(std::time::Duration::from_millis(1)).is_none());
+}
+
+#[test]
+fn a_trunk_that_wants_an_extension_or_a_security_agreement_of_us_fails_the_call() {
+    let (engine, caller, first, second) = two_proxies("");
+    for (status, headers, told) in [
+        ("421 Extension Required", "Require: path\r\n", 500),
+        ("494 Security Agreement Required", "Security-Server: tls;q=0.1\r\nRequire: sec-agree\r\n", 403),
+    ] {
+        let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        let invite = first.request("INVITE");
+        first.respond(&invite, status, "one", headers, "");
+        first.request("ACK");
+        let refusal = caller.refused(&leg);
+        assert_eq!(refusal.status(), Some(told), "{status}");
+        assert!(refusal.headers("Require").is_empty() && refusal.headers("Security-Server").is_empty());
+    }
+    let cdrs = engine.wait_cdrs(2);
+    let causes: Vec<&str> = cdrs.iter().filter_map(|cdr| cdr["cause"].as_str()).collect();
+    assert_eq!(causes, ["rejected", "rejected"], "{cdrs:#?}");
+    assert!(
+        second.receive(std::time::Duration::from_millis(1)).is_none(),
+        "another proxy would say the same"
+    );
 }
 
 #[test]

@@ -12,14 +12,37 @@ use common::{Engine, TestPhone, Ua, eventually, sdp};
 use serde_json::Value;
 use tandem_phone::{CallHandle, Command};
 
-/// Two phones in an established call that has been heard, and its id.
-fn talking(engine: &Engine) -> (TestPhone, TestPhone, CallHandle, String) {
-    let (mut a, mut b) = pair(engine, "1001", "1002");
+/// An established call of two phones that has been heard, and one beside it that no fault strikes: what the machine does to both is
+/// none of the engine's.
+struct Calls {
+    a: TestPhone,
+    b: TestPhone,
+    call: CallHandle,
+    id: String,
+    beside: (TestPhone, TestPhone, CallHandle),
+    /// The media worker of the first; the other call has the other one.
+    worker: &'static str,
+}
+
+/// An engine whose only shard gives its media workers calls in turn, and calls on both.
+fn talking() -> (Engine, Calls) {
+    let settings = "[node]\nshards = 1\n[media]\nworkers = 2\n".to_owned();
+    let engine = Engine::start_with_chaos(&(settings + &stations(&["1001", "1002", "1003", "1004"])));
+    let (mut a, mut b) = pair(&engine, "1001", "1002");
+    let (mut c, mut d) = pair(&engine, "1003", "1004");
     let (call, _) = connect(&mut a, &mut b);
-    a.listen(30);
-    b.listen(30);
     let id = engine.call_in("up");
-    (a, b, call, id)
+    let sessions = |worker| engine.metric("tandem_media_sessions_active", &[("worker", worker)]);
+    let worker =
+        eventually("a media worker", || ["0", "1"].into_iter().find(|worker| sessions(worker) == 2.0));
+    let (other, _) = connect(&mut c, &mut d);
+    for worker in ["0", "1"] {
+        engine.counts("tandem_media_sessions_active", &[("worker", worker)], 2.0);
+    }
+    for phone in [&a, &b, &c, &d] {
+        phone.listen(30);
+    }
+    (engine, Calls { a, b, call, id, beside: (c, d, other), worker })
 }
 
 fn restarts(engine: &Engine, kind: &str) -> f64 {
@@ -27,30 +50,34 @@ fn restarts(engine: &Engine, kind: &str) -> f64 {
 }
 
 /// The call goes on as if nothing had been: it is heard, without a gap, and ends when its caller hangs up.
-fn goes_on(engine: &Engine, (mut a, mut b, call, id): (TestPhone, TestPhone, CallHandle, String)) {
-    for phone in [&a, &b] {
+fn goes_on(engine: &Engine, calls: Calls) {
+    let Calls { mut a, mut b, call, id, beside: (mut c, mut d, other), worker: _ } = calls;
+    for phone in [&a, &b, &c, &d] {
         phone.listen(phone.heard().packets.max(155) + 50);
     }
-    assert_eq!(engine.call_in("up"), id);
+    assert!(engine.calls().iter().any(|call| call["call_id"] == *id && call["state"] == "up"));
     a.command(Command::Hangup(call));
     assert_eq!((a.ended(), b.ended()), ((true, Some(200)), (false, None)));
-    for heard in [a.heard(), b.heard()] {
-        assert_heard(&heard);
-        assert!(heard.longest_gap_ms < 200, "{heard:?}");
-    }
     let cdr = engine.cdr("normal", 200, "caller");
     assert_eq!(cdr["call_id"], *id);
+    c.command(Command::Hangup(other));
+    assert_eq!((c.ended(), d.ended()), ((true, Some(200)), (false, None)));
+    // When the machine stops for a moment, no call of it hears anything.
+    let machine = c.heard().longest_gap_ms.max(d.heard().longest_gap_ms);
+    for heard in [a.heard(), b.heard()] {
+        assert_heard(&heard);
+        assert!(heard.longest_gap_ms < 180 + machine, "{heard:?}, and beside it {machine} ms");
+    }
     assert!(engine.log().contains(&id), "the log names the call");
     engine.quiet();
 }
 
 /// An established call survives the panic of one of its actors; `place` is what follows the call's id.
 fn survives(kind: &str, place: &str) {
-    let engine = Engine::start_with_chaos(&stations(&["1001", "1002"]));
-    let call = talking(&engine);
-    engine.chaos(&format!("{kind}:{}{place}", call.3), "panic");
+    let (engine, calls) = talking();
+    engine.chaos(&format!("{kind}:{}{place}", calls.id), "panic");
     engine.reaches("tandem_actor_restarts_total", &[("actor", kind)], 1.0);
-    goes_on(&engine, call);
+    goes_on(&engine, calls);
     assert_eq!(restarts(&engine, kind), 1.0);
 }
 
@@ -81,12 +108,10 @@ fn an_established_call_survives_its_callees_media_session() {
 
 #[test]
 fn an_established_call_survives_its_media_worker() {
-    let engine = Engine::start_with_chaos(&stations(&["1001", "1002"]));
-    let call = talking(&engine);
-    engine.chaos("media_worker:0", "panic");
-    engine.chaos("media_worker:1", "panic");
-    engine.reaches("tandem_actor_restarts_total", &[("actor", "media_worker")], 2.0);
-    goes_on(&engine, call);
+    let (engine, calls) = talking();
+    engine.chaos(&format!("media_worker:{}", calls.worker), "panic");
+    engine.reaches("tandem_actor_restarts_total", &[("actor", "media_worker")], 1.0);
+    goes_on(&engine, calls);
 }
 
 /// A call that rings, and is to lose one of its actors.
@@ -121,7 +146,9 @@ fn a_call_in_set_up_whose_callers_dialog_panics_ends_with_500_and_a_cdr() {
 #[test]
 fn a_call_that_panics_at_every_input_is_ended_on_every_leg_with_a_cdr() {
     let engine = Engine::start_with_chaos(&stations(&["1001", "1002"]));
-    let (mut a, mut b, _, id) = talking(&engine);
+    let (mut a, mut b) = pair(&engine, "1001", "1002");
+    connect(&mut a, &mut b);
+    let id = engine.call_in("up");
     engine.chaos(&format!("call:{id}"), "panic_always");
     assert_eq!((a.ended(), b.ended()), ((false, None), (false, None)));
     let cdr = engine.cdr("fault", 200, "engine");
@@ -218,7 +245,9 @@ fn sum(tree: &Value, key: &str) -> u64 {
 #[test]
 fn the_tree_shows_the_actors_and_their_restarts() {
     let engine = Engine::start_with_chaos(&(stations(&["1001", "1002"]) + TRUNK));
-    let (_a, _b, _, id) = talking(&engine);
+    let (mut a, mut b) = pair(&engine, "1001", "1002");
+    connect(&mut a, &mut b);
+    let id = engine.call_in("up");
     engine.chaos(&format!("call:{id}"), "panic");
     engine.chaos("trunk:out", "panic");
     let tree = eventually("two restarts in the tree", || {

@@ -14,19 +14,21 @@ use common::stream::{EMPTY, accepted, both, options, reset, until_closed};
 use common::ua::token;
 use common::{Engine, Leg, Ua, eventually, sdp};
 
-/// A caller on a connection of his own, whose Via names `sent_by`, and his INVITE to 1002, which has its credentials.
-fn caller_named(engine: &Engine, sent_by: &TcpListener) -> (TcpStream, Ua, Leg) {
+/// A caller on a connection of his own, whose Via names `via` or else `sent_by`, and his INVITE to 1002, which has its credentials.
+fn caller_named(engine: &Engine, sent_by: &TcpListener, via: Option<&str>) -> (TcpStream, Ua, Leg) {
     let stream = TcpStream::connect(engine.sip).expect("a connection");
     let a = Ua::on_stream(stream.try_clone().expect("a copy"), "1001");
     let mut leg = a.leg("1002");
     let ours = format!("SIP/2.0/TCP {}", a.local());
-    let named = format!("SIP/2.0/TCP {}", sent_by.local_addr().expect("an address"));
+    let listens = sent_by.local_addr().expect("an address").to_string();
+    let named = format!("SIP/2.0/TCP {}", via.unwrap_or(&listens));
     let invite = |leg: &mut Leg, headers: &str| {
         leg.cseq += 1;
         leg.branch = format!("z9hG4bK{}", token());
         leg.invite_uri = leg.target.clone();
         let text = a.text(leg, "INVITE", &leg.target, &leg.branch, headers, &sdp(a.local(), "0"));
-        a.send(text.replacen(&ours, &named, 1));
+        leg.invite = text.replacen(&ours, &named, 1);
+        a.send(&leg.invite);
     };
     invite(&mut leg, "");
     let challenge = Challenge::parse(a.response("INVITE", 401).header("WWW-Authenticate"));
@@ -46,7 +48,7 @@ fn an_answer_written_to_a_peer_that_has_gone_goes_to_the_sent_by() {
     let engine = Engine::start(&both(""));
     let b = Ua::new(&engine, "1002").registered();
     let sent_by = beside(&engine);
-    let (stream, a, _) = caller_named(&engine, &sent_by);
+    let (stream, a, _) = caller_named(&engine, &sent_by, None);
     let invite = b.request("INVITE");
     // It could still read, for all that the engine can see.
     drop((stream, a));
@@ -55,12 +57,45 @@ fn an_answer_written_to_a_peer_that_has_gone_goes_to_the_sent_by() {
 }
 
 #[test]
+fn a_peer_behind_a_nat_is_answered_by_the_connection_that_its_request_came_by_again() {
+    let engine = Engine::start(&both(""));
+    let b = Ua::new(&engine, "1002").registered();
+    let sent_by = beside(&engine);
+    let (stream, a, leg) = caller_named(&engine, &sent_by, Some("10.0.0.7:5060"));
+    let invite = b.request("INVITE");
+    drop(a);
+    reset(stream);
+    engine.reaches("tandem_sip_connections_closed_total", &[("cause", "broken")], 1.0);
+    let again = Ua::tcp(&engine, "1001");
+    again.send(&leg.invite);
+    // Nothing else says that it has come.
+    again.response("INVITE", 100);
+    b.respond(&invite, "486 Busy Here", "bob", "", "");
+    again.response("INVITE", 486);
+    sent_by.set_nonblocking(true).expect("set");
+    assert!(sent_by.accept().is_err());
+}
+
+#[test]
+fn a_connection_that_brings_nothing_concerns_one_shard_only() {
+    let engine = Engine::start_with(&both(""), &[("TANDEM__NODE__SHARDS", "4")]);
+    let crossings = engine.metric("tandem_shard_crossings_total", &[]);
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(engine.sip).expect("a connection");
+        stream.write_all(b"\r\n\r\n").expect("sent");
+        stream.read_exact(&mut [0; 2]).expect("a pong");
+    }
+    engine.reaches("tandem_sip_connections_closed_total", &[("cause", "peer")], 20.0);
+    assert_eq!(engine.metric("tandem_shard_crossings_total", &[]), crossings);
+}
+
+#[test]
 fn a_peer_that_sends_nothing_more_still_gets_its_answer() {
     for shards in ["1", "4"] {
         let engine = Engine::start_with(&both(""), &[("TANDEM__NODE__SHARDS", shards)]);
         let b = Ua::new(&engine, "1002").registered();
         let sent_by = beside(&engine);
-        let (stream, a, _) = caller_named(&engine, &sent_by);
+        let (stream, a, _) = caller_named(&engine, &sent_by, None);
         let invite = b.request("INVITE");
         stream.shutdown(Shutdown::Write).expect("shut");
         // The engine has seen it once another that came later has been dealt with.
@@ -96,7 +131,7 @@ fn a_stranger_is_answered_by_his_own_connection_or_not_at_all() {
     });
     // What goes to the sent-by is somebody's whom the engine knows, and all that was to go there before has gone.
     let b = Ua::new(&engine, "1002").registered();
-    let (stream, a, _) = caller_named(&engine, &sent_by);
+    let (stream, a, _) = caller_named(&engine, &sent_by, None);
     let invite = b.request("INVITE");
     drop(a);
     reset(stream);

@@ -1,11 +1,13 @@
 //! What happens within dialogs and between their branches: forked answers, session timers, redirection, INFO, Reason, identity.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+// A bound of the engine is by the real clock.
+#![allow(clippy::disallowed_methods)]
 
 mod common;
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::engine::{station, stations};
 use common::ua::token;
@@ -126,7 +128,7 @@ fn an_answer_to_an_invite_of_a_process_that_was_killed_is_acknowledged_and_ended
     b.respond(&invite, "200 OK", "late", "", &sdp(b.local(), "0"));
     b.request("ACK");
     b.respond(&bye, "200 OK", "", "", "");
-    assert_eq!(engine.metric("tandem_stray_answers_total", &[("result", "ended")]), 2.0);
+    engine.counts("tandem_stray_answers_total", &[("result", "ended")], 2.0);
 }
 
 #[test]
@@ -142,13 +144,20 @@ fn a_flood_of_answers_nobody_waits_for_draws_little() {
     let branch =
         format!("{}f", invite.header("Via").split("branch=").nth(1).unwrap().split(';').next().unwrap());
     let old = invite.header("Via").split("branch=").nth(1).unwrap().split(';').next().unwrap();
-    for n in 0..400 {
+    let begin = Instant::now();
+    for n in 1..=400_u16 {
         let forged = Msg { text: invite.text.replace(old, &branch) };
         b.respond(&forged, "200 OK", &format!("forged{n}"), "", "");
+        if n % 100 == 0 {
+            // No more than the kernel keeps for the engine.
+            engine.reaches("tandem_stray_answers_total", &[], f64::from(n));
+        }
     }
     engine.reaches("tandem_stray_answers_total", &[], 400.0);
+    // Fifty at once, and one more for each 20 ms that it took.
+    let most = 51.0 + begin.elapsed().as_secs_f64() * 50.0;
     let ended = engine.metric("tandem_stray_answers_total", &[("result", "ended")]);
-    assert!((50.0..200.0).contains(&ended), "{ended} were ended");
+    assert!((50.0..=most).contains(&ended), "{ended} were ended, {most} at most");
     assert!(engine.metric("tandem_stray_answers_total", &[("result", "dropped")]) > 0.0);
 }
 
@@ -221,7 +230,7 @@ fn a_session_interval_is_agreed_on_each_leg_by_itself() {
     let mut leg = a.leg("9001");
     a.next(&mut leg, "INVITE", "Supported: timer\r\nSession-Expires: 90\r\n", &offer);
     assert_eq!(a.refused(&leg).header("Min-SE"), "120");
-    assert_eq!(engine.metric("tandem_invites_refused_total", &[("reason", "session_interval")]), 1.0);
+    engine.counts("tandem_invites_refused_total", &[("reason", "session_interval")], 1.0);
     a.next(&mut leg, "INVITE", "Supported: timer\r\nSession-Expires: 600\r\n", &offer);
     // The callee's leg has an interval of its own, and its 422 is not the caller's business.
     let invite = b.request("INVITE");
@@ -391,13 +400,14 @@ fn a_caller_who_wants_privacy_is_anonymous_and_known_only_within_the_trust_domai
 
 #[test]
 fn a_caller_that_never_acknowledges_its_200_loses_the_call_on_both_sides() {
-    let listen = "[[listen]]\naddress = \"{ip}:5060\"\nt1_ms = 20\n";
+    let listen = "[[listen]]\naddress = \"{ip}:5060\"\nt1_ms = 50\n";
     let engine = Engine::start(&(listen.to_owned() + &trunks("", "")));
     let (a, b) = ends(&engine);
     let (_leg, invite) = call(&a, &b, "");
     b.answer(&invite, &sdp(b.local(), "0"));
     let first = a.response("INVITE", 200);
-    assert_eq!(a.response("INVITE", 200).text, first.text, "it is repeated");
+    let again = a.again("200 again", |message| message.answers("INVITE", 200));
+    assert_eq!(again.text, first.text, "it is repeated");
     for ua in [&a, &b] {
         let bye = ua.request("BYE");
         ua.respond(&bye, "200 OK", "", "", "");

@@ -387,9 +387,10 @@ fn an_answer_that_the_ack_brings_after_a_restart_still_reaches_the_callee() {
     let (theirs, mine) = (offer(&b, "0 8", ""), offer(&a, "8", ""));
     b.respond(&invite, "200 OK", "bob", "", &theirs);
     a.response("INVITE", 200);
+    engine.recorded("call.answered", 1);
     engine.kill9();
     engine.restart();
-    let answer = a.response("INVITE", 200);
+    let answer = a.again("200 again", |message| message.answers("INVITE", 200));
     assert_eq!(answer.body(), theirs);
     ack_with(&a, &leg, &answer, &mine);
     assert_eq!(b.request("ACK").body(), mine);

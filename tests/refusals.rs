@@ -53,8 +53,9 @@ fn replaced<'a>(from: &'a str, to: &'a str) -> impl Fn(&str) -> String + 'a {
     }
 }
 
-fn counted(engine: &Engine, metric: &str, reason: &str) -> f64 {
-    engine.metric(metric, &[("reason", reason)])
+#[track_caller]
+fn counted(engine: &Engine, metric: &str, reason: &str, count: f64) {
+    engine.counts(metric, &[("reason", reason)], count);
 }
 
 #[test]
@@ -80,9 +81,9 @@ fn an_invite_is_refused_by_what_it_asks_for() {
     assert_eq!(answer.status(), Some(488));
     assert!(!answer.headers("Warning").is_empty(), "{answer:?}");
 
-    let count = |reason| counted(&engine, "tandem_invites_refused_total", reason);
-    assert_eq!((count("unsupported"), count("media"), count("loop")), (2.0, 3.0, 1.0));
-    assert_eq!(count("unauthorized"), 6.0);
+    for (reason, count) in [("unsupported", 2.0), ("media", 3.0), ("loop", 1.0), ("unauthorized", 6.0)] {
+        counted(&engine, "tandem_invites_refused_total", reason, count);
+    }
 }
 
 #[test]
@@ -92,7 +93,8 @@ fn a_refusal_of_a_known_caller_is_kept_for_the_same_request() {
     let leg = ua.call_with("*43", "Require: telepathy\r\n", &sdp(ua.local(), "0"));
     let first = ua.final_response("INVITE");
     ua.send(&leg.invite);
-    let second = ua.final_response("INVITE");
+    let second =
+        ua.again("the refusal again", |message| message.method() == "INVITE" && message.status() > Some(199));
     assert_eq!((first.status(), &second), (Some(420), &first), "not a stale nonce");
     ua.ack(&leg, &first);
 }
@@ -137,9 +139,11 @@ fn what_is_not_built_is_refused_plainly() {
     );
     // The leg is for the echo's number, which is no station; the extension is known.
     assert_eq!(required.status(), Some(403));
-    let count = |reason| counted(&engine, "tandem_requests_refused_total", reason);
-    assert_eq!((count("unsupported"), count("not_allowed"), count("no_dialog")), (2.0, 2.0, 5.0));
-    assert_eq!(count("unauthorized"), 11.0);
+    for (reason, count) in
+        [("unsupported", 2.0), ("not_allowed", 2.0), ("no_dialog", 5.0), ("unauthorized", 11.0)]
+    {
+        counted(&engine, "tandem_requests_refused_total", reason, count);
+    }
 }
 
 #[test]
@@ -168,8 +172,8 @@ fn an_unknown_method_is_501_to_those_we_know_and_405_to_strangers() {
         let answer = ask(&ua, &mut leg, &format!("Authorization: {credentials}\r\n"));
         assert_eq!(answer.status(), Some(status), "{password}: {answer:?}");
     }
-    assert_eq!(counted(&engine, "tandem_requests_refused_total", "not_allowed"), 4.0);
-    assert_eq!(engine.metric("tandem_auth_failures_total", &[]), 1.0);
+    counted(&engine, "tandem_requests_refused_total", "not_allowed", 4.0);
+    engine.counts("tandem_auth_failures_total", &[], 1.0);
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn a_register_with_an_unknown_extension_is_420_and_changes_nothing() {
     let ua = Ua::new(&engine, "1001");
     let answer = ua.register(&[], "Require: telepathy\r\n");
     assert_eq!((answer.status(), answer.header("Unsupported")), (Some(420), "telepathy"));
-    assert_eq!(engine.metric("tandem_registrations_active", &[]), 0.0);
+    engine.counts("tandem_registrations_active", &[], 0.0);
 }
 
 #[test]
@@ -223,8 +227,8 @@ fn what_is_malformed_is_told_what_is_wrong() {
         let answer = ua.receive(SOON).unwrap_or_else(|| panic!("no answer: {line}"));
         assert!(answer.first_line().starts_with(&format!("SIP/2.0 {line}")), "{line}: {answer:?}");
     }
-    assert_eq!(counted(&engine, "tandem_invites_refused_total", "malformed"), 2.0);
-    assert_eq!(counted(&engine, "tandem_requests_refused_total", "malformed"), 4.0);
+    counted(&engine, "tandem_invites_refused_total", "malformed", 2.0);
+    counted(&engine, "tandem_requests_refused_total", "malformed", 4.0);
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn the_same_invite_by_another_way_is_482() {
     a.send(acknowledgement(&merged, &answer));
     b.respond(&invite, "486 Busy Here", "b", "", "");
     assert_eq!(a.refused(&leg).status(), Some(486), "the first goes its way");
-    assert_eq!(counted(&engine, "tandem_invites_refused_total", "loop"), 1.0);
+    counted(&engine, "tandem_invites_refused_total", "loop", 1.0);
 }
 
 /// A trunk that calls come by, and one whose proxy may send back what it gets.

@@ -1,7 +1,7 @@
 //! SIP over TCP as seen on the wire: RFC 3261 §18, RFC 5626 §3.5.1.
 // A test bounds its waits by the real clock.
 #![allow(clippy::disallowed_methods)]
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod common;
 
@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 
 use common::engine::stations;
 use common::stream::{EMPTY, accepted, both, options, reset, until_closed};
+use common::ua::token;
 use common::{Engine, Msg, SOON, Sipp, Ua, eventually, sdp};
+
+/// 64 T1: so long an INVITE waits for an answer (RFC 3261 §17.1.1.2).
+const TIMER_B: Duration = Duration::from_secs(32);
 
 /// A call from `a`, up to BYE by it; both ends see the transports they should.
 #[track_caller]
@@ -65,13 +69,14 @@ fn pipelined_and_dribbled_requests_are_each_answered() {
     let engine = Engine::start(&both(""));
     let ua = Ua::tcp(&engine, "1001");
     let (a, b) = (options(&engine, "a", EMPTY), options(&engine, "b", "l: 4\r\n\r\nbody"));
-    ua.send(format!("{a}\r\n{b}{}", &a[..50]));
+    let c = options(&engine, "c", EMPTY);
+    ua.send(format!("{a}\r\n{b}{}", &c[..50]));
     // Each on the shard of its Call-ID, so in no certain order.
     let mut answered = [ua.response("OPTIONS", 200), ua.response("OPTIONS", 200)]
         .map(|answer| answer.header("Call-ID").to_owned());
     answered.sort();
     assert_eq!(answered, ["a", "b"]);
-    for byte in a.as_bytes()[50..].chunks(1) {
+    for byte in c.as_bytes()[50..].chunks(1) {
         ua.send(byte);
     }
     let answer = ua.response("OPTIONS", 200);
@@ -169,7 +174,7 @@ fn headers_without_end_are_held_within_a_bound() {
 
 #[test]
 fn a_source_has_so_many_connections_and_an_idle_one_is_closed() {
-    let engine = Engine::start(&both("max_connections_per_source = 2\nidle_timeout_s = 1"));
+    let engine = Engine::start(&both("max_connections_per_source = 2\nidle_timeout_s = 3"));
     let ua = || {
         let ua = Ua::tcp(&engine, "1001");
         ua.send(options(&engine, "a", EMPTY));
@@ -180,23 +185,25 @@ fn a_source_has_so_many_connections_and_an_idle_one_is_closed() {
     two.response("OPTIONS", 200);
     let third = TcpStream::connect(engine.sip).expect("a connection");
     assert_eq!(until_closed(&third), "");
-    assert_eq!(engine.metric("tandem_sip_connections_refused_total", &[("reason", "source_limit")]), 1.0);
+    engine.counts("tandem_sip_connections_refused_total", &[("reason", "source_limit")], 1.0);
     engine.reaches("tandem_sip_connections_closed_total", &[("cause", "idle")], 2.0);
-    assert_eq!(engine.metric("tandem_sip_connections_active", &[("transport", "tcp")]), 0.0);
+    engine.counts("tandem_sip_connections_active", &[("transport", "tcp")], 0.0);
     ua().response("OPTIONS", 200);
 }
 
 #[test]
 fn a_peer_that_does_not_read_is_cut_off() {
-    let engine = Engine::start(&both("send_queue_kb = 64"));
+    let engine = Engine::start_with(&both("send_queue_kb = 64"), &[("TANDEM__NODE__SHARDS", "4")]);
     let mut stream = TcpStream::connect(engine.sip).expect("a connection");
-    let piece = options(&engine, "a", EMPTY).repeat(50);
+    // Of calls on every shard.
+    let piece: String = (0..50).map(|n| options(&engine, &format!("a{n}"), EMPTY)).collect();
     let written = (0..5_000).take_while(|_| stream.write_all(piece.as_bytes()).is_ok()).count();
     assert!(written < 5_000, "the engine holds every answer");
     engine.reaches("tandem_sip_connections_closed_total", &[("cause", "backlog")], 1.0);
     let other = Ua::tcp(&engine, "1001");
     other.send(options(&engine, "b", EMPTY));
     other.response("OPTIONS", 200);
+    engine.counts("tandem_link_shed_total", &[], 0.0);
 }
 
 #[test]
@@ -215,7 +222,7 @@ fn a_phone_whose_connection_has_gone_is_passed_over_and_with_none_left_the_calle
     let begin = Instant::now();
     let leg = a.call("1002", &sdp(a.local(), "0"));
     assert_eq!(a.refused(&leg).status(), Some(480));
-    assert!(begin.elapsed() < Duration::from_secs(3), "no timer was waited for");
+    assert!(begin.elapsed() < TIMER_B, "no timer was waited for");
 }
 
 #[test]
@@ -236,7 +243,7 @@ fn a_device_with_two_flows_is_called_by_the_one_that_is_left() {
         };
         let (first, second) = (flow(1), flow(2));
         let bindings = || engine.metric("tandem_registrations_active", &[]);
-        assert_eq!(bindings(), 3.0);
+        eventually("three bindings", || (bindings() == 3.0).then_some(()));
         drop(second);
         eventually("one flow less", || (bindings() == 2.0).then_some(()));
         a_call(&a, &first, "1002");
@@ -259,7 +266,7 @@ fn an_invite_without_answer_when_its_connection_breaks_fails_at_once() {
     b.request("INVITE");
     drop(b);
     assert_eq!(a.refused(&leg).status(), Some(480));
-    assert!(begin.elapsed() < Duration::from_secs(5), "Timer B was not waited for");
+    assert!(begin.elapsed() < TIMER_B, "Timer B was not waited for");
 }
 
 #[test]
@@ -381,7 +388,7 @@ fn a_large_request_goes_by_tcp_to_a_peer_that_was_seen_on_it_and_else_by_udp() {
     b.respond(&invite, "486 Busy Here", "bob", "", "");
     a.refused(&leg);
     let see = || {
-        seen.send(options(&engine, "seen", EMPTY));
+        seen.send(options(&engine, &token(), EMPTY));
         seen.response("OPTIONS", 200);
     };
     // Seen, but it refuses: a datagram after all.
@@ -407,8 +414,11 @@ fn a_large_request_goes_by_tcp_to_a_peer_that_was_seen_on_it_and_else_by_udp() {
 
 #[test]
 fn a_call_over_ipv6_by_tcp_and_udp() {
-    let port =
-        TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
+    let Ok(port) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).map(|a| a.port())
+    else {
+        eprintln!("this machine has no IPv6, so calls over it cannot be tested");
+        return;
+    };
     let server = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     let settings = format!(
         "[[listen]]\nname = \"udp\"\naddress = \"{server}\"\n\

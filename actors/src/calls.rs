@@ -28,7 +28,7 @@ use crate::metrics::Refusal;
 pub(crate) use outbound::{Party, elsewhere, outbound};
 pub(crate) use route::{Route, route};
 
-pub(crate) use identify::{Caller, credentials, identify, verify};
+pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
@@ -63,6 +63,8 @@ pub(crate) struct Admitted {
     pub(crate) permits: Vec<Permit>,
     /// Where requests to the caller go.
     pub(crate) routing: Routing,
+    /// The trunk he calls by, if it may ask who we are.
+    pub(crate) account: Option<String>,
 }
 
 /// How our side appears on a listener.
@@ -186,7 +188,15 @@ pub(crate) fn admit(
     let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
-    Ok(Admitted { info, machine, outbound, media, permits, routing })
+    Ok(Admitted { info, machine, outbound, media, permits, routing, account: account(caller) })
+}
+
+/// Where our credentials for a caller are: a trunk may ask for them when we hang up.
+fn account(caller: &Caller) -> Option<String> {
+    match caller {
+        Caller::Station(_) => None,
+        Caller::Trunk(trunk) => trunk.config.credentials.as_ref().map(|_| trunk.config.name.to_string()),
+    }
 }
 
 /// The ports a call needs: none, one pair (a service) or two of one worker.

@@ -1,6 +1,6 @@
 //! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,9 +25,7 @@ use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 4;
-/// The one before: its flows name a listener by its place in the settings, which reads alike.
-const FORMER: u8 = 3;
+const FORMAT: u8 = 5;
 
 impl Machine for Dialog {
     type Input = Input;
@@ -41,12 +39,20 @@ impl Machine for Dialog {
         Dialog::deadline(self)
     }
 
+    fn is_kept(&self) -> bool {
+        Dialog::is_kept(self)
+    }
+
+    fn rests(&self) -> bool {
+        Dialog::rests(self)
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
-        crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
+        crate::checkpoint::thaw(FORMAT, frozen)
     }
 }
 
@@ -61,6 +67,8 @@ pub(crate) enum Origin {
         tag: String,
         local: Arc<LocalSide>,
         routing: Routing,
+        /// The trunk it comes from, if that may be asked who we are.
+        account: Option<String>,
     },
     /// Our INVITE.
     Calling { spec: Box<InviteSpec>, local: Arc<LocalSide> },
@@ -71,8 +79,9 @@ pub(crate) enum Origin {
 impl Origin {
     fn build(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
         match self.clone() {
-            Origin::Incoming { transaction, invite, source, tag, local, routing } => {
-                Some(Dialog::incoming(transaction, invite, source, tag, local, routing))
+            Origin::Incoming { transaction, invite, source, tag, local, routing, account } => {
+                let dialog = Dialog::incoming(transaction, invite, source, tag, local, routing);
+                Some(dialog.with_account(account))
             }
             Origin::Calling { spec, local } => Some(Dialog::calling(*spec, local, out)),
             Origin::Restored(frozen) => Dialog::thaw(&frozen, now).map(|dialog| Dialog::restore(dialog, now)),
@@ -96,6 +105,9 @@ fn ended_after_fault(mut dialog: Dialog, now: Now, out: &mut Vec<Output>) -> Dia
     dialog.handle(&Input::Command(end), now, out);
     dialog
 }
+
+/// The checkpoint of a dialog that its call has: as it was when the call last heard of it, or when it came to rest after that.
+pub(crate) type Kept = Rc<RefCell<Option<Bytes>>>;
 
 /// What a dialog tells its call.
 pub(crate) struct FromLeg {
@@ -128,12 +140,14 @@ pub struct DialogActor {
     call: Addr<CallActor>,
     leg: LegId,
     /// Until there is a checkpoint.
-    origin: Option<Origin>,
+    origin: Option<Box<Origin>>,
     shell: Shell<Dialog>,
     /// What the dialog did when it was built, done when its actor has an address.
     first: Vec<Output>,
     timer: Option<TimerId>,
-    tag: String,
+    tag: Arc<str>,
+    /// The checkpoint that its call has of it.
+    kept: Kept,
     /// Shard and call have been told of its end.
     parted: Rc<Cell<bool>>,
     _guard: Guard,
@@ -147,10 +161,10 @@ impl DialogActor {
         call: &Addr<CallActor>,
         leg: LegId,
         origin: Origin,
-    ) -> Option<Addr<DialogActor>> {
+    ) -> Option<(Addr<DialogActor>, Kept)> {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
-        let tag = dialog.local_tag().to_owned();
+        let tag: Arc<str> = dialog.local_tag().into();
         let parted = Rc::new(Cell::new(false));
         let guard = {
             let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
@@ -166,15 +180,17 @@ impl DialogActor {
             shard: shard.clone(),
             call: call.clone(),
             leg,
-            origin: Some(origin),
+            origin: Some(Box::new(origin)),
             shell: Shell::new(dialog),
             first,
             timer: None,
             tag,
+            kept: Kept::default(),
             parted,
             _guard: guard,
         };
-        Some(actor.start())
+        let kept = actor.kept.clone();
+        Some((actor.start(), kept))
     }
 
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
@@ -197,8 +213,7 @@ impl DialogActor {
 
     /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
     fn end_after_fault(&mut self, now: Now, out: &mut Vec<Output>) {
-        let kept = self.shell.frozen().and_then(|frozen| Dialog::thaw(frozen, now));
-        let ended = match kept {
+        let ended = match self.shell.last_good(now) {
             Some(dialog) => Some(ended_after_fault(dialog, now, out)),
             None => self.origin.as_ref().and_then(|origin| origin.build_to_end(now, out)),
         };
@@ -213,10 +228,12 @@ impl DialogActor {
         let mut events = SmallVec::new();
         let mut outputs = SmallVec::new();
         let mut finished = false;
+        let mut challenged = None;
         for output in out.drain(..) {
             match output {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
+                Output::Challenged { account, response } => challenged = Some((account, response)),
                 Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => outputs.push(output),
             }
         }
@@ -226,15 +243,25 @@ impl DialogActor {
         }
         if !events.is_empty() {
             self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
+        } else if self.shell.machine().rests() {
+            // The one it had was larger: the INVITE was in it.
+            if let (Some(kept), Some(now)) = (self.kept.borrow_mut().as_mut(), self.shell.frozen()) {
+                kept.clone_from(now);
+            }
         }
         if finished {
             self.part();
         }
-        if self.shell.frozen().is_some() {
+        if self.shell.is_kept() {
             self.origin = None;
         }
         if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
+        }
+        if let Some((account, challenge)) = challenged {
+            let trunk = self.env.directory().trunk(&account);
+            let credentials = trunk.and_then(|trunk| trunk.config.credentials.clone());
+            self.feed(&Input::Credentials { credentials, challenge }, ctx);
         }
     }
 
@@ -256,11 +283,12 @@ impl Actor for DialogActor {
         self.timer = Some(self.env.timer(TimerKey::Actor(me.downgrade().recipient())));
         let dialog = self.shell.machine();
         let invite = dialog.peers_invite();
-        let merge_key =
-            invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
-        let restored = matches!(self.origin, Some(Origin::Restored(_)));
+        let merge_key = invite.map(|(from_tag, cseq)| {
+            crate::shard::merge_key(self.env.shared(), dialog.call_id(), from_tag, cseq)
+        });
+        let restored = matches!(self.origin.as_deref(), Some(Origin::Restored(_)));
         self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.clone(), merge_key, restored });
-        if let Some(Origin::Incoming { transaction, .. }) = &self.origin {
+        if let Some(Origin::Incoming { transaction, .. }) = self.origin.as_deref() {
             self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
         }
         if restored {
@@ -281,10 +309,10 @@ impl Actor for DialogActor {
 
 /// A dialog has an address: requests with its tag go there.
 pub(crate) struct DialogUp {
-    pub(crate) tag: String,
+    pub(crate) tag: Arc<str>,
     pub(crate) dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's.
-    pub(crate) merge_key: Option<String>,
+    pub(crate) merge_key: Option<u64>,
     pub(crate) restored: bool,
 }
 
@@ -295,7 +323,7 @@ pub(crate) struct Own {
 }
 
 /// A dialog is over: its tag means nothing any more.
-pub(crate) struct DialogDown(pub(crate) String);
+pub(crate) struct DialogDown(pub(crate) Arc<str>);
 
 impl Handler<Told<Input>> for DialogActor {
     type Result = ();

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::time::{Instant, Now};
+use tokio::sync::oneshot;
 
 use crate::config::EngineConfig;
 use crate::directory::Directory;
@@ -359,11 +360,18 @@ pub struct Datagram {
     pub flow: Flow,
     /// What it holds.
     pub bytes: Bytes,
+    /// Gone with the last message of a piece of a stream: its reader waits for that.
+    pub(crate) undone: Option<Arc<oneshot::Sender<()>>>,
 }
 
 impl Datagram {
     /// A datagram from `remote` to `listener`.
     pub fn new(listener: ListenerId, remote: SocketAddr, bytes: Bytes) -> Datagram {
-        Datagram { flow: Flow::to(listener, remote), bytes }
+        Datagram::by(Flow::to(listener, remote), bytes)
+    }
+
+    /// What came by a flow.
+    pub fn by(flow: Flow, bytes: Bytes) -> Datagram {
+        Datagram { flow, bytes, undone: None }
     }
 }

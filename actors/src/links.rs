@@ -182,7 +182,7 @@ mod tests {
 
     fn flood(links: &Links, to: ShardId, count: usize) {
         for _ in 0..count {
-            links.send(to, LinkMessage::Datagram(Datagram { flow: FLOW(), bytes: Bytes::from_static(b"x") }));
+            links.send(to, LinkMessage::Datagram(Datagram::by(FLOW(), Bytes::from_static(b"x"))));
         }
     }
 

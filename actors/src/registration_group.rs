@@ -25,6 +25,7 @@ use crate::timer_wheel::TimerId;
 const FORMAT: u8 = 1;
 
 /// What happens, with the chance that back-off and client nonce need.
+#[derive(Clone)]
 pub enum Step {
     /// An input.
     Happened(Input, u64),
@@ -240,6 +241,7 @@ impl Handler<Told<dialog::Input>> for GroupActor {
             dialog::Input::Response(_)
             | dialog::Input::Request { .. }
             | dialog::Input::Cancelled { .. }
+            | dialog::Input::Credentials { .. }
             | dialog::Input::Command(_)
             | dialog::Input::Timeout => return,
         };

@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output, SUPPORTED};
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
-use tandem_protocol::message::framing::peek_call_id;
+use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::proxy_list::Proxy;
 use tandem_protocol::time::{Instant, UnixMillis};
@@ -120,8 +120,13 @@ pub struct TrunkReport {
     pub seen: Seen,
 }
 
-/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says.
+/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says. A REGISTER belongs where its
+/// station lives, so that it crosses once and not for each of its steps; so does one for a station that does not exist.
 pub fn place(shared: &Shared, bytes: &[u8]) -> Option<ShardId> {
+    if let Some(user) = peek_registered_user(bytes) {
+        let station = shared.directory.station_of_user(user);
+        return Some(shared.directory.home(station.map_or(user, |station| &station.config.name)));
+    }
     let call_id = peek_call_id(bytes)?;
     Some(place_call_id(shared, call_id))
 }
@@ -139,7 +144,7 @@ struct KnownDialog {
     /// Held until it says that it is over: it may outlive its call, to end what it began.
     dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
-    merge_key: Option<String>,
+    merge_key: Option<u64>,
     restored: bool,
 }
 
@@ -151,8 +156,8 @@ pub struct Shard {
     /// Who asked when calls can be taken, before that was so.
     awaiting_ports: Vec<UnboundedSender<Value>>,
     calls: Map<CallKey, Addr<CallActor>>,
-    dialogs: Map<String, KnownDialog>,
-    merges: Map<String, String>,
+    dialogs: Map<Arc<str>, KnownDialog>,
+    merges: Map<u64, Arc<str>>,
     stations: BTreeMap<Arc<str>, named::KnownStation>,
     station_tokens: Map<u64, Arc<str>>,
     trunks: BTreeMap<Arc<str>, Addr<TrunkActor>>,
@@ -245,7 +250,7 @@ impl Shard {
         }
         match request.method() {
             Method::Invite => self.invite(&request, flow, ctx),
-            Method::Register => self.register(&request, flow),
+            Method::Register => self.register(&request, flow, ctx),
             Method::Options => self.options(&request, flow),
             Method::Other => self.unknown_method(&request, flow),
             Method::Ack | Method::Cancel => {}
@@ -274,7 +279,7 @@ impl Shard {
         }
         let transaction = self.endpoint.accept(&request, flow);
         if request.method() == Method::Invite {
-            // A CANCEL of a re-INVITE finds its transaction, but changes nothing in the dialog.
+            // It hears of a CANCEL of the re-INVITE.
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
         dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
@@ -461,7 +466,7 @@ impl Handler<Told<FromDialog>> for Shard {
                 Output::Respond { transaction, status, message, to } => {
                     self.endpoint.respond(transaction, status, message, to);
                 }
-                Output::Up(_) | Output::Finished => {}
+                Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
             }
         }
     }
@@ -471,8 +476,8 @@ impl Handler<Told<DialogUp>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
         let DialogUp { tag, dialog, merge_key, restored } = told.0;
-        if let Some(key) = &merge_key {
-            self.merges.insert(key.clone(), tag.clone());
+        if let Some(key) = merge_key {
+            self.merges.insert(key, tag.clone());
         }
         self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
     }

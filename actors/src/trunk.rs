@@ -245,6 +245,7 @@ impl Handler<Told<dialog::Input>> for TrunkActor {
             | dialog::Input::Request { .. }
             | dialog::Input::Cancelled { .. }
             | dialog::Input::Command(_)
+            | dialog::Input::Credentials { .. }
             | dialog::Input::Timeout => {}
         }
     }

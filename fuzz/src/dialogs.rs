@@ -65,7 +65,7 @@ fn sequence(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let mut world =
         World::begin(u.arbitrary()?, if u.arbitrary()? { Routing::Flow } else { Routing::Target });
     while !u.is_empty() {
-        match u.int_in_range(0..=6)? {
+        match u.int_in_range(0..=7)? {
             0 => {
                 let command = command(u)?;
                 world.feed(&Input::Command(command));
@@ -88,7 +88,12 @@ fn sequence(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
                     .max(world.now);
                 world.feed(&Input::Timeout);
             }
-            _ => world.dialog = restored(&world.dialog),
+            6 => world.dialog = restored(&world.dialog),
+            _ => {
+                let other = ServerTransactionId(u.int_in_range(0..=7)?);
+                let transaction = world.invited.filter(|_| u.ratio(3, 4).unwrap_or(true)).unwrap_or(other);
+                world.feed(&Input::Cancelled { transaction, reason: None });
+            }
         }
     }
     world.end();
@@ -97,7 +102,7 @@ fn sequence(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 
 fn command(u: &mut Unstructured<'_>) -> arbitrary::Result<Command> {
     let sdp = Bytes::from_static(SDP.as_bytes());
-    Ok(match u.int_in_range(0..=7)? {
+    Ok(match u.int_in_range(0..=8)? {
         0 => Command::Progress {
             status: u.int_in_range(101..=199)?,
             sdp: u.arbitrary::<bool>()?.then_some(sdp),
@@ -107,6 +112,7 @@ fn command(u: &mut Unstructured<'_>) -> arbitrary::Result<Command> {
         3 | 4 => Command::Reoffer { sdp },
         5 => Command::AnswerReoffer { sdp },
         6 => Command::RefuseReoffer { status: u.int_in_range(400..=699)? },
+        7 => Command::CancelReoffer { reason: None },
         _ => Command::End { status: u.int_in_range(400..=699)?, reason: None },
     })
 }
@@ -167,6 +173,7 @@ impl World {
                 timers: Timers::default(),
                 credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
                 progress: None,
+                account: Some("carrier".into()),
             };
             (Dialog::calling(spec, local(), &mut out), 10)
         };
@@ -195,6 +202,16 @@ impl World {
         self.dialog.handle(input, Now { mono: self.now, ..Now::default() }, &mut out);
         out.iter().for_each(|output| self.check(output));
         assert_eq!(self.finished, self.dialog.is_over());
+        let challenged = out.into_iter().find_map(|output| match output {
+            Output::Challenged { account, response } => Some((account, response)),
+            _ => None,
+        });
+        if let Some((account, challenge)) = challenged {
+            assert_eq!(account, "carrier");
+            let known = challenge.cseq() % 4 != 0;
+            let credentials = known.then(|| Credentials { username: "u".into(), password: "p".into() });
+            self.feed(&Input::Credentials { credentials, challenge });
+        }
     }
 
     /// The peer's next request, or one that is late or comes again in another transaction.
@@ -328,6 +345,8 @@ impl World {
                 assert!(!self.finished || refusal, "news of a dialog that is over: {event:?}");
                 assert!(!matches!(event, LegEvent::Reoffer { .. }) || self.invited.is_some());
             }
+            // Answered once what was done with it is done.
+            Output::Challenged { .. } => {}
             Output::Finished => {
                 assert!(!self.finished, "it ends twice");
                 self.finished = true;

@@ -12,7 +12,7 @@ use tandem_phone::driver::{DriverError, SoftPhone, SoftPhoneConfig, Tap};
 use tandem_phone::media::MediaConfig;
 use tandem_phone::{AutoAnswer, Command, Event, PhoneConfig};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 fn config(user: u64, server: SocketAddr, auto: AutoAnswer) -> SoftPhoneConfig {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -67,8 +67,14 @@ async fn a_call() {
         assert!(heard.level_dbm0 > -35.0 && heard.strangers == 0, "{heard:?}");
     }
     let ladder: Vec<(bool, String)> = std::mem::take(&mut *ladder.lock().unwrap());
-    let words: Vec<(bool, &str)> =
-        ladder.iter().map(|(sent, line)| (*sent, line.strip_suffix(" SIP/2.0").unwrap_or(line))).collect();
+    let mut words: Vec<(bool, &str)> = Vec::new();
+    for (sent, line) in &ladder {
+        let word = (*sent, line.strip_suffix(" SIP/2.0").unwrap_or(line));
+        // On a busy machine messages are repeated.
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
     assert_eq!(words[0], (true, "INVITE sip:2@example.test"));
     assert_eq!(words[1], (false, "SIP/2.0 180 Ringing"));
     assert_eq!(words[2], (false, "SIP/2.0 200 OK"));

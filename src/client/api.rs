@@ -62,6 +62,15 @@ impl Api {
         self.answer(request.content_type("application/json").send(body.to_string()))
     }
 
+    /// POST of text.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn post_text(&self, path: &str, body: &str) -> Result<Value, ClientError> {
+        let request = self.agent.post(self.at(path)).header("Authorization", &self.authorization);
+        self.answer(request.content_type("text/plain; charset=utf-8").send(body))
+    }
+
     fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }

@@ -2,6 +2,7 @@
 
 mod api;
 mod drain;
+mod import;
 mod route;
 mod show;
 mod table;
@@ -56,6 +57,14 @@ pub enum ClientError {
         /// What is wrong.
         why: String,
     },
+    /// The file to send cannot be read.
+    #[error("cannot read {file}: {why}")]
+    Unreadable {
+        /// Its path.
+        file: String,
+        /// Why.
+        why: io::Error,
+    },
     /// Calls are left when the wait for their end is over.
     #[error("not every call has ended within {seconds} s, {calls} left; the daemon goes on draining")]
     CallsLeft {
@@ -75,7 +84,7 @@ pub enum ClientError {
     Output(#[from] io::Error),
 }
 
-/// Runs one of `calls`, `call`, `stations`, `trunks`, `registrations`, `tree`, `why` and `drain`, and writes its answer to `out`.
+/// Runs one of `calls`, `call`, `stations`, `trunks`, `registrations`, `tree`, `why`, `drain` and `import`, and writes its answer to `out`.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -86,6 +95,7 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
     | Command::Registrations(client)
     | Command::Tree(client)
     | Command::Drain(cli::Drain { client, .. })
+    | Command::Import(cli::Import { client, .. })
     | Command::Call(cli::Call { client, .. })
     | Command::Why(cli::Why { client, .. })) = command
     else {
@@ -99,6 +109,7 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
         Command::Tree(_) => api.get("/api/v1/tree")?,
         Command::Registrations(_) => api.get("/api/v1/registration_groups")?,
         Command::Drain(asked) => drain::drain(&api, asked, out)?,
+        Command::Import(asked) => import::import(&api, asked)?,
         Command::Call(call) if call.hangup => {
             api.delete(&format!("/api/v1/calls/{}", api::segment(&call.id)))?
         }
@@ -106,12 +117,9 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
         Command::Why(why) => {
             api.get(&format!("/api/v1/calls/{}/why?sip={}", api::segment(&why.id), why.sip))?
         }
-        Command::Run
-        | Command::Demo(_)
-        | Command::Check
-        | Command::Route(_)
-        | Command::Reload(_)
-        | Command::Import(_) => return Err(ClientError::NoQuestion(command.name())),
+        Command::Run | Command::Demo(_) | Command::Check | Command::Route(_) | Command::Reload(_) => {
+            return Err(ClientError::NoQuestion(command.name()));
+        }
     };
     if client.json {
         writeln!(out, "{answer:#}")?;
@@ -131,13 +139,11 @@ fn readable(command: &Command, answer: &Value) -> String {
         Command::Tree(_) => show::tree(answer),
         Command::Registrations(_) => show::registrations(answer),
         Command::Drain(_) => drain::left(answer),
+        Command::Import(_) => import::done(answer),
         Command::Why(_) => why::why(answer),
-        Command::Run
-        | Command::Demo(_)
-        | Command::Check
-        | Command::Route(_)
-        | Command::Reload(_)
-        | Command::Import(_) => String::new(),
+        Command::Run | Command::Demo(_) | Command::Check | Command::Route(_) | Command::Reload(_) => {
+            String::new()
+        }
     }
 }
 

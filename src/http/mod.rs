@@ -11,6 +11,7 @@
 //! | `GET /api/v1/calls/{id}/why?sip=true` | its events, its CDR, its SIP messages |
 //! | `GET /api/v1/cdrs/{id}` | its record |
 //! | `GET /api/v1/stations`, `/trunks` | with bindings; with the health of proxies |
+//! | `POST /api/v1/stations?check=&remove=` | lines of JSON into the store, or the stations they name out of it: for the next start |
 //! | `GET /api/v1/registration_groups` | our registrations at providers: registrar, state, expiry, when and why one last failed |
 //! | `GET /api/v1/tree` | the actors; ids as `chaos` takes them |
 //! | `GET /api/v1/events?from=N&max=M` | numbered events from N on |
@@ -25,6 +26,7 @@
 mod api;
 mod ask;
 mod auth;
+mod import;
 mod metrics;
 mod problem;
 #[cfg(test)]
@@ -53,7 +55,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::settings::Secret;
+use crate::settings::{Secret, Settings};
 use problem::Problem;
 
 /// The connections at once; further ones wait in the listener's queue.
@@ -86,6 +88,8 @@ pub struct State {
     pub ready: Arc<AtomicBool>,
     /// Whether faults may be injected.
     pub chaos: bool,
+    /// What was set, without the stations of the store.
+    pub settings: Arc<Settings>,
     /// When the process started: SIP messages from before are gone.
     pub started_at: UnixMillis,
 }
@@ -157,7 +161,7 @@ fn router(state: State) -> Router {
         .route("/calls/{id}", get(api::call).delete(api::hang_up))
         .route("/calls/{id}/why", get(why::why))
         .route("/cdrs/{id}", get(api::cdr))
-        .route("/stations", get(api::stations))
+        .route("/stations", get(api::stations).post(import::stations))
         .route("/trunks", get(api::trunks))
         .route("/registration_groups", get(api::registration_groups))
         .route("/tree", get(api::tree))

@@ -71,6 +71,7 @@ fn stuck(tokens: &[&str]) -> (State, Vec<Context<Shard>>) {
         prometheus,
         ready: Arc::new(AtomicBool::new(true)),
         chaos: true,
+        settings: Arc::new(settings),
         started_at: UnixMillis(0),
     };
     (state, contexts)

@@ -12,6 +12,7 @@
 //! is the reference of every key.
 
 mod decode;
+mod imported;
 mod layer;
 mod load;
 mod problem;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use imported::{BadLine, StationLine, names_of_stations};
 pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use types::{

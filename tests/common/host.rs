@@ -1,6 +1,6 @@
 //! Addresses of a test's own: every address of 127.0.0.0/8 is this machine.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Four neighbouring loopback addresses, nobody else's until this is dropped.
@@ -27,10 +27,18 @@ impl Host {
             let place = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % HOSTS;
             let base = FIRST + place * 4;
             if let Ok(claim) = TcpListener::bind((Ipv4Addr::from(base), CLAIM)) {
-                return Host { base, _claim: claim };
+                let host = Host { base, _claim: claim };
+                if host.is_free() {
+                    return host;
+                }
             }
         }
         panic!("no loopback address is free");
+    }
+
+    /// Whether no engine of a test that was killed is left there.
+    fn is_free(&self) -> bool {
+        UdpSocket::bind((self.engine(), 5060)).is_ok() && TcpListener::bind((self.engine(), 8080)).is_ok()
     }
 
     /// The engine's.

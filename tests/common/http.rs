@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -30,7 +29,7 @@ pub(crate) fn ask(
     token: Option<&str>,
     body: &str,
 ) -> io::Result<Answer> {
-    let limit = Duration::from_secs(5);
+    let limit = super::SOON;
     let mut stream = TcpStream::connect_timeout(&server, limit)?;
     stream.set_read_timeout(Some(limit))?;
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();

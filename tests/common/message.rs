@@ -83,6 +83,12 @@ impl Msg {
         tag(self.header("To"))
     }
 
+    /// The values of Record-Route, in order.
+    pub(crate) fn record_routes(&self) -> Vec<String> {
+        let values = self.headers("Record-Route").into_iter().flat_map(|value| value.split(','));
+        values.map(|value| value.trim().to_owned()).collect()
+    }
+
     /// The body.
     pub(crate) fn body(&self) -> &str {
         self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body)

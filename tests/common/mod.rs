@@ -33,7 +33,7 @@ pub(crate) use sipp::Sipp;
 pub(crate) use ua::{Leg, Ua, sdp};
 
 /// What happens on loopback has happened after this, on a busy machine too.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Looks again and again until there is something, for at most [`SOON`].
 ///

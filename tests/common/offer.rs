@@ -83,7 +83,7 @@ pub(crate) fn end(engine: &Engine, a: &Ua, leg: &mut Leg, b: &Ua) {
 /// A request that is not to come.
 #[track_caller]
 pub(crate) fn nothing(ua: &Ua, method: &str) {
-    while let Some(message) = ua.receive(QUIET) {
+    while let Some(message) = ua.fresh(QUIET) {
         assert!(!message.is(method), "{message:?}");
     }
 }

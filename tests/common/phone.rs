@@ -128,7 +128,7 @@ impl TestPhone {
     /// Waits until so many packets were heard in this call.
     #[track_caller]
     pub(crate) fn listen(&self, packets: u64) -> Heard {
-        let heard = runtime().block_on(self.phone.listen(packets, Duration::from_secs(20)));
+        let heard = runtime().block_on(self.phone.listen(packets, 2 * SOON));
         heard.unwrap_or_else(|error| panic!("phone {}: {error}", self.name))
     }
 

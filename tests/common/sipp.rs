@@ -27,7 +27,7 @@ pub(crate) struct Outcome {
 }
 
 impl Sipp {
-    /// Starts a scenario at `local`. It gives up after a minute.
+    /// Starts a scenario at `local`. It gives up after three minutes.
     #[track_caller]
     pub(crate) fn start(engine: &Engine, scenario: &str, local: SocketAddr, arguments: &[&str]) -> Sipp {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +37,9 @@ impl Sipp {
         let child = Command::new("sipp")
             .current_dir(engine.dir())
             .args(["-sf", &file, "-i", &ip, "-mi", &ip, "-p", &local.port().to_string()])
-            .args(["-nostdin", "-timeout", "60s", "-timeout_error", "-trace_err", "-error_file"])
+            // On a busy machine both sides repeat themselves, which SIPp takes for what nobody may say. What must come it waits for.
+            .args(["-default_behaviors", "all,-abortunexp"])
+            .args(["-nostdin", "-timeout", "180s", "-timeout_error", "-trace_err", "-error_file"])
             .arg(&errors)
             .args(arguments)
             .arg(engine.sip.to_string())

@@ -3,8 +3,8 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::cell::RefCell;
-use std::io;
-use std::io::{Read, Write};
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ pub(crate) struct Ua {
     pub(crate) server: SocketAddr,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// What it has received: a copy of it is the same message again.
+    seen: RefCell<BTreeSet<String>>,
 }
 
 /// The next message of a stream; line ends between messages are passed over.
@@ -65,16 +67,13 @@ fn receive_framed(mut stream: &TcpStream, held: &RefCell<Vec<u8>>, deadline: Ins
         stream.set_read_timeout(Some(left)).expect("a timeout");
         let mut buffer = [0; 4096];
         match stream.read(&mut buffer) {
-            Ok(length) if length > 0 => held.extend_from_slice(&buffer[..length]),
-            Ok(_) | Err(_) => return None,
+            Ok(0) => return None,
+            Ok(length) => held.extend_from_slice(&buffer[..length]),
+            // This process was stopped for a while: the deadline decides.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(_) => return None,
         }
     }
-}
-
-/// The values of Record-Route, in order.
-fn record_routes(message: &Msg) -> Vec<String> {
-    let values = message.headers("Record-Route").into_iter().flat_map(|value| value.split(','));
-    values.map(|value| value.trim().to_owned()).collect()
 }
 
 /// One dialog, or what is to become one, as this end sees it.
@@ -113,7 +112,7 @@ impl Ua {
 
     fn by(socket: Socket, server: SocketAddr, user: &str) -> Ua {
         let (user, password) = (user.to_owned(), format!("secret-{user}"));
-        Ua { socket, listens: None, server, user, password }
+        Ua { socket, listens: None, server, user, password, seen: RefCell::default() }
     }
 
     /// The same by TCP, to the same port.
@@ -182,7 +181,24 @@ impl Ua {
 
     /// The next message that comes within `limit`; keep-alives are no messages.
     pub(crate) fn receive(&self, limit: Duration) -> Option<Msg> {
+        let message = self.take(Instant::now() + limit)?;
+        self.seen.borrow_mut().insert(message.text.clone());
+        Some(message)
+    }
+
+    /// The same, but copies of what has come before are passed over: whoever is late to answer gets them, as of any UDP. An ACK is
+    /// never sent by itself, so two that are alike are two.
+    pub(crate) fn fresh(&self, limit: Duration) -> Option<Msg> {
         let deadline = Instant::now() + limit;
+        loop {
+            let message = self.take(deadline)?;
+            if self.seen.borrow_mut().insert(message.text.clone()) || message.is("ACK") {
+                return Some(message);
+            }
+        }
+    }
+
+    fn take(&self, deadline: Instant) -> Option<Msg> {
         let mut buffer = vec![0; 65_535];
         loop {
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -193,9 +209,8 @@ impl Ua {
             socket.set_read_timeout(Some(left)).expect("a timeout");
             let length = match socket.recv(&mut buffer) {
                 Ok(length) => length,
-                // ECONNREFUSED of an engine that was killed.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(_) => return None,
+                // ECONNREFUSED of an engine that was killed; or this process was stopped for a while. The deadline decides.
+                Err(_) => continue,
             };
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if !text.trim().is_empty() {
@@ -204,13 +219,29 @@ impl Ua {
         }
     }
 
-    /// Waits for a message that `pick` accepts; others are dropped.
+    /// Waits for a message that `pick` accepts; others are dropped, and copies of earlier ones.
     #[track_caller]
     pub(crate) fn wait(&self, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {
+        self.wait_by(what, pick, |left| self.fresh(left))
+    }
+
+    /// Waits for a message that `pick` accepts and that may be a copy of an earlier one.
+    #[track_caller]
+    pub(crate) fn again(&self, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {
+        self.wait_by(what, pick, |left| self.receive(left))
+    }
+
+    #[track_caller]
+    fn wait_by(
+        &self,
+        what: &str,
+        pick: impl Fn(&Msg) -> bool,
+        next: impl Fn(Duration) -> Option<Msg>,
+    ) -> Msg {
         let deadline = Instant::now() + SOON;
         let mut seen = Vec::new();
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            match self.receive(left) {
+            match next(left) {
                 Some(message) if pick(&message) => return message,
                 Some(message) => seen.push(message.first_line().to_owned()),
                 None => break,
@@ -237,6 +268,29 @@ impl Ua {
         self.wait(&format!("final response to {method}"), |message| {
             message.status().is_some_and(|status| status >= 200) && message.method() == method
         })
+    }
+
+    /// Sends an OPTIONS until it is answered: all that was sent before it has been read.
+    #[track_caller]
+    pub(crate) fn ping(&self) {
+        let mut leg = self.leg("ping");
+        leg.cseq = 1;
+        let branch = format!("z9hG4bK{}", token());
+        let text = self.text(&leg, "OPTIONS", &leg.target, &branch, "", "");
+        let deadline = Instant::now() + SOON;
+        // By UDP it may be lost in a flood of the test's own; RFC 3261 section 17.1.2 repeats it too.
+        while Instant::now() < deadline {
+            self.send(&text);
+            let again_at = Instant::now() + Duration::from_millis(500);
+            while let Some(message) =
+                again_at.checked_duration_since(Instant::now()).and_then(|d| self.fresh(d))
+            {
+                if message.answers("OPTIONS", 200) && message.header("Call-ID") == leg.call_id {
+                    return;
+                }
+            }
+        }
+        panic!("{} got no answer to an OPTIONS", self.user);
     }
 
     /// A request as text. `headers` are whole lines, each with its line end.
@@ -333,14 +387,19 @@ impl Ua {
     #[track_caller]
     pub(crate) fn established(&self, leg: &mut Leg) -> Msg {
         let answer = self.response("INVITE", 200);
+        self.accept(leg, &answer);
+        answer
+    }
+
+    /// Acknowledges a 200 to our INVITE and makes the leg a dialog.
+    pub(crate) fn accept(&self, leg: &mut Leg, answer: &Msg) {
         if !leg.remote.contains(";tag=") {
-            leg.routes = record_routes(&answer);
+            leg.routes = answer.record_routes();
             leg.routes.reverse();
         }
-        self.ack(leg, &answer);
+        self.ack(leg, answer);
         leg.remote = answer.header("To").to_owned();
         leg.target = answer.contact();
-        answer
     }
 
     /// Waits for the refusal of our INVITE and acknowledges it.
@@ -436,7 +495,7 @@ impl Ua {
             local: format!("{};tag={tag}", invite.header("To")),
             remote: invite.header("From").to_owned(),
             target: invite.contact(),
-            routes: record_routes(invite),
+            routes: invite.record_routes(),
             cseq: 100,
             branch: String::new(),
             invite_uri: String::new(),

@@ -392,7 +392,7 @@ impl Sim {
                     self.told = told;
                 }
                 (Told::Messages { shard, flow, messages }, Some(life)) => {
-                    let datagrams = messages.into_iter().map(|bytes| Datagram { flow, bytes }).collect();
+                    let datagrams = messages.into_iter().map(|bytes| Datagram::by(flow, bytes)).collect();
                     life.shards[usize::from(shard)].tell(Datagrams(datagrams));
                 }
                 (Told::Stream { shard, what }, Some(life)) => life.shards[usize::from(shard)].tell(what),

@@ -74,7 +74,7 @@ impl Shard {
                     self.endpoint.send(Outgoing { message, method, branch, cseq, to, timers }, None);
                 }
             }
-            Output::Respond { .. } | Output::Up(_) | Output::Finished => {}
+            Output::Respond { .. } | Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
         }
     }
 }

@@ -51,14 +51,14 @@ impl Call {
         let carried = if self.caller_answers() {
             let carried = self.sdp.carry_offer(Side::Callee, &self.media, sdp).ok();
             if let Some(carried) = &carried {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     offer: carried.offer.clone(),
                     text: sdp.clone(),
                     view: carried.view.clone(),
                     reply: Reply::Acknowledgement,
                     ..Reoffer::ours(CALLER)
-                });
+                }));
             }
             carried.map(|carried| carried.sdp)
         } else if self.callee_offers() {
@@ -106,7 +106,7 @@ impl Call {
     pub(super) fn expect_answer_to_our_offer(&mut self) {
         if self.sdp.is_offerless() && !self.callee_offers() && !self.caller_answered && self.reoffer.is_none()
         {
-            self.reoffer = Some(Reoffer::ours(CALLER));
+            self.reoffer = Some(Box::new(Reoffer::ours(CALLER)));
         }
     }
 
@@ -125,6 +125,14 @@ impl Call {
         self.early = None;
         self.reoffer_refused(leg, 504, out);
         self.reoffer.take_if(|open| open.from == leg);
+    }
+
+    /// The early session of a callee is over, while others of its branches may still answer (RFC 6228). What the caller has
+    /// answered cannot be taken back: then the final response is waited for.
+    pub(super) fn callee_early_ended(&mut self, leg: LegId, out: &mut Vec<Output>) {
+        if self.phase == Phase::Hunting && !self.early_session_is_lost_with(leg) {
+            self.end_early_session(leg, out);
+        }
     }
 
     /// The callee whose offer the caller has answered in vain: nobody else can be called with that answer.

@@ -243,7 +243,7 @@ pub struct Call {
     /// The caller, who offered nothing, has answered an offer of ours.
     caller_answered: bool,
     /// The offer that waits for an answer.
-    reoffer: Option<reoffer::Reoffer>,
+    reoffer: Option<Box<reoffer::Reoffer>>,
     answered_at: Option<UnixMillis>,
     /// Why the side that ends the call does so (RFC 3326).
     reason: Option<String>,
@@ -339,6 +339,10 @@ impl Call {
             LegEvent::Offered { sdp } => self.solicited_offer(leg, sdp, now, out),
             LegEvent::ReofferAnswered { sdp } => self.reoffer_answered(leg, sdp, now, out),
             LegEvent::Refreshed { sdp } => self.session_refreshed(leg, sdp, out),
+            LegEvent::ReofferCancelled { reason } => self.reoffer_cancelled(leg, reason.as_deref(), out),
+            LegEvent::Unwanted { told, offered } => self.offer_again(leg, told, offered, out),
+            LegEvent::AnsweredTooLate { heard } => self.answered_too_late(leg, heard, out),
+            LegEvent::EarlyEnded => self.callee_early_ended(leg, out),
             LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
             LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
             LegEvent::AskedAnswered { id, status, body } => {
@@ -440,7 +444,7 @@ impl Call {
     pub fn restore(mut stored: Call) -> Call {
         stored.phase = Phase::Up;
         stored.deadline = None;
-        stored.reoffer = stored.reoffer.filter(reoffer::Reoffer::outlives_restart);
+        stored.reoffer = stored.reoffer.filter(|reoffer| reoffer.outlives_restart());
         let callee = stored.callee;
         stored.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == callee);
         stored

@@ -37,6 +37,8 @@ pub(super) enum Reply {
     Ours,
     /// There is no offer yet: the other side was asked for one.
     Solicited,
+    /// Nowhere: the offer only undoes one that was taken back.
+    Undo,
 }
 
 /// An offer that waits for the answer of leg `to`.
@@ -98,14 +100,14 @@ impl Call {
         }
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     to,
                     offer: carried.offer,
                     text: sdp.clone(),
                     view: carried.view,
                     reply: Reply::Response(means),
-                });
+                }));
                 let sdp = carried.sdp;
                 out.push(Output::Tell(
                     to,
@@ -151,7 +153,7 @@ impl Call {
         if free && matches!(self.media, MediaPlan::Service { .. }) {
             match self.sdp.service_offer(&self.media) {
                 Ok(sdp) => {
-                    self.reoffer = Some(Reoffer::ours(leg));
+                    self.reoffer = Some(Box::new(Reoffer::ours(leg)));
                     out.push(Output::Tell(leg, Command::AnswerReoffer { sdp }));
                 }
                 Err(refusal) => {
@@ -162,7 +164,8 @@ impl Call {
         }
         match self.other(leg).filter(|_| free) {
             Some(to) => {
-                self.reoffer = Some(Reoffer { from: leg, reply: Reply::Solicited, ..Reoffer::ours(to) });
+                let reoffer = Reoffer { from: leg, reply: Reply::Solicited, ..Reoffer::ours(to) };
+                self.reoffer = Some(Box::new(reoffer));
                 out.push(Output::Tell(to, Command::Solicit));
             }
             None => out.push(Output::Tell(leg, Command::RefuseReoffer { status: 491 })),
@@ -172,21 +175,18 @@ impl Call {
     /// The side that was asked for an offer has made it: it goes to the one who wanted it, and his ACK brings the answer.
     pub(super) fn solicited_offer(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
         let asked = self.reoffer.take_if(|open| open.to == leg && open.reply == Reply::Solicited);
-        let Some(asked) = asked else {
-            // Whoever asked has gone, and what was offered cannot be answered.
-            self.clear(Cause::Media, Side::Engine, 488, now, out);
-            return;
-        };
+        // Whoever asked has taken that back: the leg has been told, and answers for itself.
+        let Some(asked) = asked else { return };
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     to: asked.from,
                     offer: carried.offer,
                     text: sdp.clone(),
                     view: carried.view,
                     reply: Reply::Acknowledgement,
-                });
+                }));
                 out.push(Output::Tell(asked.from, Command::AnswerReoffer { sdp: carried.sdp }));
             }
             Err(refusal) => {
@@ -198,9 +198,10 @@ impl Call {
 
     pub(super) fn reoffer_answered(&mut self, leg: LegId, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
         let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) else { return };
-        if reoffer.reply == Reply::Ours {
-            self.our_offer_answered(leg, sdp, now, out);
-            return;
+        match reoffer.reply {
+            Reply::Ours => return self.our_offer_answered(leg, sdp, now, out),
+            Reply::Undo => return self.session_refreshed(leg, sdp, out),
+            Reply::Response(_) | Reply::Acknowledgement | Reply::Solicited => {}
         }
         let to = Call::side(reoffer.from);
         if self.phase == Phase::Hunting {
@@ -219,7 +220,7 @@ impl Call {
                     reoffer.from,
                     match reoffer.reply {
                         Reply::Acknowledgement | Reply::Solicited => Command::Acknowledge { sdp },
-                        Reply::Response(_) | Reply::Ours => Command::AnswerReoffer { sdp },
+                        Reply::Response(_) | Reply::Ours | Reply::Undo => Command::AnswerReoffer { sdp },
                     },
                 ));
                 if self.phase == Phase::Up {
@@ -227,7 +228,7 @@ impl Call {
                 }
             }
             Err(refusal) => match reoffer.reply {
-                Reply::Acknowledgement | Reply::Solicited | Reply::Ours => {
+                Reply::Acknowledgement | Reply::Solicited | Reply::Ours | Reply::Undo => {
                     self.clear(Cause::Media, Side::Engine, 488, now, out);
                 }
                 Reply::Response(means) => {
@@ -273,7 +274,39 @@ impl Call {
             Reply::Response(means) => self.refuse_offer(reoffer.from, &reoffer.text, means, status, out),
             Reply::Solicited => out.push(Output::Tell(reoffer.from, Command::RefuseReoffer { status })),
             // What was offered in a response cannot be refused; the leg's own end says so.
-            Reply::Acknowledgement | Reply::Ours => {}
+            Reply::Acknowledgement | Reply::Ours | Reply::Undo => {}
+        }
+    }
+
+    /// A leg has taken back its offer, or its wish for one, which it has answered itself: so does the other leg.
+    pub(super) fn reoffer_cancelled(&mut self, leg: LegId, reason: Option<&str>, out: &mut Vec<Output>) {
+        let open = self
+            .reoffer
+            .take_if(|open| open.from == leg && matches!(open.reply, Reply::Response(_) | Reply::Solicited));
+        if let Some(open) = open {
+            let reason = reason.map(str::to_owned);
+            out.push(Output::Tell(open.to, Command::CancelReoffer { reason }));
+        }
+    }
+
+    /// A leg has not waited for the answer that it was given: what the other leg has agreed to is undone.
+    pub(super) fn answered_too_late(&mut self, leg: LegId, heard: &Bytes, out: &mut Vec<Output>) {
+        self.reoffer.take_if(|open| open.to == leg && open.reply == Reply::Acknowledgement);
+        self.session_refreshed(leg, heard, out);
+        if let Some(other) = self.other(leg).filter(|_| self.phase == Phase::Up && self.reoffer.is_none()) {
+            out.push(Output::Tell(other, Command::CancelReoffer { reason: None }));
+        }
+    }
+
+    /// A peer's 200 has crossed our CANCEL: it is offered what it had before, unless something newer is on its way to it.
+    pub(super) fn offer_again(&mut self, leg: LegId, told: &Bytes, offered: &Bytes, out: &mut Vec<Output>) {
+        let connected = leg == CALLER || self.callee == Some(leg);
+        if self.phase != Phase::Up || !connected || self.reoffer.is_some() {
+            return;
+        }
+        if let Some(sdp) = self.sdp.again(Call::side(leg), &self.media, told, offered) {
+            self.reoffer = Some(Box::new(Reoffer { reply: Reply::Undo, ..Reoffer::ours(leg) }));
+            out.push(Output::Tell(leg, Command::Reoffer { sdp }));
         }
     }
 

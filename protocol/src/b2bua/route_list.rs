@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decimal::socket_addr;
 use crate::flow::ListenerId;
 use crate::proxy_list::{Attempt, FailCause, Next, Outcome, ProxyWalk};
 use crate::time::Instant;
@@ -32,8 +33,8 @@ impl TrunkChoice {
     /// The Request-URI of an INVITE to `proxy`.
     pub(super) fn request_uri(&self, proxy: SocketAddr) -> String {
         match self.hosts.iter().find(|(address, _)| *address == proxy) {
-            Some((_, host)) => format!("sip:{}@{host}", self.user),
-            None => format!("sip:{}@{proxy}", self.user),
+            Some((_, host)) => ["sip:", &self.user, "@", host].concat(),
+            None => ["sip:", &self.user, "@", &socket_addr(proxy)].concat(),
         }
     }
 }

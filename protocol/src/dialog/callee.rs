@@ -36,7 +36,7 @@ impl Dialog {
         local: Arc<LocalSide>,
         routing: Routing,
     ) -> Dialog {
-        let local_party = format!("{};tag={local_tag}", invite.header(Header::To).unwrap_or_default());
+        let local_party = [invite.header(Header::To).unwrap_or_default(), ";tag=", &local_tag].concat();
         let mut dialog = Dialog::new(local, routing, source, invite.call_id(), &local_tag, local_party);
         dialog.remote_party = invite.header(Header::From).unwrap_or_default().to_owned();
         dialog.remote_tag = invite.from_tag().map(str::to_owned);
@@ -60,21 +60,21 @@ impl Dialog {
     ) -> Output {
         let mut message = self.response_head(pending, status);
         if status < 300 {
-            message.header(Header::Contact, &self.local.contact);
-            message.header(Header::Allow, ALLOW);
+            message.texts(Header::Contact, &[&self.local.contact]);
+            message.texts(Header::Allow, &[ALLOW]);
         }
         if (200..300).contains(&status)
             && matches!(pending.request.method(), Method::Invite | Method::Options)
         {
-            message.header(Header::Supported, SUPPORTED);
+            message.texts(Header::Supported, &[SUPPORTED]);
         }
         if (200..300).contains(&status) {
             for (header, value) in self.timer.answer_headers(pending.transaction) {
-                message.header(header, value);
+                message.texts(header, &[&value]);
             }
         }
         for (header, value) in extra {
-            message.header(*header, value);
+            message.texts(*header, &[value]);
         }
         let body = sdp.map(|sdp| ("application/sdp", sdp.as_ref()));
         Output::Respond {
@@ -134,7 +134,7 @@ impl Dialog {
     ) {
         let t1 = self.local.timers.t1;
         let Answer { message, offer } = answer;
-        self.unacknowledged = Some(Unacknowledged {
+        self.unacknowledged = Some(Box::new(Unacknowledged {
             transaction: pending.transaction,
             message: message.clone(),
             to: pending.source,
@@ -143,7 +143,7 @@ impl Dialog {
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
-        });
+        }));
         out.push(Output::Respond {
             transaction: pending.transaction,
             status: 200,
@@ -183,8 +183,23 @@ impl Dialog {
         }
     }
 
-    /// The caller gave up. Too late once the 200 has left: the caller will get it and send a BYE (§9.2).
-    pub(super) fn cancelled(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
+    /// The peer cancels an INVITE. Too late once the 200 has left: he will get it, and send a BYE if he wants to (§9.2).
+    pub(super) fn cancelled(
+        &mut self,
+        transaction: ServerTransactionId,
+        reason: Option<&str>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(pending) = self.reoffered.take_if(|pending| pending.transaction == transaction) {
+            self.reinvite_cancelled(&pending, reason, out);
+        } else if matches!(&self.phase, Phase::Incoming(p) | Phase::AnswerHeld(p, _) if p.transaction == transaction)
+        {
+            self.caller_gives_up(reason, out);
+        }
+    }
+
+    /// The caller does not wait for an answer any longer.
+    pub(super) fn caller_gives_up(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
         if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
             out.push(self.respond(pending, 487, None, &[]));
             self.refuse_what_is_open(out);

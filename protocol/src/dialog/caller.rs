@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::challenge::Account;
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
-use crate::digest;
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
 use crate::sdp::negotiate::is_sdp;
@@ -58,10 +58,12 @@ pub struct InviteSpec {
     pub headers: Vec<(String, String)>,
     /// The transaction's timers.
     pub timers: Timers,
-    /// Answers a 401 or 407, once.
+    /// Answers a 401 or 407.
     pub credentials: Option<Credentials>,
     /// How long the peer may say nothing further after 100 before the INVITE is cancelled; `None`: for ever.
     pub progress: Option<Duration>,
+    /// Where the settings have the credentials: what a checkpoint holds in place of them. `None`: nowhere.
+    pub account: Option<String>,
 }
 
 /// Our INVITE on its way.
@@ -74,7 +76,6 @@ pub(super) struct Calling {
     provisional: bool,
     /// More than 100 is due by then.
     progress_by: Option<Instant>,
-    authorized: bool,
     /// Set when the call wants it cancelled; sent once a provisional has come.
     cancel: Option<Option<String>>,
     /// A CANCEL was sent: without a final response by then, the INVITE counts as unanswered (§9.1).
@@ -100,15 +101,15 @@ impl Calling {
 impl Dialog {
     /// A dialog that begins with our INVITE, which is pushed to `out`.
     pub fn calling(spec: InviteSpec, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
-        let local_party = format!("{};tag={}", spec.from, spec.local_tag);
+        let local_party = [&spec.from, ";tag=", &spec.local_tag].concat();
         let mut dialog =
             Dialog::new(local, spec.routing, spec.flow, &spec.call_id, &spec.local_tag, local_party);
         dialog.remote_party.clone_from(&spec.to);
         dialog.remote_target.clone_from(&spec.request_uri);
         dialog.route_set.clone_from(&spec.route);
         dialog.in_force.we_offer(&spec.sdp);
-        dialog.account.credentials = spec.credentials.clone().map(Box::new);
-        dialog.invite(spec, None, out);
+        dialog.account = Account::new(spec.account.clone(), spec.credentials.clone());
+        dialog.invite(spec, &[], out);
         dialog
     }
 
@@ -128,7 +129,8 @@ impl Dialog {
         dialog
     }
 
-    fn invite(&mut self, spec: InviteSpec, authorization: Option<(Header, String)>, out: &mut Vec<Output>) {
+    fn invite(&mut self, spec: InviteSpec, answers: &[(Header, String)], out: &mut Vec<Output>) {
+        self.account.begins(!answers.is_empty());
         self.local_cseq += 1;
         let branch = self.next_branch();
         let mut message = Builder::request("INVITE", &spec.request_uri);
@@ -136,10 +138,10 @@ impl Dialog {
         for route in &spec.route {
             message.header(Header::Route, route);
         }
-        message.header(Header::Contact, &self.local.contact);
-        message.header(Header::Allow, super::callee::ALLOW);
+        message.texts(Header::Contact, &[&self.local.contact]);
+        message.texts(Header::Allow, &[super::callee::ALLOW]);
         if spec.reliable {
-            message.header(Header::Supported, super::callee::SUPPORTED);
+            message.texts(Header::Supported, &[super::callee::SUPPORTED]);
         }
         for (header, value) in self.timer.request_headers() {
             message.header(header, value);
@@ -147,9 +149,8 @@ impl Dialog {
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
         }
-        let authorized = authorization.is_some();
-        if let Some((header, value)) = authorization {
-            message.header(header, value);
+        for (header, value) in answers {
+            message.header(*header, value);
         }
         out.push(Output::Request {
             message: message.finish(sdp_body(&spec.sdp)),
@@ -165,7 +166,6 @@ impl Dialog {
             cseq: self.local_cseq,
             provisional: false,
             progress_by: None,
-            authorized,
             cancel: None,
             cancelled_until: None,
         }));
@@ -184,6 +184,9 @@ impl Dialog {
                     self.send_cancel(now, out);
                 } else if status > 100 {
                     let offered = !calling.spec.sdp.is_empty();
+                    if status == 199 {
+                        return self.early_dialog_over(response, offered, out);
+                    }
                     if let Some(sdp) = sdp_of(response).filter(|_| offered) {
                         self.forks.note_early(response.to_tag(), &sdp);
                     }
@@ -192,14 +195,12 @@ impl Dialog {
                 }
             }
             200..=299 => self.answered(response, now, out),
-            401 | 407
-                if !calling.authorized && calling.cancel.is_none() && calling.spec.credentials.is_some() =>
-            {
+            401 | 407 if calling.cancel.is_none() && calling.spec.credentials.is_some() => {
                 self.authorize(response, out);
             }
             422 if calling.cancel.is_none() && self.timer.too_brief(response) => {
                 let spec = calling.spec.clone();
-                self.invite(spec, None, out);
+                self.invite(spec, &[], out);
             }
             _ => {
                 if (300..400).contains(&status) && calling.cancel.is_none() {
@@ -232,21 +233,11 @@ impl Dialog {
     fn authorize(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Phase::Calling(calling) = &self.phase else { return };
         let spec = calling.spec.clone();
-        let (challenge, answer) = if response.status() == 401 {
-            (Header::WwwAuthenticate, Header::Authorization)
-        } else {
-            (Header::ProxyAuthenticate, Header::ProxyAuthorization)
-        };
-        let challenges: Vec<&str> = response.headers(challenge).collect();
-        let value = spec.credentials.as_ref().and_then(|who| {
-            let cnonce = &spec.local_tag;
-            digest::answer(&challenges, "INVITE", &spec.request_uri, &who.username, &who.password, cnonce, 1)
-                .ok()
-        });
-        match value {
-            Some(value) => self.invite(spec, Some((answer, value)), out),
+        match self.account.answers(response, ("INVITE", &spec.request_uri), &self.local_tag) {
+            Some(answers) => self.invite(spec, &answers, out),
             None => {
-                self.invite_failed(response.status(), "challenge not understood".to_owned(), None, None, out);
+                let reason = "challenge not understood, or answered in vain".to_owned();
+                self.invite_failed(response.status(), reason, None, None, out);
             }
         }
     }
@@ -260,6 +251,8 @@ impl Dialog {
         out: &mut Vec<Output>,
     ) {
         self.phase = Phase::Ended;
+        // An UPDATE of an early dialog waits for nobody any more.
+        self.drop_update_of(|_| true, out);
         out.push(Output::Up(LegEvent::Failed { status, reason, retry_after, unanswered }));
         out.push(Output::Finished);
     }

@@ -2,7 +2,7 @@
 
 use super::callee::{ALLOW, is_supported};
 use super::caller::sdp_of;
-use super::offer_answer::Owed;
+use super::offer_answer::{Owed, Proposal};
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
 use crate::message::{Builder, Header, Message, Method, reason_of};
 use crate::time::Now;
@@ -87,7 +87,8 @@ impl Dialog {
             self.flow = pending.source;
             let offer = sdp_of(&pending.request);
             let unchanged = offer.as_ref().and_then(|offer| self.unchanged(&pending.request, offer));
-            self.reoffered = Some(pending);
+            self.reoffered = Some(Box::new(pending));
+            self.progress.begins(now);
             if let Some(told) = unchanged {
                 return self.answer_reoffer(&told, now, out);
             }
@@ -117,7 +118,7 @@ impl Dialog {
             // §15.1.2 with §15: a caller may end an early dialog by BYE.
             Phase::Incoming(_) | Phase::AnswerHeld(..) => {
                 out.push(self.respond(bye, 200, None, &[]));
-                self.cancelled(reason.as_deref(), out);
+                self.caller_gives_up(reason.as_deref(), out);
             }
             Phase::Confirmed => {
                 self.refuse_what_is_open(out);
@@ -137,6 +138,9 @@ impl Dialog {
 
     /// The peer's response to our re-INVITE.
     pub(super) fn reoffer_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
+        if self.session.proposal.as_ref().is_some_and(Proposal::is_withdrawn) {
+            return self.withdrawn_response(response, out);
+        }
         match response.status() {
             ..=199 => {}
             200..=299 => {
@@ -151,7 +155,7 @@ impl Dialog {
                 self.proposal_refused(status, out);
                 self.finish(EndedBy::Lost, out);
             }
-            status => self.proposal_refused(status, out),
+            status => self.proposal_refused(self.as_refused(status, response.cseq()), out),
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::caller::sdp_of;
-use super::{Dialog, LocalSide, Output, Phase, Routing};
+use super::{Dialog, LegEvent, LocalSide, Output, Phase, Routing};
 use crate::flow::Flow;
 use crate::message::{Header, Message, Method, Via};
 
@@ -41,6 +41,11 @@ impl Forks {
         }
     }
 
+    /// The branch with that tag is over.
+    fn forget(&mut self, tag: &str) {
+        self.early.retain(|(known, _)| known != tag);
+    }
+
     /// The branch with that tag has answered: the other early dialogs are over without a word (§13.2.2.4). Its early
     /// session description counts if the 2xx repeats none (§13.2.1).
     pub(super) fn settle(&mut self, tag: Option<&str>) -> Option<Bytes> {
@@ -50,6 +55,35 @@ impl Forks {
 }
 
 impl Dialog {
+    /// RFC 6228: a proxy says by 199 that one of its branches has failed, while others may still answer. That branch's early dialog is
+    /// over; it is no news for a caller, whose own early dialog is with us and goes on.
+    pub(super) fn early_dialog_over(&mut self, response: &Message, offered: bool, out: &mut Vec<Output>) {
+        if sdp_of(response).is_none() {
+            // One that comes reliably, which it need not, wants its PRACK.
+            self.early_response(response, offered, out);
+        }
+        let Some(tag) = response.to_tag() else { return };
+        self.forks.forget(tag);
+        let Some(at) = self.session.early.iter().position(|early| early.tag == tag) else { return };
+        let early = self.session.early.remove(at);
+        self.drop_update_of(|from| from == Some(tag), out);
+        self.drop_proposal_within(tag, out);
+        let owed = self.session.owed.take_if(|owed| owed.is_prack_of(tag));
+        if early.session.is_some() || owed.is_some() {
+            out.push(Output::Up(LegEvent::EarlyEnded));
+        }
+    }
+
+    /// Answers an UPDATE that waits for the call, if its early dialog is over: at once, and the call need not answer it any more.
+    pub(super) fn drop_update_of(&mut self, is_over: impl Fn(Option<&str>) -> bool, out: &mut Vec<Output>) {
+        let over = self.session.updated.take_if(|updated| is_over(updated.0.request.from_tag()));
+        if let Some((pending, _)) = over.map(|over| *over) {
+            out.push(self.respond(&pending, 481, None, &[]));
+            self.in_force.we_refuse();
+            out.push(Output::Up(LegEvent::ReofferCancelled { reason: None }));
+        }
+    }
+
     /// A 2xx of another branch makes a dialog of its own, which is ended; one that is repeated has lost its ACK.
     pub(super) fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Some(tag) = response.to_tag() else { return };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, SessionPolicy};
+use super::{Body, Credentials, SessionPolicy};
 use crate::flow::Flow;
 use crate::message::{Message, Method};
 use crate::transaction::Timers;
@@ -66,10 +66,19 @@ pub enum Input {
         /// Why.
         why: NoAnswer,
     },
-    /// A CANCEL matched the INVITE that began this dialog.
+    /// A CANCEL matched the INVITE that began this dialog, or a re-INVITE.
     Cancelled {
+        /// That of the INVITE.
+        transaction: ServerTransactionId,
         /// Its Reason (RFC 3326).
         reason: Option<String>,
+    },
+    /// The answer to [`Output::Challenged`].
+    Credentials {
+        /// What the settings have; `None`: nothing.
+        credentials: Option<Credentials>,
+        /// The response that asks for them.
+        challenge: Message,
     },
     /// The call wants something.
     Command(Command),
@@ -123,6 +132,12 @@ pub enum Command {
     AnswerReoffer {
         /// The answer.
         sdp: Bytes,
+    },
+    /// Take back [`Command::Reoffer`], [`Command::Update`] or [`Command::Solicit`], whose outcome is of no interest any more: by
+    /// CANCEL if it is a re-INVITE that the peer has not answered.
+    CancelReoffer {
+        /// A Reason header's value (RFC 3326).
+        reason: Option<String>,
     },
     /// Refuse the peer's re-INVITE or UPDATE; the session stays as it was.
     RefuseReoffer {
@@ -238,6 +253,25 @@ pub enum LegEvent {
         /// The description.
         sdp: Bytes,
     },
+    /// The peer has taken back its re-INVITE, or its UPDATE is void: no answer is wanted any more, and nothing has changed.
+    ReofferCancelled {
+        /// The CANCEL's Reason (RFC 3326).
+        reason: Option<String>,
+    },
+    /// The peer has accepted an offer after it was taken back: it is to be offered again what it had been told before.
+    Unwanted {
+        /// What it had been told.
+        told: Bytes,
+        /// What it has accepted.
+        offered: Bytes,
+    },
+    /// [`Command::AnswerReoffer`] came when the peer had been answered otherwise: its session is as it was.
+    AnsweredTooLate {
+        /// The peer's description.
+        heard: Bytes,
+    },
+    /// The early session of the callee is over, though its INVITE is not (RFC 6228).
+    EarlyEnded,
     /// The peer refused our new offer; the session stays as it was.
     ReofferRefused {
         /// Its status.
@@ -332,6 +366,13 @@ pub enum Output {
         message: Bytes,
         /// Where the request came from.
         to: Flow,
+    },
+    /// A peer asks who we are, and the credentials are not here: [`Input::Credentials`] brings them.
+    Challenged {
+        /// Their name in the settings.
+        account: String,
+        /// The 401 or 407.
+        response: Message,
     },
     /// Tell the call.
     Up(LegEvent),

@@ -16,7 +16,9 @@ mod info;
 mod interface;
 mod offer_answer;
 mod prack;
+mod progress;
 mod refresh;
+mod reinvite;
 mod request;
 mod session_timer;
 #[cfg(test)]
@@ -110,11 +112,14 @@ pub struct Dialog {
     invited: bool,
     /// Requests sent so far: makes branches unique within the dialog.
     sent: u32,
-    unacknowledged: Option<Unacknowledged>,
+    // In boxes: what is not there most of the time shall not take room in every dialog.
+    unacknowledged: Option<Box<Unacknowledged>>,
     /// The peer's re-INVITE that waits for the call's answer.
-    reoffered: Option<Pending>,
+    reoffered: Option<Box<Pending>>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
+    reinvite: Option<Box<reinvite::Reinvite>>,
+    progress: progress::Progress,
     session: offer_answer::Session,
     /// We hang up, for this reason, as soon as our 200 is acknowledged (§15).
     hanging_up: Option<Option<String>>,
@@ -161,6 +166,8 @@ impl Dialog {
             unacknowledged: None,
             reoffered: None,
             reoffering: None,
+            reinvite: None,
+            progress: progress::Progress::default(),
             hanging_up: None,
             probe_at: None,
             forks: fork::Forks::default(),
@@ -208,6 +215,9 @@ impl Dialog {
         }
         self.dispatch(input, now, out);
         self.note_outputs(&out[before..], now);
+        if self.reoffering.is_none() {
+            self.reinvite = None;
+        }
     }
 
     fn dispatch(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
@@ -221,10 +231,13 @@ impl Dialog {
             },
             Input::Response(response) => self.response(response, now, out),
             Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
-                self.refresh_unanswered(*cseq, out);
+                self.refresh_unanswered(*cseq, now, out);
             }
             Input::Unanswered { method, cseq, why } => self.unanswered(*method, *cseq, *why, out),
-            Input::Cancelled { reason } => self.cancelled(reason.as_deref(), out),
+            Input::Cancelled { transaction, reason } => self.cancelled(*transaction, reason.as_deref(), out),
+            Input::Credentials { credentials, challenge } => {
+                self.take_credentials(credentials.as_ref(), challenge, now, out);
+            }
             Input::Command(command) => self.command(command, now, out),
             Input::Timeout => self.timeout(now, out),
         }
@@ -241,6 +254,7 @@ impl Dialog {
             Command::Solicit => self.reoffer(None, out),
             Command::Acknowledge { sdp } => self.acknowledge_with(sdp, out),
             Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
+            Command::CancelReoffer { reason } => self.withdraw_offer(reason.as_deref(), out),
             Command::RefuseReoffer { status } => self.refuse_reoffer(*status, out),
             Command::Redirect { status, contacts } => self.redirect_caller(*status, contacts, out),
             Command::Ask { id, method, body } => self.ask(*id, *method, body.as_ref(), out),
@@ -252,6 +266,12 @@ impl Dialog {
     fn response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         if matches!(response.status(), 401 | 407) && self.answer_challenge(response, out) {
             return;
+        }
+        if response.method() == Method::Invite
+            && response.status() < 200
+            && self.reoffering == Some(response.cseq())
+        {
+            return self.reinvite_proceeds(response.status(), now, out);
         }
         let refresh = matches!(response.method(), Method::Invite | Method::Update);
         if refresh && self.timer.refreshing == Some(response.cseq()) {
@@ -293,11 +313,7 @@ impl Dialog {
     fn unanswered(&mut self, method: Method, cseq: u32, why: NoAnswer, out: &mut Vec<Output>) {
         match method {
             Method::Invite if matches!(self.phase, Phase::Calling(_)) => self.invite_unanswered(why, out),
-            Method::Invite if self.reoffering == Some(cseq) => {
-                // RFC 3261 §12.2.1.2: a request within a dialog that times out ends the dialog.
-                self.proposal_refused(408, out);
-                self.lose("SIP;cause=408;text=\"re-INVITE unanswered\"", out);
-            }
+            Method::Invite if self.reoffering == Some(cseq) => self.reinvite_unanswered(cseq, out),
             Method::Options if self.is_established() => {
                 self.lose("SIP;cause=408;text=\"OPTIONS unanswered\"", out);
             }
@@ -336,10 +352,18 @@ impl Dialog {
         match &self.phase {
             Phase::Calling(calling) => calling.deadline().into_iter().chain(self.session_deadline()).min(),
             Phase::Confirmed => {
-                let timers = [self.probe_at, self.timer.deadline(), self.session_deadline()];
+                let timers = [
+                    self.probe_at,
+                    self.timer.deadline(),
+                    self.session_deadline(),
+                    self.reinvite_deadline(),
+                    self.progress_deadline(),
+                ];
                 repeat.into_iter().chain(timers.into_iter().flatten()).min()
             }
-            Phase::Incoming(_) | Phase::AnswerHeld(..) => self.session_deadline(),
+            Phase::Incoming(_) | Phase::AnswerHeld(..) => {
+                self.session_deadline().into_iter().chain(self.progress_deadline()).min()
+            }
             Phase::Closing | Phase::Ended => None,
         }
     }
@@ -347,6 +371,8 @@ impl Dialog {
     fn timeout(&mut self, now: Now, out: &mut Vec<Output>) {
         if !matches!(self.phase, Phase::Closing | Phase::Ended) {
             self.session_timeout(now, out);
+            self.repeat_progress(now, out);
+            self.reinvite_timeout(now, out);
         }
         if let Phase::Calling(_) = &self.phase {
             return self.invite_timeout(now, out);
@@ -368,13 +394,18 @@ impl Dialog {
         }
     }
 
+    /// True while nothing is expected of either side: established, and our 200 acknowledged.
+    pub fn rests(&self) -> bool {
+        self.is_established() && self.unacknowledged.is_none()
+    }
+
     /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
     /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once. The peer may have ended the dialog just
     /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within half a minute.
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, answer) = &stored.phase {
-            stored.unacknowledged = Some(Unacknowledged {
+            stored.unacknowledged = Some(Box::new(Unacknowledged {
                 transaction: pending.transaction,
                 message: answer.message.clone(),
                 to: pending.source,
@@ -383,11 +414,12 @@ impl Dialog {
                 interval: t1,
                 next: now.mono,
                 give_up: now.mono,
-            });
+            }));
         }
         stored.phase = Phase::Confirmed;
         stored.reoffered = None;
         stored.reoffering = None;
+        stored.reinvite = None;
         stored.carried = info::Carried::default();
         stored.session.restore();
         stored.local_cseq += RESTORED_CSEQ_GAP;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::caller::sdp_of;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase, prack};
 use crate::message::{Header, Message};
-use crate::sdp::SessionDescription;
+use crate::sdp::{MediaDescription, SessionDescription};
 use crate::time::{Instant, Now};
 
 /// An offer of ours is tried so often again after a 491 before whoever asked for it is told.
@@ -32,7 +32,7 @@ pub(super) struct Session {
     /// The answer in our ACK of the INVITE with this CSeq: a repeated 2xx gets it again.
     pub(super) acknowledged: Option<(u32, Bytes)>,
     /// The peer's offer in an UPDATE or PRACK that waits for the call's answer, and until when it may.
-    pub(super) updated: Option<(Pending, Option<Instant>)>,
+    pub(super) updated: Option<Box<(Pending, Option<Instant>)>>,
     /// Our offer, or our wish for one, that the peer has not answered.
     pub(super) proposal: Option<Proposal>,
     /// The CSeq of our UPDATE that waits for the peer.
@@ -54,6 +54,13 @@ pub(super) enum Owed {
     Prack { tag: String, rack: String, offer: Bytes },
 }
 
+impl Owed {
+    /// True if it is what a PRACK in the early dialog `of` waits for.
+    pub(super) fn is_prack_of(&self, of: &str) -> bool {
+        matches!(self, Owed::Prack { tag, .. } if tag == of)
+    }
+}
+
 /// An offer of ours within the dialog.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Proposal {
@@ -65,6 +72,8 @@ pub(super) struct Proposal {
     within: Option<String>,
     /// Nobody has asked for it, so nobody is told of its end.
     own: bool,
+    /// Whoever has asked for it has taken that back.
+    withdrawn: bool,
     retries: u8,
     /// When it is tried again.
     retry_at: Option<Instant>,
@@ -72,7 +81,15 @@ pub(super) struct Proposal {
 
 impl Proposal {
     pub(super) fn new(sdp: Option<&Bytes>, update: bool) -> Proposal {
-        Proposal { sdp: sdp.cloned(), update, within: None, own: false, retries: 0, retry_at: None }
+        Proposal {
+            sdp: sdp.cloned(),
+            update,
+            within: None,
+            own: false,
+            withdrawn: false,
+            retries: 0,
+            retry_at: None,
+        }
     }
 
     /// The same, which nobody has asked for.
@@ -95,7 +112,19 @@ impl Proposal {
         self.within = Some(tag.to_owned());
     }
 
-    fn waits(&self) -> bool {
+    /// Nobody wants to hear of it any more.
+    pub(super) fn withdraw(&mut self) {
+        self.own = true;
+        self.withdrawn = true;
+    }
+
+    /// True if it has been taken back.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+    }
+
+    /// True while it is not on its way.
+    pub(super) fn waits(&self) -> bool {
         self.retry_at.is_some()
     }
 }
@@ -115,9 +144,37 @@ fn refusal_of(offer: &Bytes, told: Option<&Bytes>) -> Option<Bytes> {
     }
     if let Some(told) = told.and_then(|told| SessionDescription::parse(told).ok()) {
         refusal.origin = told.origin;
-        refusal.origin.version += 1;
+        // A peer's own, where media goes past us: it may be any number.
+        refusal.origin.version = refusal.origin.version.saturating_add(1);
     }
     Some(Bytes::from(refusal.to_string()))
+}
+
+/// The answer to `offer` that changes as little as can be: each stream as the peer was `told` last, if it can still be so, else
+/// refused. For an offer that nobody on the other side is asked about.
+pub(super) fn answer_as_told(offer: &Bytes, told: Option<&Bytes>) -> Option<Bytes> {
+    let Some((told, before)) = told.and_then(|told| Some((told, SessionDescription::parse(told).ok()?)))
+    else {
+        return refusal_of(offer, told);
+    };
+    let offer = SessionDescription::parse(offer).ok()?;
+    let stream = |(place, offered): (usize, &MediaDescription)| {
+        let fits = |told: &&MediaDescription| {
+            offered.port != 0
+                && told.kind == offered.kind
+                && told.protocol == offered.protocol
+                && told.formats.iter().any(|format| offered.formats.contains(format))
+        };
+        let told = before.media.get(place).filter(fits).cloned();
+        told.unwrap_or_else(|| MediaDescription { port: 0, ..offered.clone() })
+    };
+    let mut answer = before.clone();
+    answer.media = offer.media.iter().enumerate().map(stream).collect();
+    if answer.media == before.media {
+        return Some(told.clone());
+    }
+    answer.origin.version = answer.origin.version.saturating_add(1);
+    Some(Bytes::from(answer.to_string()))
 }
 
 /// A 2xx to an INVITE as it is written.
@@ -201,6 +258,9 @@ impl Dialog {
         if let Some(sdp) = &proposal.sdp {
             self.note_told(sdp);
         }
+        if proposal.withdrawn {
+            self.in_force.offer_is_accepted();
+        }
         if proposal.own {
             out.extend(self.news(sdp));
         } else {
@@ -214,7 +274,7 @@ impl Dialog {
         self.reoffering = None;
         self.session.updating = None;
         match &mut self.session.proposal {
-            Some(proposal) if proposal.retries < GLARE_RETRIES => {
+            Some(proposal) if proposal.retries < GLARE_RETRIES && !proposal.withdrawn => {
                 proposal.retries += 1;
                 proposal.retry_at = Some(now.mono + wait);
             }
@@ -225,7 +285,7 @@ impl Dialog {
     /// When something here wants to be told the time.
     pub(super) fn session_deadline(&self) -> Option<Instant> {
         let retry = self.session.proposal.as_ref().and_then(|proposal| proposal.retry_at);
-        let answer = self.session.updated.as_ref().and_then(|(_, until)| *until);
+        let answer = self.session.updated.as_ref().and_then(|updated| updated.1);
         let provisional = match &self.phase {
             Phase::Incoming(_) | Phase::AnswerHeld(..) => self.session.reliable.deadline(),
             Phase::Calling(_) | Phase::Confirmed | Phase::Closing | Phase::Ended => None,
@@ -236,8 +296,8 @@ impl Dialog {
     /// Does here what is due.
     pub(super) fn session_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.mono);
-        if due(self.session.updated.as_ref().and_then(|(_, until)| *until))
-            && let Some((pending, _)) = self.session.updated.take()
+        if due(self.session.updated.as_ref().and_then(|updated| updated.1))
+            && let Some((pending, _)) = self.session.updated.take().map(|updated| *updated)
         {
             // RFC 3311 §5.2: an UPDATE cannot wait for a person.
             out.push(self.respond(&pending, 504, None, &[]));
@@ -274,6 +334,7 @@ impl Dialog {
         let early = early.map(|at| self.session.early.swap_remove(at));
         self.session.early.clear();
         self.leave_lost_branch(response.to_tag(), out);
+        self.drop_update_of(|tag| tag != response.to_tag(), out);
         self.remote_cseq = early.as_ref().and_then(|early| early.remote_cseq);
         self.note_allow(response);
         let agreed = early.and_then(|early| early.session);
@@ -304,6 +365,13 @@ impl Dialog {
                 }));
                 self.bye(Some("SIP;cause=502;text=\"no session description in 200\""), out);
             }
+        }
+    }
+
+    /// The early dialog that has our UPDATE is over.
+    pub(super) fn drop_proposal_within(&mut self, tag: &str, out: &mut Vec<Output>) {
+        if self.session.proposal.as_ref().is_some_and(|proposal| proposal.within.as_deref() == Some(tag)) {
+            self.proposal_refused(504, out);
         }
     }
 
@@ -363,7 +431,7 @@ impl Dialog {
         if self.session.updated.is_some() || self.reoffered.is_some() {
             self.in_force.we_answer(sdp);
         }
-        if let Some((pending, _)) = self.session.updated.take() {
+        if let Some((pending, _)) = self.session.updated.take().map(|updated| *updated) {
             self.note_told(sdp);
             self.note_early_offer(&pending.request);
             out.push(self.respond(&pending, 200, Some(sdp), &[]));
@@ -372,6 +440,10 @@ impl Dialog {
         {
             let answer = Answer::new(&pending, Some(sdp), message);
             self.answer_until_acknowledged(&pending, answer, now, out);
+        } else if self.is_established() {
+            // Its CANCEL, or our 504, was quicker.
+            let heard = self.in_force.heard().cloned();
+            out.extend(heard.map(|heard| Output::Up(LegEvent::AnsweredTooLate { heard })));
         }
     }
 
@@ -383,8 +455,12 @@ impl Dialog {
 
     /// Refuses the peer's offer; the session stays as it was.
     pub(super) fn refuse_reoffer(&mut self, status: u16, out: &mut Vec<Output>) {
-        let pending =
-            self.session.updated.take().map(|(pending, _)| pending).or_else(|| self.reoffered.take());
+        let pending = self
+            .session
+            .updated
+            .take()
+            .map(|updated| updated.0)
+            .or_else(|| self.reoffered.take().map(|pending| *pending));
         if let Some(pending) = pending {
             let soon = self.soon();
             let extra = [(Header::RetryAfter, soon.as_str())];
@@ -395,8 +471,8 @@ impl Dialog {
 
     /// The dialog ends: what the peer still waits for is answered with 487.
     pub(super) fn refuse_what_is_open(&mut self, out: &mut Vec<Output>) {
-        let updated = self.session.updated.take().map(|(pending, _)| pending);
-        for pending in self.reoffered.take().into_iter().chain(updated) {
+        let updated = self.session.updated.take().map(|updated| updated.0);
+        for pending in self.reoffered.take().map(|pending| *pending).into_iter().chain(updated) {
             out.push(self.respond(&pending, 487, None, &[]));
         }
         self.session.proposal = None;

@@ -16,6 +16,8 @@ use crate::time::Now;
 pub(super) struct InForce {
     /// Ours, as the peer has it.
     told: Option<Bytes>,
+    /// What ours was before the peer accepted our last offer, while nothing has followed on that.
+    before: Option<Bytes>,
     /// The peer's.
     heard: Option<Bytes>,
     /// Ours that waits for the peer's answer.
@@ -42,6 +44,7 @@ impl InForce {
 
     /// We answer the peer's offer, or say again what is in force.
     pub(super) fn we_answer(&mut self, sdp: &Bytes) {
+        self.before = None;
         self.told = Some(copy(sdp));
         if let Some(asked) = self.asked.take() {
             self.heard = Some(copy(&asked));
@@ -51,6 +54,33 @@ impl InForce {
     /// We refuse the peer's offer.
     pub(super) fn we_refuse(&mut self) {
         self.asked = None;
+    }
+
+    /// Our offer is void: the session stays as it was.
+    pub(super) fn offer_is_void(&mut self) {
+        self.offered = None;
+    }
+
+    /// Our offer holds, whatever has become of whoever made it.
+    pub(super) fn offer_is_accepted(&mut self) {
+        if let Some(offered) = self.offered.take() {
+            self.before = self.told.replace(copy(&offered));
+        }
+    }
+
+    /// The peer's own description.
+    pub(super) fn heard(&self) -> Option<&Bytes> {
+        self.heard.as_ref()
+    }
+
+    /// What the peer was told before it accepted our last offer, and that offer: if it is to be undone.
+    pub(super) fn undo(&mut self) -> Option<(Bytes, Bytes)> {
+        self.before.take().zip(self.told.clone())
+    }
+
+    /// What the peer was told before our last offer, and that offer, if there is both.
+    pub(super) fn taken_back(&self) -> Option<(Bytes, Bytes)> {
+        self.told.clone().zip(self.offered.clone())
     }
 
     /// What the call wants said.
@@ -63,6 +93,7 @@ impl InForce {
             Command::RefuseReoffer { .. } => self.we_refuse(),
             // One that comes too late changes nothing: it is noted where it takes effect.
             Command::AnswerReoffer { .. }
+            | Command::CancelReoffer { .. }
             | Command::Progress { .. }
             | Command::Solicit
             | Command::SendAnswer
@@ -82,18 +113,23 @@ impl InForce {
             | LegEvent::Offered { sdp }
             | LegEvent::AnsweredWithOffer { sdp } => self.peer_offers(Some(sdp.clone())),
             LegEvent::Answered { sdp } | LegEvent::ReofferAnswered { sdp } => {
-                if let Some(offered) = self.offered.take() {
-                    self.told = Some(copy(&offered));
-                }
+                self.offer_is_accepted();
                 self.heard = Some(copy(sdp));
             }
             LegEvent::Refreshed { sdp } => self.heard = Some(copy(sdp)),
-            LegEvent::ReofferRefused { .. } => self.offered = None,
+            LegEvent::ReofferRefused { .. } => {
+                self.offered = None;
+                self.before = None;
+            }
             LegEvent::Progress { .. }
             | LegEvent::EarlySession { .. }
             | LegEvent::Failed { .. }
             | LegEvent::AnswerReady
             | LegEvent::Cancelled
+            | LegEvent::ReofferCancelled { .. }
+            | LegEvent::Unwanted { .. }
+            | LegEvent::AnsweredTooLate { .. }
+            | LegEvent::EarlyEnded
             | LegEvent::OfferWanted
             | LegEvent::Asked { .. }
             | LegEvent::AskedAnswered { .. }
@@ -118,7 +154,10 @@ impl Dialog {
                     self.timer.answered(*transaction, *status, now.mono);
                 }
                 Output::Up(event) => self.in_force.event(event),
-                Output::Request { .. } | Output::Ack { .. } | Output::Finished => {}
+                Output::Request { .. }
+                | Output::Ack { .. }
+                | Output::Challenged { .. }
+                | Output::Finished => {}
             }
         }
     }
@@ -165,6 +204,10 @@ impl Dialog {
 
     /// By UPDATE without a description if the peer takes it, else by a re-INVITE with the one it knows (§7.4).
     fn refresh(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !self.is_established() {
+            // A response to an earlier refresh has come after our BYE.
+            return;
+        }
         let busy = self.our_offer_is_open(None)
             || self.their_offer_is_open()
             || self.session.proposal.is_some()
@@ -217,8 +260,14 @@ impl Dialog {
     }
 
     /// Our refresh was not answered at all (§10).
-    pub(super) fn refresh_unanswered(&mut self, cseq: u32, out: &mut Vec<Output>) {
+    pub(super) fn refresh_unanswered(&mut self, cseq: u32, now: Now, out: &mut Vec<Output>) {
         self.timer.refreshing = None;
+        if self.is_cancelling(cseq) && self.reoffering == Some(cseq) {
+            // It was cancelled because nobody decided on it, not because nobody is there.
+            self.reoffering = None;
+            self.timer.postpone(false, now.mono);
+            return;
+        }
         self.reoffering.take_if(|reoffering| *reoffering == cseq);
         if self.is_established() {
             self.lose("SIP;cause=408;text=\"refresh unanswered\"", out);

@@ -3,6 +3,8 @@ mod fork;
 mod info;
 mod offers;
 mod prack;
+mod progress;
+mod reinvite;
 mod session_timer;
 
 use super::*;
@@ -109,6 +111,7 @@ impl Rig {
             timers: Timers::default(),
             credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
             progress: None,
+            account: Some("carrier".into()),
         };
         let dialog = Dialog::calling(spec, local(), &mut out);
         Rig { dialog, now: 0, out, transactions: 0 }
@@ -258,11 +261,11 @@ fn a_bye_of_ours_waits_for_the_ack_of_our_200() {
 fn a_cancel_before_the_200_left_is_answered_487_and_after_it_changes_nothing() {
     let mut rig = Rig::incoming("");
     rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(SDP) });
-    rig.feed(Input::Cancelled { reason: None });
+    rig.feed(Input::Cancelled { transaction: ServerTransactionId(1), reason: None });
     assert_eq!((rig.statuses(), rig.events()), (vec![487], vec![LegEvent::Cancelled]));
     assert!(rig.finished());
     let mut rig = Rig::called();
-    rig.feed(Input::Cancelled { reason: None });
+    rig.feed(Input::Cancelled { transaction: ServerTransactionId(1), reason: None });
     assert!(rig.out.is_empty() && rig.dialog.is_established());
 }
 

@@ -53,7 +53,7 @@ impl Dialog {
             out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, &soon)]));
         } else {
             // Half of what the peer's Timer F allows.
-            self.session.updated = Some((pending, Some(now.mono + self.local.timers.t1 * 32)));
+            self.session.updated = Some(Box::new((pending, Some(now.mono + self.local.timers.t1 * 32))));
             out.push(Output::Up(LegEvent::Update { sdp }));
         }
     }
@@ -155,6 +155,9 @@ impl Dialog {
                     }
                     None => self.proposal_refused(502, out),
                 }
+            }
+            status if self.session.proposal.as_ref().is_some_and(Proposal::is_withdrawn) => {
+                self.proposal_refused(status, out);
             }
             491 => self.proposal_met_glare(now, out),
             // RFC 4028 §7.4: again, with what the peer wants.

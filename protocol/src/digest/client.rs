@@ -29,28 +29,46 @@ impl Challenge {
     /// # Errors
     /// Why the first one cannot be answered, if none can.
     pub fn choose<S: AsRef<str>>(values: &[S]) -> Result<Self, DigestError> {
-        let mut first_error = None;
         let mut best: Option<Self> = None;
+        for challenge in Self::one_of_each_realm(values)? {
+            if best.as_ref().is_none_or(|b| challenge.algorithm > b.algorithm) {
+                best = Some(challenge);
+            }
+        }
+        best.ok_or(DigestError::OtherScheme)
+    }
+
+    /// The same for each realm: several proxies, or the branches of one that forks, may ask at once (RFC 3261 §22.3), and each
+    /// wants its answer. Never empty.
+    ///
+    /// # Errors
+    /// Why the first challenge cannot be answered, if none can.
+    pub fn one_of_each_realm<S: AsRef<str>>(values: &[S]) -> Result<Vec<Self>, DigestError> {
+        let mut first_error = None;
+        let mut best: Vec<Self> = Vec::new();
         for value in values {
-            let schemes = params::schemes(value.as_ref());
+            let schemes = params::schemes(value.as_ref(), params::MAX_CHALLENGE);
             let challenges = match &schemes {
                 Ok(schemes) => schemes.iter().map(Self::read).collect(),
                 Err(error) => vec![Err(error.clone())],
             };
             for challenge in challenges {
                 match challenge {
-                    Ok(c) if best.as_ref().is_none_or(|b| c.algorithm > b.algorithm) => best = Some(c),
-                    Ok(_) => {}
+                    Ok(c) => match best.iter_mut().find(|b| b.realm == c.realm) {
+                        Some(known) if c.algorithm > known.algorithm => *known = c,
+                        Some(_) => {}
+                        None => best.push(c),
+                    },
                     Err(error) => {
                         first_error.get_or_insert(error);
                     }
                 }
             }
         }
-        best.ok_or(first_error.unwrap_or(DigestError::OtherScheme))
+        if best.is_empty() { Err(first_error.unwrap_or(DigestError::OtherScheme)) } else { Ok(best) }
     }
 
-    fn read(scheme: &params::Scheme) -> Result<Self, DigestError> {
+    fn read(scheme: &params::Scheme<'_>) -> Result<Self, DigestError> {
         if !scheme.is_digest() {
             return Err(DigestError::OtherScheme);
         }

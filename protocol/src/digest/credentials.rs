@@ -99,7 +99,7 @@ impl Credentials {
     /// # Errors
     /// [`DigestError`]; a server answers any of them as if no credentials were given, or with 400.
     pub fn parse(value: &str) -> Result<Self, DigestError> {
-        let schemes = params::schemes(value)?;
+        let schemes = params::schemes(value, params::MAX_CREDENTIALS)?;
         let scheme = match schemes.as_slice() {
             [one] if one.is_digest() => one,
             [] | [_] => return Err(DigestError::OtherScheme),

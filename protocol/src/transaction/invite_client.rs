@@ -4,7 +4,7 @@ use super::timer::{Expiry, Timers};
 use crate::time::Instant;
 
 /// A peer that has sent a provisional response and then nothing is given up after this long. Whoever still rings says so again
-/// each minute (§13.3.1.1); it is longer than any call rings.
+/// each minute (§13.3.1.1); it is longer than any call rings, and than our Timer C of a re-INVITE.
 const LONGEST_PROCEEDING: std::time::Duration = std::time::Duration::from_secs(240);
 
 /// States of RFC 3261 figure 5, with RFC 6026's Accepted.

@@ -92,7 +92,8 @@ pub fn shared(figures: &Arc<Figures>, address: IpAddr, ports: (u16, u16)) -> Arc
     })
 }
 
-fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
+/// The settings of an engine that has nothing but one shard and one media worker.
+pub fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
     let minute = Duration::from_secs(60);
     EngineConfig {
         node: "test".into(),

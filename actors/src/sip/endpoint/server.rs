@@ -1,12 +1,15 @@
 //! Transactions that we answer (RFC 3261 §17.2).
 
+use std::rc::Rc;
+
 use bytes::Bytes;
+use tandem_protocol::decimal::Decimal;
 use tandem_protocol::dialog::{Input, ServerTransactionId};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Message, Method, reason_of, reason_phrase, response_to};
 use tandem_protocol::transaction::{Expiry, InviteServer, NonInviteServer, ServerAction};
 
-use super::{Endpoint, New, Owner, TransactionKey};
+use super::{Endpoint, Name, New, Owner, TransactionKey};
 use crate::env::{Tell, TimerKey};
 use crate::metrics::Refusal;
 use crate::sip::stateless::Answer;
@@ -19,7 +22,7 @@ enum ServerMachine {
 
 pub(super) struct Server {
     machine: ServerMachine,
-    name: Box<str>,
+    name: Rc<[u8]>,
     timer: TimerId,
     flow: Flow,
     /// Needed until the final response: a 100 and a 487 are written from it.
@@ -27,16 +30,17 @@ pub(super) struct Server {
     last_response: Option<Bytes>,
     owner: Option<Owner>,
     /// A CANCEL came before the owner did.
-    cancelled: Option<Input>,
+    cancelled: Option<Box<Input>>,
 }
 
 impl Server {
-    /// A branch alone can be guessed with some clients: a CANCEL repeats more of its INVITE (§9.1), and comes from where that came.
-    fn is_cancelled_by(&self, cancel: &Message, flow: Flow) -> bool {
-        let same = |invite: &Message| {
-            invite.call_id() == cancel.call_id()
-                && invite.from_tag() == cancel.from_tag()
-                && invite.cseq() == cancel.cseq()
+    /// A branch alone can be guessed with some clients: a CANCEL repeats more of its INVITE (§9.1), and comes from where that came; so
+    /// does the INVITE itself when it comes again.
+    fn is_of_its_sender(&self, other: &Message, flow: Flow) -> bool {
+        let same = |request: &Message| {
+            request.call_id() == other.call_id()
+                && request.from_tag() == other.from_tag()
+                && request.cseq() == other.cseq()
         };
         flow.remote.ip() == self.flow.remote.ip() && self.request.as_ref().is_none_or(same)
     }
@@ -45,7 +49,7 @@ impl Server {
 impl Endpoint {
     pub(super) fn receive_request(&mut self, request: Message, flow: Flow) -> Option<New> {
         let name = server_name(&request, request.method());
-        let Some(id) = self.server_names.get(&name).copied() else {
+        let Some(id) = self.server_names.get(&name[..]).copied() else {
             return self.unmatched_request(request, flow);
         };
         let now = self.env.now().mono;
@@ -62,6 +66,10 @@ impl Endpoint {
             ServerMachine::Invite(machine) => machine.retransmission(),
             ServerMachine::NonInvite(machine) => machine.retransmission(),
         };
+        if flow.connection.is_some() && server.is_of_its_sender(&request, flow) {
+            // Its connection has ended, and it waits at this one now (§18.2.2).
+            server.flow = flow;
+        }
         if action == ServerAction::Send
             && let Some(response) = server.last_response.clone()
         {
@@ -84,18 +92,19 @@ impl Endpoint {
 
     /// RFC 3261 §9.2.
     fn cancel(&mut self, cancel: &Message, flow: Flow) {
-        let invite = self.server_names.get(&server_name(cancel, Method::Invite)).copied();
-        let server = invite.and_then(|id| self.servers.get_mut(&id));
-        let Some(server) = server.filter(|server| server.is_cancelled_by(cancel, flow)) else {
+        let invite = self.server_names.get(&server_name(cancel, Method::Invite)[..]).copied();
+        let server = invite.and_then(|id| Some((id, self.servers.get_mut(&id)?)));
+        let Some((id, server)) = server.filter(|(_, server)| server.is_of_its_sender(cancel, flow)) else {
             self.env.metrics().refuse_request(Method::Cancel, Refusal::NoDialog);
             self.reply(cancel, flow, Answer::new(481, &[]));
             return;
         };
         if matches!(&server.machine, ServerMachine::Invite(machine) if machine.may_cancel()) {
-            let cancelled = Input::Cancelled { reason: reason_of(cancel) };
+            let transaction = ServerTransactionId(id);
+            let cancelled = Input::Cancelled { transaction, reason: reason_of(cancel) };
             match &server.owner {
                 Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
-                None => server.cancelled = Some(cancelled),
+                None => server.cancelled = Some(Box::new(cancelled)),
             }
         }
         self.reply(cancel, flow, Answer::new(200, &[]));
@@ -113,14 +122,13 @@ impl Endpoint {
         };
         self.next += 1;
         let id = self.next;
-        let name = server_name(request, request.method());
+        let name: Rc<[u8]> = Rc::from(&server_name(request, request.method())[..]);
         self.server_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
         let request = Some(request.clone());
-        self.servers.insert(
-            id,
-            Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: None },
-        );
+        let server =
+            Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: None };
+        self.servers.insert(id, Box::new(server));
         self.env.metrics().transactions_active.increment(1.0);
         self.arm_server(id);
         ServerTransactionId(id)
@@ -132,7 +140,7 @@ impl Endpoint {
             if let Some(cancelled) = server.cancelled.take()
                 && let Some(owner) = owner.upgrade()
             {
-                owner.tell(cancelled);
+                owner.tell(*cancelled);
             }
             server.owner = Some(owner);
         }
@@ -226,24 +234,20 @@ impl Endpoint {
 }
 
 /// RFC 3261 §17.2.3; without the magic cookie, RFC 2543's rule as far as it identifies a request.
-fn server_name(request: &Message, method: Method) -> Box<str> {
+fn server_name(request: &Message, method: Method) -> Name {
     let via = request.via();
     let method = if method == Method::Ack { Method::Invite } else { method };
-    let (host, port) = (via.host, via.port.unwrap_or(5060));
-    match via.unique_branch() {
-        // Written for every request: formatting would cost five times as much.
-        Some(branch) => {
-            let method = method.as_str();
-            let mut name = String::with_capacity(branch.len() + host.len() + method.len() + 8);
-            let digits = [10_000, 1000, 100, 10, 1].map(|place| char::from(b'0' + (port / place % 10) as u8));
-            name.extend([branch, "|", host, ":"]);
-            name.extend(digits);
-            name.extend(["|", method]);
-            name.into_boxed_str()
-        }
-        None => {
-            let (tag, call_id, cseq) = (request.from_tag().unwrap_or(""), request.call_id(), request.cseq());
-            format!("{host}:{port}|{call_id}|{tag}|{cseq}|{}", method.as_str()).into()
-        }
+    let port = Decimal::of(via.port.unwrap_or(5060).into());
+    let sequence = Decimal::of(request.cseq().into());
+    let (id, tag, cseq) = match request.unique_branch() {
+        Some(branch) => (branch, "", ""),
+        None => (request.call_id(), request.from_tag().unwrap_or(""), sequence.as_str()),
+    };
+    let mut name = Name::new();
+    for part in [id, tag, cseq, via.host, port.as_str()] {
+        name.extend_from_slice(part.as_bytes());
+        name.push(b'|');
     }
+    name.extend_from_slice(method.as_str().as_bytes());
+    name
 }

@@ -1,12 +1,15 @@
 //! The task of a connection: what comes is framed and handed to the shard, what waits in its [`Wire`] leaves.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use smallvec::SmallVec;
 use tandem_protocol::message::framing::stream::{Frame, FrameError, Framer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::wire::Wire;
@@ -20,6 +23,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 /// A peer that sends more than this meanwhile does not want it.
 const HEEDLESS: usize = 262_144;
+/// Pieces of a stream of whose messages some may wait for their shards while more is read.
+const AHEAD: usize = 16;
 /// So long a peer that sends nothing more is waited for with its answers: as long as a transaction may take (64·T1). A later one
 /// goes by a new connection (RFC 3261 §18.2.2).
 const HALF_CLOSED: Duration = Duration::from_secs(32);
@@ -74,6 +79,33 @@ async fn write<S: AsyncWrite>(writer: &mut WriteHalf<S>, wire: &Wire) -> Closed 
     wire.closing().unwrap_or(Closed::Peer)
 }
 
+/// Pieces of the stream whose messages have been handed on and not all been dealt with, oldest first.
+///
+/// A message may go on to another thread's shard, so to have handed it on says nothing. Without this bound one peer could fill
+/// the way there, and what does not fit is lost for good: a stream repeats nothing.
+#[derive(Default)]
+struct Undone(VecDeque<oneshot::Receiver<()>>);
+
+impl Undone {
+    /// What each message of the next piece is to hold until it has been dealt with.
+    fn next(&mut self) -> Arc<oneshot::Sender<()>> {
+        let (held, dealt_with) = oneshot::channel();
+        self.0.push_back(dealt_with);
+        Arc::new(held)
+    }
+
+    /// Waits until there is room for another piece.
+    async fn room(&mut self) {
+        while self.0.len() >= AHEAD
+            && let Some(oldest) = self.0.front_mut()
+        {
+            // Nothing is ever sent: that it was dropped says enough.
+            let _ = oldest.await;
+            self.0.pop_front();
+        }
+    }
+}
+
 /// What the reader waits for, and until when.
 struct Patience {
     /// The first message must be there by then.
@@ -102,6 +134,7 @@ async fn read<S: AsyncRead>(
     let mut framer = Framer::new(wire.max_bytes);
     let mut patience =
         Patience { first: accepted.then(|| Instant::now() + wire.limits.message), whole: None };
+    let mut undone = Undone::default();
     loop {
         let (deadline, why) = patience.deadline(wire);
         match timeout_at(deadline, reader.read_buf(framer.room())).await {
@@ -117,12 +150,13 @@ async fn read<S: AsyncRead>(
             framer = Framer::new(wire.max_bytes);
             continue;
         }
-        if let Err(error) = take(&mut framer, wire, shard, &mut patience) {
+        if let Err(error) = take(&mut framer, wire, shard, &mut patience, &mut undone) {
             shard.tell(FromStream::Fault { flow: wire.flow, error });
             return drain(reader, wire).await;
         }
-        // What came is dealt with before more is read: that bounds what one peer can have waiting.
+        // The shard has its turn before more is read.
         tokio::task::yield_now().await;
+        undone.room().await;
     }
 }
 
@@ -144,13 +178,14 @@ fn take(
     wire: &Wire,
     shard: &Addr<Shard>,
     patience: &mut Patience,
+    undone: &mut Undone,
 ) -> Result<(), FrameError> {
-    let mut batch = SmallVec::new();
+    let mut batch = SmallVec::<[Datagram; 16]>::new();
     let result = loop {
         match framer.poll_frame() {
             Ok(Some(Frame::Message(bytes))) => {
                 wire.take(&bytes);
-                batch.push(Datagram { flow: wire.flow, bytes });
+                batch.push(Datagram::by(wire.flow, bytes));
             }
             Ok(Some(Frame::Ping)) => wire.pong(),
             Ok(None) => break Ok(()),
@@ -159,6 +194,8 @@ fn take(
     };
     if !batch.is_empty() {
         (patience.first, patience.whole) = (None, None);
+        let held = undone.next();
+        batch.iter_mut().for_each(|message| message.undone = Some(held.clone()));
         shard.tell(Datagrams(batch));
     }
     match (framer.is_partial(), patience.whole) {

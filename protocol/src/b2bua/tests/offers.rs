@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flow::ListenerId;
+use crate::sdp::SessionDescription;
 
 const EARLY: &str =
     "v=0\r\no=- 3 3 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 5000 RTP/AVP 8 0\r\n";
@@ -357,4 +358,91 @@ fn a_session_that_could_not_be_agreed_is_the_cause_of_the_end() {
     assert!(rig.told_to_end(A).is_some());
     rig.ended(A, EndedBy::Us);
     assert_eq!(rig.over().map(|e| (e.cause, e.by)), Some((Cause::Media, Side::Engine)));
+}
+
+const CHANGED: &str = "v=0\r\no=- 1 2 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8\r\na=sendonly\r\n";
+
+#[test]
+fn an_offer_that_is_taken_back_is_taken_back_on_the_other_side_and_nothing_has_changed() {
+    for (plan, wish) in [
+        (MediaPlan::Bypass, LegEvent::Reoffer { sdp: sdp(CHANGED) }),
+        (anchored(), LegEvent::Reoffer { sdp: sdp(CHANGED) }),
+        (anchored(), LegEvent::OfferWanted),
+    ] {
+        let mut rig = call(OFFER, plan, |call| call);
+        rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
+        rig.goes_up();
+        rig.leg(CALLER, wish);
+        let reason = Some("SIP;cause=200".to_owned());
+        rig.leg(CALLER, LegEvent::ReofferCancelled { reason: reason.clone() });
+        assert_eq!(rig.told(A), [Command::CancelReoffer { reason }]);
+        assert_eq!(rig.out.len(), 1, "{:?}", rig.out);
+        // What crosses it changes nothing either.
+        for late in [
+            LegEvent::ReofferAnswered { sdp: sdp(ANSWER) },
+            LegEvent::Offered { sdp: sdp(ANSWER) },
+            LegEvent::ReofferRefused { status: 487 },
+            LegEvent::ReofferCancelled { reason: None },
+        ] {
+            assert!(rig.leg(A, late).is_empty(), "{:?}", rig.out);
+        }
+        rig.leg(A, LegEvent::Reoffer { sdp: sdp(CHANGED) });
+        assert!(
+            matches!(rig.told(CALLER)[..], [Command::Reoffer { .. }]),
+            "the next exchange is free to begin"
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_for_one_side_is_undone_on_the_other() {
+    for plan in [MediaPlan::Bypass, anchored()] {
+        let anchored = plan != MediaPlan::Bypass;
+        let mut rig = call(OFFER, plan, |call| call);
+        rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
+        rig.goes_up();
+        rig.leg(CALLER, LegEvent::Reoffer { sdp: sdp(CHANGED) });
+        rig.leg(A, LegEvent::ReofferAnswered { sdp: sdp(ANSWER) });
+        assert!(matches!(rig.told(CALLER)[..], [Command::AnswerReoffer { .. }]));
+        rig.leg(CALLER, LegEvent::AnsweredTooLate { heard: sdp(OFFER) });
+        assert_eq!(rig.told(A), [Command::CancelReoffer { reason: None }]);
+        let media = rig.out.iter().find_map(|output| match output {
+            Output::Media { side: Side::Caller, held, .. } => Some(*held),
+            _ => None,
+        });
+        assert_eq!(media, anchored.then_some(false), "the caller does not hold");
+        // Asked for an offer, the other side waits for its ACK.
+        rig.leg(CALLER, LegEvent::OfferWanted);
+        rig.leg(A, LegEvent::Offered { sdp: sdp(ANSWER) });
+        rig.leg(CALLER, LegEvent::AnsweredTooLate { heard: sdp(OFFER) });
+        assert_eq!(rig.told(A), [Command::CancelReoffer { reason: None }]);
+        rig.leg(A, LegEvent::Reoffer { sdp: sdp(ANSWER) });
+        assert!(matches!(rig.told(CALLER)[..], [Command::Reoffer { .. }]));
+    }
+}
+
+#[test]
+fn a_peer_that_accepted_what_was_taken_back_is_offered_what_it_had() {
+    for plan in [MediaPlan::Bypass, anchored()] {
+        let mut rig = call(OFFER, plan, |call| call);
+        let told = match &rig.out[..] {
+            [.., Output::Invite { sdp, .. }] => sdp.clone(),
+            other => panic!("{other:?}"),
+        };
+        rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
+        rig.goes_up();
+        rig.leg(CALLER, LegEvent::Reoffer { sdp: sdp(CHANGED) });
+        let Some(Command::Reoffer { sdp: offered }) = rig.told(A).pop() else { panic!("{:?}", rig.out) };
+        rig.leg(CALLER, LegEvent::ReofferCancelled { reason: None });
+        rig.leg(A, LegEvent::Unwanted { told: told.clone(), offered: offered.clone() });
+        let Some(Command::Reoffer { sdp: again }) = rig.told(A).pop() else { panic!("{:?}", rig.out) };
+        let [told, offered, again] =
+            [told, offered, again].map(|sdp| SessionDescription::parse(&sdp).unwrap());
+        assert_eq!((&again.media, again.origin.version), (&told.media, offered.origin.version + 1));
+        rig.leg(A, LegEvent::ReofferAnswered { sdp: sdp(ANSWER) });
+        assert!(rig.told(CALLER).is_empty() && rig.call.is_up());
+        // A newer offer, that is on its way, does it too.
+        rig.leg(CALLER, LegEvent::Reoffer { sdp: sdp(CHANGED) });
+        assert!(rig.leg(A, LegEvent::Unwanted { told: sdp(OFFER), offered: sdp(CHANGED) }).is_empty());
+    }
 }

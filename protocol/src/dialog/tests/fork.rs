@@ -88,3 +88,48 @@ fn an_answer_to_what_we_never_sent_draws_nothing() {
     assert!(silent(response(486, "INVITE", 1, THEIRS, "", "")));
     assert!(silent(response(200, "BYE", 1, THEIRS, "Contact: <sip:a@b>\r\n", "")));
 }
+
+const RELIABLE: &str =
+    "Require: 100rel\r\nRSeq: 1\r\nContact: <sip:fork@10.0.0.9:5070>\r\nAllow: INVITE, UPDATE\r\n";
+
+/// Our INVITE with an early session of the peer's branch, who offers another by UPDATE.
+fn early_update() -> Rig {
+    let mut rig = Rig::calling();
+    rig.respond(183, "INVITE", 1, RELIABLE, "v=0\r\n");
+    assert!(matches!(rig.events()[..], [LegEvent::EarlySession { .. }]));
+    rig.request("UPDATE", 1, "", "v=5\r\n");
+    assert!(matches!(rig.events()[..], [LegEvent::Update { .. }]));
+    rig
+}
+
+#[test]
+fn an_update_of_a_branch_that_has_lost_is_answered_at_once() {
+    let mut rig = early_update();
+    rig.feed(Input::Response(answer_of("another")));
+    assert_eq!(rig.statuses(), [481]);
+    assert!(rig.events().contains(&LegEvent::ReofferCancelled { reason: None }), "{:?}", rig.events());
+    let mut rig = early_update();
+    rig.respond(486, "INVITE", 1, "", "");
+    assert_eq!(rig.statuses(), [481], "nobody is left to answer it");
+    let mut rig = early_update();
+    rig.respond(200, "INVITE", 1, "Contact: <sip:peer@10.0.0.3>\r\n", "");
+    assert!(rig.statuses().is_empty(), "the branch that has answered may wait for its own");
+}
+
+#[test]
+fn a_199_ends_an_early_dialog_and_is_no_ringing() {
+    let mut rig = Rig::calling();
+    rig.respond(199, "INVITE", 1, "", "");
+    assert!(rig.out.is_empty() && !rig.dialog.is_over());
+    let mut rig = early_update();
+    rig.feed(Input::Response(response(199, "INVITE", 1, "another", "", "")));
+    assert!(rig.out.is_empty(), "another's");
+    rig.respond(199, "INVITE", 1, "Require: 100rel\r\nRSeq: 2\r\n", "");
+    assert!(rig.sent(Method::Prack).is_some());
+    assert_eq!(rig.statuses(), [481]);
+    assert_eq!(rig.events(), [LegEvent::ReofferCancelled { reason: None }, LegEvent::EarlyEnded]);
+    rig.request("UPDATE", 2, "", "v=6\r\n");
+    assert_eq!(rig.statuses(), [481]);
+    rig.feed(Input::Response(answer_of("another")));
+    assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(SDP) }]);
+}

@@ -116,7 +116,7 @@ fn the_reason_of_a_bye_and_of_a_cancel_goes_up_before_the_end() {
     let reason = LegEvent::Reason("Q.850;cause=16;text=\"bye\", SIP;cause=200".into());
     assert_eq!(rig.events(), [reason, LegEvent::Ended { by: EndedBy::Peer }]);
     let mut rig = Rig::incoming("");
-    rig.feed(Input::Cancelled { reason: Some("SIP;cause=200".into()) });
+    rig.feed(Input::Cancelled { transaction: ServerTransactionId(1), reason: Some("SIP;cause=200".into()) });
     assert_eq!(rig.events(), [LegEvent::Reason("SIP;cause=200".into()), LegEvent::Cancelled]);
 }
 

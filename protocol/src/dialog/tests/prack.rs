@@ -162,7 +162,7 @@ fn a_cancel_while_the_200_is_held_for_a_prack_is_not_too_late() {
     rig.command(session());
     rig.command(Command::PrepareAnswer { sdp: body() });
     rig.command(Command::SendAnswer);
-    rig.feed(Input::Cancelled { reason: None });
+    rig.feed(Input::Cancelled { transaction: ServerTransactionId(1), reason: None });
     assert_eq!((rig.statuses(), rig.finished()), (vec![487], true));
 }
 

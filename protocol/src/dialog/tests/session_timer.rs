@@ -276,7 +276,7 @@ fn an_answer_that_comes_after_our_504_is_not_in_force() {
     rig.timeout(16_000);
     assert_eq!(rig.statuses(), [504]);
     rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(b"v=9\r\n") });
-    assert!(rig.out.is_empty());
+    assert_eq!(rig.events(), [LegEvent::AnsweredTooLate { heard: Bytes::from_static(SDP) }]);
     wait(&mut rig);
     let (refresh, _) = rig.sent(Method::Invite).unwrap();
     assert_eq!(refresh.body(), SDP, "the refresh says what was agreed");

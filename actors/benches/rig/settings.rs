@@ -1,0 +1,110 @@
+//! What the engine is told: two trunks, some stations, and the defaults of `config/default.toml`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tandem_actors::config::{
+    EngineConfig, Listener, Listeners, MediaPath, Redirect, Registrar, Station, StreamLimits, Trunk,
+};
+use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
+use tandem_protocol::dialog::SessionPolicy;
+use tandem_protocol::digest::{Algorithm, Secret};
+use tandem_protocol::flow::{ListenerId, Transport};
+use tandem_protocol::message::Limits;
+use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::transaction::Timers;
+
+use super::{FAR, LISTENER, NEAR, STATIONS, Scenario};
+
+#[path = "../../src/media_pool/tests/fixture.rs"]
+mod fixture;
+
+/// What flows call the listener.
+pub(super) fn listener_id() -> ListenerId {
+    ListenerId::new(Transport::Udp, LISTENER.parse().unwrap())
+}
+
+fn listener() -> Listener {
+    let address: SocketAddr = LISTENER.parse().unwrap();
+    Listener {
+        name: "sip".into(),
+        id: listener_id(),
+        transport: Transport::Udp,
+        address,
+        external: address,
+        timers: Timers::default(),
+        streams: StreamLimits::default(),
+        session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
+        limits: Limits::default(),
+    }
+}
+
+fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
+    Trunk {
+        name: name.into(),
+        listener: 0,
+        proxies: vec![at.parse().unwrap()],
+        accept_from: Vec::new(),
+        calling_search_space: None,
+        selection: Selection::Priority,
+        timers: Timers::default(),
+        retryable: RetryableCodes::default(),
+        max_calls: 0,
+        media,
+        media_delayed: false,
+        record: false,
+        trusted: false,
+        redirect: Redirect::default(),
+        redirect_to: Vec::new(),
+        calling_party_mask: None,
+        credentials: None,
+    }
+}
+
+fn station(number: u64) -> Station {
+    Station {
+        name: format!("u{number}").into(),
+        extension: format!("{}", 10_000 + number),
+        secret: Some(Secret::Password("secret".to_owned())),
+        calling_search_space: None,
+        media: MediaPath::Bypass,
+        record: false,
+        redirect: Redirect::default(),
+        ring_timeout: Duration::from_secs(60),
+        fork_timeout: Duration::from_secs(20),
+        connection: None,
+        identify_by_user_only: false,
+        outbound_ani: None,
+        external_number_mask: None,
+        max_contacts: 10,
+        max_calls: 0,
+    }
+}
+
+fn dial_plan() -> DialPlan {
+    let stations =
+        (0..STATIONS).map(station).map(|s| Pattern::new(s.extension, Target::Station(s.name.to_string())));
+    let patterns = [Pattern::new("100", Target::Trunk("out".into()))].into_iter().chain(stations).collect();
+    DialPlan::new(DialPlanSpec { patterns, ..DialPlanSpec::default() }).unwrap()
+}
+
+pub(super) fn config(scenario: Scenario) -> EngineConfig {
+    let listener = listener();
+    EngineConfig {
+        listeners: Listeners(vec![listener.clone()]),
+        realm: "bench".into(),
+        digest_algorithms: vec![Algorithm::Md5],
+        sip_trace_bytes: 8 << 20,
+        stations: (0..STATIONS).map(station).collect(),
+        trunks: vec![trunk("in", NEAR, scenario.media()), trunk("out", FAR, scenario.media())],
+        dial_plan: dial_plan(),
+        registrar: Registrar {
+            min_expires: Duration::from_secs(60),
+            max_expires: Duration::from_secs(86_400),
+            default_expires: Duration::from_secs(3600),
+            accept_path: false,
+        },
+        keepalive: Duration::from_secs(25),
+        ..fixture::config(listener.address.ip(), (20_000, 39_999))
+    }
+}

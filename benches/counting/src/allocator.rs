@@ -1,0 +1,72 @@
+//! An allocator that counts while it is asked to.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+static ENABLED: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts the allocations of all threads, which another allocator makes. While nobody asks, it costs a load.
+pub struct Counting<A>(pub A);
+
+fn count(bytes: usize) {
+    if ENABLED.load(Ordering::Relaxed) {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call is handed to the inner allocator as it came, and its answer is returned as it is; counting touches
+// nothing but atomics, so it neither allocates nor unwinds.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promises are those that the inner allocator asks for.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from the inner allocator, by one of the other functions.
+        unsafe { self.0.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promises are those that the inner allocator asks for.
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: `pointer` came from the inner allocator, by one of the other functions.
+        unsafe { self.0.realloc(pointer, layout, size) }
+    }
+}
+
+/// What was allocated. Growing a block counts as another one of its new size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allocated {
+    /// How many blocks.
+    pub blocks: u64,
+    /// Bytes in all of them.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Allocated {
+    fn add_assign(&mut self, more: Allocated) {
+        self.blocks += more.blocks;
+        self.bytes += more.bytes;
+    }
+}
+
+/// What all threads allocate while `work` runs. One such count at a time: zero unless [`Counting`] is the allocator.
+pub fn allocated_by<R>(work: impl FnOnce() -> R) -> (R, Allocated) {
+    let read = || (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
+    let before = read();
+    ENABLED.store(true, Ordering::Relaxed);
+    let result = work();
+    ENABLED.store(false, Ordering::Relaxed);
+    let after = read();
+    (result, Allocated { blocks: after.0 - before.0, bytes: after.1 - before.1 })
+}
