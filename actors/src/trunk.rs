@@ -246,6 +246,7 @@ impl Handler<Told<dialog::Input>> for TrunkActor {
             | dialog::Input::Cancelled { .. }
             | dialog::Input::Credentials { .. }
             | dialog::Input::Command(_)
+            | dialog::Input::Credentials { .. }
             | dialog::Input::Timeout => {}
         }
     }
