@@ -246,7 +246,6 @@ impl Handler<Told<dialog::Input>> for TrunkActor {
             | dialog::Input::Cancelled { .. }
             | dialog::Input::Credentials { .. }
             | dialog::Input::Command(_)
-            | dialog::Input::Credentials { .. }
             | dialog::Input::Timeout => {}
         }
     }

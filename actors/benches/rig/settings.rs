@@ -50,6 +50,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         timers: Timers::default(),
         retryable: RetryableCodes::default(),
         progress_timeout: Duration::from_secs(10),
+        named: Vec::new(),
         qualify_interval: None,
         emergency_channels: 0,
         max_new_calls_per_s: 0,

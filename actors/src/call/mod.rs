@@ -37,9 +37,7 @@ pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted, RecordView};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 4;
-/// The one before: its flows name a listener by its place in the settings, which reads alike.
-const FORMER: u8 = 3;
+const FORMAT: u8 = 5;
 
 impl Machine for Call {
     type Input = Input;
@@ -66,7 +64,7 @@ impl Machine for Call {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
-        crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
+        crate::checkpoint::thaw(FORMAT, frozen)
     }
 }
 
