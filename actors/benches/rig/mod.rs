@@ -169,7 +169,8 @@ impl Rig {
     /// The engine receives what peers send.
     fn receive(&mut self, observer: &mut dyn Observer, from: &str, messages: Vec<Bytes>) {
         let from: SocketAddr = from.parse().unwrap();
-        let datagrams = messages.into_iter().map(|bytes| Datagram::new(settings::listener_id(), from, bytes)).collect();
+        let datagrams =
+            messages.into_iter().map(|bytes| Datagram::new(settings::listener_id(), from, bytes)).collect();
         self.turn(observer, Turn::Datagrams(Box::new(Datagrams(datagrams))));
     }
 
