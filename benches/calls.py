@@ -107,7 +107,7 @@ def bypass(directory, binaries, rate, seconds, reach):
 
 def compare(directory, binaries, quick):
     """CPU per call at 2,000 calls/s."""
-    return [bypass(directory / "calls", binaries, 2000, 5 if quick else 30, 2.0)]
+    return [bypass(directory / "calls", binaries, 2000, 5 if quick else 30, 1.0)]
 
 
 def rates(directory, binaries, quick):

@@ -265,7 +265,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
 
 fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
     let loaded = Settings::load(config)?;
-    crate::telemetry::init()?;
+    let _log = crate::telemetry::init()?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod demo;
 pub mod http;
 pub mod ladder;
+mod log_lines;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

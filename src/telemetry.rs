@@ -8,6 +8,7 @@
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tandem_actors::metrics::Registry;
@@ -16,8 +17,13 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use crate::log_lines::LogLines;
+
 /// What is logged where nothing is said.
 const DEFAULT_FILTER: &str = "info";
+
+/// How long the last lines may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why there is no log or no recorder.
 #[derive(Debug, thiserror::Error)]
@@ -38,20 +44,31 @@ pub enum TelemetryError {
     Recorder(#[from] BuildError),
 }
 
+/// The log, until the end of the process: the last lines are written when it is dropped.
+pub struct Log(LogLines<io::Stderr>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(LAST_WORDS);
+    }
+}
+
 /// Begins the log on standard error, as the environment asks for it, and sends panics there too. Once a process.
 ///
 /// # Errors
 /// The filter cannot be read, or the process has a log already.
-pub fn init() -> Result<(), TelemetryError> {
+pub fn init() -> Result<Log, TelemetryError> {
     let json = std::env::var("TANDEM_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
-    let log = fmt().with_writer(io::stderr).with_env_filter(filter(|name| std::env::var(name).ok())?);
+    let filter = filter(|name| std::env::var(name).ok())?;
+    let lines = LogLines::to(io::stderr());
+    let log = fmt().with_writer(lines.clone()).with_env_filter(filter);
     if json {
         log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().try_init()?;
     } else {
         log.with_ansi(io::stderr().is_terminal()).finish().try_init()?;
     }
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(Log(lines))
 }
 
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, TelemetryError> {

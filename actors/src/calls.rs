@@ -28,7 +28,7 @@ use crate::metrics::Refusal;
 pub(crate) use outbound::{Party, elsewhere, outbound};
 pub(crate) use route::{Route, route};
 
-pub(crate) use identify::{Caller, credentials, identify, verify};
+pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.

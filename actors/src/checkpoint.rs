@@ -11,12 +11,33 @@ thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Where a machine is written: `postcard`'s own way into a vector goes byte by byte.
+struct Room(Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Room {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
 /// Freezes `machine` in format number `format`.
 pub(crate) fn freeze<M: Serialize>(format: u8, machine: &M) -> Option<Bytes> {
     let mut room = ROOM.take();
     room.clear();
     room.push(format);
-    match postcard::to_extend(machine, room) {
+    match postcard::serialize_with_flavor(machine, Room(room)) {
         Ok(room) => {
             let frozen = Bytes::copy_from_slice(&room);
             ROOM.set(room);

@@ -1,6 +1,6 @@
 //! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,6 +37,14 @@ impl Machine for Dialog {
 
     fn deadline(&self) -> Option<Instant> {
         Dialog::deadline(self)
+    }
+
+    fn is_kept(&self) -> bool {
+        Dialog::is_kept(self)
+    }
+
+    fn rests(&self) -> bool {
+        Dialog::rests(self)
     }
 
     fn freeze(&self) -> Option<Bytes> {
@@ -98,6 +106,9 @@ fn ended_after_fault(mut dialog: Dialog, now: Now, out: &mut Vec<Output>) -> Dia
     dialog
 }
 
+/// The checkpoint of a dialog that its call has: as it was when the call last heard of it, or when it came to rest after that.
+pub(crate) type Kept = Rc<RefCell<Option<Bytes>>>;
+
 /// What a dialog tells its call.
 pub(crate) struct FromLeg {
     pub(crate) leg: LegId,
@@ -129,12 +140,14 @@ pub struct DialogActor {
     call: Addr<CallActor>,
     leg: LegId,
     /// Until there is a checkpoint.
-    origin: Option<Origin>,
+    origin: Option<Box<Origin>>,
     shell: Shell<Dialog>,
     /// What the dialog did when it was built, done when its actor has an address.
     first: Vec<Output>,
     timer: Option<TimerId>,
-    tag: String,
+    tag: Arc<str>,
+    /// The checkpoint that its call has of it.
+    kept: Kept,
     /// Shard and call have been told of its end.
     parted: Rc<Cell<bool>>,
     _guard: Guard,
@@ -148,10 +161,10 @@ impl DialogActor {
         call: &Addr<CallActor>,
         leg: LegId,
         origin: Origin,
-    ) -> Option<Addr<DialogActor>> {
+    ) -> Option<(Addr<DialogActor>, Kept)> {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
-        let tag = dialog.local_tag().to_owned();
+        let tag: Arc<str> = dialog.local_tag().into();
         let parted = Rc::new(Cell::new(false));
         let guard = {
             let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
@@ -167,15 +180,17 @@ impl DialogActor {
             shard: shard.clone(),
             call: call.clone(),
             leg,
-            origin: Some(origin),
+            origin: Some(Box::new(origin)),
             shell: Shell::new(dialog),
             first,
             timer: None,
             tag,
+            kept: Kept::default(),
             parted,
             _guard: guard,
         };
-        Some(actor.start())
+        let kept = actor.kept.clone();
+        Some((actor.start(), kept))
     }
 
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
@@ -198,8 +213,7 @@ impl DialogActor {
 
     /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
     fn end_after_fault(&mut self, now: Now, out: &mut Vec<Output>) {
-        let kept = self.shell.frozen().and_then(|frozen| Dialog::thaw(frozen, now));
-        let ended = match kept {
+        let ended = match self.shell.last_good(now) {
             Some(dialog) => Some(ended_after_fault(dialog, now, out)),
             None => self.origin.as_ref().and_then(|origin| origin.build_to_end(now, out)),
         };
@@ -229,11 +243,16 @@ impl DialogActor {
         }
         if !events.is_empty() {
             self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
+        } else if self.shell.machine().rests() {
+            // The one it had was larger: the INVITE was in it.
+            if let (Some(kept), Some(now)) = (self.kept.borrow_mut().as_mut(), self.shell.frozen()) {
+                kept.clone_from(now);
+            }
         }
         if finished {
             self.part();
         }
-        if self.shell.frozen().is_some() {
+        if self.shell.is_kept() {
             self.origin = None;
         }
         if let Some(timer) = self.timer {
@@ -264,11 +283,12 @@ impl Actor for DialogActor {
         self.timer = Some(self.env.timer(TimerKey::Actor(me.downgrade().recipient())));
         let dialog = self.shell.machine();
         let invite = dialog.peers_invite();
-        let merge_key =
-            invite.map(|(from_tag, cseq)| crate::shard::merge_key(dialog.call_id(), from_tag, cseq));
-        let restored = matches!(self.origin, Some(Origin::Restored(_)));
+        let merge_key = invite.map(|(from_tag, cseq)| {
+            crate::shard::merge_key(self.env.shared(), dialog.call_id(), from_tag, cseq)
+        });
+        let restored = matches!(self.origin.as_deref(), Some(Origin::Restored(_)));
         self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.clone(), merge_key, restored });
-        if let Some(Origin::Incoming { transaction, .. }) = &self.origin {
+        if let Some(Origin::Incoming { transaction, .. }) = self.origin.as_deref() {
             self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
         }
         if restored {
@@ -289,10 +309,10 @@ impl Actor for DialogActor {
 
 /// A dialog has an address: requests with its tag go there.
 pub(crate) struct DialogUp {
-    pub(crate) tag: String,
+    pub(crate) tag: Arc<str>,
     pub(crate) dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's.
-    pub(crate) merge_key: Option<String>,
+    pub(crate) merge_key: Option<u64>,
     pub(crate) restored: bool,
 }
 
@@ -303,7 +323,7 @@ pub(crate) struct Own {
 }
 
 /// A dialog is over: its tag means nothing any more.
-pub(crate) struct DialogDown(pub(crate) String);
+pub(crate) struct DialogDown(pub(crate) Arc<str>);
 
 impl Handler<Told<Input>> for DialogActor {
     type Result = ();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tandem_protocol::decimal::push_hex;
+
 /// A shard's place, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ShardId(pub u16);
@@ -23,12 +25,21 @@ impl Names {
 
     /// A new name on `shard`: `t`, four hex digits of the node, two of the shard, sixteen of `random`.
     pub fn make(&self, shard: ShardId, random: u64) -> String {
-        format!("t{:04x}{:02x}{random:016x}", self.node, shard.0 & 0xff)
+        let mut name = String::with_capacity(LENGTH);
+        name.push('t');
+        push_hex(&mut name, self.node.into(), 4);
+        push_hex(&mut name, (shard.0 & 0xff).into(), 2);
+        push_hex(&mut name, random, 16);
+        name
     }
 
     /// A new call id, by which log, events, CDR and API know a call.
     pub fn call_id(&self, shard: ShardId, random: u64) -> Arc<str> {
-        Arc::from(format!("c{:02x}{random:016x}", shard.0 & 0xff))
+        let mut id = String::with_capacity(LENGTH);
+        id.push('c');
+        push_hex(&mut id, (shard.0 & 0xff).into(), 2);
+        push_hex(&mut id, random, 16);
+        Arc::from(id)
     }
 
     /// The shard a name of ours was made on; `None` for names of others.

@@ -1,7 +1,7 @@
 //! Hash maps with a key of the engine's own: as hard to flood as random ones, and the same in every run of a seed.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 
 /// A map keyed by [`new`].
 pub type Map<K, V> = HashMap<K, V, Keyed>;
@@ -15,6 +15,12 @@ impl BuildHasher for Keyed {
     fn build_hasher(&self) -> Self::Hasher {
         self.0.build_hasher()
     }
+}
+
+/// A hash of `value` that depends on `key`.
+pub fn hash<T: Hash>(key: u64, value: &T) -> u64 {
+    foldhash::quality::SeedableRandomState::with_seed(key, foldhash::SharedSeed::global_fixed())
+        .hash_one(value)
 }
 
 /// An empty map whose hashes depend on `key`.

@@ -8,8 +8,7 @@ use tandem_protocol::message::{Header, Message, reason_phrase, response_to};
 use tandem_protocol::registrar::{self, BadRegister, Binding, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
-use crate::calls::{Refused, check, credentials, verify};
-use crate::directory::StationEntry;
+use crate::calls::{Refused, check, credentials, verify_presented};
 use crate::env::Env;
 use crate::ids::ShardId;
 use crate::metrics::Refusal;
@@ -63,8 +62,10 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     let ours = to.as_ref().is_some_and(|uri| env.directory().is_ours(uri.host));
     let station = user.filter(|_| ours).and_then(|user| env.directory().station_of_user(&user));
     // Who he says he is must be proved first; only then whether the address-of-record is his (RFC 3261 §10.3 steps 3 to 5).
-    let claimed = presented_station(env, request).or(station);
-    verify(env, request, flow, claimed)?;
+    let presented = credentials(request, &env.config().realm);
+    let named = presented.as_ref().and_then(|presented| env.directory().station(&presented.username));
+    let claimed = named.or(station);
+    verify_presented(env, request, flow, presented, claimed)?;
     check::acceptable(request).map_err(Refused::for_known)?;
     let mut update = read.map_err(|bad| refuse(&bad).for_known())?;
     let own = station.filter(|station| claimed.is_some_and(|c| c.config.name == station.config.name));
@@ -74,12 +75,6 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     };
     update.limits.max_contacts = station.config.max_contacts;
     Ok(Accepted { station: station.config.name.clone(), update })
-}
-
-/// The station whose name the credentials give.
-fn presented_station<'a>(env: &'a Env, request: &Message) -> Option<&'a Arc<StationEntry>> {
-    let presented = credentials(request, &env.config().realm)?;
-    env.directory().station(&presented.username)
 }
 
 fn refuse(bad: &BadRegister) -> Refused {

@@ -25,6 +25,7 @@ use crate::timer_wheel::TimerId;
 const FORMAT: u8 = 1;
 
 /// What happens, with the chance that back-off and client nonce need.
+#[derive(Clone)]
 pub enum Step {
     /// An input.
     Happened(Input, u64),

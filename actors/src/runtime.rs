@@ -34,6 +34,8 @@ use crate::sip::udp;
 
 pub use crate::links::{Inlets, Links, links};
 
+/// So long what the wall clock has said is good enough: it is told in milliseconds.
+const WALL_HOLDS: Duration = Duration::from_millis(1);
 /// Both clocks, read from the operating system.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -49,11 +51,27 @@ impl Default for Clock {
 impl Clock {
     /// Both clocks now.
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            mono: Instant(self.epoch.elapsed().as_micros() as u64),
-            wall: UnixMillis(wall.as_millis() as u64),
+        Now { mono: self.mono(), wall: Clock::wall() }
+    }
+
+    /// As [`Clock::now`], when the clocks have been read at `last`: the other clock, which counts milliseconds, is read again only
+    /// after one.
+    fn now_after(&self, last: Now) -> Now {
+        let mono = self.mono();
+        if mono.since(last.mono) < WALL_HOLDS {
+            Now { mono, ..last }
+        } else {
+            Now { mono, wall: Clock::wall() }
         }
+    }
+
+    fn mono(&self) -> Instant {
+        Instant(self.epoch.elapsed().as_micros() as u64)
+    }
+
+    fn wall() -> UnixMillis {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMillis(wall.as_millis() as u64)
     }
 
     fn at(&self, instant: Instant) -> tokio::time::Instant {
@@ -197,6 +215,7 @@ impl Seat {
         let seams = Threads {
             shared: self.shared.clone(),
             clock: self.clock,
+            read: Cell::new(self.clock.now()),
             sockets: senders,
             streams: streams.clone(),
             links: self.links,
@@ -274,6 +293,8 @@ async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
 struct Threads {
     shared: Arc<Shared>,
     clock: Clock,
+    /// When both clocks were last read.
+    read: Cell<Now>,
     /// One a listener of datagrams.
     sockets: Vec<Option<StdUdpSocket>>,
     streams: Rc<Streams>,
@@ -285,7 +306,12 @@ struct Threads {
 
 impl Seams for Threads {
     fn now(&self) -> Now {
-        self.clock.now()
+        let last = self.read.get();
+        let now = self.clock.now_after(last);
+        if now.mono.since(last.mono) >= WALL_HOLDS {
+            self.read.set(now);
+        }
+        now
     }
 
     fn random(&self) -> u64 {

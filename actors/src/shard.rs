@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, Output, SUPPORTED};
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
-use tandem_protocol::message::framing::peek_call_id;
+use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
@@ -109,8 +109,13 @@ pub struct TrunkReport {
     pub up: bool,
 }
 
-/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says.
+/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says. A REGISTER belongs where its
+/// station lives, so that it crosses once and not for each of its steps; so does one for a station that does not exist.
 pub fn place(shared: &Shared, bytes: &[u8]) -> Option<ShardId> {
+    if let Some(user) = peek_registered_user(bytes) {
+        let station = shared.directory.station_of_user(user);
+        return Some(shared.directory.home(station.map_or(user, |station| &station.config.name)));
+    }
     let call_id = peek_call_id(bytes)?;
     Some(place_call_id(shared, call_id))
 }
@@ -128,7 +133,7 @@ struct KnownDialog {
     /// Held until it says that it is over: it may outlive its call, to end what it began.
     dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
-    merge_key: Option<String>,
+    merge_key: Option<u64>,
     restored: bool,
 }
 
@@ -140,8 +145,8 @@ pub struct Shard {
     /// Who asked when calls can be taken, before that was so.
     awaiting_ports: Vec<UnboundedSender<Value>>,
     calls: Map<CallKey, Addr<CallActor>>,
-    dialogs: Map<String, KnownDialog>,
-    merges: Map<String, String>,
+    dialogs: Map<Arc<str>, KnownDialog>,
+    merges: Map<u64, Arc<str>>,
     stations: BTreeMap<Arc<str>, named::KnownStation>,
     station_tokens: Map<u64, Arc<str>>,
     trunks: BTreeMap<Arc<str>, Addr<TrunkActor>>,
@@ -234,7 +239,7 @@ impl Shard {
         }
         match request.method() {
             Method::Invite => self.invite(&request, flow, ctx),
-            Method::Register => self.register(&request, flow),
+            Method::Register => self.register(&request, flow, ctx),
             Method::Options => self.options(&request, flow),
             Method::Other => self.unknown_method(&request, flow),
             Method::Ack | Method::Cancel => {}
@@ -449,8 +454,8 @@ impl Handler<Told<DialogUp>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
         let DialogUp { tag, dialog, merge_key, restored } = told.0;
-        if let Some(key) = &merge_key {
-            self.merges.insert(key.clone(), tag.clone());
+        if let Some(key) = merge_key {
+            self.merges.insert(key, tag.clone());
         }
         self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
     }

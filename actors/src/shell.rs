@@ -1,9 +1,13 @@
 //! The shell around each machine: feed it inside `catch_unwind`, release its outputs only if it came back, rebuild it where it stands
 //! if it did not.
 //!
-//! A machine that has panicked is never used again: it may hold half a change. It is rebuilt from the last state in which
-//! an input ended well, and given the same input once more; if that panics too, or if it happens more than
+//! A machine that has panicked is never used again: it may hold half a change. It is rebuilt as it was when the last
+//! input ended well, and given the same input once more; if that panics too, or if it happens more than
 //! [`MAX_PANICS`] times in [`WINDOW`], the actor ends in good order.
+//!
+//! To freeze a machine after each input would cost as much as half of what the inputs do. So it is frozen when it comes to rest, when its
+//! checkpoint is wanted, and after some inputs at the latest; in between the inputs are kept, and a machine that is
+//! thawed takes them again: it knows neither clock nor chance but what they brought, so it comes to the same state.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +19,15 @@ use tandem_protocol::time::{Instant, Now};
 
 /// More panics than this in [`WINDOW`] end an actor.
 pub const MAX_PANICS: usize = 5;
+/// Inputs that are kept to be repeated; the next one freezes the machine.
+const MOST_SINCE: usize = 8;
 /// The time over which panics are counted.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
 /// A sans-IO state machine as an actor drives it.
 pub trait Machine: Sized {
     /// What happens to it.
-    type Input;
+    type Input: Clone;
     /// What it wants done.
     type Output;
 
@@ -31,7 +37,17 @@ pub trait Machine: Sized {
     /// When it wants to be told the time.
     fn deadline(&self) -> Option<Instant>;
 
-    /// Its state as it must be found after a fault; `None` while it is in no state worth rebuilding.
+    /// True in a state worth rebuilding.
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    /// True in a state in which it may stay for long: it is frozen then, so that it does not keep the inputs that led there.
+    fn rests(&self) -> bool {
+        true
+    }
+
+    /// Its state as it must be found after a fault; `None` unless it [is kept](Machine::is_kept).
     fn freeze(&self) -> Option<Bytes>;
 
     /// The machine again.
@@ -68,10 +84,13 @@ pub enum Injection {
 }
 
 /// A machine and what is needed to rebuild it.
-#[derive(Debug)]
-pub struct Shell<M> {
+pub struct Shell<M: Machine> {
     machine: M,
     frozen: Option<Bytes>,
+    /// What has ended well since it was frozen, and when it happened.
+    since: Vec<(M::Input, Now)>,
+    /// It has panicked and was not rebuilt.
+    lost: bool,
     panics: SmallVec<[Instant; 2]>,
     injection: Injection,
 }
@@ -80,7 +99,8 @@ impl<M: Machine> Shell<M> {
     /// A shell around `machine`.
     pub fn new(machine: M) -> Shell<M> {
         let frozen = machine.freeze();
-        Shell { machine, frozen, panics: SmallVec::new(), injection: Injection::None }
+        let (since, panics) = (Vec::new(), SmallVec::new());
+        Shell { machine, frozen, since, lost: false, panics, injection: Injection::None }
     }
 
     /// The machine, to look at.
@@ -88,15 +108,60 @@ impl<M: Machine> Shell<M> {
         &self.machine
     }
 
-    /// The state from which the machine would be rebuilt.
-    pub fn frozen(&self) -> Option<&Bytes> {
+    /// The machine's checkpoint: its state when the last input had ended well.
+    pub fn frozen(&mut self) -> Option<&Bytes> {
+        if !self.since.is_empty() && !self.lost {
+            self.freeze();
+        }
         self.frozen.as_ref()
+    }
+
+    /// True if the machine would be rebuilt after a fault.
+    pub fn is_kept(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Another machine as it was when the last input had ended well, for one that is lost; where what came since the last freeze
+    /// cannot be repeated, as it was then.
+    pub fn last_good(&self, now: Now) -> Option<M> {
+        self.rebuild(now).or_else(|| M::thaw(self.frozen.as_ref()?, now))
     }
 
     /// Replaces a lost machine.
     pub fn replace(&mut self, machine: M) {
-        self.frozen = machine.freeze();
         self.machine = machine;
+        self.lost = false;
+        self.freeze();
+    }
+
+    fn freeze(&mut self) {
+        self.frozen = self.machine.freeze();
+        self.since = Vec::new();
+    }
+
+    /// An input has ended well.
+    fn note(&mut self, input: &M::Input, now: Now) {
+        if self.frozen.is_none()
+            || !self.machine.is_kept()
+            || self.machine.rests()
+            || self.since.len() == MOST_SINCE
+        {
+            self.freeze();
+        } else {
+            self.since.push((input.clone(), now));
+        }
+    }
+
+    fn rebuild(&self, now: Now) -> Option<M> {
+        let mut machine = M::thaw(self.frozen.as_ref()?, now)?;
+        let repeated = catch_unwind(AssertUnwindSafe(|| {
+            let mut done = Vec::new();
+            for (input, at) in &self.since {
+                machine.handle(input, *at, &mut done);
+                done.clear();
+            }
+        }));
+        repeated.ok().map(|()| machine)
     }
 
     /// Makes the machine panic.
@@ -109,15 +174,17 @@ impl<M: Machine> Shell<M> {
         let Err(panic) = self.attempt(input, now, out) else { return Fed::Well };
         self.panics.retain(|at| now.mono.since(*at) < WINDOW);
         self.panics.push(now.mono);
+        self.lost = true;
         if self.panics.len() > MAX_PANICS {
             return Fed::Lost { panic };
         }
-        let Some(machine) = self.frozen.as_ref().and_then(|frozen| M::thaw(frozen, now)) else {
-            return Fed::Lost { panic };
-        };
+        let Some(machine) = self.rebuild(now) else { return Fed::Lost { panic } };
         self.machine = machine;
         match self.attempt(input, now, out) {
-            Ok(()) => Fed::Rebuilt { panic },
+            Ok(()) => {
+                self.lost = false;
+                Fed::Rebuilt { panic }
+            }
             Err(panic) => Fed::Lost { panic },
         }
     }
@@ -135,7 +202,7 @@ impl<M: Machine> Shell<M> {
         }));
         match result {
             Ok(()) => {
-                self.frozen = self.machine.freeze();
+                self.note(input, now);
                 Ok(())
             }
             Err(payload) => {
@@ -161,7 +228,10 @@ pub fn words(payload: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    /// Adds its inputs; panics half-way at 13, each time, and at 7 the first time in the process of a state.
+    thread_local!(static FROZEN: std::cell::Cell<u32> = const { std::cell::Cell::new(0) });
+
+    /// Adds its inputs, and rests at each multiple of 5; panics half-way at 13, each time, and at 7 the first time in the process of
+    /// a state.
     #[derive(Debug, PartialEq)]
     struct Adder {
         sum: u32,
@@ -180,8 +250,15 @@ mod tests {
         fn deadline(&self) -> Option<Instant> {
             None
         }
+        fn is_kept(&self) -> bool {
+            self.sum >= 10
+        }
+        fn rests(&self) -> bool {
+            self.sum.is_multiple_of(5)
+        }
         fn freeze(&self) -> Option<Bytes> {
-            (self.sum >= 10).then(|| Bytes::from(self.sum.to_string()))
+            FROZEN.set(FROZEN.get() + 1);
+            self.is_kept().then(|| Bytes::from(self.sum.to_string()))
         }
         fn thaw(frozen: &Bytes, _now: Now) -> Option<Adder> {
             Some(Adder { sum: std::str::from_utf8(frozen).ok()?.parse().ok()?, frail: false })
@@ -198,6 +275,45 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(shell.feed(&7, at(0), &mut out), Fed::Rebuilt { panic: "seven".into() });
         assert_eq!(out, vec![17]);
+    }
+
+    #[test]
+    fn inputs_since_the_machine_was_frozen_are_repeated_without_their_outputs() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: true });
+        let mut out = Vec::new();
+        for input in [1, 2, 4] {
+            assert_eq!(shell.feed(&input, at(0), &mut out), Fed::Well);
+        }
+        assert_eq!(shell.feed(&7, at(0), &mut out), Fed::Rebuilt { panic: "seven".into() });
+        assert_eq!(out, vec![11, 13, 17, 24]);
+        assert_eq!(shell.machine().sum, 24);
+    }
+
+    #[test]
+    fn a_machine_is_frozen_when_it_rests_when_it_is_wanted_and_after_some_inputs() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: false });
+        let mut freezes = |inputs: &[u32]| {
+            FROZEN.set(0);
+            inputs.iter().for_each(|input| assert_eq!(shell.feed(input, at(0), &mut Vec::new()), Fed::Well));
+            (FROZEN.get(), shell.frozen().cloned(), FROZEN.get())
+        };
+        assert_eq!(freezes(&[1, 3]), (0, Some("14".into()), 1), "wanted");
+        assert_eq!(freezes(&[1]), (1, Some("15".into()), 1), "at rest");
+        assert_eq!(
+            freezes(&[5, 1, 5, 5, 5, 5, 5, 5, 5, 5, 1]),
+            (2, Some("62".into()), 3),
+            "rest, then nine in motion"
+        );
+    }
+
+    #[test]
+    fn a_lost_machine_is_found_as_it_was_when_the_last_input_ended_well() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: true });
+        let mut out = Vec::new();
+        assert_eq!(shell.feed(&1, at(0), &mut out), Fed::Well);
+        assert_eq!(shell.feed(&13, at(0), &mut out), Fed::Lost { panic: "thirteen".into() });
+        assert_eq!(shell.last_good(at(0)), Some(Adder { sum: 11, frail: false }));
+        assert_eq!(shell.frozen(), Some(&"10".into()), "half a change is in no checkpoint");
     }
 
     #[test]

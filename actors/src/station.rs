@@ -69,6 +69,7 @@ pub(crate) struct Committed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Registered(Vec<Binding>);
 
+#[derive(Clone)]
 pub(crate) enum Change {
     Register(Update),
     Expire,
@@ -96,7 +97,7 @@ impl Machine for Registered {
             Change::FlowGone(connection) => out.push(Outcome::Removed(bindings.flow_failed(*connection))),
             Change::Nothing => {}
         }
-        self.0 = bindings.list().to_vec();
+        self.0 = bindings.into_list();
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -166,7 +167,7 @@ impl StationActor {
 
     fn register(&mut self, register: Register, ctx: &mut Context<Self>) {
         let now = self.env.now();
-        let before = self.entry.bindings().len();
+        let known = self.entry.bindings();
         let change = Change::Register(register.update.clone());
         let outcome = self.feed(&change, ctx).pop();
         let Some(Outcome::Registered(result)) = outcome else {
@@ -181,9 +182,13 @@ impl StationActor {
             return;
         }
         self.publish();
-        let after = self.entry.bindings().len();
+        let (before, after) = (known.len(), self.entry.bindings().len());
         let name = &self.entry.config.name;
-        tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
+        if is_refresh(&known, &self.entry.bindings()) {
+            tracing::debug!(station = %name, bindings = after, source = %register.flow.remote, "registered again");
+        } else {
+            tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
+        }
         let event = Event::new(
             now.wall,
             EventKind::Registration,
@@ -219,10 +224,11 @@ impl StationActor {
         self.shard.tell(NextExpiry { station: self.entry.config.name.clone(), at });
     }
 
-    fn save(&self, urgency: Urgency, event: Event) {
+    fn save(&mut self, urgency: Urgency, event: Event) {
+        let empty = self.shell.machine().0.is_empty();
+        let value = self.shell.frozen().filter(|_| !empty).cloned();
         let name = &self.entry.config.name;
         let mut batch = Batch::new(urgency);
-        let value = if self.shell.machine().0.is_empty() { None } else { self.shell.machine().freeze() };
         batch.writes.push(Write { bucket: Bucket::Bindings, key: name.to_string(), value, expect: None });
         batch.events.push(event);
         let token = token(name) | u64::from(self.waiting.next());
@@ -254,6 +260,12 @@ impl StationActor {
             self.env.arm(timer, Some(at));
         }
     }
+}
+
+/// True if a REGISTER has changed neither where the station is found nor by which way.
+fn is_refresh(before: &[Binding], after: &[Binding]) -> bool {
+    let same = |a: &Binding, b: &Binding| a.contact == b.contact && a.source == b.source && a.path == b.path;
+    before.len() == after.len() && after.iter().all(|new| before.iter().any(|old| same(old, new)))
 }
 
 impl Actor for StationActor {

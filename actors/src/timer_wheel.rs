@@ -19,14 +19,17 @@ pub struct TimerId {
     generation: u32,
 }
 
+/// Stands for no deadline and for no tick: a call has some ten timers, so that they are kept small.
+const NONE: u64 = u64::MAX;
+
 #[derive(Debug)]
 struct Timer<K> {
     key: Option<K>,
     generation: u32,
-    /// When it shall fire; `None` while disarmed.
-    deadline: Option<Instant>,
-    /// The tick whose slot holds its live entry, if one does.
-    queued: Option<u64>,
+    /// When it shall fire; [`NONE`] while disarmed.
+    deadline: u64,
+    /// The tick whose slot holds its live entry; [`NONE`] if none does.
+    queued: u64,
 }
 
 /// A wheel of timers, each with a key that says whose it is.
@@ -34,7 +37,8 @@ struct Timer<K> {
 pub struct TimerWheel<K> {
     timers: Vec<Timer<K>>,
     free: Vec<u32>,
-    slots: Vec<Vec<(u32, u64)>>,
+    /// Timers, each with the low bits of its tick: an entry of another tick is not its live one.
+    slots: Vec<Vec<(u32, u32)>>,
     occupied: Vec<u64>,
     /// The first tick not yet swept.
     next_tick: u64,
@@ -61,7 +65,7 @@ impl<K: Clone> TimerWheel<K> {
             timer.key = Some(key);
             return TimerId { index, generation: timer.generation };
         }
-        self.timers.push(Timer { key: Some(key), generation: 0, deadline: None, queued: None });
+        self.timers.push(Timer { key: Some(key), generation: 0, deadline: NONE, queued: NONE });
         TimerId { index: (self.timers.len() - 1) as u32, generation: 0 }
     }
 
@@ -73,13 +77,14 @@ impl<K: Clone> TimerWheel<K> {
     pub fn arm(&mut self, id: TimerId, deadline: Option<Instant>) {
         let first = self.next_tick;
         let Some(timer) = self.live(id) else { return };
-        let was = timer.deadline.is_some();
-        timer.deadline = deadline;
+        let was = timer.deadline != NONE;
+        timer.deadline = deadline.map_or(NONE, |at| at.0);
         let mut push = None;
         if let Some(at) = deadline {
             let tick = at.0.div_ceil(TICK_US).max(first);
-            if timer.queued.is_none_or(|queued| tick < queued) {
-                timer.queued = Some(tick);
+            // Nothing is later than no tick.
+            if tick < timer.queued {
+                timer.queued = tick;
                 push = Some(tick);
             }
         }
@@ -96,9 +101,9 @@ impl<K: Clone> TimerWheel<K> {
     /// Forgets a timer.
     pub fn remove(&mut self, id: TimerId) {
         let Some(timer) = self.live(id) else { return };
-        let was = timer.deadline.take().is_some();
+        let was = std::mem::replace(&mut timer.deadline, NONE) != NONE;
         timer.key = None;
-        timer.queued = None;
+        timer.queued = NONE;
         timer.generation = timer.generation.wrapping_add(1);
         self.free.push(id.index);
         self.armed -= usize::from(was);
@@ -106,7 +111,7 @@ impl<K: Clone> TimerWheel<K> {
 
     fn push(&mut self, index: u32, tick: u64) {
         let slot = (tick % SLOTS as u64) as usize;
-        self.slots[slot].push((index, tick));
+        self.slots[slot].push((index, tick as u32));
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
 
@@ -165,30 +170,33 @@ impl<K: Clone> TimerWheel<K> {
             }
             let entries = std::mem::take(&mut self.slots[slot]);
             self.occupied[slot / 64] &= !(1 << (slot % 64));
-            for (index, queued) in entries {
-                self.visit(index, queued, last, due);
+            for (index, entry) in entries {
+                self.visit(index, entry, last, due);
             }
         }
     }
 
-    fn visit(&mut self, index: u32, queued: u64, last: u64, due: &mut Vec<K>) {
+    fn visit(&mut self, index: u32, entry: u32, last: u64, due: &mut Vec<K>) {
         let timer = &mut self.timers[index as usize];
-        if timer.queued != Some(queued) {
+        let queued = timer.queued;
+        if queued == NONE || queued as u32 != entry {
             return;
         }
         if queued > last {
             self.push(index, queued);
             return;
         }
-        timer.queued = None;
-        let Some(deadline) = timer.deadline else { return };
-        let tick = deadline.0.div_ceil(TICK_US);
+        timer.queued = NONE;
+        if timer.deadline == NONE {
+            return;
+        }
+        let tick = timer.deadline.div_ceil(TICK_US);
         if tick > last {
-            timer.queued = Some(tick);
+            timer.queued = tick;
             self.push(index, tick);
             return;
         }
-        timer.deadline = None;
+        timer.deadline = NONE;
         self.armed -= 1;
         due.extend(timer.key.clone());
     }

@@ -103,6 +103,13 @@ pub enum Command {
     Answer(CallHandle),
     /// Refuse an incoming call with this status (300 to 699; anything else is sent as 603).
     Reject(CallHandle, u16),
+    /// Refuse an incoming call with 302: it is to go on to another number of the phone's domain (RFC 3261 section 8.1.3.4).
+    Redirect {
+        /// The call.
+        call: CallHandle,
+        /// The user part of the Contact.
+        number: String,
+    },
     /// End a call in whatever state: CANCEL, 486 or BYE; a 200 that crosses the CANCEL is acknowledged and
     /// ended with BYE.
     Hangup(CallHandle),
@@ -255,5 +262,7 @@ pub enum Event {
     Protocol {
         /// What, in words.
         what: String,
+        /// The Call-ID of what is complained of, if no message has just brought it.
+        call_id: Option<String>,
     },
 }

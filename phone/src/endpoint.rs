@@ -94,7 +94,13 @@ impl Endpoint {
     }
 
     pub(crate) fn protocol(&mut self, what: impl Into<String>) {
-        self.events.push_back(Event::Protocol { what: what.into() });
+        self.events.push_back(Event::Protocol { what: what.into(), call_id: None });
+    }
+
+    /// A complaint of a timer about what this Call-ID names.
+    pub(crate) fn protocol_of(&mut self, call_id: &str, what: impl Into<String>) {
+        let call_id = Some(call_id.to_owned());
+        self.events.push_back(Event::Protocol { what: what.into(), call_id });
     }
 
     /// The Contact of this phone.
@@ -408,7 +414,8 @@ impl Endpoint {
     pub(crate) fn on_server_end(&mut self, tx: u64) {
         let Some(server) = self.servers.get(&tx) else { return };
         if server.invite && server.state == ServerState::Completed {
-            self.protocol("ACK missing after a refused INVITE");
+            let call_id = server.base.call_id.clone();
+            self.protocol_of(&call_id, "ACK missing after a refused INVITE");
         }
         self.forget_server(tx);
     }

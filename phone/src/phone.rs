@@ -64,6 +64,9 @@ impl Phone {
             Command::Reject(handle, status) => {
                 self.with_twin(handle, |call, ep| call.reject(ep, now, status));
             }
+            Command::Redirect { call, number } => {
+                self.with_twin(call, |call, ep| call.redirect(ep, now, &number));
+            }
             Command::Hangup(handle) => {
                 let rings = self.calls.get(&handle).is_some_and(|call| call.state == CallState::Incoming);
                 if rings {

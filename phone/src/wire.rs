@@ -338,7 +338,7 @@ pub(crate) struct ReplyBase {
     from: String,
     to: String,
     has_tag: bool,
-    call_id: String,
+    pub(crate) call_id: String,
     cseq: String,
     record_routes: Vec<String>,
     /// Where it goes.

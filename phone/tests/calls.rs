@@ -251,7 +251,10 @@ fn a_200_that_is_never_acknowledged_is_repeated_and_then_ended_with_bye() {
     assert_eq!(acks, ok, "one ACK for each 200");
     assert_eq!(ended(&net, 1), Some((true, Some(200))));
     assert_eq!(ended(&net, 0), Some((false, None)));
-    assert_eq!(net.count(1, |e| matches!(e, Event::Protocol { what } if what.contains("ACK missing"))), 1);
+    assert_eq!(
+        net.count(1, |e| matches!(e, Event::Protocol { what, .. } if what.contains("ACK missing"))),
+        1
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod b2bua;
+pub mod decimal;
 pub mod dial_plan;
 pub mod dialog;
 pub mod digest;

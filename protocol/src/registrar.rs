@@ -205,6 +205,11 @@ impl Bindings {
         &self.list
     }
 
+    /// As [`list`](Self::list), for one that keeps them.
+    pub fn into_list(self) -> Vec<Binding> {
+        self.list
+    }
+
     /// The bindings that have not expired, the most wanted (highest q) first; equal ones in the order of refresh.
     pub fn by_preference(&self, now: UnixMillis) -> Vec<&Binding> {
         let mut current: Vec<&Binding> = self.list.iter().filter(|b| b.expires_at > now).collect();

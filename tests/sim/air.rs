@@ -48,6 +48,7 @@ struct Inner {
     /// Which call an address belongs to.
     owners: BTreeMap<SocketAddr, Ear>,
     counts: BTreeMap<(u32, SocketAddr), Count>,
+    worker_panics: Vec<u64>,
 }
 
 /// The book. Cheap to clone; one thread.
@@ -113,6 +114,16 @@ impl Air {
         if let Some(packet) = self.0.borrow_mut().packets.get_mut(number) {
             f(packet);
         }
+    }
+
+    /// A worker panics: its sessions go back to what was kept of them.
+    pub(crate) fn worker_panicked(&self, at: u64) {
+        self.0.borrow_mut().worker_panics.push(at);
+    }
+
+    /// When workers panicked.
+    pub(crate) fn worker_panics(&self) -> Vec<u64> {
+        self.0.borrow().worker_panics.clone()
     }
 
     /// A worker took a packet from its socket.

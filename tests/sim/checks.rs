@@ -226,22 +226,29 @@ fn each_end_was_told_once(sim: &Sim, dial: &Dial) {
 
 /// An established call is known to the engine until a phone ends it: whoever hangs up gets 200, not 481, kill or no kill.
 fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
-    let caller = dial.ends.first().map(|end| (dial.hung_up, end.clone(), dial.answered));
-    let legs =
-        dial.legs.iter().filter_map(|leg| Some((leg.hung_up, leg.ends.first()?.clone(), leg.answered)));
+    let caller = dial.ends.first().map(|end| (dial.hung_up, end.clone(), dial.answered, dial.caller));
+    let legs = dial
+        .legs
+        .iter()
+        .filter_map(|leg| Some((leg.hung_up, leg.ends.first()?.clone(), leg.answered, leg.phone)));
     let sides: Vec<_> = caller.into_iter().chain(legs).collect();
-    for (place, (hung_up, (at, end), answered)) in sides.iter().enumerate() {
+    for (place, (hung_up, (at, end), answered, phone)) in sides.iter().enumerate() {
         let End::Ended { by_us: true, status: Some(status) } = end else { continue };
         let established = answered.is_some() && hung_up.is_some();
         // The other side, or another fork, ended it at the same time.
         let crossed = sides
             .iter()
             .enumerate()
-            .any(|(other, (_, (theirs, _), _))| other != place && *theirs < *at + 40_000_000);
+            .any(|(other, (_, (theirs, _), ..))| other != place && *theirs < *at + 40_000_000);
         let alone = sides.len() < 2 || !crossed;
         // A 200 of a set-up that a kill has lost is ended at once, and its phone's own BYE crosses that.
         let stray = dial.killed.is_some() && wire.engine_hung_up(&dial.call_ids, *at);
-        let given_up = stray || wire.was_asked_in_vain(&dial.call_ids, *at);
+        // The 200 of the process before got lost, and this one knows only that the call is over.
+        let local = sim.phones.handsets[*phone].phone.config().local;
+        let answered_before = wire
+            .bye_answered_at(&dial.call_ids, local)
+            .is_some_and(|answered| sim.outages.iter().any(|(down, _)| answered <= *down && down <= at));
+        let given_up = stray || answered_before || wire.was_asked_in_vain(&dial.call_ids, *at);
         if established && *status != 200 && alone && !given_up {
             violation(sim, dial, &format!("a BYE of an established call got {status}"));
         }

@@ -115,9 +115,7 @@ impl Case<'_> {
         let Some(late) = requests().find(|said| said.arrives.contains(&self.at)) else { return false };
         let first = |cseq| requests().find(|said| said.cseq == cseq).map(|said| said.at);
         let later = requests().filter(|said| said.cseq > late.cseq).map(|said| said.at).min();
-        // A first copy that met a full socket is not on the wire; the next goes T1 later.
-        let unsent = if self.sim.world.plan().faults.full > 0 { 500_000 } else { 0 };
-        let in_order = first(late.cseq).map(|at| at.saturating_sub(unsent)) < later && later.is_some();
+        let in_order = first(late.cseq) < later && later.is_some();
         // The number of a request that was not kept is used again.
         in_order || first(late.cseq).is_some_and(|first| self.killed_since(first))
     }

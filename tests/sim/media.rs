@@ -100,7 +100,11 @@ impl MediaSeams for Seams {
             | ActorKind::RegistrationGroup
             | ActorKind::Shard => 0,
         };
-        millionths > 0 && self.0.chance.borrow_mut().below(1_000_000) < millionths
+        let panics = millionths > 0 && self.0.chance.borrow_mut().below(1_000_000) < millionths;
+        if panics && kind == ActorKind::MediaWorker {
+            self.0.air.worker_panicked(self.0.world.now());
+        }
+        panics
     }
 
     fn want(&self, wants: Wants) {

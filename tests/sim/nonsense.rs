@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
+use tandem_protocol::message::framing::peek_call_id;
 
 use crate::engine::LISTENER;
+use crate::intruders::INTRUSIONS;
 use crate::ladder;
+use crate::plan::Part;
 use crate::rng::Rng;
 use crate::verbs::{Weighed, choose};
-use crate::world::{Event, Fate, World};
+use crate::world::{Event, Fate, Line, World};
 
 /// How far back they have listened, in messages.
 const HEARD: usize = 400;
@@ -18,13 +21,13 @@ const HEARD: usize = 400;
 const SLACK: usize = 200;
 
 /// What a stranger may be answered.
-type Due = fn(u16) -> bool;
+pub(crate) type Due = fn(u16) -> bool;
 
-fn nothing(_: u16) -> bool {
+pub(crate) fn nothing(_: u16) -> bool {
     false
 }
 
-fn refusal(status: u16) -> bool {
+pub(crate) fn refusal(status: u16) -> bool {
     (400..700).contains(&status)
 }
 
@@ -33,6 +36,7 @@ struct Stranger {
     due: Due,
     /// Knows the tag of a dialog: a refused re-INVITE is refused again and again until its ACK.
     knows_tag: bool,
+    by_stream: bool,
 }
 
 /// All of them.
@@ -51,10 +55,10 @@ pub(crate) fn is_stranger(address: SocketAddr) -> bool {
 
 /// A message that can be changed.
 #[derive(Clone)]
-struct Draft {
+pub(crate) struct Draft {
     start: String,
-    lines: Vec<String>,
-    body: String,
+    pub(crate) lines: Vec<String>,
+    pub(crate) body: String,
 }
 
 impl Draft {
@@ -64,7 +68,7 @@ impl Draft {
         Some(Draft { start: lines.next()?, lines: lines.collect(), body: body.to_owned() })
     }
 
-    fn print(&self) -> Vec<u8> {
+    pub(crate) fn print(&self) -> Vec<u8> {
         format!("{}\r\n{}\r\n\r\n{}", self.start, self.lines.join("\r\n"), self.body).into_bytes()
     }
 
@@ -79,11 +83,11 @@ impl Draft {
         line.map_or("", |(_, value)| value)
     }
 
-    fn method(&self) -> &str {
+    pub(crate) fn method(&self) -> &str {
         self.start.split(' ').next().unwrap_or_default()
     }
 
-    fn is_request(&self) -> bool {
+    pub(crate) fn is_request(&self) -> bool {
         self.start.ends_with(" SIP/2.0")
     }
 
@@ -92,7 +96,7 @@ impl Draft {
     }
 
     /// Another method, in a transaction of its own.
-    fn ask(&mut self, method: &str, rng: &mut Rng) {
+    pub(crate) fn ask(&mut self, method: &str, rng: &mut Rng) {
         let uri = self.start.split(' ').nth(1).unwrap_or("sip:x").to_owned();
         self.start = format!("{method} {uri} SIP/2.0");
         let number: u32 = self.value("CSeq").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(1);
@@ -106,7 +110,7 @@ impl Draft {
         }
     }
 
-    fn rebranch(&mut self, rng: &mut Rng) {
+    pub(crate) fn rebranch(&mut self, rng: &mut Rng) {
         let fresh = format!("branch=z9hG4bKx{:016x}", rng.next());
         if let Some(line) = self.line("Via")
             && let Some((head, tail)) = line.clone().split_once("branch=")
@@ -129,7 +133,7 @@ impl Draft {
     }
 
     /// Without a To tag, and of no call.
-    fn stray(&mut self, rng: &mut Rng) {
+    pub(crate) fn stray(&mut self, rng: &mut Rng) {
         let random = format!("{:x}", rng.next());
         if let Some(line) = self.line("To")
             && let Some((head, _)) = line.clone().split_once(";tag=")
@@ -143,15 +147,17 @@ impl Draft {
 }
 
 /// One stranger at work.
-struct Work<'a> {
+pub(crate) struct Work<'a> {
     world: &'a World,
-    rng: &'a mut Rng,
-    made: Option<(Vec<u8>, Stranger)>,
+    pub(crate) rng: &'a mut Rng,
+    made: Option<(Vec<Vec<u8>>, Stranger)>,
+    /// When its connection is reset.
+    pub(crate) leaves: Option<u64>,
 }
 
 impl Work<'_> {
     /// A message that went over the wire lately.
-    fn overheard(&mut self, wanted: impl Fn(&Draft, bool) -> bool) -> Option<Draft> {
+    pub(crate) fn overheard(&mut self, wanted: impl Fn(&Draft, bool) -> bool) -> Option<Draft> {
         let rng = &mut *self.rng;
         self.world.with_lines(|lines| {
             let first = lines.len().saturating_sub(HEARD);
@@ -166,8 +172,33 @@ impl Work<'_> {
         })
     }
 
+    /// A CSeq that the engine has had from the peer in this dialog and cannot forget: that of the INVITE which began it. Of a peer that
+    /// was called, one that was answered with 2xx; a kill can forget it.
+    fn long_had(&self, call_id: &str) -> Option<u32> {
+        let kills = self.world.plan().kills > 0;
+        self.world.with_lines(|lines| {
+            let of_dialog = |line: &&Line| {
+                peek_call_id(&line.bytes) == Some(call_id.as_bytes()) && line.fate != Fate::Lost
+            };
+            let had = lines.iter().filter(of_dialog).filter_map(|line| {
+                let draft = Draft::read(std::str::from_utf8(&line.bytes).ok()?)?;
+                let begins = line.to == LISTENER && draft.method() == "INVITE" && !draft.has_tag();
+                let answer = line.from == LISTENER && draft.start.starts_with("SIP/2.0 2");
+                let between_us = !is_stranger(line.from) && !is_stranger(line.to);
+                let number = draft.value("CSeq").split(' ').next()?.parse().ok()?;
+                (between_us && (begins || answer && !kills)).then_some(number)
+            });
+            had.min()
+        })
+    }
+
     fn done(&mut self, what: &'static str, bytes: Vec<u8>, due: Due) {
-        self.made = Some((bytes, Stranger { what, due, knows_tag: false }));
+        self.made = Some((vec![bytes], Stranger { what, due, knows_tag: false, by_stream: false }));
+    }
+
+    /// Messages by a connection of the stranger's own.
+    pub(crate) fn by_stream(&mut self, what: &'static str, messages: Vec<Vec<u8>>, due: Due) {
+        self.made = Some((messages, Stranger { what, due, knows_tag: false, by_stream: true }));
     }
 
     /// A request within a running dialog, but for one word.
@@ -177,7 +208,8 @@ impl Work<'_> {
         };
         draft.ask(method, self.rng);
         draft.spoil(&["To", "From", "Call-ID"], self.rng);
-        self.made = Some((draft.print(), Stranger { what, due, knows_tag: method == "INVITE" }));
+        let knows_tag = method == "INVITE";
+        self.made = Some((vec![draft.print()], Stranger { what, due, knows_tag, by_stream: false }));
     }
 
     fn outside(&mut self, what: &'static str, method: &str, due: Due) {
@@ -248,9 +280,9 @@ const NONSENSE: &[Weighed<fn(&mut Work<'_>)>] = &[
     (2, |work| {
         let wanted = |draft: &Draft, ours: bool| ours && draft.method() == "ACK" && draft.has_tag();
         let Some(mut draft) = work.overheard(wanted) else { return };
-        let number: u32 = draft.value("CSeq").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(1);
+        let Some(number) = work.long_had(draft.value("Call-ID")) else { return };
         draft.ask("BYE", work.rng);
-        draft.number(number.saturating_sub(1), "BYE");
+        draft.number(number, "BYE");
         work.done("a BYE with a low CSeq", draft.print(), refusal);
     }),
     (3, |work| work.replayed("a REGISTER again", "REGISTER")),
@@ -287,19 +319,27 @@ impl Nonsense {
 
     /// A new stranger does something, once or again and again.
     pub(crate) fn strike(&mut self, world: &World) {
-        let verb = choose(&mut self.rng, NONSENSE);
-        let mut work = Work { world, rng: &mut self.rng, made: None };
+        let connects = world.plan().choice.has(Part::Streams) && self.rng.permille(250);
+        let verb = choose(&mut self.rng, if connects { INTRUSIONS } else { NONSENSE });
+        let mut work = Work { world, rng: &mut self.rng, made: None, leaves: None };
         verb(&mut work);
-        let Some((bytes, stranger)) = work.made else { return };
+        let leaves = work.leaves;
+        let Some((messages, stranger)) = work.made else { return };
         let n = self.strangers.len() as u32;
         let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 67, 0, 0)) + n % 65_536);
         let from = SocketAddr::from((ip, 5_060 + (n / 65_536) as u16));
         if world.verbose() {
             eprintln!("{} {from} sends {}", ladder::time(world.now()), stranger.what);
         }
+        let by_stream = stranger.by_stream;
         self.strangers.insert(from, stranger);
+        if by_stream {
+            return world.stream_intrude(from, messages.into_iter().map(Bytes::from), leaves);
+        }
         let left = if self.rng.permille(100) { 1 + self.rng.below(30) as u32 } else { 0 };
-        self.again(world, from, Bytes::from(bytes), left);
+        for bytes in messages {
+            self.again(world, from, Bytes::from(bytes), left);
+        }
     }
 
     /// Sends, and again a little later.
@@ -319,7 +359,9 @@ impl Nonsense {
             for line in lines {
                 if is_stranger(line.from) {
                     let count = counts.entry(line.from).or_default();
-                    let copies = line.arrives.iter().flatten().count();
+                    // What makes a stream unreadable need not have come whole.
+                    let by_stream = self.strangers.get(&line.from).is_some_and(|stranger| stranger.by_stream);
+                    let copies = if by_stream { 1 } else { line.arrives.iter().flatten().count() };
                     count[0] += copies;
                     count[1] += copies * line.bytes.len();
                 } else if let Some(stranger) = self.strangers.get(&line.to) {
@@ -347,7 +389,9 @@ impl Nonsense {
             let Some(stranger) = self.strangers.get(&address).filter(|stranger| !stranger.knows_tag) else {
                 continue;
             };
-            if answers > sent || answered > bytes * 3 / 2 + SLACK * sent {
+            // Who has a connection has shown where he is: no third party is flooded.
+            let much = !stranger.by_stream && answered > bytes * 3 / 2 + SLACK * sent;
+            if answers > sent || much {
                 wrong.push(format!(
                     "stranger {address} sent {} in {sent} messages ({bytes} bytes) and got {answers} ({answered} bytes)",
                     stranger.what

@@ -11,13 +11,17 @@ pub(crate) const CALLS: usize = 700;
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// One run alone.
-    pub(crate) choice: Option<Choice>,
+    /// These runs alone.
+    pub(crate) choices: Vec<Choice>,
     pub(crate) calls: usize,
     pub(crate) verbose: bool,
     pub(crate) shrink: bool,
+    /// Each run is compared with that of a second process.
+    pub(crate) twin: bool,
     /// Print the hash and nothing else: a second process asks.
     pub(crate) hash_only: bool,
+    /// How many fresh seeds come after the fixed ones.
+    pub(crate) fresh: u64,
     /// Fresh seeds for so long.
     pub(crate) time: Option<Duration>,
     pub(crate) skip: bool,
@@ -29,7 +33,7 @@ fn list<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Strin
 }
 
 /// `17` or `17-20`.
-fn range(item: &str) -> Option<std::ops::RangeInclusive<usize>> {
+fn range<T: std::str::FromStr>(item: &str) -> Option<std::ops::RangeInclusive<T>> {
     let (first, last) = item.split_once('-').unwrap_or((item, item));
     Some(first.parse().ok()?..=last.parse().ok()?)
 }
@@ -41,27 +45,30 @@ fn number<T: std::str::FromStr>(option: &str, word: Option<String>) -> Result<T,
 impl Options {
     /// Reads the words of a command line.
     pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-        let (mut seed, mut only, mut without) = (None, None, BTreeSet::new());
+        let (mut seeds, mut only, mut without) = (Vec::new(), None, BTreeSet::new());
         let mut found = Options {
-            choice: None,
+            choices: Vec::new(),
             calls: CALLS,
             verbose: false,
             shrink: true,
+            twin: true,
+            fresh: 1,
             hash_only: false,
             time: None,
             skip: false,
         };
         while let Some(word) = words.next() {
             match word.as_str() {
-                "--seed" => seed = Some(number("--seed", words.next())?),
+                "--seed" => seeds = list(&words.next().unwrap_or_default(), range::<u64>)?,
                 "--calls" => found.calls = number("--calls", words.next())?,
+                "--fresh" => found.fresh = number("--fresh", words.next())?,
                 "--hours" => {
                     let hours: f64 = number("--hours", words.next())?;
                     found.time =
                         Some(Duration::try_from_secs_f64(hours * 3600.0).map_err(|w| w.to_string())?);
                 }
                 "--only" => {
-                    let dials = list(&words.next().unwrap_or_default(), range)?;
+                    let dials = list(&words.next().unwrap_or_default(), range::<usize>)?;
                     only = Some(dials.into_iter().flatten().collect());
                 }
                 "--without" => {
@@ -70,6 +77,7 @@ impl Options {
                 }
                 "--verbose" => found.verbose = true,
                 "--no-shrink" => found.shrink = false,
+                "--no-twin" => found.twin = false,
                 "--hash-only" => found.hash_only = true,
                 // The test harness's own words: `cargo test NAME` runs what has that name, `--list` runs nothing.
                 "--list" => found.skip = true,
@@ -77,7 +85,8 @@ impl Options {
                 name => found.skip |= !"sim".contains(name),
             }
         }
-        found.choice = seed.map(|seed| Choice { seed, calls: found.calls, only, without });
+        let choice = |seed| Choice { seed, calls: found.calls, only: only.clone(), without: without.clone() };
+        found.choices = seeds.into_iter().flatten().map(choice).collect();
         Ok(found)
     }
 }
@@ -85,9 +94,11 @@ impl Options {
 /// The runs that have failed once.
 pub(crate) fn regressions() -> Vec<Choice> {
     let lines = include_str!("regressions.txt").lines().filter(|line| !line.starts_with('#'));
-    let choice = |line: &str| {
+    let choices = |line: &str| {
         let options = Options::read(line.split_whitespace().map(str::to_owned));
-        options.expect("regressions.txt can be read").choice.expect("a regression names its seed")
+        let choices = options.expect("regressions.txt can be read").choices;
+        assert!(!choices.is_empty(), "a regression names its seed: {line}");
+        choices
     };
-    lines.filter(|line| !line.trim().is_empty()).map(choice).collect()
+    lines.filter(|line| !line.trim().is_empty()).flat_map(choices).collect()
 }

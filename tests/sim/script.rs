@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use tandem_phone::{CallHandle, CallState, Command, Event};
-use tandem_protocol::message::framing::peek_call_id;
 
 use crate::account::{Dial, End, Leg};
 use crate::engine::{STATIONS, station};
@@ -33,6 +32,8 @@ pub(crate) enum Action {
     Phone(usize, Command),
     /// Something at one end of a call.
     InCall { call: usize, callee: bool, does: Does },
+    /// A phone that rings sends its caller to another number.
+    Divert { phone: usize, call: CallHandle },
     /// One end of a call goes silent, or is gone altogether, without a word.
     Fade { call: usize, callee: bool, vanishes: bool },
 }
@@ -107,6 +108,26 @@ impl Script {
         }
     }
 
+    /// True if nobody is in a call between these two numbers, or has been lately.
+    fn is_free(&self, world: &World, pair: &(String, String)) -> bool {
+        self.pairs.get(pair).is_none_or(|last| {
+            let dial = self.dials[*last].as_ref();
+            dial.and_then(Dial::over_at).is_some_and(|over| over + COOLING_US < world.now())
+        })
+    }
+
+    /// Where a call goes on that is diverted: to a number that its caller has not called lately.
+    fn divert(&mut self, world: &World, phone: usize, call: CallHandle) -> Option<String> {
+        let (n, _) = self.whose(phone, call)?;
+        let number = station(self.chance(n).below(STATIONS as u64) as usize);
+        let pair = (self.dials[n].as_ref()?.from.clone(), number.clone());
+        if !self.is_free(world, &pair) {
+            return None;
+        }
+        self.pairs.insert(pair, n);
+        Some(number)
+    }
+
     /// The chance of one call.
     fn chance(&mut self, n: usize) -> &mut Rng {
         let seed = self.seed;
@@ -139,6 +160,11 @@ impl Script {
                 phones.command(world, phone, command, told);
             }
             Action::Fade { .. } => {}
+            Action::Divert { phone, call } => {
+                if let Some(number) = self.divert(world, phone, call) {
+                    phones.command(world, phone, Command::Redirect { call, number }, told);
+                }
+            }
             Action::InCall { call, callee, does } => {
                 let Some(dial) = &self.dials[call] else { return };
                 let leg = dial.legs.iter().find(|leg| leg.answered.is_some() && leg.ends.is_empty());
@@ -181,11 +207,7 @@ impl Script {
         let (to, number) = target(rng, kind, n);
         let from = phones.handsets[caller].user.clone();
         let pair = (from.clone(), number);
-        let free = self.pairs.get(&pair).is_none_or(|last| {
-            let dial = self.dials[*last].as_ref();
-            dial.and_then(Dial::over_at).is_some_and(|over| over + COOLING_US < world.now())
-        });
-        if !free {
+        if !self.is_free(world, &pair) {
             // Somebody else calls a little later.
             world.push(world.now() + 10_000, world::Event::Do(Action::Dial(n)));
             return;
@@ -247,7 +269,10 @@ impl Script {
                 self.ended(world, phone, call, End::Ended { by_us, status });
             }
             Event::Failed { call, status } => self.ended(world, phone, call, End::Failed(status)),
-            Event::Protocol { what } => self.complaint(world, phones, phone, what),
+            Event::Protocol { what, call_id } => {
+                let of = call_id.or_else(|| phones.call_id.clone());
+                self.complaint(world, phones, phone, of, what);
+            }
             Event::Registered { .. } => self.registered += 1,
             Event::RegistrationFailed { .. } => self.refused_registrations += 1,
             Event::EarlyMedia { .. }
@@ -292,7 +317,10 @@ impl Script {
 
     fn answered(&mut self, world: &World, phone: usize, call: CallHandle) {
         let now = world.now();
-        let Some((n, leg)) = self.handles.get(&(phone, call)).copied() else { return };
+        let Some((n, leg)) = self.handles.get(&(phone, call)).copied() else {
+            // The other branch of a fork, which the engine ends, unless it is killed before its BYE has come.
+            return self.later(world, now + 60_000_000, phone, Command::Hangup(call));
+        };
         self.with(phone, call, |dial, leg| match leg {
             Some(leg) => dial.legs[leg].answered = Some(now),
             None => dial.answered = Some(now),
@@ -321,20 +349,16 @@ impl Script {
         });
     }
 
-    /// A complaint is about the call whose message the phone is hearing; one of a timer, about what it sent 64*T1 before.
-    fn complaint(&mut self, world: &World, phones: &Phones, phone: usize, what: String) {
+    /// A complaint is about the call that the phone names, else about the one whose message it is hearing.
+    fn complaint(
+        &mut self,
+        world: &World,
+        phones: &Phones,
+        phone: usize,
+        heard: Option<String>,
+        what: String,
+    ) {
         let now = world.now();
-        let local = phones.handsets[phone].phone.config().local;
-        let began = now.saturating_sub(32_000_000);
-        let heard = phones.call_id.clone().or_else(|| {
-            world.with_lines(|lines| {
-                let first = lines.partition_point(|line| line.at < began);
-                let then = lines[first..].iter().take_while(|line| line.at == began);
-                let ours = |line: &&world::Line| line.from == local;
-                let id = then.filter(ours).find_map(|line| peek_call_id(&line.bytes))?;
-                Some(String::from_utf8_lossy(id).into_owned())
-            })
-        });
         let dials = self.dials.iter_mut().flatten();
         let of_call = heard.as_ref().and_then(|id| dials.rev().find(|dial| dial.call_ids.contains(id)));
         match of_call {

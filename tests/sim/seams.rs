@@ -16,7 +16,7 @@ use tandem_protocol::time::{Instant, Now, UnixMillis};
 
 use crate::engine::{LISTENER, NOWHERE, listener_of};
 use crate::rng::Rng;
-use crate::world::{Event, World};
+use crate::world::{Event, Fate, World};
 
 /// One shard's way out. It is deaf once its engine has been killed.
 pub(crate) struct SimSeams {
@@ -57,6 +57,7 @@ impl Seams for SimSeams {
             return Err(Unsent::Unreachable);
         }
         if self.chance.borrow_mut().permille(self.world.plan().faults.full) {
+            self.world.note(LISTENER, flow.remote, datagram, Fate::Lost);
             return Err(Unsent::Full);
         }
         self.world.send(LISTENER, flow.remote, datagram);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tandem_actors::cdr::Cdr;
-use tandem_actors::events::{EventKind, Field};
+use tandem_actors::events::{Event, EventKind, Field};
 use tandem_actors::metrics::ActorKind;
 
 use crate::account::Dial;
@@ -17,6 +17,9 @@ use crate::world::WALL_START_MS;
 
 /// After an agreement that the other end may not know yet, for as long as a 2xx is repeated (T2), and a little.
 const UNSETTLED_US: u64 = 5_000_000;
+/// What is known of a session is kept so often (`media_pool::packets::UPKEEP`), at a step, and an event's time is that of the last
+/// millisecond.
+const KEPT_US: u64 = 100_000 + 2_000 + 2_000;
 /// What a session may forget with one panic: what it sent since it last took anything.
 const FORGOTTEN: u64 = 16;
 
@@ -24,8 +27,8 @@ const FORGOTTEN: u64 = 16;
 pub(crate) struct Sound {
     /// The packets that each end said.
     said: BTreeMap<Ear, Vec<Packet>>,
-    /// By the engine's call id: how many sessions of it panicked.
-    panics: BTreeMap<String, u64>,
+    /// By the engine's call id: when a session of it panicked.
+    panics: BTreeMap<String, Vec<u64>>,
     /// Calls one of whose sessions could not go on.
     refused: BTreeSet<String>,
     /// Packets of steady calls that were checked.
@@ -58,14 +61,17 @@ impl Sound {
                 sound.said.entry(ear).or_default().push(packet.clone());
             }
         }
-        let is_session = |(name, field): &(&str, Field)| match field {
-            Field::Text(text) => *name == "actor" && text == ActorKind::MediaSession.as_str(),
-            Field::Number(_) => false,
+        let is_of = |event: &Event, kind: ActorKind| {
+            event.data.iter().any(|(name, field)| match field {
+                Field::Text(text) => *name == "actor" && text == kind.as_str(),
+                Field::Number(_) => false,
+            })
         };
         for (_, event) in &disk.events {
+            let at = wall_us(event.time.0);
             let Some(id) = &event.call_id else { continue };
-            if event.kind == EventKind::ActorRestarted && event.data.iter().any(is_session) {
-                *sound.panics.entry(id.to_string()).or_default() += 1;
+            if event.kind == EventKind::ActorRestarted && is_of(event, ActorKind::MediaSession) {
+                sound.panics.entry(id.to_string()).or_default().push(at);
             } else if event.kind == EventKind::MediaFault && event.reason.contains("could not begin") {
                 sound.refused.insert(id.to_string());
             }
@@ -76,7 +82,8 @@ impl Sound {
     /// Checks one call; `records` are its own. Gives what is wrong.
     pub(crate) fn of_call(&mut self, sim: &Sim, wire: &Wire, dial: &Dial, records: &[&Cdr]) -> Vec<String> {
         let mut wrong = Vec::new();
-        let panics = records.iter().filter_map(|cdr| self.panics.get(&cdr.call_id)).sum();
+        let panics = records.iter().filter_map(|cdr| self.panics.get(&cdr.call_id));
+        let panics = panics.map(|times| times.len() as u64).sum();
         if let Some(steady) = steady(sim, wire, dial)
             && let Some((a, b)) = ends(sim, dial)
         {
@@ -90,7 +97,7 @@ impl Sound {
             }
         }
         if let [cdr] = records {
-            self.counts_agree(sim, dial, cdr, panics, &mut wrong);
+            self.counts_agree(sim, wire, (dial, cdr), panics, &mut wrong);
             self.silence_agrees(sim, wire, dial, cdr, &mut wrong);
         }
         wrong
@@ -138,7 +145,14 @@ impl Sound {
     }
 
     /// The counts of a record are those of the sockets.
-    fn counts_agree(&self, sim: &Sim, dial: &Dial, cdr: &Cdr, panics: u64, wrong: &mut Vec<String>) {
+    fn counts_agree(
+        &self,
+        sim: &Sim,
+        wire: &Wire,
+        (dial, cdr): (&Dial, &Cdr),
+        panics: u64,
+        wrong: &mut Vec<String>,
+    ) {
         let end = wall_us(cdr.end.0);
         let epoch = 1 + sim.outages.iter().filter(|(_, up)| *up <= end).count() as u32;
         let worker_panics = sim.world.plan().panics.worker > 0;
@@ -149,8 +163,8 @@ impl Sound {
             let taken: u64 = counts.iter().map(|count| count.taken).sum();
             let sent: u64 = counts.iter().map(|count| count.sent).sum();
             let forgotten = if worker_panics { FORGOTTEN * (panics + 1) } else { 0 };
-            if !sim.outages.is_empty() {
-                // What a call says that a killed process left over counts with the call of the same host that has its port now.
+            if !sim.outages.is_empty() || ears.iter().any(|ear| shares_host(sim, wire, dial, ear.0)) {
+                // What a call says that is left over counts with the call of the same host that has its port now.
                 let homes = ears.iter().flat_map(|ear| sim.air.addresses_of(ear.0));
                 let counts: Vec<_> = homes.map(|home| sim.air.count(epoch, home)).collect();
                 let (taken, sent): (u64, u64) =
@@ -173,24 +187,54 @@ impl Sound {
     /// A call ends by silence when one end is silent, and not otherwise.
     fn silence_agrees(&self, sim: &Sim, wire: &Wire, dial: &Dial, cdr: &Cdr, wrong: &mut Vec<String>) {
         // The record's end waits for the answers to the BYEs.
-        let ours = wire.of(&dial.call_ids).filter(|said| said.is("BYE") && said.from == LISTENER);
         let last = wall_us(cdr.end.0);
         let born = sim.outages.iter().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
-        let byes = ours.map(|said| said.at).filter(|at| *at >= born);
-        let end = byes.min().unwrap_or_else(|| wall_us(cdr.end.0));
+        let byes = |of| {
+            let byes = wire.of(of).filter(|said| said.is("BYE") && said.from == LISTENER);
+            byes.map(|said| said.at).filter(|at| *at >= born).min()
+        };
+        // The callee's side may have had one before: one of two branches that both answered. The caller's waits for the ACK of the
+        // 200 (RFC 3261 §15).
+        let any = byes(&dial.call_ids);
+        let of_caller =
+            dial.call_ids.first().filter(|id| any.is_none_or(|any| !wire.is_unacknowledged_by(id, any)));
+        let end = of_caller.and_then(|id| byes(std::slice::from_ref(id))).or(any).unwrap_or(last);
         let Some(((a, voice), (b, other))) = ends(sim, dial) else { return };
+        let of_workers = sim.air.worker_panics();
+        let panics: Vec<u64> =
+            self.panics.get(&cdr.call_id).into_iter().flatten().chain(&of_workers).copied().collect();
+        // A session that panics goes back to what was kept of it.
+        let forgotten = |taken: u64| panics.iter().any(|at| (taken..taken + KEPT_US).contains(&(at + 1_000)));
         let quiet = |ear: Ear, since: u64| {
-            let said = self.said.get(&ear).into_iter().flatten();
-            !said.filter_map(|packet| packet.taken).any(|taken| taken > since && taken <= end)
+            let said = self.said.get(&ear).into_iter().flatten().filter_map(|packet| packet.taken);
+            !said.filter(|taken| !forgotten(*taken)).any(|taken| taken > since && taken <= end)
         };
         let since = end.saturating_sub(RTP_TIMEOUT_US - 200_000);
         // Of two branches that both answered, the one of which there is no account may be the one that was kept.
         let elsewhere = dial.legs.iter().any(|leg| {
             leg.answered.is_some() && leg.ends.first().is_some_and(|(at, _)| at + 1_000_000 < last)
         });
-        let silent = quiet(a, since) || quiet(b, since) || elsewhere;
+        // A BYE that waited for the ACK of the 200 says nothing of when the silence was noticed.
+        let waited = dial
+            .call_ids
+            .first()
+            .and_then(|id| wire.set_up(id))
+            .filter(|(_, acknowledged)| (*acknowledged..acknowledged + 1_000_000).contains(&end));
+        let paused = |ear: Ear| {
+            let Some((answered, acknowledged)) = waited else { return false };
+            let said = self.said.get(&ear).into_iter().flatten().filter_map(|packet| packet.taken);
+            let said = said.filter(|taken| (answered..acknowledged).contains(taken) && !forgotten(*taken));
+            let marks: Vec<u64> = [answered].into_iter().chain(said).chain([acknowledged]).collect();
+            marks.windows(2).any(|pair| pair[1].saturating_sub(pair[0]) >= RTP_TIMEOUT_US - 200_000)
+        };
+        let silent = [a, b].into_iter().any(|ear| quiet(ear, since) || paused(ear)) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
-            wrong.push("the call ended for silence and nobody was silent".to_owned());
+            let last = |ear: Ear| {
+                let said = self.said.get(&ear).into_iter().flatten();
+                said.filter(|packet| packet.taken.is_some_and(|taken| taken <= end)).next_back()
+            };
+            let heard = [a, b].map(last);
+            wrong.push(format!("the call ended for silence at {end} and nobody was silent: {heard:?}"));
         }
         // No BYE before the ACK of our 200, or its end (RFC 3261 §15).
         let unacknowledged = dial.call_ids.iter().any(|id| wire.is_unacknowledged_by(id, end));
@@ -207,6 +251,18 @@ impl Sound {
             wrong.push(format!("one end is silent since {at} and the call goes on until {end}"));
         }
     }
+}
+
+/// True if a phone did not know yet that one of its calls was over when another one began, and one of them is this.
+fn shares_host(sim: &Sim, wire: &Wire, dial: &Dial, phone: usize) -> bool {
+    let left_over = |left: &Dial, new: &Dial| {
+        let knew = left.over_at().unwrap_or(u64::MAX);
+        left.number != new.number
+            && (left.at..knew).contains(&new.at)
+            && wire.ended_at(&left.call_ids).is_some_and(|over| over < new.at)
+    };
+    let others = sim.script.dials.iter().flatten().filter(|d| d.ears().any(|(other, _)| other == phone));
+    others.into_iter().any(|other| left_over(other, dial) || left_over(dial, other))
 }
 
 fn wall_us(wall_ms: u64) -> u64 {

@@ -1,6 +1,8 @@
 //! Connections in virtual time: they take a while to come about or do not, carry what is sent in pieces of any size, break at any
 //! moment with or without a word, and are closed by the rules of `actors/src/sip/tcp`.
 
+mod ends;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -12,15 +14,9 @@ use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::message::framing::stream::{Frame, FrameError, Framer};
 
 use crate::engine::{LISTENER, listener_of};
+use crate::nonsense::is_stranger;
 use crate::rng::Rng;
 use crate::world::{Event, Fate, World};
-
-/// What is sent into a connection that is gone unnoticed is missed after so long (RFC 5482).
-const USER_TIMEOUT_US: u64 = 30_000_000;
-/// And one over which nothing goes is found out after so long.
-const PROBED_US: u64 = 90_000_000;
-/// A peer that does not read is given up after so long.
-const WRITE_PATIENCE_US: u64 = 10_000_000;
 
 /// What the engine's connections may ask for.
 pub(crate) fn limits() -> StreamLimits {
@@ -91,6 +87,8 @@ struct Connection {
     active: u64,
     /// The message that has begun must be whole by then.
     whole_by: Option<u64>,
+    /// Since when it cannot be read any further: what still comes is thrown away until it is closed.
+    unreadable: Option<u64>,
     rng: Rng,
 }
 
@@ -152,6 +150,7 @@ impl World {
             let (to_engine, to_phone) = (Way::new(), Way::new());
             let lost = None;
             let (is_up, stalled, whole_by, active, epoch) = (false, None, None, now, self.epoch());
+            let unreadable = None;
             let made = Connection {
                 epoch,
                 flow,
@@ -164,6 +163,7 @@ impl World {
                 to_phone,
                 active,
                 whole_by,
+                unreadable,
                 rng,
             };
             streams.connections.insert(number, made);
@@ -180,6 +180,9 @@ impl World {
             let number = streams.opened.get(&(shard, remote))?;
             streams.connections.get(number).map(|connection| connection.flow)
         });
+        if is_stranger(remote) {
+            self.violation(format!("a stranger, {remote}, has the engine open a connection"));
+        }
         known.unwrap_or_else(|| {
             let number = self.open(shard, remote, true, within_us);
             self.with_streams(|streams| {
@@ -227,6 +230,23 @@ impl World {
             self.open(shard, phone, false, 2_000_000)
         });
         self.write(number, Toward::Engine, (phone, LISTENER), message);
+    }
+
+    /// A stranger connects and writes; it resets the connection so much later, or never.
+    pub(crate) fn stream_intrude(
+        &self,
+        stranger: SocketAddr,
+        messages: impl Iterator<Item = Bytes>,
+        leaves: Option<u64>,
+    ) {
+        let shard = self.with_streams(|streams| streams.next as u16 % self.plan().shards);
+        let number = self.open(shard, stranger, false, 2_000_000);
+        for message in messages {
+            self.write(number, Toward::Engine, (stranger, LISTENER), message);
+        }
+        if let Some(after) = leaves {
+            self.turn(self.now() + after, number, Turn::Broken);
+        }
     }
 
     /// Puts a message into a connection, in pieces.
@@ -350,22 +370,32 @@ impl World {
             if toward == Toward::Phone && connection.stalled.is_some() {
                 return None;
             }
+            let deaf = toward == Toward::Engine && connection.unreadable.is_some();
             let way = connection.way(toward);
             let mut lines = Vec::new();
             let mut any = false;
             let (mut messages, mut fault) = (Vec::new(), None);
             while way.pieces.front().is_some_and(|piece| piece.at <= now) {
                 let Some(piece) = way.pieces.pop_front() else { break };
-                way.framer.room().extend_from_slice(&piece.bytes);
                 lines.extend(piece.line);
                 any = true;
+                if deaf {
+                    continue;
+                }
+                way.framer.room().extend_from_slice(&piece.bytes);
                 // Some pieces are read together, some alone.
                 let more = way.pieces.front().is_some_and(|piece| piece.at <= now);
                 if !more || piece.bytes.len() % 3 == 0 {
-                    fault = fault.or(frames(&mut way.framer, &mut messages).err());
+                    fault = frames(&mut way.framer, &mut messages).err();
+                    if fault.is_some() {
+                        break;
+                    }
                 }
             }
-            let partial = way.framer.is_partial();
+            let partial = way.framer.is_partial() && fault.is_none() && !deaf;
+            if fault.is_some() && toward == Toward::Engine {
+                connection.unreadable = Some(now);
+            }
             if any {
                 connection.active = now;
             }
@@ -396,79 +426,6 @@ impl World {
             }
         }
         told
-    }
-
-    /// Now and then each connection is judged by the rules of its kind.
-    fn look(&self, number: u64) -> Vec<Told> {
-        let now = self.now();
-        let idle_us = limits().idle.as_micros() as u64;
-        let ended = self.with_streams(|streams| {
-            let connection = streams.connections.get(&number)?;
-            let unread = connection.to_phone.pieces.front().is_some_and(|p| p.at + WRITE_PATIENCE_US <= now);
-            let missed = connection.lost.is_some_and(|lost| {
-                let unsaid = !connection.to_phone.pieces.is_empty();
-                now >= lost + if unsaid { USER_TIMEOUT_US } else { PROBED_US }
-            });
-            let slow = connection.whole_by.is_some_and(|by| by <= now);
-            let idle = connection.active + idle_us <= now;
-            if idle {
-                streams.idle += 1;
-            }
-            Some(unread && connection.lost.is_none() || missed || slow || idle)
-        });
-        match ended {
-            None => Vec::new(),
-            Some(true) => self.gone(number, true),
-            Some(false) => {
-                self.turn(now + 5_000_000, number, Turn::Looked);
-                Vec::new()
-            }
-        }
-    }
-
-    /// A connection is no more; the shard hears.
-    fn gone(&self, number: u64, was_up: bool) -> Vec<Told> {
-        let Some(flow) = self.drop_stream(number) else { return Vec::new() };
-        let Some(connection) = flow.connection else { return Vec::new() };
-        vec![Told::Stream {
-            shard: connection.shard,
-            what: FromStream::Gone { connection, was_up, brought: true },
-        }]
-    }
-
-    /// What was under way by it is lost.
-    fn drop_stream(&self, number: u64) -> Option<Flow> {
-        let connection = self.with_streams(|streams| {
-            let connection = streams.connections.remove(&number)?;
-            if streams.homes.get(&connection.phone) == Some(&number) {
-                streams.homes.remove(&connection.phone);
-            }
-            streams.opened.retain(|_, opened| *opened != number);
-            Some(connection)
-        })?;
-        let pieces = connection.to_engine.pieces.iter().chain(&connection.to_phone.pieces);
-        for line in pieces.filter_map(|piece| piece.line) {
-            self.lost(line);
-        }
-        debug_assert_eq!(connection.number(), number);
-        Some(connection.flow)
-    }
-
-    /// The engine is killed: its connections end, and the phones see it.
-    pub(crate) fn streams_die(&self) {
-        let all = self.with_streams(|streams| streams.connections.keys().copied().collect::<Vec<_>>());
-        for number in all {
-            self.drop_stream(number);
-        }
-    }
-
-    /// Connections over which nothing went for longer than they may.
-    pub(crate) fn idle_streams(&self) -> Vec<String> {
-        let (now, allowed) = (self.now(), limits().idle.as_micros() as u64 + 6_000_000);
-        self.with_streams(|streams| {
-            let idle = streams.connections.values().filter(|c| c.is_up && c.active + allowed < now);
-            idle.map(|c| format!("{:?} of {} by_engine {}", c.flow, c.phone, c.by_engine)).collect()
-        })
     }
 }
 

@@ -125,6 +125,10 @@ const RING: &[Weighed<fn(&mut Ring<'_>)>] = &[
         let status = ring.rng.pick(&[486, 480, 503, 500, 404, 600, 603, 300, 305, 380]);
         ring.does(Command::Reject(ring.call, status));
     }),
+    (6, |ring| {
+        let divert = Action::Divert { phone: ring.phone, call: ring.call };
+        ring.world.push(ring.at, Event::Do(divert));
+    }),
     // Nobody is there.
     (8, |_| {}),
     // A proxy forks the call to two phones, which both answer.

@@ -11,6 +11,7 @@ use crate::engine::LISTENER;
 use crate::phones::Phones;
 use crate::rng::Rng;
 use crate::script::Script;
+use crate::wire;
 use crate::world::{self, Fate, World};
 
 /// How often somebody may say something, in microseconds.
@@ -189,7 +190,7 @@ impl Voices {
         });
         let Some(dial) = &script.dials[n] else { return };
         let theirs = said.ear.and_then(|(phone, call)| script.whose(phone, call)).map(|(n, _)| n);
-        if theirs != Some(n) && !self.is_left_over(script, ear, said.ear) {
+        if theirs != Some(n) && !self.is_left_over(world, script, ear, said.ear) {
             world.violation(format!("call {n}: {to} hears a packet of call {theirs:?}: {said:?}"));
         }
         if said.ear == Some(ear) && !dial.is_echo() {
@@ -203,16 +204,20 @@ impl Voices {
         }
     }
 
-    /// True if one of two calls that hear each other is left over from a process that was killed before it had kept the call: its
-    /// phone talks on to a port that has another call now. If that call is one of the same phone's, symmetric RTP takes the host for its own
-    /// while the address that its SDP names is silent.
-    fn is_left_over(&self, script: &Script, hears: Ear, says: Option<Ear>) -> bool {
+    /// True if one of two calls that hear each other is left over: from a process that was killed before it had kept the call, or since
+    /// the phone has lost what said that it is over. It talks on to a port that has another call now. If that call is one of the same
+    /// phone's, symmetric RTP takes the host for its own while the address that its SDP names is silent.
+    fn is_left_over(&self, world: &World, script: &Script, hears: Ear, says: Option<Ear>) -> bool {
         let Some(says) = says else { return false };
         let dial = |(phone, call)| script.whose(phone, call).and_then(|(n, _)| script.dials[n].as_ref());
         let (Some(one), Some(other)) = (dial(hears), dial(says)) else { return false };
         let is_killed = |dial: &Dial| dial.first_killed.is_some_and(|killed| killed < one.at.max(other.at));
+        let is_over = |left: &Dial, new: &Dial| {
+            world.with_lines(|lines| wire::ended_before(lines, &left.call_ids, new.at))
+        };
         let shares = |left: &Dial, ear: Ear, new: &Dial| {
-            is_killed(left) && left.at < new.at && new.ears().any(|(phone, _)| phone == ear.0)
+            let is_theirs = left.at < new.at && new.ears().any(|(phone, _)| phone == ear.0);
+            is_theirs && (is_killed(left) || is_over(left, new))
         };
         shares(one, hears, other) || shares(other, says, one)
     }

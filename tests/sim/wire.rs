@@ -43,6 +43,20 @@ pub(crate) struct Wire {
     calls: BTreeMap<String, Vec<Said>>,
 }
 
+/// True if the engine said before `time` that a call is over: by a BYE, or by accepting one.
+pub(crate) fn ended_before(lines: &[Line], call_ids: &[String], time: u64) -> bool {
+    let ends = |line: &Line| {
+        let text = String::from_utf8_lossy(&line.bytes);
+        let accepts = text.starts_with("SIP/2.0 200") && header(&text, ["CSeq", "CSeq"]).ends_with(" BYE");
+        text.starts_with("BYE ") || accepts
+    };
+    let of_call = |line: &Line| {
+        peek_call_id(&line.bytes).is_some_and(|id| call_ids.iter().any(|wanted| wanted.as_bytes() == id))
+    };
+    let said = lines.iter().take_while(|line| line.at < time);
+    said.filter(|line| line.from == LISTENER && of_call(line)).any(ends)
+}
+
 impl Wire {
     /// Reads what was sent so far.
     pub(crate) fn read(world: &World) -> Wire {
@@ -91,6 +105,16 @@ impl Wire {
         said.iter().filter(ours).any(|answer| !acknowledged(answer.cseq))
     }
 
+    /// When the engine first accepted the INVITE of a caller, and when the first ACK of that came.
+    pub(crate) fn set_up(&self, call_id: &str) -> Option<(u64, u64)> {
+        let said = self.dialog(call_id);
+        let accepts =
+            |said: &&Said| said.from == LISTENER && said.method == "INVITE" && said.status == Some(200);
+        let answer = said.iter().find(accepts)?;
+        let acks = said.iter().filter(|ack| ack.is("ACK") && ack.cseq == answer.cseq && ack.to == LISTENER);
+        Some((answer.at, acks.flat_map(|ack| ack.arrives.iter().copied()).min()?))
+    }
+
     /// True if a 200 of the engine's to a caller was never acknowledged by `time`.
     pub(crate) fn callers_ack_is_missing(&self, call_ids: &[String], time: u64) -> bool {
         call_ids.iter().any(|id| self.is_unacknowledged_by(id, time))
@@ -113,6 +137,20 @@ impl Wire {
     /// True if the engine sent a BYE before `time`.
     pub(crate) fn engine_hung_up(&self, call_ids: &[String], time: u64) -> bool {
         self.of(call_ids).any(|said| said.is("BYE") && said.from == LISTENER && said.at <= time)
+    }
+
+    /// When the engine first said that a call is over: by a BYE, or by accepting one.
+    pub(crate) fn ended_at(&self, call_ids: &[String]) -> Option<u64> {
+        let ends = |said: &&Said| {
+            said.from == LISTENER && said.method == "BYE" && matches!(said.status, None | Some(200))
+        };
+        self.of(call_ids).filter(ends).map(|said| said.at).min()
+    }
+
+    /// When the engine first accepted a BYE of this phone's.
+    pub(crate) fn bye_answered_at(&self, call_ids: &[String], phone: SocketAddr) -> Option<u64> {
+        let accepts = |said: &&Said| said.method == "BYE" && said.status == Some(200) && said.to == phone;
+        self.of(call_ids).filter(accepts).map(|said| said.at).min()
     }
 
     /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there.

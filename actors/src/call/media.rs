@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tandem_media::codec::Codec;
 use tandem_media::session::{Direction, Learn, Mode, Report, SessionConfig};
 use tandem_media::tone::TonePreset;
-use tandem_protocol::b2bua::Side;
+use tandem_protocol::b2bua::{LegId, Side};
 use tandem_protocol::sdp;
 use tandem_protocol::sdp::negotiate::AudioView;
 
@@ -36,12 +36,21 @@ pub(crate) struct Media {
     /// How many recordings the call has had: a restart begins a new one.
     segments: u32,
     recording: Option<String>,
+    /// Who was asked, and where.
+    callees: Vec<(LegId, IpAddr)>,
 }
 
 impl Media {
     /// No media of ours.
     pub(crate) fn none() -> Media {
-        Media { sides: Vec::new(), service: None, record: false, segments: 0, recording: None }
+        Media {
+            sides: Vec::new(),
+            service: None,
+            record: false,
+            segments: 0,
+            recording: None,
+            callees: Vec::new(),
+        }
     }
 
     /// A relay between two leases.
@@ -62,6 +71,25 @@ impl Media {
     pub(crate) fn callee_at(&mut self, signalling: IpAddr) {
         if let Some(side) = self.sides.get_mut(1) {
             side.signalling = signalling;
+        }
+    }
+
+    /// A callee is asked, at this address: one of the contacts of a station, or the next proxy of a trunk. Its packets are taken
+    /// before its description names where they come from; those of the proxy before are not.
+    pub(crate) fn asks(&mut self, env: &Env, key: CallKey, leg: LegId, signalling: IpAddr) {
+        self.callees.push((leg, signalling));
+        self.callee_at(signalling);
+        let open = self.sides.get(1).filter(|side| side.open).and_then(|side| side.config.as_ref());
+        if let Some(config) = open.filter(|config| config.signalling_ip != signalling) {
+            let config = SessionConfig { signalling_ip: signalling, ..config.clone() };
+            self.apply(env, key, 1, config);
+        }
+    }
+
+    /// This callee has the call.
+    pub(crate) fn answered_by(&mut self, leg: LegId) {
+        if let Some((_, signalling)) = self.callees.iter().find(|(asked, _)| *asked == leg) {
+            self.callee_at(*signalling);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The actor of one call: a shell around [`tandem_protocol::b2bua::Call`], its dialogs, its media sessions, its record.
 
 mod ask;
+mod commit;
 mod media;
 mod record;
 mod redirect;
@@ -18,7 +19,7 @@ use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
 use crate::calls::{CallKey, Callee, Info, Party};
-use crate::dialog::{DialogActor, FromLeg, LegDown, LegFault, Origin};
+use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
@@ -26,13 +27,13 @@ use crate::media_pool::order::MediaEvent;
 use crate::metrics::ActorKind;
 use crate::shard::{CallDown, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
-use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
+use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
 pub(crate) use ask::AskCall;
 pub(crate) use media::Media;
-pub(crate) use record::{CallRecord, Counted};
+pub(crate) use record::{CallRecord, Counted, RecordView};
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 4;
@@ -51,6 +52,14 @@ impl Machine for Call {
         Call::deadline(self)
     }
 
+    fn is_kept(&self) -> bool {
+        Call::is_kept(self)
+    }
+
+    fn rests(&self) -> bool {
+        self.is_up()
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
@@ -66,7 +75,7 @@ struct Leg {
     /// `None` once it is over.
     dialog: Option<Addr<DialogActor>>,
     call_id: String,
-    frozen: Option<Bytes>,
+    frozen: Kept,
 }
 
 /// How INVITEs of this call leave.
@@ -121,7 +130,7 @@ pub struct CallActor {
     shell: Shell<Call>,
     /// For each trunk it may leave by, or one without a trunk.
     outbound: Vec<Outbound>,
-    caller: Option<Caller>,
+    caller: Option<Box<Caller>>,
     legs: Vec<Leg>,
     media: Media,
     permits: Vec<Permit>,
@@ -152,7 +161,7 @@ impl CallActor {
             info: setup.info,
             shell: Shell::new(setup.machine),
             outbound: setup.outbound,
-            caller: Some(setup.caller),
+            caller: Some(Box::new(setup.caller)),
             legs: Vec::new(),
             media: setup.media,
             permits: setup.permits,
@@ -220,10 +229,13 @@ impl CallActor {
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
                 let watched = !held && self.shell.machine().is_answered();
+                if let Some(callee) = self.shell.machine().callee() {
+                    self.media.answered_by(callee);
+                }
                 self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
-            Output::Commit => self.commit(now),
-            Output::Refresh => self.refresh(now),
+            Output::Commit => self.commit(),
+            Output::Refresh => self.refresh(),
             Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
             Output::Answered { protected } => self.answered(protected, now),
             Output::Redirected { status, contacts, fresh, exhausted } => {
@@ -246,6 +258,7 @@ impl CallActor {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
             request_uri: target.request_uri,
@@ -272,7 +285,7 @@ impl CallActor {
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
         match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
-            Some(dialog) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen: None }),
+            Some((dialog, frozen)) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen }),
             None => ctx.address().tell(LegDown(leg)),
         }
     }
@@ -287,46 +300,9 @@ impl CallActor {
         }
     }
 
-    /// Commits the checkpoint of the answer; the shard brings the news back.
-    fn commit(&mut self, now: Now) {
-        self.media.watch(&self.env, self.key);
-        let mut batch = Batch::new(Urgency::Urgent);
-        batch.ticket = Some(Ticket { shard: self.env.shard().0, token: self.key.0 });
-        self.put_record(&mut batch, now);
-        batch.events = std::mem::take(&mut self.events);
-        self.env.submit(batch);
-    }
-
-    fn refresh(&mut self, now: Now) {
-        let mut batch = Batch::new(Urgency::Lazy);
-        self.put_record(&mut batch, now);
-        batch.events = std::mem::take(&mut self.events);
-        self.env.submit(batch);
-    }
-
-    fn put_record(&mut self, batch: &mut Batch, _now: Now) {
-        // The machine as it is after this input: the shell freezes it before its outputs are released.
-        let machine = self.shell.machine();
-        let call = self.shell.frozen().filter(|_| machine.is_answered()).cloned();
-        let callee = machine.callee();
-        let legs = self
-            .legs
-            .iter()
-            .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
-            .filter_map(|leg| Some((leg.id, leg.frozen.clone()?, leg.call_id.clone())))
-            .collect();
-        // What a restart finds is a call that was answered, whether or not this process has got to say so.
-        let info = Info { answered_at: self.shell.machine().answered_at(), ..self.info.clone() };
-        let counted = self.permits.iter().chain(&self.place).map(Counted::of).collect();
-        let record = CallRecord { info, call, legs, media: self.media.saved(), counted };
-        batch.writes.extend(record.freeze().map(|value| self.write(Some(value))));
-    }
-
-    fn write(&self, value: Option<Bytes>) -> Write {
-        Write { bucket: Bucket::Calls, key: self.id.to_string(), value, expect: None }
-    }
-
     fn answered(&mut self, protected: bool, now: Now) {
+        // Nobody else is called any more.
+        self.outbound = Vec::new();
         self.info.answered_at = self.shell.machine().answered_at();
         self.env.metrics().call_setup.record(now.mono.since(self.info.started_mono).as_secs_f64());
         if !protected {
@@ -370,7 +346,7 @@ impl CallActor {
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let now = self.env.now();
-        match self.caller.take() {
+        match self.caller.take().map(|caller| *caller) {
             Some(Caller::Invite { origin, call_id }) => {
                 self.start_leg(CALLER, origin, call_id, ctx);
                 self.started_events(now);
@@ -380,7 +356,7 @@ impl CallActor {
                 for (leg, frozen, call_id) in legs {
                     self.start_leg(leg, Origin::Restored(frozen.clone()), call_id, ctx);
                     if let Some(known) = self.legs.iter_mut().find(|known| known.id == leg) {
-                        known.frozen = Some(frozen);
+                        known.frozen.replace(Some(frozen));
                     }
                 }
                 self.media.reopen(&self.env, self.key);
@@ -413,10 +389,10 @@ impl Handler<Told<FromLeg>> for CallActor {
     fn handle(&mut self, told: Told<FromLeg>, ctx: &mut Context<Self>) {
         let FromLeg { leg, events, frozen } = told.0;
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
-            known.frozen = frozen;
+            known.frozen.replace(frozen);
         }
         if events.is_empty() {
-            self.refresh(self.env.now());
+            self.refresh();
         }
         for event in events {
             self.feed(&Input::Leg(leg, event), ctx);

@@ -56,7 +56,7 @@ impl Counted {
 }
 
 /// One record.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct CallRecord {
     pub(crate) info: Info,
     /// The call's checkpoint; `None`: it had not been answered.
@@ -68,11 +68,23 @@ pub(crate) struct CallRecord {
     pub(crate) counted: Vec<Counted>,
 }
 
-impl CallRecord {
+/// [`CallRecord`] as it is written, with the same fields in the same order.
+#[derive(Serialize)]
+pub(crate) struct RecordView<'a> {
+    pub(crate) info: &'a Info,
+    pub(crate) call: Option<Bytes>,
+    pub(crate) legs: Vec<(LegId, Bytes, &'a str)>,
+    pub(crate) media: SavedMedia,
+    pub(crate) counted: Vec<Counted>,
+}
+
+impl RecordView<'_> {
     pub(crate) fn freeze(&self) -> Option<Bytes> {
         crate::checkpoint::freeze(FORMAT, self)
     }
+}
 
+impl CallRecord {
     pub(crate) fn thaw(frozen: &[u8]) -> Option<CallRecord> {
         crate::checkpoint::thaw(FORMAT, frozen)
     }

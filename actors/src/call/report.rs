@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use serde_json::json;
 use tandem_protocol::b2bua;
+use tandem_protocol::decimal::socket_addr;
 use tandem_protocol::time::Now;
 
 use super::trunks::cause_of;
@@ -56,7 +57,7 @@ impl CallActor {
         let emergency = self.info.emergency;
         self.events.push(if emergency { decided.with("emergency", "yes") } else { decided });
         let mut batch = Batch::new(Urgency::Lazy);
-        self.put_record(&mut batch, now);
+        self.put_record(&mut batch);
         batch.events = std::mem::take(&mut self.events);
         self.env.submit(batch);
     }
@@ -127,7 +128,7 @@ impl CallActor {
             from: self.info.from.clone(),
             to: self.info.to.clone(),
             trunk: self.info.trunk.clone(),
-            proxy: answer.and(attempts.last().and_then(|a| a.tried)).map(|tried| tried.proxy.to_string()),
+            proxy: answer.and(attempts.last().and_then(|a| a.tried)).map(|tried| socket_addr(tried.proxy)),
             start: self.info.started_at,
             answer,
             end: ended.at,
@@ -140,7 +141,7 @@ impl CallActor {
                 .iter()
                 .map(|a| Attempt {
                     trunk: a.trunk.clone(),
-                    proxy: a.tried.map_or_else(String::new, |tried| tried.proxy.to_string()),
+                    proxy: a.tried.map_or_else(String::new, |tried| socket_addr(tried.proxy)),
                     cause: a.tried.map_or_else(|| "limit".to_owned(), |tried| cause_of(tried.cause)),
                     ms: a.tried.map_or(0, |tried| tried.ms),
                 })

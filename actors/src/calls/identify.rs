@@ -82,8 +82,19 @@ pub(crate) fn verify(
     flow: Flow,
     station: Option<&Arc<StationEntry>>,
 ) -> Result<(), Refused> {
+    verify_presented(env, request, flow, credentials(request, &env.config().realm), station)
+}
+
+/// The same, with the credentials that the request has, if it has any.
+pub(crate) fn verify_presented(
+    env: &Env,
+    request: &Message,
+    flow: Flow,
+    credentials: Option<Credentials>,
+    station: Option<&Arc<StationEntry>>,
+) -> Result<(), Refused> {
     let realm = &env.config().realm;
-    let Some(credentials) = credentials(request, realm) else { return Err(challenge(env, flow, false)) };
+    let Some(credentials) = credentials else { return Err(challenge(env, flow, false)) };
     if !protects(&credentials, request) {
         return Err(Refused::bad("Digest URI Is Another"));
     }

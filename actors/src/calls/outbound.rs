@@ -3,6 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use tandem_protocol::decimal::socket_addr;
 use tandem_protocol::dial_plan::NumberMask;
 use tandem_protocol::flow::ListenerId;
 use tandem_protocol::identity::{ANONYMOUS, Identity};
@@ -80,25 +81,29 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let config = env.config();
     let listener = trunk.map_or(party.listener, |t| config.listener_id(t.config.listener));
     let ours = config.listener(listener);
-    let host = ours.map_or_else(String::new, |l| l.external.to_string());
+    let host = ours.map_or_else(String::new, |l| socket_addr(l.external));
     let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
     let number = number(party, route, trunk);
-    let domain = config.domains.first().map_or_else(|| host.clone(), |domain| uri_host(domain));
     let (from_host, to_host) = match trunk {
-        Some(trunk) => (host, trunk.config.proxies.first().map_or_else(String::new, ToString::to_string)),
-        None => (domain.clone(), domain),
+        Some(trunk) => {
+            (host, trunk.config.proxies.first().map_or_else(String::new, |proxy| socket_addr(*proxy)))
+        }
+        None => {
+            let domain = config.domains.first().map_or(host, |domain| uri_host(domain));
+            (domain.clone(), domain)
+        }
     };
     let timers = trunk.map_or_else(|| ours.map_or_else(Timers::default, |l| l.timers), |t| t.config.timers);
     // Stations are outside the trust domain: what From says is all they learn.
     let presented = party.identity.towards(trunk.is_some_and(|t| t.config.trusted));
     let from = match presented.anonymous {
         true => ANONYMOUS.to_owned(),
-        false => format!("{display}<sip:{}@{from_host}>", escape_user(&number)),
+        false => [&display, "<sip:", &escape_user(&number), "@", &from_host, ">"].concat(),
     };
     Outbound {
         trunk: trunk.map(|t| t.config.name.clone()),
         from,
-        to: format!("<sip:{}@{to_host}>", escape_user(&route.number)),
+        to: ["<sip:", &escape_user(&route.number), "@", &to_host, ">"].concat(),
         max_forwards: party.max_forwards,
         timers,
         credentials: trunk.and_then(|t| t.config.credentials.clone()),

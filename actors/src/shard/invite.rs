@@ -8,6 +8,7 @@ use super::Shard;
 use crate::call::{CallActor, Caller as CallerLeg, Setup};
 use crate::calls::{Admitted, Refused, admit, check, identify};
 use crate::dialog::Origin;
+use crate::env::Shared;
 use crate::metrics::Refusal;
 use crate::sip::stateless::Answer;
 
@@ -22,7 +23,7 @@ impl Shard {
             }
             return;
         }
-        let merge_key = merge_key(invite.call_id(), invite.from_tag(), invite.cseq());
+        let merge_key = merge_key(self.env.shared(), invite.call_id(), invite.from_tag(), invite.cseq());
         if let Some(known) = self.merges.get(&merge_key).and_then(|tag| self.dialogs.get(tag)) {
             // The same INVITE by another way (§8.2.2.2); after a restart its dialog is there but its transaction is not,
             // and the dialog repeats the answer by itself.
@@ -63,7 +64,8 @@ impl Shard {
     }
 }
 
-/// What makes two INVITEs the same.
-pub(crate) fn merge_key(call_id: &str, from_tag: Option<&str>, cseq: u32) -> String {
-    format!("{call_id}|{}|{cseq}", from_tag.unwrap_or(""))
+/// What makes two INVITEs the same, as a number that nobody outside can foresee: kept as text for each call it would take a good deal
+/// of what a call takes.
+pub(crate) fn merge_key(shared: &Shared, call_id: &str, from_tag: Option<&str>, cseq: u32) -> u64 {
+    crate::map::hash(shared.placement_key, &(call_id, from_tag.unwrap_or(""), cseq))
 }

@@ -143,7 +143,7 @@ impl Shard {
         true
     }
 
-    pub(super) fn register(&mut self, request: &Message, flow: Flow) {
+    pub(super) fn register(&mut self, request: &Message, flow: Flow, ctx: &Context<Self>) {
         match registrar::receive(&self.env, request, flow) {
             Ok(accepted) => {
                 let transaction = self.endpoint.accept(request, flow);
@@ -156,7 +156,11 @@ impl Shard {
                     flow,
                     request: request.clone(),
                 };
-                self.env.link(home, LinkMessage::Register(Box::new(register)));
+                if home == self.env.shard() {
+                    self.register_here(register, ctx);
+                } else {
+                    self.env.link(home, LinkMessage::Register(Box::new(register)));
+                }
             }
             Err(refused) => self.refuse(request, flow, &refused),
         }

@@ -177,6 +177,14 @@ impl Call {
         self.end(ep, true, Some(status), "refused");
     }
 
+    /// The script sends the caller to another number.
+    pub(crate) fn redirect(&mut self, ep: &mut Endpoint, now: Duration, number: &str) {
+        let Some((tx, _)) = self.invited.take() else { return };
+        let contact = format!("<sip:{number}@{}>", ep.config.domain);
+        ep.respond(now, tx, Reply::new(302, &self.dialog.local_tag).contact(&contact));
+        self.end(ep, true, Some(302), "redirected");
+    }
+
     /// The script wants another hold state, or the same one offered again.
     pub(crate) fn reoffer(&mut self, ep: &mut Endpoint, now: Duration, holding: Option<bool>) {
         if !matches!(self.state, CallState::Answered | CallState::Established) || self.hung_up {
@@ -259,7 +267,8 @@ impl Call {
     pub(crate) fn on_cancel_give_up(&mut self, ep: &mut Endpoint) {
         let Some(tx) = self.inviting.take() else { return };
         ep.forget_client(tx);
-        ep.protocol("no final response to an INVITE that was cancelled or whose call ended");
+        let what = "no final response to an INVITE that was cancelled or whose call ended";
+        ep.protocol_of(&self.dialog.call_id, what);
         self.end(ep, true, None, "cancelled, without a final response");
     }
 

@@ -126,7 +126,8 @@ impl Call {
 
     /// RFC 3261 section 13.3.1.4: no ACK for 64*T1, so the session ends.
     pub(crate) fn on_ack_missing(&mut self, ep: &mut Endpoint, now: Duration, cseq: u32) {
-        ep.protocol(format!("ACK missing: the 200 to INVITE {cseq} was never acknowledged"));
+        let what = format!("ACK missing: the 200 to INVITE {cseq} was never acknowledged");
+        ep.protocol_of(&self.dialog.call_id, what);
         self.bye(ep, now, "ACK missing");
     }
 

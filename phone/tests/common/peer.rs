@@ -138,7 +138,7 @@ impl Peer {
 
     /// Whether the phone noticed a fault whose description contains `what`.
     pub(crate) fn noticed(&self, what: &str) -> bool {
-        self.events.iter().any(|event| matches!(event, Event::Protocol { what: w } if w.contains(what)))
+        self.events.iter().any(|event| matches!(event, Event::Protocol { what: w, .. } if w.contains(what)))
     }
 
     pub(crate) fn assert_clean(&self) {

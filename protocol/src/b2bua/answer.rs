@@ -54,14 +54,14 @@ impl Call {
         }
         match self.sdp.carry_offer(Side::Callee, &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     offer: carried.offer,
                     text: sdp.clone(),
                     view: carried.view,
                     reply: Reply::Acknowledgement,
                     ..Reoffer::ours(CALLER)
-                });
+                }));
                 self.commit(carried.sdp, now, out);
             }
             Err(refusal) => self.clear(Cause::Media, Side::Engine, refusal.status(), now, out),

@@ -51,14 +51,14 @@ impl Call {
         let carried = if self.caller_answers() {
             let carried = self.sdp.carry_offer(Side::Callee, &self.media, sdp).ok();
             if let Some(carried) = &carried {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     offer: carried.offer.clone(),
                     text: sdp.clone(),
                     view: carried.view.clone(),
                     reply: Reply::Acknowledgement,
                     ..Reoffer::ours(CALLER)
-                });
+                }));
             }
             carried.map(|carried| carried.sdp)
         } else if self.callee_offers() {
@@ -106,7 +106,7 @@ impl Call {
     pub(super) fn expect_answer_to_our_offer(&mut self) {
         if self.sdp.is_offerless() && !self.callee_offers() && !self.caller_answered && self.reoffer.is_none()
         {
-            self.reoffer = Some(Reoffer::ours(CALLER));
+            self.reoffer = Some(Box::new(Reoffer::ours(CALLER)));
         }
     }
 

@@ -6,6 +6,7 @@ use super::route_list::HuntNext;
 use super::{
     Branch, CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, Output, Phase, Side, Target,
 };
+use crate::decimal::socket_addr;
 use crate::dialog::{Command, NoAnswer, Routing};
 use crate::flow::Flow;
 use crate::proxy_list::Outcome;
@@ -95,7 +96,7 @@ impl Call {
         match (next, hunt.current()) {
             (HuntNext::Try(proxy), Some(choice)) => {
                 let target = Target {
-                    request_uri: format!("sip:{}@{proxy}", choice.user),
+                    request_uri: ["sip:", &choice.user, "@", &socket_addr(proxy)].concat(),
                     flow: Flow::to(choice.listener, proxy),
                     route: Vec::new(),
                     routing: Routing::Target,

@@ -41,7 +41,7 @@ pub struct Sdp {
     offerless: bool,
     /// The caller's offer, as it came and as it reads, until the answer.
     caller_offer: Bytes,
-    caller: Option<SessionDescription>,
+    caller: Option<Box<SessionDescription>>,
     to_caller: LegDescription,
     to_callee: LegDescription,
     /// The first offer to the callee, until it is sent.
@@ -66,7 +66,7 @@ impl Sdp {
             MediaPlan::Service { caller } => (Some(caller.addr), None, true),
         };
         let read = read && !offer.is_empty();
-        let parsed = if read { Some(SessionDescription::parse(&offer)?) } else { None };
+        let parsed = if read { Some(Box::new(SessionDescription::parse(&offer)?)) } else { None };
         let any = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         let mut sdp = Sdp {
             offerless: offer.is_empty(),
@@ -304,7 +304,7 @@ impl Sdp {
     ) -> Result<Carried, NegotiationError> {
         let parsed = SessionDescription::parse(offer)?;
         let view = media_view(&parsed);
-        self.caller = Some(parsed);
+        self.caller = Some(Box::new(parsed));
         let answer = self.answer_as_service(plan);
         self.caller = None;
         Ok(Carried { sdp: answer?.0, offer: None, view })

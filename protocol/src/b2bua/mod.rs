@@ -236,7 +236,7 @@ pub struct Call {
     /// The caller, who offered nothing, has answered an offer of ours.
     caller_answered: bool,
     /// The offer that waits for an answer.
-    reoffer: Option<reoffer::Reoffer>,
+    reoffer: Option<Box<reoffer::Reoffer>>,
     answered_at: Option<UnixMillis>,
     /// Why the side that ends the call does so (RFC 3326).
     reason: Option<String>,
@@ -436,7 +436,7 @@ impl Call {
     pub fn restore(mut stored: Call) -> Call {
         stored.phase = Phase::Up;
         stored.deadline = None;
-        stored.reoffer = stored.reoffer.filter(reoffer::Reoffer::outlives_restart);
+        stored.reoffer = stored.reoffer.filter(|reoffer| reoffer.outlives_restart());
         let callee = stored.callee;
         stored.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == callee);
         stored

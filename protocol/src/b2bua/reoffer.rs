@@ -100,14 +100,14 @@ impl Call {
         }
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     to,
                     offer: carried.offer,
                     text: sdp.clone(),
                     view: carried.view,
                     reply: Reply::Response(means),
-                });
+                }));
                 let sdp = carried.sdp;
                 out.push(Output::Tell(
                     to,
@@ -153,7 +153,7 @@ impl Call {
         if free && matches!(self.media, MediaPlan::Service { .. }) {
             match self.sdp.service_offer(&self.media) {
                 Ok(sdp) => {
-                    self.reoffer = Some(Reoffer::ours(leg));
+                    self.reoffer = Some(Box::new(Reoffer::ours(leg)));
                     out.push(Output::Tell(leg, Command::AnswerReoffer { sdp }));
                 }
                 Err(refusal) => {
@@ -164,7 +164,8 @@ impl Call {
         }
         match self.other(leg).filter(|_| free) {
             Some(to) => {
-                self.reoffer = Some(Reoffer { from: leg, reply: Reply::Solicited, ..Reoffer::ours(to) });
+                let reoffer = Reoffer { from: leg, reply: Reply::Solicited, ..Reoffer::ours(to) };
+                self.reoffer = Some(Box::new(reoffer));
                 out.push(Output::Tell(to, Command::Solicit));
             }
             None => out.push(Output::Tell(leg, Command::RefuseReoffer { status: 491 })),
@@ -178,14 +179,14 @@ impl Call {
         let Some(asked) = asked else { return };
         match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
             Ok(carried) => {
-                self.reoffer = Some(Reoffer {
+                self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
                     to: asked.from,
                     offer: carried.offer,
                     text: sdp.clone(),
                     view: carried.view,
                     reply: Reply::Acknowledgement,
-                });
+                }));
                 out.push(Output::Tell(asked.from, Command::AnswerReoffer { sdp: carried.sdp }));
             }
             Err(refusal) => {
@@ -304,7 +305,7 @@ impl Call {
             return;
         }
         if let Some(sdp) = self.sdp.again(Call::side(leg), &self.media, told, offered) {
-            self.reoffer = Some(Reoffer { reply: Reply::Undo, ..Reoffer::ours(leg) });
+            self.reoffer = Some(Box::new(Reoffer { reply: Reply::Undo, ..Reoffer::ours(leg) }));
             out.push(Output::Tell(leg, Command::Reoffer { sdp }));
         }
     }

@@ -36,7 +36,7 @@ impl Dialog {
         local: Arc<LocalSide>,
         routing: Routing,
     ) -> Dialog {
-        let local_party = format!("{};tag={local_tag}", invite.header(Header::To).unwrap_or_default());
+        let local_party = [invite.header(Header::To).unwrap_or_default(), ";tag=", &local_tag].concat();
         let mut dialog = Dialog::new(local, routing, source, invite.call_id(), &local_tag, local_party);
         dialog.remote_party = invite.header(Header::From).unwrap_or_default().to_owned();
         dialog.remote_tag = invite.from_tag().map(str::to_owned);
@@ -60,21 +60,21 @@ impl Dialog {
     ) -> Output {
         let mut message = self.response_head(pending, status);
         if status < 300 {
-            message.header(Header::Contact, &self.local.contact);
-            message.header(Header::Allow, ALLOW);
+            message.texts(Header::Contact, &[&self.local.contact]);
+            message.texts(Header::Allow, &[ALLOW]);
         }
         if (200..300).contains(&status)
             && matches!(pending.request.method(), Method::Invite | Method::Options)
         {
-            message.header(Header::Supported, SUPPORTED);
+            message.texts(Header::Supported, &[SUPPORTED]);
         }
         if (200..300).contains(&status) {
             for (header, value) in self.timer.answer_headers(pending.transaction) {
-                message.header(header, value);
+                message.texts(header, &[&value]);
             }
         }
         for (header, value) in extra {
-            message.header(*header, value);
+            message.texts(*header, &[value]);
         }
         let body = sdp.map(|sdp| ("application/sdp", sdp.as_ref()));
         Output::Respond {
@@ -134,7 +134,7 @@ impl Dialog {
     ) {
         let t1 = self.local.timers.t1;
         let Answer { message, offer } = answer;
-        self.unacknowledged = Some(Unacknowledged {
+        self.unacknowledged = Some(Box::new(Unacknowledged {
             transaction: pending.transaction,
             message: message.clone(),
             to: pending.source,
@@ -143,7 +143,7 @@ impl Dialog {
             interval: t1,
             next: now.mono + t1,
             give_up: now.mono + t1 * 64,
-        });
+        }));
         out.push(Output::Respond {
             transaction: pending.transaction,
             status: 200,

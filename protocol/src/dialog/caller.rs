@@ -86,7 +86,7 @@ impl Calling {
 impl Dialog {
     /// A dialog that begins with our INVITE, which is pushed to `out`.
     pub fn calling(spec: InviteSpec, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
-        let local_party = format!("{};tag={}", spec.from, spec.local_tag);
+        let local_party = [&spec.from, ";tag=", &spec.local_tag].concat();
         let mut dialog =
             Dialog::new(local, spec.routing, spec.flow, &spec.call_id, &spec.local_tag, local_party);
         dialog.remote_party.clone_from(&spec.to);
@@ -123,10 +123,10 @@ impl Dialog {
         for route in &spec.route {
             message.header(Header::Route, route);
         }
-        message.header(Header::Contact, &self.local.contact);
-        message.header(Header::Allow, super::callee::ALLOW);
+        message.texts(Header::Contact, &[&self.local.contact]);
+        message.texts(Header::Allow, &[super::callee::ALLOW]);
         if spec.reliable {
-            message.header(Header::Supported, super::callee::SUPPORTED);
+            message.texts(Header::Supported, &[super::callee::SUPPORTED]);
         }
         for (header, value) in self.timer.request_headers() {
             message.header(header, value);

@@ -87,7 +87,7 @@ impl Dialog {
             self.flow = pending.source;
             let offer = sdp_of(&pending.request);
             let unchanged = offer.as_ref().and_then(|offer| self.unchanged(&pending.request, offer));
-            self.reoffered = Some(pending);
+            self.reoffered = Some(Box::new(pending));
             self.progress.begins(now);
             if let Some(told) = unchanged {
                 return self.answer_reoffer(&told, now, out);

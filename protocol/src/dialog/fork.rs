@@ -76,8 +76,8 @@ impl Dialog {
 
     /// Answers an UPDATE that waits for the call, if its early dialog is over: at once, and the call need not answer it any more.
     pub(super) fn drop_update_of(&mut self, is_over: impl Fn(Option<&str>) -> bool, out: &mut Vec<Output>) {
-        let over = self.session.updated.take_if(|(pending, _)| is_over(pending.request.from_tag()));
-        if let Some((pending, _)) = over {
+        let over = self.session.updated.take_if(|updated| is_over(updated.0.request.from_tag()));
+        if let Some((pending, _)) = over.map(|over| *over) {
             out.push(self.respond(&pending, 481, None, &[]));
             self.in_force.we_refuse();
             out.push(Output::Up(LegEvent::ReofferCancelled { reason: None }));

@@ -112,9 +112,10 @@ pub struct Dialog {
     invited: bool,
     /// Requests sent so far: makes branches unique within the dialog.
     sent: u32,
-    unacknowledged: Option<Unacknowledged>,
+    // In boxes: what is not there most of the time shall not take room in every dialog.
+    unacknowledged: Option<Box<Unacknowledged>>,
     /// The peer's re-INVITE that waits for the call's answer.
-    reoffered: Option<Pending>,
+    reoffered: Option<Box<Pending>>,
     /// The CSeq of our re-INVITE that waits for the peer.
     reoffering: Option<u32>,
     reinvite: Option<Box<reinvite::Reinvite>>,
@@ -396,13 +397,18 @@ impl Dialog {
         }
     }
 
+    /// True while nothing is expected of either side: established, and our 200 acknowledged.
+    pub fn rests(&self) -> bool {
+        self.is_established() && self.unacknowledged.is_none()
+    }
+
     /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
     /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once. The peer may have ended the dialog just
     /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within half a minute.
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, answer) = &stored.phase {
-            stored.unacknowledged = Some(Unacknowledged {
+            stored.unacknowledged = Some(Box::new(Unacknowledged {
                 transaction: pending.transaction,
                 message: answer.message.clone(),
                 to: pending.source,
@@ -411,7 +417,7 @@ impl Dialog {
                 interval: t1,
                 next: now.mono,
                 give_up: now.mono,
-            });
+            }));
         }
         stored.phase = Phase::Confirmed;
         stored.reoffered = None;

@@ -32,7 +32,7 @@ pub(super) struct Session {
     /// The answer in our ACK of the INVITE with this CSeq: a repeated 2xx gets it again.
     pub(super) acknowledged: Option<(u32, Bytes)>,
     /// The peer's offer in an UPDATE or PRACK that waits for the call's answer, and until when it may.
-    pub(super) updated: Option<(Pending, Option<Instant>)>,
+    pub(super) updated: Option<Box<(Pending, Option<Instant>)>>,
     /// Our offer, or our wish for one, that the peer has not answered.
     pub(super) proposal: Option<Proposal>,
     /// The CSeq of our UPDATE that waits for the peer.
@@ -285,7 +285,7 @@ impl Dialog {
     /// When something here wants to be told the time.
     pub(super) fn session_deadline(&self) -> Option<Instant> {
         let retry = self.session.proposal.as_ref().and_then(|proposal| proposal.retry_at);
-        let answer = self.session.updated.as_ref().and_then(|(_, until)| *until);
+        let answer = self.session.updated.as_ref().and_then(|updated| updated.1);
         let provisional = match &self.phase {
             Phase::Incoming(_) | Phase::AnswerHeld(..) => self.session.reliable.deadline(),
             Phase::Calling(_) | Phase::Confirmed | Phase::Closing | Phase::Ended => None,
@@ -296,8 +296,8 @@ impl Dialog {
     /// Does here what is due.
     pub(super) fn session_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.mono);
-        if due(self.session.updated.as_ref().and_then(|(_, until)| *until))
-            && let Some((pending, _)) = self.session.updated.take()
+        if due(self.session.updated.as_ref().and_then(|updated| updated.1))
+            && let Some((pending, _)) = self.session.updated.take().map(|updated| *updated)
         {
             // RFC 3311 §5.2: an UPDATE cannot wait for a person.
             out.push(self.respond(&pending, 504, None, &[]));
@@ -431,7 +431,7 @@ impl Dialog {
         if self.session.updated.is_some() || self.reoffered.is_some() {
             self.in_force.we_answer(sdp);
         }
-        if let Some((pending, _)) = self.session.updated.take() {
+        if let Some((pending, _)) = self.session.updated.take().map(|updated| *updated) {
             self.note_told(sdp);
             self.note_early_offer(&pending.request);
             out.push(self.respond(&pending, 200, Some(sdp), &[]));
@@ -455,8 +455,12 @@ impl Dialog {
 
     /// Refuses the peer's offer; the session stays as it was.
     pub(super) fn refuse_reoffer(&mut self, status: u16, out: &mut Vec<Output>) {
-        let pending =
-            self.session.updated.take().map(|(pending, _)| pending).or_else(|| self.reoffered.take());
+        let pending = self
+            .session
+            .updated
+            .take()
+            .map(|updated| updated.0)
+            .or_else(|| self.reoffered.take().map(|pending| *pending));
         if let Some(pending) = pending {
             let soon = self.soon();
             let extra = [(Header::RetryAfter, soon.as_str())];
@@ -467,8 +471,8 @@ impl Dialog {
 
     /// The dialog ends: what the peer still waits for is answered with 487.
     pub(super) fn refuse_what_is_open(&mut self, out: &mut Vec<Output>) {
-        let updated = self.session.updated.take().map(|(pending, _)| pending);
-        for pending in self.reoffered.take().into_iter().chain(updated) {
+        let updated = self.session.updated.take().map(|updated| updated.0);
+        for pending in self.reoffered.take().map(|pending| *pending).into_iter().chain(updated) {
             out.push(self.respond(&pending, 487, None, &[]));
         }
         self.session.proposal = None;

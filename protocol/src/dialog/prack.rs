@@ -27,7 +27,7 @@ const MOST_RELIABLE: u8 = 32;
 pub(super) struct Server {
     /// The RSeq of the last one.
     rseq: u32,
-    open: Option<Unacknowledged>,
+    open: Option<Box<Unacknowledged>>,
     waiting: VecDeque<(u16, Option<Bytes>)>,
     /// A description of ours has gone reliably.
     settled: bool,
@@ -193,7 +193,7 @@ impl Dialog {
         };
         self.progress.ends();
         self.session.reliable.rseq = rseq;
-        self.session.reliable.open = Some(open);
+        self.session.reliable.open = Some(Box::new(open));
         out.push(output);
     }
 
@@ -248,7 +248,7 @@ impl Dialog {
                 return;
             }
             (false, Some(sdp)) if !self.their_offer_is_open() && !self.our_offer_is_open(None) => {
-                self.session.updated = Some((pending, Some(now.mono + self.local.timers.t1 * 32)));
+                self.session.updated = Some(Box::new((pending, Some(now.mono + self.local.timers.t1 * 32))));
                 out.push(Output::Up(LegEvent::Prack { sdp }));
             }
             (false, Some(_)) => {

@@ -41,7 +41,7 @@ impl Dialog {
     fn waiting(&self) -> Option<&Pending> {
         match &self.phase {
             Phase::Incoming(pending) => Some(pending),
-            Phase::Confirmed => self.reoffered.as_ref(),
+            Phase::Confirmed => self.reoffered.as_deref(),
             Phase::AnswerHeld(..) | Phase::Calling(_) | Phase::Closing | Phase::Ended => None,
         }
     }

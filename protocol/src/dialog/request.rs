@@ -4,13 +4,19 @@ use bytes::Bytes;
 
 use super::reinvite::Reinvite;
 use super::{Dialog, Output, Routing};
+use crate::decimal::{Decimal, push_hex};
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr, Uri};
 
 impl Dialog {
     pub(super) fn next_branch(&mut self) -> String {
         self.sent += 1;
-        format!("z9hG4bK{}.{:x}", self.local_tag, self.sent)
+        let mut branch = String::with_capacity(self.local_tag.len() + 16);
+        branch.push_str("z9hG4bK");
+        branch.push_str(&self.local_tag);
+        branch.push('.');
+        push_hex(&mut branch, self.sent.into(), 1);
+        branch
     }
 
     /// The headers every request of ours begins with.
@@ -22,12 +28,12 @@ impl Dialog {
         branch: &str,
         max_forwards: u8,
     ) {
-        message.header(Header::Via, format_args!("{};branch={branch};rport", self.local.via));
-        message.header(Header::MaxForwards, max_forwards);
-        message.header(Header::From, &self.local_party);
-        message.header(Header::To, &self.remote_party);
-        message.header(Header::CallId, &self.call_id);
-        message.header(Header::CSeq, format_args!("{cseq} {method}"));
+        message.texts(Header::Via, &[&self.local.via, ";branch=", branch, ";rport"]);
+        message.texts(Header::MaxForwards, &[Decimal::of(max_forwards.into()).as_str()]);
+        message.texts(Header::From, &[&self.local_party]);
+        message.texts(Header::To, &[&self.remote_party]);
+        message.texts(Header::CallId, &[&self.call_id]);
+        message.texts(Header::CSeq, &[Decimal::of(cseq.into()).as_str(), " ", method]);
     }
 
     /// The Request-URI and Route headers: loose routing, or strict if the first route has no `lr`.
@@ -99,8 +105,8 @@ impl Dialog {
             message.header(Header::Route, route);
         }
         if matches!(method, Method::Invite | Method::Update) {
-            message.header(Header::Contact, &self.local.contact);
-            message.header(Header::Allow, super::callee::ALLOW);
+            message.texts(Header::Contact, &[&self.local.contact]);
+            message.texts(Header::Allow, &[super::callee::ALLOW]);
         }
         if matches!(method, Method::Invite | Method::Update) {
             for (header, value) in self.timer.request_headers() {
@@ -108,7 +114,7 @@ impl Dialog {
             }
         }
         for (header, value) in extra {
-            message.header(*header, value);
+            message.texts(*header, &[value]);
         }
         let message = message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref())));
         let signed = |(header, _): &(Header, &str)| {

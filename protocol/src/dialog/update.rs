@@ -53,7 +53,7 @@ impl Dialog {
             out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, &soon)]));
         } else {
             // Half of what the peer's Timer F allows.
-            self.session.updated = Some((pending, Some(now.mono + self.local.timers.t1 * 32)));
+            self.session.updated = Some(Box::new((pending, Some(now.mono + self.local.timers.t1 * 32))));
             out.push(Output::Up(LegEvent::Update { sdp }));
         }
     }

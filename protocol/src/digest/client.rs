@@ -68,7 +68,7 @@ impl Challenge {
         if best.is_empty() { Err(first_error.unwrap_or(DigestError::OtherScheme)) } else { Ok(best) }
     }
 
-    fn read(scheme: &params::Scheme) -> Result<Self, DigestError> {
+    fn read(scheme: &params::Scheme<'_>) -> Result<Self, DigestError> {
         if !scheme.is_digest() {
             return Err(DigestError::OtherScheme);
         }

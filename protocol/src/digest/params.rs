@@ -1,5 +1,7 @@
 //! The parameter lists of challenges and credentials (RFC 7235 §2.1).
 
+use std::borrow::Cow;
+
 use super::DigestError;
 
 /// The longest credentials that are read, in bytes.
@@ -8,31 +10,33 @@ pub(super) const MAX_CREDENTIALS: usize = 8_192;
 pub(super) const MAX_CHALLENGE: usize = MAX_CREDENTIALS / 2;
 /// The most parameters that one challenge may have.
 const MAX_PARAMS: usize = 32;
+/// As many as credentials have.
+const USUAL_PARAMS: usize = 10;
 
-/// One scheme with its parameters, names in lower case.
+/// One scheme with its parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scheme {
-    pub(super) name: String,
-    params: Vec<(String, String)>,
+pub(super) struct Scheme<'a> {
+    pub(super) name: &'a str,
+    params: Vec<(&'a str, Cow<'a, str>)>,
 }
 
-impl Scheme {
+impl<'a> Scheme<'a> {
     pub(super) fn is_digest(&self) -> bool {
         self.name.eq_ignore_ascii_case("digest")
     }
 
+    /// The value of a parameter, by name without regard to case.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.params.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_ref())
     }
 
     pub(super) fn need(&self, name: &'static str) -> Result<&str, DigestError> {
         self.get(name).ok_or(DigestError::Missing(name))
     }
 
-    fn push(&mut self, name: &str, value: String) -> Result<(), DigestError> {
-        let name = name.to_ascii_lowercase();
-        if self.get(&name).is_some() {
-            return Err(DigestError::Duplicate(name));
+    fn push(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), DigestError> {
+        if self.get(name).is_some() {
+            return Err(DigestError::Duplicate(name.to_ascii_lowercase()));
         }
         if self.params.len() == MAX_PARAMS {
             return Err(DigestError::Malformed);
@@ -60,11 +64,11 @@ pub(super) fn quote(text: &str) -> String {
 ///
 /// # Errors
 /// It is no such list, or longer than `max_bytes`.
-pub(super) fn schemes(value: &str, max_bytes: usize) -> Result<Vec<Scheme>, DigestError> {
+pub(super) fn schemes(value: &str, max_bytes: usize) -> Result<Vec<Scheme<'_>>, DigestError> {
     if value.len() > max_bytes {
         return Err(DigestError::Malformed);
     }
-    let mut found: Vec<Scheme> = Vec::new();
+    let mut found: Vec<Scheme<'_>> = Vec::new();
     let mut rest = value.trim_start_matches(is_separator);
     while !rest.is_empty() {
         let (word, after) = token(rest)?;
@@ -77,7 +81,7 @@ pub(super) fn schemes(value: &str, max_bytes: usize) -> Result<Vec<Scheme>, Dige
                 return Err(DigestError::Malformed);
             }
         } else if found.len() < MAX_PARAMS {
-            found.push(Scheme { name: word.to_owned(), params: Vec::new() });
+            found.push(Scheme { name: word, params: Vec::with_capacity(USUAL_PARAMS) });
             rest = tail;
         } else {
             return Err(DigestError::Malformed);
@@ -100,17 +104,28 @@ fn token(text: &str) -> Result<(&str, &str), DigestError> {
     if end == 0 { Err(DigestError::Malformed) } else { Ok(text.split_at(end)) }
 }
 
-fn parameter_value(text: &str) -> Result<(String, &str), DigestError> {
+fn parameter_value(text: &str) -> Result<(Cow<'_, str>, &str), DigestError> {
     let Some(quoted) = text.strip_prefix('"') else {
         // Some clients send an empty value; an unquoted one may hold '=' (a base64 nonce).
         let end = text.find(|c: char| is_separator(c) || c == '"').unwrap_or(text.len());
-        return Ok((text[..end].to_owned(), &text[end..]));
+        return Ok((Cow::Borrowed(&text[..end]), &text[end..]));
     };
+    match memchr::memchr2(b'"', b'\\', quoted.as_bytes()) {
+        Some(end) if quoted.as_bytes()[end] == b'"' => {
+            Ok((Cow::Borrowed(&quoted[..end]), &quoted[end + 1..]))
+        }
+        Some(_) => escaped_value(quoted),
+        None => Err(DigestError::Malformed),
+    }
+}
+
+/// A quoted string with escapes, from its first character on.
+fn escaped_value(quoted: &str) -> Result<(Cow<'_, str>, &str), DigestError> {
     let mut value = String::new();
     let mut chars = quoted.char_indices();
     while let Some((index, c)) = chars.next() {
         match c {
-            '"' => return Ok((value, &quoted[index + 1..])),
+            '"' => return Ok((Cow::Owned(value), &quoted[index + 1..])),
             '\\' => value.push(chars.next().ok_or(DigestError::Malformed)?.1),
             _ => value.push(c),
         }

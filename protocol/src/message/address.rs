@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::malformed::{BadHeader, BadUri};
 use super::syntax::{TOKEN, URI, all};
-use super::syntax::{check_params, closing_quote, host_port, is, param, trim, trim_start};
+use super::syntax::{check_params, check_params_for, closing_quote, host_port, is, param, trim, trim_start};
 use super::uri::{Uri, write_host};
 
 /// A view of a `name-addr` or `addr-spec` with its header parameters.
@@ -26,13 +26,14 @@ impl NameAddr<'_> {
     /// If the value does not fit the grammar. An unquoted display name may hold non-ASCII letters, which
     /// the grammar refuses and telephones send.
     pub fn parse(value: &str) -> Result<NameAddr<'_>, BadHeader> {
-        let address = NameAddr::parse_but_uri(trim(value))?;
+        let (address, _) = NameAddr::parse_but_uri(trim(value))?;
         check_uri(address.uri)?;
         Ok(address)
     }
 
-    /// As [`NameAddr::parse`], for one who reads the URI next: its characters are not checked.
-    pub(super) fn parse_but_uri(value: &str) -> Result<NameAddr<'_>, BadHeader> {
+    /// As [`NameAddr::parse`], for one who reads the URI next: its characters are not checked. Beside it the `tag`, which may
+    /// be "".
+    pub(super) fn parse_but_uri(value: &str) -> Result<(NameAddr<'_>, Option<&str>), BadHeader> {
         let (address, bracketed) = NameAddr::split(value)?;
         if let Some(display) = address.display
             && !value.starts_with('"')
@@ -44,8 +45,8 @@ impl NameAddr<'_> {
         if !bracketed && address.uri.bytes().any(|b| matches!(b, b',' | b'?')) {
             return Err(BadHeader::Uri(BadUri::Character));
         }
-        check_params(address.params)?;
-        Ok(address)
+        let tag = check_params_for(address.params, "tag")?;
+        Ok((address, tag))
     }
 
     /// Finds the parts of a trimmed value, and whether the URI stands in angle brackets, without a look inside them.
@@ -162,6 +163,11 @@ impl Via<'_> {
         Ok(via)
     }
 
+    /// The `branch` of a value, which may be "", and whether the value fits the grammar.
+    pub(super) fn check(value: &str) -> Result<Option<&str>, BadHeader> {
+        check_params_for(Via::split(trim(value))?.params, "branch")
+    }
+
     /// Finds the parts of a trimmed value; the parameters are not checked.
     pub(super) fn split(value: &str) -> Result<Via<'_>, BadHeader> {
         let rest = match value.strip_prefix("SIP/2.0/") {
@@ -205,7 +211,7 @@ impl<'a> Via<'a> {
     /// The branch, if it names the transaction on its own: the magic cookie of RFC 3261 section 8.1.1.7 with something
     /// after it. The cookie alone (RFC 4475 section 3.2.1) is the same in every request of such a sender.
     pub fn unique_branch(&self) -> Option<&'a str> {
-        self.branch().filter(|branch| branch.strip_prefix("z9hG4bK").is_some_and(|rest| !rest.is_empty()))
+        self.branch().filter(|branch| is_unique(branch))
     }
 
     /// The `received` parameter: the address that the request came from; an IPv6 address is without brackets.
@@ -218,6 +224,11 @@ impl<'a> Via<'a> {
     pub fn rport(&self) -> Option<Option<u16>> {
         self.param("rport").map(|port| port.parse().ok())
     }
+}
+
+/// Whether a branch begins with the magic cookie and goes on.
+pub(super) fn is_unique(branch: &str) -> bool {
+    branch.strip_prefix("z9hG4bK").is_some_and(|rest| !rest.is_empty())
 }
 
 impl fmt::Display for Via<'_> {

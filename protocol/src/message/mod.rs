@@ -27,7 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use address::{Contacts, NameAddr, Via};
 pub use build::{Builder, bad_request, reason_phrase, response_to, stamp_via};
-pub use framing::{is_keepalive, peek_call_id, peek_to_tag};
+pub use framing::{is_keepalive, peek_call_id, peek_registered_user, peek_to_tag};
 pub use header::Header;
 pub use malformed::{Answerable, BadHeader, BadUri, Malformed, MalformedKind};
 pub use method::Method;
@@ -191,12 +191,27 @@ impl Message {
 
     /// The tag of the From header. A client of RFC 2543 sends none.
     pub fn from_tag(&self) -> Option<&str> {
-        self.from().tag()
+        self.found(self.inner.parts.from_tag)
     }
 
     /// The tag of the To header.
     pub fn to_tag(&self) -> Option<&str> {
-        self.to().tag()
+        self.found(self.inner.parts.to_tag)
+    }
+
+    /// The branch of the topmost Via, if it is there and not empty.
+    pub fn branch(&self) -> Option<&str> {
+        self.found(self.inner.parts.branch)
+    }
+
+    /// [`Message::branch`], if it names the transaction on its own; see [`Via::unique_branch`].
+    pub fn unique_branch(&self) -> Option<&str> {
+        self.branch().filter(|branch| address::is_unique(branch))
+    }
+
+    /// What was found when the message was parsed; an empty place is none.
+    fn found(&self, place: parse::Span) -> Option<&str> {
+        Some(place.of(self.head())).filter(|text| !text.is_empty())
     }
 
     /// The topmost Via value.

@@ -28,6 +28,13 @@ impl Span {
         Span { start: start as u16, end: end as u16 }
     }
 
+    /// The place of a part of `head`, which must be one.
+    fn within(head: &str, part: &str) -> Span {
+        // The distance of their addresses is its offset.
+        let start = part.as_ptr().addr() - head.as_ptr().addr();
+        Span::new(start, start + part.len())
+    }
+
     pub(super) fn of(self, head: &str) -> &str {
         &head[usize::from(self.start)..usize::from(self.end)]
     }
@@ -69,6 +76,10 @@ pub(super) struct Parts {
     pub(super) to: Span,
     pub(super) call_id: Span,
     pub(super) via: Span,
+    /// The tag of From and of To, and the branch of the topmost Via; empty where there is none.
+    pub(super) from_tag: Span,
+    pub(super) to_tag: Span,
+    pub(super) branch: Span,
     pub(super) cseq: u32,
     pub(super) body_start: usize,
     pub(super) body_end: usize,
@@ -109,6 +120,9 @@ pub(super) fn read(datagram: &Bytes, limits: &Limits) -> Result<Parts, Malformed
         to: singles.to.ok_or(MalformedKind::Missing(Header::To))?,
         call_id: singles.call_id.ok_or(MalformedKind::Missing(Header::CallId))?,
         via: singles.via.ok_or(MalformedKind::Missing(Header::Via))?,
+        from_tag: Span::default(),
+        to_tag: Span::default(),
+        branch: Span::default(),
         cseq: 0,
         body_start,
         body_end: datagram.len(),
@@ -342,9 +356,7 @@ impl Singles {
         }
         let mut count = 0;
         for item in split(text, b',') {
-            // The item is a part of `head`, so the distance of their addresses is its offset.
-            let start = item.as_ptr().addr() - head.as_ptr().addr();
-            self.via.get_or_insert(Span::new(start, start + item.len()));
+            self.via.get_or_insert(Span::within(head, item));
             count += usize::from(!item.is_empty());
         }
         count
@@ -360,17 +372,25 @@ fn number(text: &str) -> Result<u64, BadHeader> {
 }
 
 impl Parts {
-    fn check_addresses(&self) -> Result<(), MalformedKind> {
-        for (header, span) in [(Header::From, self.from), (Header::To, self.to)] {
-            let address = bad(header, NameAddr::parse_but_uri(span.of(&self.head)))?;
-            bad(header, address.parsed_uri().map_err(BadHeader::Uri))?;
-            // An answer adds a tag to a To that has none, and cannot to one that has half of one.
-            if address.param("tag") == Some("") {
-                return bad(header, Err(BadHeader::Parameter));
-            }
-        }
-        bad(Header::Via, Via::parse(self.via.of(&self.head)))?;
+    fn check_addresses(&mut self) -> Result<(), MalformedKind> {
+        self.from_tag = self.check_address(Header::From, self.from)?;
+        self.to_tag = self.check_address(Header::To, self.to)?;
+        let branch = bad(Header::Via, Via::check(self.via.of(&self.head)))?;
+        let branch = branch.filter(|branch| !branch.is_empty());
+        self.branch = branch.map(|branch| Span::within(&self.head, branch)).unwrap_or_default();
         Ok(())
+    }
+
+    /// Checks From or To and finds its tag.
+    fn check_address(&self, header: Header, span: Span) -> Result<Span, MalformedKind> {
+        let (address, tag) = bad(header, NameAddr::parse_but_uri(span.of(&self.head)))?;
+        bad(header, address.parsed_uri().map_err(BadHeader::Uri))?;
+        match tag {
+            // An answer adds a tag to a To that has none, and cannot to one that has half of one.
+            Some("") => bad(header, Err(BadHeader::Parameter)),
+            Some(tag) => Ok(Span::within(&self.head, tag)),
+            None => Ok(Span::default()),
+        }
     }
 
     fn check_call_id(&self) -> Result<(), MalformedKind> {

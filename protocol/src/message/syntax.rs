@@ -177,8 +177,13 @@ pub(super) fn param<'a>(raw: &'a str, name: &str) -> Option<&'a str> {
 
 /// Checks header parameters (`*( SEMI generic-param )`); white space around `;` and `=` is allowed.
 pub(super) fn check_params(raw: &str) -> Result<(), BadHeader> {
+    check_params_for(raw, "").map(|_| ())
+}
+
+/// The same, and the value of the parameter of that name on the way, as [`param`] gives it.
+pub(super) fn check_params_for<'a>(raw: &'a str, wanted: &str) -> Result<Option<&'a str>, BadHeader> {
     let s = raw.as_bytes();
-    let mut at = 0;
+    let (mut at, mut found) = (0, None);
     while at < s.len() {
         if s[at] != b';' {
             return Err(BadHeader::Parameter);
@@ -189,16 +194,25 @@ pub(super) fn check_params(raw: &str) -> Result<(), BadHeader> {
             return Err(BadHeader::Parameter);
         }
         at = skip_lws(s, name_end);
+        let mut value = "";
         if s.get(at) == Some(&b'=') {
             at = skip_lws(s, at + 1);
-            at = match s.get(at) {
-                Some(b'"') => closing_quote(s, at).ok_or(BadHeader::UnclosedQuote)? + 1,
-                _ => skip_class(s, at, VALUE),
-            };
+            if s.get(at) == Some(&b'"') {
+                let end = closing_quote(s, at).ok_or(BadHeader::UnclosedQuote)?;
+                value = &raw[at + 1..end];
+                at = end + 1;
+            } else {
+                let end = skip_class(s, at, VALUE);
+                value = &raw[at..end];
+                at = end;
+            }
             at = skip_lws(s, at);
         }
+        if found.is_none() && raw[name..name_end].eq_ignore_ascii_case(wanted) {
+            found = Some(value);
+        }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn skip_class(s: &[u8], from: usize, class: u8) -> usize {

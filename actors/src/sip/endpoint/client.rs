@@ -1,5 +1,7 @@
 //! Transactions that we begin (RFC 3261 §17.1).
 
+use std::rc::Rc;
+
 use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::{Input, NoAnswer};
@@ -8,7 +10,7 @@ use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
 use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
 
-use super::{Endpoint, New, Outgoing, Owner, TransactionKey};
+use super::{Endpoint, Name, New, Outgoing, Owner, TransactionKey};
 use crate::env::{Leftover, Tell, TimerKey, Unsent};
 use crate::timer_wheel::TimerId;
 
@@ -19,7 +21,7 @@ pub(super) enum ClientMachine {
 
 pub(super) struct Client {
     pub(super) machine: ClientMachine,
-    name: Box<str>,
+    name: Rc<[u8]>,
     timer: TimerId,
     /// By which it went.
     pub(super) flow: Flow,
@@ -67,9 +69,8 @@ impl Endpoint {
         let now = self.env.now().mono;
         let method = response.method();
         let id = response
-            .via()
             .branch()
-            .and_then(|branch| self.client_names.get(&client_name(branch, method)).copied());
+            .and_then(|branch| self.client_names.get(&client_name(branch, method)[..]).copied());
         let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
             tracing::debug!(
                 status = response.status(),
@@ -117,7 +118,7 @@ impl Endpoint {
         let reliable = self.transport(hop.flow).is_reliable();
         self.next += 1;
         let id = self.next;
-        let name = client_name(&out.branch, out.method);
+        let name: Rc<[u8]> = Rc::from(&client_name(&out.branch, out.method)[..]);
         self.client_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Client(id)));
         let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method, Leftover::Dropped);
@@ -135,7 +136,7 @@ impl Endpoint {
             request: Some(hop.message),
             owner,
         };
-        self.clients.insert(id, client);
+        self.clients.insert(id, Box::new(client));
         self.env.metrics().transactions_active.increment(1.0);
         match sent {
             Ok(flow) => self.went_by(id, flow),
@@ -145,7 +146,9 @@ impl Endpoint {
     }
 
     fn invite_cancelled(&mut self, branch: &str, now: Instant) {
-        let Some(id) = self.client_names.get(&client_name(branch, Method::Invite)).copied() else { return };
+        let Some(id) = self.client_names.get(&client_name(branch, Method::Invite)[..]).copied() else {
+            return;
+        };
         if let Some(ClientMachine::Invite(machine)) = self.clients.get_mut(&id).map(|c| &mut c.machine) {
             machine.cancelled(now);
             self.arm_client(id);
@@ -154,7 +157,7 @@ impl Endpoint {
 
     /// True while such a transaction of ours goes on.
     pub(crate) fn is_sending(&self, branch: &str, method: Method) -> bool {
-        self.client_names.contains_key(&client_name(branch, method))
+        self.client_names.contains_key(&client_name(branch, method)[..])
     }
 
     /// Sends an ACK for a 2xx.
@@ -220,8 +223,11 @@ fn unclaimed(response: Message, flow: Flow) -> Option<New> {
     answer.then_some(New::Answer(response, flow))
 }
 
-pub(super) fn client_name(branch: &str, method: Method) -> Box<str> {
-    format!("{branch}|{}", method.as_str()).into()
+pub(super) fn client_name(branch: &str, method: Method) -> Name {
+    let mut name = Name::from_slice(branch.as_bytes());
+    name.push(b'|');
+    name.extend_from_slice(method.as_str().as_bytes());
+    name
 }
 
 /// The ACK of a non-2xx final (§17.1.1.3): the INVITE's Via, target and Route, the response's To.

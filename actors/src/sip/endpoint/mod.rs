@@ -8,9 +8,11 @@ mod server;
 mod transport;
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use actix::WeakRecipient;
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::message::framing::is_keepalive;
@@ -34,6 +36,9 @@ pub(crate) enum TransactionKey {
     /// One that we began.
     Client(u64),
 }
+
+/// What a message says of its transaction, to look it up by.
+type Name = SmallVec<[u8; 128]>;
 
 /// Who hears of a transaction.
 pub(crate) type Owner = WeakRecipient<Told<Input>>;
@@ -61,10 +66,11 @@ pub(crate) struct Outgoing {
 /// The transaction table of a shard.
 pub(crate) struct Endpoint {
     env: Env,
-    servers: Map<u64, Server>,
-    server_names: Map<Box<str>, u64>,
-    clients: Map<u64, Client>,
-    client_names: Map<Box<str>, u64>,
+    // In boxes: a table that has grown stays as large as it was at its fullest.
+    servers: Map<u64, Box<Server>>,
+    server_names: Map<Rc<[u8]>, u64>,
+    clients: Map<u64, Box<Client>>,
+    client_names: Map<Rc<[u8]>, u64>,
     /// Which requests went by which connection.
     by_connection: BTreeSet<(ConnectionId, u64)>,
     /// The listeners of streams.

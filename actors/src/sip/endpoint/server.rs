@@ -1,12 +1,15 @@
 //! Transactions that we answer (RFC 3261 §17.2).
 
+use std::rc::Rc;
+
 use bytes::Bytes;
+use tandem_protocol::decimal::Decimal;
 use tandem_protocol::dialog::{Input, ServerTransactionId};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Message, Method, reason_of, reason_phrase, response_to};
 use tandem_protocol::transaction::{Expiry, InviteServer, NonInviteServer, ServerAction};
 
-use super::{Endpoint, New, Owner, TransactionKey};
+use super::{Endpoint, Name, New, Owner, TransactionKey};
 use crate::env::{Tell, TimerKey};
 use crate::metrics::Refusal;
 use crate::sip::stateless::Answer;
@@ -19,7 +22,7 @@ enum ServerMachine {
 
 pub(super) struct Server {
     machine: ServerMachine,
-    name: Box<str>,
+    name: Rc<[u8]>,
     timer: TimerId,
     flow: Flow,
     /// Needed until the final response: a 100 and a 487 are written from it.
@@ -27,7 +30,7 @@ pub(super) struct Server {
     last_response: Option<Bytes>,
     owner: Option<Owner>,
     /// A CANCEL came before the owner did.
-    cancelled: Option<Input>,
+    cancelled: Option<Box<Input>>,
 }
 
 impl Server {
@@ -46,7 +49,7 @@ impl Server {
 impl Endpoint {
     pub(super) fn receive_request(&mut self, request: Message, flow: Flow) -> Option<New> {
         let name = server_name(&request, request.method());
-        let Some(id) = self.server_names.get(&name).copied() else {
+        let Some(id) = self.server_names.get(&name[..]).copied() else {
             return self.unmatched_request(request, flow);
         };
         let now = self.env.now().mono;
@@ -89,7 +92,7 @@ impl Endpoint {
 
     /// RFC 3261 §9.2.
     fn cancel(&mut self, cancel: &Message, flow: Flow) {
-        let invite = self.server_names.get(&server_name(cancel, Method::Invite)).copied();
+        let invite = self.server_names.get(&server_name(cancel, Method::Invite)[..]).copied();
         let server = invite.and_then(|id| Some((id, self.servers.get_mut(&id)?)));
         let Some((id, server)) = server.filter(|(_, server)| server.is_of_its_sender(cancel, flow)) else {
             self.env.metrics().refuse_request(Method::Cancel, Refusal::NoDialog);
@@ -101,7 +104,7 @@ impl Endpoint {
             let cancelled = Input::Cancelled { transaction, reason: reason_of(cancel) };
             match &server.owner {
                 Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
-                None => server.cancelled = Some(cancelled),
+                None => server.cancelled = Some(Box::new(cancelled)),
             }
         }
         self.reply(cancel, flow, Answer::new(200, &[]));
@@ -119,14 +122,13 @@ impl Endpoint {
         };
         self.next += 1;
         let id = self.next;
-        let name = server_name(request, request.method());
+        let name: Rc<[u8]> = Rc::from(&server_name(request, request.method())[..]);
         self.server_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
         let request = Some(request.clone());
-        self.servers.insert(
-            id,
-            Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: None },
-        );
+        let server =
+            Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: None };
+        self.servers.insert(id, Box::new(server));
         self.env.metrics().transactions_active.increment(1.0);
         self.arm_server(id);
         ServerTransactionId(id)
@@ -138,7 +140,7 @@ impl Endpoint {
             if let Some(cancelled) = server.cancelled.take()
                 && let Some(owner) = owner.upgrade()
             {
-                owner.tell(cancelled);
+                owner.tell(*cancelled);
             }
             server.owner = Some(owner);
         }
@@ -232,24 +234,20 @@ impl Endpoint {
 }
 
 /// RFC 3261 §17.2.3; without the magic cookie, RFC 2543's rule as far as it identifies a request.
-fn server_name(request: &Message, method: Method) -> Box<str> {
+fn server_name(request: &Message, method: Method) -> Name {
     let via = request.via();
     let method = if method == Method::Ack { Method::Invite } else { method };
-    let (host, port) = (via.host, via.port.unwrap_or(5060));
-    match via.unique_branch() {
-        // Written for every request: formatting would cost five times as much.
-        Some(branch) => {
-            let method = method.as_str();
-            let mut name = String::with_capacity(branch.len() + host.len() + method.len() + 8);
-            let digits = [10_000, 1000, 100, 10, 1].map(|place| char::from(b'0' + (port / place % 10) as u8));
-            name.extend([branch, "|", host, ":"]);
-            name.extend(digits);
-            name.extend(["|", method]);
-            name.into_boxed_str()
-        }
-        None => {
-            let (tag, call_id, cseq) = (request.from_tag().unwrap_or(""), request.call_id(), request.cseq());
-            format!("{host}:{port}|{call_id}|{tag}|{cseq}|{}", method.as_str()).into()
-        }
+    let port = Decimal::of(via.port.unwrap_or(5060).into());
+    let sequence = Decimal::of(request.cseq().into());
+    let (id, tag, cseq) = match request.unique_branch() {
+        Some(branch) => (branch, "", ""),
+        None => (request.call_id(), request.from_tag().unwrap_or(""), sequence.as_str()),
+    };
+    let mut name = Name::new();
+    for part in [id, tag, cseq, via.host, port.as_str()] {
+        name.extend_from_slice(part.as_bytes());
+        name.push(b'|');
     }
+    name.extend_from_slice(method.as_str().as_bytes());
+    name
 }

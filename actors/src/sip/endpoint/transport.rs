@@ -48,7 +48,7 @@ impl Endpoint {
 
     /// A CANCEL goes where its INVITE went (§9.1).
     fn hop_of_invite(&self, out: &Outgoing) -> Option<Hop> {
-        let invite = self.client_names.get(&client_name(&out.branch, Method::Invite))?;
+        let invite = self.client_names.get(&client_name(&out.branch, Method::Invite)[..])?;
         let flow = self.clients.get(invite)?.flow;
         let message = self.via_of(&out.message, out.to.listener, flow.listener)?;
         Some(Hop { flow, message, fallback: None })

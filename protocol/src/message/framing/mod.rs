@@ -3,6 +3,7 @@
 
 pub mod stream;
 
+use super::address::NameAddr;
 use super::syntax::{param, trim_bytes};
 
 /// Whether the datagram is a keep-alive: nothing but CR, LF and NUL (RFC 5626 section 3.5.1, and what telephones send).
@@ -24,6 +25,19 @@ pub fn peek_to_tag(datagram: &[u8]) -> Option<&[u8]> {
     let value = std::str::from_utf8(header(datagram, b"to", b't')?).ok()?;
     let params = value.get(params_start(value.as_bytes())?..)?;
     param(params, "tag").map(str::as_bytes).filter(|tag| !tag.is_empty())
+}
+
+/// The user whom a REGISTER is for, found without parsing; `None` for another request, and for a user that is written with escapes.
+pub fn peek_registered_user(datagram: &[u8]) -> Option<&str> {
+    if !datagram.starts_with(b"REGISTER ") {
+        return None;
+    }
+    let value = std::str::from_utf8(header(datagram, b"to", b't')?).ok()?;
+    let uri = NameAddr::split(value).ok()?.0.uri;
+    let (scheme, rest) = uri.split_once(':')?;
+    let user = rest.split_once('@')?.0.split(':').next()?;
+    let sip = scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips");
+    Some(user).filter(|user| sip && !user.is_empty() && !user.contains('%'))
 }
 
 /// Where the header parameters of an address start: after the angle brackets, or else at the first `;`.
@@ -83,6 +97,23 @@ fn value_of<'a>(line: &'a [u8], name: &[u8], compact: u8) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_register_tells_whom_it_is_for() {
+        let user = |start: &str, to: &str| {
+            let text = format!("{start} sip:a SIP/2.0\r\nFrom: <sip:x@a>\r\n{to}\r\n\r\n");
+            peek_registered_user(text.as_bytes()).map(str::to_owned)
+        };
+        for to in
+            ["To: <sip:u1@a>", "t: sip:u1:secret@a;x=1", "To: \"a <b\" <SIPS:u1@a;p>;q", "To:\r\n <sip:u1@a>"]
+        {
+            assert_eq!(user("REGISTER", to).as_deref(), Some("u1"), "{to}");
+        }
+        assert_eq!(user("INVITE", "To: <sip:u1@a>"), None);
+        for to in ["To: <sip:a>", "To: <sip:u%31@a>", "To: <tel:u1@a>", "To: <sip:@a>", "Subject: x"] {
+            assert_eq!(user("REGISTER", to), None, "{to}");
+        }
+    }
 
     #[test]
     fn the_call_id_is_found_under_both_names_and_in_any_case() {
