@@ -9,7 +9,11 @@ use std::time::Duration;
 use common::{Engine, Leg, Msg, Ua, sdp};
 
 /// Calls come from {peer}:5090 to :5092, and those to 1..., 2..., 3... go to {peer}:5070, :5071 and :5072.
+///
+/// Nothing is said in them, and that for longer than silence is usually borne.
 const SETTINGS: &str = r#"
+[media]
+rtp_timeout_s = 600
 [[listen]]
 address = "{ip}:5060"
 session_expires_s = 90
