@@ -3,6 +3,7 @@
 //! A warning, an error or a panic is written before the call that logs it returns, after everything that came before it; so the
 //! last words of a process are not lost. Unless the reader has stalled: then they wait like the others, and what there is no
 //! room for is counted and told of.
+#![allow(clippy::disallowed_methods)]
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};

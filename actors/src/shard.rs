@@ -10,6 +10,7 @@ mod refuse;
 mod restore;
 mod stray;
 mod streams;
+mod trunks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,7 +28,6 @@ use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
 use tandem_protocol::proxy_list::Proxy;
 use tandem_protocol::time::{Instant, UnixMillis};
-use tandem_protocol::trunk_health::Seen;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
@@ -46,7 +46,7 @@ use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
-use crate::trunk::{Proxies, TrunkActor};
+use crate::trunk::TrunkActor;
 
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
@@ -55,6 +55,7 @@ pub use located::ProxyLocated;
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
+pub use trunks::TrunkReport;
 
 /// What crosses from one shard, from the store or from media to a shard.
 pub enum LinkMessage {
@@ -108,17 +109,6 @@ pub(crate) struct CallDown(pub(crate) CallKey);
 
 /// Ports that a call never used.
 pub(crate) struct Returned(pub(crate) Vec<Lease>);
-
-/// What a call saw of a proxy.
-#[derive(Clone, Debug)]
-pub struct TrunkReport {
-    /// The trunk.
-    pub trunk: Arc<str>,
-    /// The proxy.
-    pub proxy: std::net::SocketAddr,
-    /// What it saw.
-    pub seen: Seen,
-}
 
 /// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says. A REGISTER belongs where its
 /// station lives, so that it crosses once and not for each of its steps; so does one for a station that does not exist.
@@ -359,24 +349,6 @@ impl Shard {
         }
     }
 
-    fn trunk_report(&mut self, report: TrunkReport) {
-        let home = self.env.directory().home(&report.trunk);
-        if home != self.env.shard() {
-            self.env.link(home, LinkMessage::Trunk(report));
-        } else if let Some(trunk) = self.trunks.get(&report.trunk) {
-            trunk.tell(report);
-        }
-    }
-
-    /// A trunk has other proxies. While its actor rests, calls go to them all the same.
-    fn trunk_proxies(&mut self, trunk: &str, proxies: Vec<Proxy>) {
-        if let Some(actor) = self.trunks.get(trunk) {
-            actor.tell(Proxies(proxies));
-        } else if let Some(entry) = self.env.directory().trunk(trunk) {
-            entry.set_proxies(&proxies, self.env.metrics());
-        }
-    }
-
     fn rearm(&mut self) {
         let expiry = self.expiries.first().map(|(at, _)| {
             let now = self.env.now();
@@ -510,12 +482,5 @@ impl Handler<Told<Returned>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<Returned>, _: &mut Context<Self>) {
         self.leases.returned(&self.env, told.0.0);
-    }
-}
-
-impl Handler<Told<TrunkReport>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<TrunkReport>, _: &mut Context<Self>) {
-        self.trunk_report(told.0);
     }
 }

@@ -244,6 +244,7 @@ impl Handler<Told<dialog::Input>> for TrunkActor {
             dialog::Input::Response(_)
             | dialog::Input::Request { .. }
             | dialog::Input::Cancelled { .. }
+            | dialog::Input::Credentials { .. }
             | dialog::Input::Command(_)
             | dialog::Input::Credentials { .. }
             | dialog::Input::Timeout => {}

@@ -172,8 +172,8 @@ impl World {
                 headers: Vec::new(),
                 timers: Timers::default(),
                 credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
-                progress: None,
                 account: Some("carrier".into()),
+                progress: None,
             };
             (Dialog::calling(spec, local(), &mut out), 10)
         };

@@ -77,6 +77,7 @@ fn spec(local_tag: &str) -> InviteSpec {
         headers: Vec::new(),
         timers: Timers::default(),
         account: None,
+        progress: None,
         credentials: None,
     }
 }

@@ -230,8 +230,8 @@ impl Sound {
         let silent = [a, b].into_iter().any(|ear| quiet(ear, since) || paused(ear)) || elsewhere;
         if cdr.cause == "rtp_timeout" && !silent && !self.refused.contains(&cdr.call_id) {
             let last = |ear: Ear| {
-                let said = self.said.get(&ear).into_iter().flatten();
-                said.filter(|packet| packet.taken.is_some_and(|taken| taken <= end)).next_back()
+                let mut said = self.said.get(&ear).into_iter().flatten();
+                said.rfind(|packet| packet.taken.is_some_and(|taken| taken <= end))
             };
             let heard = [a, b].map(last);
             wrong.push(format!("the call ended for silence at {end} and nobody was silent: {heard:?}"));
@@ -255,11 +255,12 @@ impl Sound {
 
 /// True if a phone did not know yet that one of its calls was over when another one began, and one of them is this.
 fn shares_host(sim: &Sim, wire: &Wire, dial: &Dial, phone: usize) -> bool {
+    let host = sim.phones.handsets[phone].phone.config().local.ip();
     let left_over = |left: &Dial, new: &Dial| {
         let knew = left.over_at().unwrap_or(u64::MAX);
         left.number != new.number
             && (left.at..knew).contains(&new.at)
-            && wire.ended_at(&left.call_ids).is_some_and(|over| over < new.at)
+            && wire.ended_at(&left.call_ids, host).is_some_and(|over| over < new.at)
     };
     let others = sim.script.dials.iter().flatten().filter(|d| d.ears().any(|(other, _)| other == phone));
     others.into_iter().any(|other| left_over(other, dial) || left_over(dial, other))

@@ -212,12 +212,15 @@ impl Voices {
         let dial = |(phone, call)| script.whose(phone, call).and_then(|(n, _)| script.dials[n].as_ref());
         let (Some(one), Some(other)) = (dial(hears), dial(says)) else { return false };
         let is_killed = |dial: &Dial| dial.first_killed.is_some_and(|killed| killed < one.at.max(other.at));
-        let is_over = |left: &Dial, new: &Dial| {
-            world.with_lines(|lines| wire::ended_before(lines, &left.call_ids, new.at))
+        let is_over = |left: &Dial, ear: Ear, new: &Dial| {
+            let home = self.voices.get(&ear).and_then(|voice| voice.history.last());
+            home.is_some_and(|(_, home, _)| {
+                world.with_lines(|lines| wire::ended_before(lines, &left.call_ids, home.ip(), new.at))
+            })
         };
         let shares = |left: &Dial, ear: Ear, new: &Dial| {
             let is_theirs = left.at < new.at && new.ears().any(|(phone, _)| phone == ear.0);
-            is_theirs && (is_killed(left) || is_over(left, new))
+            is_theirs && (is_killed(left) || is_over(left, ear, new))
         };
         shares(one, hears, other) || shares(other, says, one)
     }

@@ -1,7 +1,7 @@
 //! The SIP of a run, read and sorted by call: what justifies a complaint is looked for here.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tandem_protocol::message::framing::peek_call_id;
 
@@ -43,12 +43,13 @@ pub(crate) struct Wire {
     calls: BTreeMap<String, Vec<Said>>,
 }
 
-/// True if the engine said before `time` that a call is over: by a BYE, or by accepting one.
-pub(crate) fn ended_before(lines: &[Line], call_ids: &[String], time: u64) -> bool {
+/// True if the engine said before `time` that a call is over: by a BYE, by accepting one, or by a CANCEL to this phone.
+pub(crate) fn ended_before(lines: &[Line], call_ids: &[String], phone: IpAddr, time: u64) -> bool {
     let ends = |line: &Line| {
         let text = String::from_utf8_lossy(&line.bytes);
         let accepts = text.starts_with("SIP/2.0 200") && header(&text, ["CSeq", "CSeq"]).ends_with(" BYE");
-        text.starts_with("BYE ") || accepts
+        let cancels = text.starts_with("CANCEL ") && line.to.ip() == phone;
+        text.starts_with("BYE ") || accepts || cancels
     };
     let of_call = |line: &Line| {
         peek_call_id(&line.bytes).is_some_and(|id| call_ids.iter().any(|wanted| wanted.as_bytes() == id))
@@ -139,10 +140,11 @@ impl Wire {
         self.of(call_ids).any(|said| said.is("BYE") && said.from == LISTENER && said.at <= time)
     }
 
-    /// When the engine first said that a call is over: by a BYE, or by accepting one.
-    pub(crate) fn ended_at(&self, call_ids: &[String]) -> Option<u64> {
+    /// When the engine first said that a call is over: by a BYE, by accepting one, or by a CANCEL to this phone.
+    pub(crate) fn ended_at(&self, call_ids: &[String], phone: IpAddr) -> Option<u64> {
         let ends = |said: &&Said| {
-            said.from == LISTENER && said.method == "BYE" && matches!(said.status, None | Some(200))
+            let by_bye = said.method == "BYE" && matches!(said.status, None | Some(200));
+            said.from == LISTENER && (by_bye || said.is("CANCEL") && said.to.ip() == phone)
         };
         self.of(call_ids).filter(ends).map(|said| said.at).min()
     }

@@ -60,10 +60,10 @@ pub struct InviteSpec {
     pub timers: Timers,
     /// Answers a 401 or 407.
     pub credentials: Option<Credentials>,
-    /// How long the peer may say nothing further after 100 before the INVITE is cancelled; `None`: for ever.
-    pub progress: Option<Duration>,
     /// Where the settings have the credentials: what a checkpoint holds in place of them. `None`: nowhere.
     pub account: Option<String>,
+    /// How long the peer may say nothing further after 100 before the INVITE is cancelled; `None`: for ever.
+    pub progress: Option<Duration>,
 }
 
 /// Our INVITE on its way.

@@ -110,8 +110,8 @@ impl Rig {
             headers: Vec::new(),
             timers: Timers::default(),
             credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
-            progress: None,
             account: Some("carrier".into()),
+            progress: None,
         };
         let dialog = Dialog::calling(spec, local(), &mut out);
         Rig { dialog, now: 0, out, transactions: 0 }
