@@ -155,16 +155,19 @@ fn servers_are_tried_by_priority_with_requests_for_the_domain() {
 fn calls_are_shared_among_servers_of_one_priority_by_their_weights() {
     let site =
         Site::start(BY_DOMAIN, |ports| srv(&[(1, 300, ports[0]), (1, 100, ports[1]), (2, 900, ports[2])]));
-    let mut counts = [0, 0];
+    let (mut counts, mut seen) = ([0, 0], Vec::new());
     for _ in 0..40 {
         let leg = site.phone.call("9100", &sdp(site.phone.local(), "0"));
         let (which, invite) = eventually("an INVITE", || {
             let got = |which: usize| {
                 let message = site.proxies[which].receive(Duration::from_millis(20))?;
-                message.is("INVITE").then_some((which, message))
+                // Of a slow test's last call it may have come again.
+                let new = message.is("INVITE") && !seen.contains(&message.header("Call-ID").to_owned());
+                new.then_some((which, message))
             };
             got(0).or_else(|| got(1))
         });
+        seen.push(invite.header("Call-ID").to_owned());
         counts[which] += 1;
         site.proxies[which].respond(&invite, BUSY, &token(), "", "");
         site.phone.refused(&leg);
@@ -249,11 +252,11 @@ fn a_dead_resolver_leaves_the_last_answer_in_use_and_is_told() {
     let why = site.trunk()["names"][0]["why"].as_str().unwrap().to_owned();
     assert!(why.contains("_sip._udp.carrier.test SRV") && why.contains(&server), "{why}");
     assert!(site.engine.log().contains("no DNS server answers; calls go on by the last answer"));
-    let events = site.engine.api("GET", "/api/v1/events");
-    let events = events.as_array().unwrap();
-    assert!(
-        events.iter().any(|event| event["reason"] == "dns: stale" && event["data"]["trunk"] == "carrier")
-    );
+    eventually("an event", || {
+        let events = site.engine.api("GET", "/api/v1/events");
+        let told = |event: &Value| event["reason"] == "dns: stale" && event["data"]["trunk"] == "carrier";
+        so(events.as_array().unwrap().iter().any(told))
+    });
     site.serve(|ports| srv(&[(1, 0, ports[1])]));
     site.leads_to(1);
     assert_eq!(site.trunk()["names"][0]["state"], "fresh");
