@@ -281,7 +281,7 @@ fn stations_and_trunks_are_listed() {
         assert_eq!((&station["registered"], &station["bindings"]), (&json!(false), &json!([])));
         assert!(!daemon.get("/api/v1/stations").text.contains("of-the-tests"), "a password leaks");
         let trunk = &daemon.get("/api/v1/trunks").json()[0];
-        let unknown = json!([{"address": "127.0.0.1:9", "priority": 0, "weight": 1, "state": "unknown", "up": true,
+        let unknown = json!([{"address": "127.0.0.1:9", "name": null, "priority": 0, "weight": 1, "state": "unknown", "up": true,
             "since": null, "cause": null}]);
         assert_eq!(trunk["proxies"], unknown);
         assert!(daemon.command("stations").contains("1001     21         0      not registered"));
