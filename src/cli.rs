@@ -62,7 +62,7 @@ pub enum Command {
     /// Put the stations of a JSON-lines file into the store of a running daemon, for its next start
     ///
     /// A settings file is for hundreds of stations; the store holds a million. Each line is an object with the keys of
-    /// [[station]]; one with a name that the store has replaces it. Nothing is stored unless every line is right. What
+    /// `[[station]]`; one with a name that the store has replaces it. Nothing is stored unless every line is right. What
     /// is in the store takes effect when the daemon starts again.
     Import(Import),
 }

@@ -1,12 +1,12 @@
 //! SIPp, the load generator, as the other end.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Engine;
+use super::{Engine, eventually, so};
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -27,14 +27,14 @@ pub(crate) struct Outcome {
 }
 
 impl Sipp {
-    /// Starts a scenario at `local`. It gives up after three minutes.
+    /// Starts a scenario at `local`; one of a callee is there when this returns. It gives up after three minutes.
     #[track_caller]
     pub(crate) fn start(engine: &Engine, scenario: &str, local: SocketAddr, arguments: &[&str]) -> Sipp {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let file = format!("{}/tests/sipp/{scenario}.xml", env!("CARGO_MANIFEST_DIR"));
         let errors = engine.dir().join(format!("sipp-{scenario}-{number}.err"));
         let ip = local.ip().to_string();
-        let child = Command::new("sipp")
+        let mut child = Command::new("sipp")
             .current_dir(engine.dir())
             .args(["-sf", &file, "-i", &ip, "-mi", &ip, "-p", &local.port().to_string()])
             // On a busy machine both sides repeat themselves, which SIPp takes for what nobody may say. What must come it waits for.
@@ -49,6 +49,10 @@ impl Sipp {
             .stderr(Stdio::null())
             .spawn()
             .expect("sipp, of the Debian package sip-tester");
+        if scenario.starts_with("uas") {
+            // A call to a port that nobody has fails at once.
+            eventually("SIPp at its port", || so(is_bound(local) || !matches!(child.try_wait(), Ok(None))));
+        }
         Sipp { child: Some(child), errors, scenario: scenario.to_owned() }
     }
 
@@ -66,6 +70,14 @@ impl Sipp {
         let outcome = self.wait();
         assert_eq!(outcome.status, Some(0), "{scenario}: {}", outcome.errors);
     }
+}
+
+/// Whether somebody has this UDP or TCP port of this IPv4 address.
+fn is_bound(local: SocketAddr) -> bool {
+    let IpAddr::V4(ip) = local.ip() else { panic!("{local} is not of IPv4") };
+    let entry = format!(" {:08X}:{:04X} ", u32::from_ne_bytes(ip.octets()), local.port());
+    let holds = |table: &str| fs::read_to_string(table).is_ok_and(|table| table.contains(&entry));
+    holds("/proc/net/udp") || holds("/proc/net/tcp")
 }
 
 impl Drop for Sipp {
