@@ -370,8 +370,12 @@ impl Nonsense {
                     count[3] += line.bytes.len();
                     let text = String::from_utf8_lossy(&line.bytes);
                     let status = text.strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)?.parse().ok());
-                    let names = ["Server:", "User-Agent:", "tandem/", "Tandem/"];
-                    if !status.is_some_and(stranger.due) || names.iter().any(|name| text.contains(name)) {
+                    // A line that came broken is given back as it came, whatever has run into it.
+                    let tells = |line: &str| {
+                        let headers = ["Server:", "User-Agent:"].iter().any(|name| line.starts_with(name));
+                        headers || ["tandem/", "Tandem/"].iter().any(|name| line.contains(name))
+                    };
+                    if !status.is_some_and(stranger.due) || text.lines().any(tells) {
                         wrong.push(format!(
                             "a stranger who sent {} got\n{text}\n{}",
                             stranger.what,
