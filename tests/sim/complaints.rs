@@ -68,7 +68,10 @@ impl Case<'_> {
         let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == invite.cseq);
         let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
         let panics = self.sim.world.plan().panics;
-        forgotten || panics.dialog > 0 || self.killed_since(invite.at)
+        // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
+        let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
+        let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
+        forgotten || over || panics.dialog > 0 || self.killed_since(invite.at)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {
@@ -115,7 +118,8 @@ impl Case<'_> {
         let Some(late) = requests().find(|said| said.arrives.contains(&self.at)) else { return false };
         let first = |cseq| requests().find(|said| said.cseq == cseq).map(|said| said.at);
         let later = requests().filter(|said| said.cseq > late.cseq).map(|said| said.at).min();
-        let in_order = first(late.cseq) < later && later.is_some();
+        // Both may have been sent in one turn.
+        let in_order = first(late.cseq) <= later && later.is_some();
         // The number of a request that was not kept is used again.
         in_order || first(late.cseq).is_some_and(|first| self.killed_since(first))
     }
@@ -137,24 +141,26 @@ impl Case<'_> {
         let kind =
             |said: &&Said| said.status.is_some_and(|status| (status / 100 == 2) == success && status >= 200);
         let finals = || self.ours().filter(|said| said.method == "INVITE").filter(kind);
-        // Complained of is what was first said 64*T1 ago.
+        // Complained of is what was first said 64*T1 ago: by one of the branches, if it was a fork that answered on two.
         let since = self.at.saturating_sub(LIFE_US);
-        let Some(cseq) = finals().find(|said| said.at == since).map(|said| said.cseq) else {
-            return false;
-        };
         let up = |at: &u64| !self.sim.outages.iter().any(|(down, up)| down <= at && at < up);
-        let heard = finals().filter(|said| said.cseq == cseq).flat_map(|said| said.arrives.iter());
-        let first = heard.filter(|at| up(at)).min();
-        let acks = || self.theirs().filter(|said| said.is("ACK") && said.cseq == cseq && said.at >= since);
-        let lost = acks().all(|said| said.fate == Fate::Lost || said.arrives.iter().all(|at| *at > self.at));
-        let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == cseq).map(|said| said.at);
-        let given_up = asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + 4_000_000);
-        let answered = acks().next().is_some();
-        lost && (first.is_none()
-            || answered
-            || given_up
-            || asked.is_some_and(|asked| self.killed_since(asked))
-            || self.is_closed(cseq, first.copied()))
+        finals().filter(|said| said.at == since).any(|said| {
+            let (cseq, tag) = (said.cseq, &said.to_tag);
+            let same = |other: &&Said| other.cseq == cseq && other.to_tag == *tag;
+            let heard = finals().filter(same).flat_map(|said| said.arrives.iter());
+            let first = heard.filter(|at| up(at)).min();
+            let acks = || self.theirs().filter(|said| said.is("ACK") && said.at >= since).filter(same);
+            let lost =
+                acks().all(|said| said.fate == Fate::Lost || said.arrives.iter().all(|at| *at > self.at));
+            let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == cseq).map(|said| said.at);
+            let given_up = asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + 4_000_000);
+            let answered = acks().next().is_some();
+            lost && (first.is_none()
+                || answered
+                || given_up
+                || asked.is_some_and(|asked| self.killed_since(asked))
+                || self.is_closed(cseq, first.copied()))
+        })
     }
 
     /// The engine had ended the dialog itself, by CANCEL or BYE, before the final response came.

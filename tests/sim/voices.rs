@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tandem_phone::{Direction, Event};
 
 use crate::account::Dial;
-use crate::air::{self, Air, Ear};
+use crate::air::{self, Air, Ear, Packet};
 use crate::engine::LISTENER;
 use crate::phones::Phones;
 use crate::rng::Rng;
@@ -190,7 +190,7 @@ impl Voices {
         });
         let Some(dial) = &script.dials[n] else { return };
         let theirs = said.ear.and_then(|(phone, call)| script.whose(phone, call)).map(|(n, _)| n);
-        if theirs != Some(n) && !self.is_left_over(world, script, ear, said.ear) {
+        if theirs != Some(n) && !self.is_left_over(world, script, ear, &said) {
             world.violation(format!("call {n}: {to} hears a packet of call {theirs:?}: {said:?}"));
         }
         if said.ear == Some(ear) && !dial.is_echo() {
@@ -207,8 +207,8 @@ impl Voices {
     /// True if one of two calls that hear each other is left over: from a process that was killed before it had kept the call, or since
     /// the phone has lost what said that it is over. It talks on to a port that has another call now. If that call is one of the same
     /// phone's, symmetric RTP takes the host for its own while the address that its SDP names is silent.
-    fn is_left_over(&self, world: &World, script: &Script, hears: Ear, says: Option<Ear>) -> bool {
-        let Some(says) = says else { return false };
+    fn is_left_over(&self, world: &World, script: &Script, hears: Ear, said: &Packet) -> bool {
+        let Some(says) = said.ear else { return false };
         let dial = |(phone, call)| script.whose(phone, call).and_then(|(n, _)| script.dials[n].as_ref());
         let (Some(one), Some(other)) = (dial(hears), dial(says)) else { return false };
         let is_killed = |dial: &Dial| dial.first_killed.is_some_and(|killed| killed < one.at.max(other.at));
@@ -218,8 +218,16 @@ impl Voices {
                 world.with_lines(|lines| wire::ended_before(lines, &left.call_ids, home.ip(), new.at))
             })
         };
+        // The phone of the new call need not have heard of it yet.
+        let is_asked = |ear: Ear, new: &Dial| {
+            let home = self.voices.get(&ear).and_then(|voice| voice.history.last());
+            home.is_some_and(|(_, home, _)| {
+                world.with_lines(|lines| wire::was_offered(lines, home.ip(), said.to.port(), new.at))
+            })
+        };
         let shares = |left: &Dial, ear: Ear, new: &Dial| {
-            let is_theirs = left.at < new.at && new.ears().any(|(phone, _)| phone == ear.0);
+            let is_its = new.ears().any(|(phone, _)| phone == ear.0) || is_asked(ear, new);
+            let is_theirs = left.at < new.at && is_its;
             is_theirs && (is_killed(left) || is_over(left, ear, new))
         };
         shares(one, hears, other) || shares(other, says, one)

@@ -24,6 +24,8 @@ pub(crate) struct Said {
     /// As its CSeq has it.
     pub(crate) method: String,
     pub(crate) cseq: u32,
+    /// That of To, which tells the branches of a fork apart.
+    pub(crate) to_tag: String,
 }
 
 impl Said {
@@ -58,6 +60,18 @@ pub(crate) fn ended_before(lines: &[Line], call_ids: &[String], phone: IpAddr, t
     said.filter(|line| line.from == LISTENER && of_call(line)).any(ends)
 }
 
+/// True if the engine offered a port of its own to this phone since a moment.
+pub(crate) fn was_offered(lines: &[Line], phone: IpAddr, port: u16, since: u64) -> bool {
+    let media = format!("m=audio {port} ");
+    let offers = |line: &Line| {
+        let text = String::from_utf8_lossy(&line.bytes);
+        text.starts_with("INVITE ") && text.contains(&media)
+    };
+    lines
+        .iter()
+        .any(|line| line.from == LISTENER && line.to.ip() == phone && line.at >= since && offers(line))
+}
+
 impl Wire {
     /// Reads what was sent so far.
     pub(crate) fn read(world: &World) -> Wire {
@@ -78,6 +92,7 @@ impl Wire {
                     status,
                     method: method.trim().to_owned(),
                     cseq: cseq.parse().unwrap_or(0),
+                    to_tag: header(&text, ["To", "t"]).split_once(";tag=").unwrap_or_default().1.to_owned(),
                 };
                 calls.entry(String::from_utf8_lossy(id).into_owned()).or_default().push(said);
             }
@@ -155,10 +170,11 @@ impl Wire {
         self.of(call_ids).filter(accepts).map(|said| said.at).min()
     }
 
-    /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there.
-    pub(crate) fn was_asked_in_vain(&self, call_ids: &[String], time: u64) -> bool {
+    /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there, or told it in vain that
+    /// the call is over.
+    pub(crate) fn was_told_in_vain(&self, call_ids: &[String], time: u64) -> bool {
         self.of(call_ids).any(|said| {
-            said.is("OPTIONS")
+            (said.is("OPTIONS") || said.is("BYE"))
                 && said.from == LISTENER
                 && said.arrives.is_empty()
                 && said.at + 30_000_000 <= time
