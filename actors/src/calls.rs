@@ -1,5 +1,6 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
+mod account;
 pub(crate) mod check;
 mod identify;
 mod outbound;
@@ -25,6 +26,7 @@ use crate::media_pool::leases::Leases;
 use crate::media_pool::order::Lease;
 use crate::metrics::Refusal;
 
+pub(crate) use account::LINE;
 pub(crate) use outbound::{Party, elsewhere, outbound};
 pub(crate) use route::{Route, route};
 
@@ -154,7 +156,8 @@ pub(crate) fn admit(
         }
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+    let asked = || uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+    let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
     let mut route = route(env, css, &dialled);
     if env.directory().draining() && !route.emergency {
         return Err(Refused::new(503, Refusal::Draining));

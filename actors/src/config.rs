@@ -1,6 +1,7 @@
 //! What an engine is told at its start: the settings, already checked, in the engine's own terms.
 
 mod listeners;
+mod registration;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
 pub use listeners::Listeners;
+pub use registration::{Registration, RegistrationGroup};
 
 /// Whether a call's media crosses the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,23 +290,6 @@ impl Source {
             _ => false,
         }
     }
-}
-
-/// Outbound registrations with one provider: the first that works is used.
-#[derive(Clone, Debug)]
-pub struct RegistrationGroup {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The listener it registers from.
-    pub listener: u16,
-    /// The registrar.
-    pub registrar: SocketAddr,
-    /// The domain to register in.
-    pub domain: String,
-    /// The account.
-    pub credentials: tandem_protocol::dialog::Credentials,
-    /// The binding's life to ask for.
-    pub expires: Duration,
 }
 
 /// What a built-in service does.

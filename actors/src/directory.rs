@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
 
 pub use places::Places;
-pub use registration::{RegistrationEntry, RegistrationStatus};
+pub use registration::{Account, MemberStatus, RegistrationEntry, RegistrationStatus};
 pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry};
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
@@ -200,7 +200,7 @@ impl Directory {
             registrations: config
                 .registration_groups
                 .iter()
-                .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g))))
+                .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g, metrics))))
                 .collect(),
             trunks: config
                 .trunks
@@ -274,6 +274,20 @@ impl Directory {
     /// Every registration group, by name.
     pub fn registrations(&self) -> impl Iterator<Item = &Arc<RegistrationEntry>> {
         self.registrations.values()
+    }
+
+    /// The account that a request is for by the `line` of its Request-URI, which only those know whom we have registered with.
+    pub fn account_of_line(&self, line: &str) -> Option<Account> {
+        self.registrations.values().find_map(|entry| {
+            let (trunk, registration) = entry.of_line(line)?;
+            let trunk = self.trunks.get(trunk).cloned()?;
+            Some(Account { trunk, entry: entry.clone(), registration })
+        })
+    }
+
+    /// By which way calls by a trunk go on from its proxy: that of the account that holds there (RFC 3608).
+    pub fn service_route(&self, trunk: &str) -> Vec<String> {
+        self.registrations.values().find_map(|entry| entry.service_route(trunk)).unwrap_or_default()
     }
 
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the

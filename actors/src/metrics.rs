@@ -2,6 +2,7 @@
 
 mod dns;
 mod refusal;
+mod registration;
 mod sip;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tandem_protocol::trunk_health::State;
 
 pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
+pub use registration::RegistrationMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 
 /// The kinds of actor, for restarts and shed messages.
@@ -330,6 +332,11 @@ impl Metrics {
         }
     }
 
+    /// The handles of one registration group.
+    pub fn registration(&self, group: &str) -> RegistrationMetrics {
+        RegistrationMetrics::new(&self.registry, group)
+    }
+
     /// The handles of one media worker.
     pub fn worker(&self, worker: u16) -> WorkerMetrics {
         let labels = [("worker", worker.to_string())];
@@ -398,6 +405,7 @@ fn describe(registry: &Registry) {
     );
     registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
     sip::describe(registry);
+    registration::describe(registry);
     registry.describe(Counter, "tandem_sip_dropped_total", None, "Messages on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");

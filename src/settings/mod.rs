@@ -117,6 +117,24 @@ impl Settings {
         let reaches = |listen: &&Listen| first_proxy.is_none_or(|ip| listen.reaches(ip));
         self.listen.iter().filter(fits).find(reaches).or_else(|| self.listen.iter().find(fits))
     }
+
+    /// The trunk that a registration is at.
+    pub fn trunk_of_registration(&self, registration: &Registration) -> Option<&Trunk> {
+        let name = registration.trunk.as_ref()?;
+        self.trunk.iter().find(|trunk| trunk.name == *name)
+    }
+
+    /// The listener that a registration is sent from: that of its trunk, else the first of its transport that reaches its server.
+    pub fn listener_of_registration(&self, registration: &Registration) -> Option<&Listen> {
+        if let Some(trunk) = self.trunk_of_registration(registration) {
+            return self.listener_of(trunk);
+        }
+        let transport = registration.transport.unwrap_or(Transport::Udp);
+        let server = registration.address.as_ref().or(registration.proxy.as_ref()).and_then(HostPort::ip);
+        let fits = |listen: &&Listen| listen.transport == transport;
+        let reaches = |listen: &&Listen| server.is_none_or(|ip| listen.reaches(ip));
+        self.listen.iter().filter(fits).find(reaches)
+    }
 }
 
 impl std::fmt::Display for Settings {

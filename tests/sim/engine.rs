@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar,
+    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar, Registration,
     RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
 };
 use tandem_actors::directory::Directory;
@@ -195,11 +195,23 @@ fn config(world: &World) -> EngineConfig {
         users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),
-            listener: 0,
-            registrar: PROVIDER,
-            domain: "provider.test".into(),
-            credentials: Credentials { username: "tandem".into(), password: "secret".into() },
-            expires: Duration::from_secs(120),
+            registrations: vec![Registration {
+                label: "address:provider.test".into(),
+                trunk: None,
+                listener: 0,
+                proxies: vec![Proxy::new(PROVIDER)],
+                named: Vec::new(),
+                domain: "provider.test".into(),
+                credentials: Credentials { username: "tandem".into(), password: "secret".into() },
+                expires: Duration::from_secs(120),
+                number: None,
+                timers: Timers::default(),
+            }],
+            active: 1,
+            return_after: Duration::from_secs(60),
+            base_retry: Duration::from_secs(30),
+            max_retry: Duration::from_secs(300),
+            unregister_on_stop: true,
         }],
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
         dial_plan: dial_plan(),
@@ -262,6 +274,7 @@ impl Life {
             census: Census::default(),
         });
         restore_bindings(&shared, now.wall);
+        tandem_actors::registration_group::restore(&shared.directory, store.as_ref());
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
         let media = Workers::start(world, air, &shared, ports);

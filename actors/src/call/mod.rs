@@ -90,6 +90,8 @@ pub(crate) struct Outbound {
     pub(crate) max_forwards: u8,
     /// The INVITE's timers.
     pub(crate) timers: Timers,
+    /// By which way it goes on from a proxy of the trunk (RFC 3608).
+    pub(crate) route: Vec<String>,
     /// How long whoever is called may say nothing further after 100; `None`: as long as the call lasts.
     pub(crate) progress: Option<Duration>,
     /// Answers a challenge.
@@ -271,7 +273,7 @@ impl CallActor {
             local_tag: self.env.name(),
             flow: target.flow,
             routing: target.routing,
-            route: target.route,
+            route: if target.route.is_empty() { outbound.route } else { target.route },
             sdp,
             reliable,
             max_forwards: outbound.max_forwards,

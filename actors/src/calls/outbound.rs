@@ -106,6 +106,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
         max_forwards: party.max_forwards,
         timers,
         progress: trunk.map(|t| t.config.progress_timeout),
+        route: trunk.map(|t| env.directory().service_route(&t.config.name)).unwrap_or_default(),
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
         headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
         party: party.clone(),

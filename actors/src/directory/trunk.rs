@@ -179,7 +179,7 @@ impl TrunkEntry {
             metrics: metrics.trunk(&config.name),
             rate: CallRate::new(config.max_new_calls_per_s),
             proxies: ArcSwap::default(),
-            places: ArcSwap::from_pointee(Places::new(config)),
+            places: ArcSwap::from_pointee(Places::new(&config.proxies, &config.named)),
             gauges: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             config: config.clone(),
@@ -196,7 +196,7 @@ impl TrunkEntry {
     /// Notes what DNS has found for the named proxy at this place of the settings; the proxies that the trunk has now, for
     /// [`set_proxies`](Self::set_proxies). Only the trunk's shard may.
     pub fn locate(&self, place: usize, located: Arc<Located>) -> Vec<Proxy> {
-        let places = self.places.load().with(place, located, &self.config);
+        let places = self.places.load().with(place, located, &self.config.named);
         let list = places.list();
         self.places.store(Arc::new(places));
         list

@@ -312,14 +312,43 @@ fn faults_of_trunks_and_registrations() {
                 "the name of a trunk: \"carrier\"",
             ),
             (
-                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"carrier\", proxy = \"a\" }]",
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"carrier\", proxy = \"a\", username = \"u\", password = \"p\" }]",
                 "6: registration_group[0].registrations[0]",
                 "found trunk and proxy; allowed: exactly one of",
             ),
             (
-                "[[registration_group]]\nname = \"g\"\nregistrations = [{ domain = \"a.b\", expires_s = 1 }]",
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ domain = \"a.b\", username = \"u\", password = \"p\", expires_s = 1 }]",
                 "6: registration_group[0].registrations[0].expires_s",
                 "allowed: 60 to 604800",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"carrier\" }]",
+                "6: registration_group[0].registrations[0].username",
+                "is missing; the trunk has none either",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nactive = 2\n\
+                 registrations = [{ address = \"a\", username = \"u\", password = \"p\" }]",
+                "6: registration_group[0].active",
+                "allowed: 1 to 1",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nretry_s = 20\nmax_retry_s = 10\n\
+                 registrations = [{ address = \"a\", username = \"u\", password = \"p\" }]",
+                "7: registration_group[0].max_retry_s",
+                "allowed: 20 to 86400",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\ntrunk = \"carrier\"\n\
+                 registrations = [{ address = \"a\", username = \"u\", password = \"p\", number = \"one\" }]",
+                "7: registration_group[0].registrations[0].number",
+                "digits, * and #",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\n\
+                 registrations = [{ address = \"a\", transport = \"tcp\", username = \"u\", password = \"p\" }]",
+                "6: registration_group[0].registrations[0].transport",
+                "a transport that a listener",
             ),
         ],
     );

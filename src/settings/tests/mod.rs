@@ -127,9 +127,9 @@ fn what_is_doubtful_is_a_warning() {
             "office.toml:8: trunk[1].accept_from[0]: trunk \"a\" names 10.0.0.0/8 too",
         ),
         (
-            "[[trunk]]\nname = \"a\"\ndomain = \"example.net\"\nusername = \"u\"\npassword = \"p\"\n\
-             [[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"a\" }]",
-            "office.toml:8: registration_group[0].registrations[0]: is at a host name, which registrations do not look up",
+            "[[registration_group]]\nname = \"g\"\nregistrations = [{ domain = \"example.net\", username = \"u\", \
+             password = \"p\", number = \"100\" }]",
+            "office.toml:3: registration_group[0].registrations[0].number: has no effect: calls to the account have no trunk",
         ),
     ];
     for (text, expected) in cases {

@@ -6,6 +6,7 @@ mod listen;
 mod media;
 mod node;
 mod registrar;
+mod registration;
 mod station;
 mod trunk;
 
@@ -15,10 +16,9 @@ pub use listen::{Listen, Transport};
 pub use media::{Location, Media, MediaPath, MediaPool};
 pub use node::{Http, Node};
 pub use registrar::Registrar;
+pub use registration::{Registration, RegistrationGroup};
 pub use station::{Credential, Service, ServiceKind, Station, User};
-pub use trunk::{
-    MediaTiming, Redirect, Registration, RegistrationGroup, Selection, Srtp, Trunk, TrunkTimers,
-};
+pub use trunk::{MediaTiming, Redirect, Selection, Srtp, Trunk, TrunkTimers};
 
 /// The partition that always exists, and that an entry without one is in.
 pub const INTERNAL_PARTITION: &str = "internal";

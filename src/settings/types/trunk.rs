@@ -1,4 +1,4 @@
-//! `[[trunk]]` and `[[registration_group]]`.
+//! `[[trunk]]`.
 
 use std::time::Duration;
 
@@ -217,58 +217,4 @@ fn seven_hundred_fifty() -> u32 {
 
 fn retryable() -> Vec<CodeRange> {
     vec![CodeRange { first: 480, last: 480 }, CodeRange { first: 500, last: 599 }]
-}
-
-/// Registrations of ours at other servers, in order: the next is used when one fails.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RegistrationGroup {
-    /// Its name.
-    pub name: String,
-    /// The registrations in order.
-    pub registrations: Vec<Registration>,
-}
-
-/// One registration: at exactly one of a trunk, an address, a proxy or a domain.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Registration {
-    /// A trunk, whose proxies, transport and credentials are used.
-    #[serde(default)]
-    pub trunk: Option<String>,
-    /// A registrar.
-    #[serde(default)]
-    pub address: Option<HostPort>,
-    /// A proxy that a REGISTER is sent through.
-    #[serde(default)]
-    pub proxy: Option<HostPort>,
-    /// A domain whose registrar DNS tells (RFC 3263).
-    #[serde(default)]
-    pub domain: Option<String>,
-    /// How SIP is carried; not with `trunk`, which says it. `None`: UDP.
-    #[serde(default)]
-    pub transport: Option<Transport>,
-    /// Another address of `proxy`, for a site that cannot reach the first.
-    #[serde(default)]
-    pub alternate_address: Option<HostPort>,
-    /// The user that is registered; `None`: the trunk's.
-    #[serde(default)]
-    pub username: Option<String>,
-    /// The password that answers challenges; `None`: the trunk's.
-    #[serde(default)]
-    pub password: Option<Secret>,
-    /// How long a registration is asked to hold, in seconds; see [`expires`](Self::expires).
-    #[serde(default = "an_hour")]
-    pub expires_s: u32,
-}
-
-impl Registration {
-    /// How long a registration is asked to hold.
-    pub fn expires(&self) -> Duration {
-        Duration::from_secs(self.expires_s.into())
-    }
-}
-
-fn an_hour() -> u32 {
-    3600
 }

@@ -6,6 +6,7 @@ mod loops;
 mod network;
 mod pattern;
 mod registrar;
+mod registration;
 mod station;
 mod trunk;
 
@@ -23,6 +24,7 @@ pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
     network::check(settings, &names, findings);
     station::check(settings, &names, findings);
     trunk::check(settings, &names, findings);
+    registration::check(settings, &names, findings);
     dns::check(settings, findings);
     registrar::check(settings, findings);
     dial_plan::check(settings, &names, findings);
