@@ -8,6 +8,7 @@ mod common;
 
 use common::digest::hash;
 use common::engine::stations;
+use common::kamailio::Kamailio;
 use common::ua::token;
 use common::{Engine, Msg, Nsd, Ua, eventually, sdp, so};
 use serde_json::Value;
@@ -416,4 +417,35 @@ fn an_actor_that_panics_goes_on_with_what_is_registered() {
     assert_eq!(after["since"], before["since"]);
     let sent = [("direction", "out"), ("method", "REGISTER")];
     assert_eq!(engine.metric("tandem_sip_messages_total", &sent), 1.0);
+}
+
+#[test]
+fn a_registrar_of_another_make_registers_us_calls_us_and_takes_our_calls_by_its_route() {
+    let account = "[[registration_group]]\nname = \"provider\"\ntrunk = \"carrier\"\nregistrations = [\
+                   { address = \"{peer}:5060\", username = \"office\", password = \"hush\", expires_s = 60 }]\n";
+    let mut engine = Engine::prepare(&(TRUNK.to_owned() + &stations(&["1001"]) + account), &[]);
+    let kamailio = Kamailio::provider(&engine);
+    engine.restart();
+    let one = becomes(&engine, 0, "registered");
+    assert!(one["expires_in_s"].as_u64().is_some_and(|left| (100..=120).contains(&left)), "its 423: {one:#}");
+    assert_eq!(one["service_route"][0], format!("<sip:{}:5070;lr>", engine.peer()));
+
+    let phone = Ua::new(&engine, "1001").registered();
+    let mut outside = Ua::at(&engine, "5551234", engine.stranger().into());
+    outside.server = kamailio.edge;
+    let mut leg = outside.leg("5550100");
+    outside.next(&mut leg, "INVITE", "", &sdp(outside.local(), "0"));
+    phone.answer(&phone.request("INVITE"), &sdp(phone.local(), "0"));
+    outside.established(&mut leg);
+    outside.next(&mut leg, "BYE", "", "");
+    phone.respond(&phone.request("BYE"), "200 OK", "", "", "");
+    outside.response("BYE", 200);
+
+    let leg = phone.call("9555777", &sdp(phone.local(), "0"));
+    assert_eq!(phone.refused(&leg).status(), Some(486), "by the Service-Route");
+    engine.ask("POST", "/api/v1/drain", "{\"on\": true}");
+    becomes(&engine, 0, "idle");
+    let mut leg = outside.leg("5550100");
+    outside.next(&mut leg, "INVITE", "", &sdp(outside.local(), "0"));
+    assert_eq!(outside.refused(&leg).status(), Some(404));
 }

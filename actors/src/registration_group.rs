@@ -239,8 +239,9 @@ impl GroupActor {
                     registration_group = group,
                     "no registration of the group holds: the account cannot be called"
                 );
+                self.event(now, "lost", None, "no registration holds".to_owned());
             }
-            return self.event(now, "lost", None, "no registration holds".to_owned());
+            return;
         };
         if self.used.replace(place).is_some_and(|used| used != place) {
             let (_, label) = self.names(place);
