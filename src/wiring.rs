@@ -1,6 +1,7 @@
 //! From settings to what an engine is told: names become places, defaults become values.
 
 mod registration;
+mod trunk_rules;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tandem_protocol::dns::{Bounds, Family, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
-use tandem_protocol::transaction::Timers;
+use tandem_protocol::transaction::{Timers, timer_f};
 
 use crate::settings::{
     self, Credential, DigestAlgorithm, HostPort, MediaPath, ServiceKind, Settings, Station, Trunk,
@@ -374,6 +375,7 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
     let mut timers = Timers::new(values.t1, values.t2);
     timers.give_up = values.t1 * 2u32.saturating_pow(values.max_invite_retries.min(16));
     timers.connect = Some(values.connect_timeout);
+    timers.timer_f = Some(timer_f(values.t1, values.t2, values.max_packet_retries));
     let codes: Vec<String> =
         trunk.retryable_codes.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
     config::Trunk {
@@ -399,6 +401,7 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
         redirect: redirect(trunk.redirect),
         redirect_to: trunk.redirect_to.iter().map(source).collect(),
         calling_party_mask: trunk.calling_party_mask.clone(),
+        rules: trunk_rules::rules(trunk, &values),
         credentials: registration::credentials_of(settings, trunk),
     }
 }

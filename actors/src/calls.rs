@@ -6,6 +6,7 @@ mod identify;
 mod outbound;
 mod refused;
 mod route;
+mod rules;
 mod unmanaged;
 
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
 use tandem_protocol::dialog::{LocalSide, Routing};
 use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::{Header, Message, Uri};
+use tandem_protocol::number_rules;
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
 
 use crate::call::{Media, Outbound};
-use crate::config::{Listener, MediaAddress, MediaPath, Redirect};
+use crate::config::{Listener, MediaAddress, MediaPath, Redirect, Trunk};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
@@ -29,6 +31,7 @@ use crate::metrics::Refusal;
 pub(crate) use account::LINE;
 pub(crate) use outbound::{Party, elsewhere, outbound};
 pub(crate) use route::{Route, route};
+pub(crate) use rules::{Besides, besides_calls};
 
 pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
@@ -65,8 +68,16 @@ pub(crate) struct Admitted {
     pub(crate) permits: Vec<Permit>,
     /// Where requests to the caller go.
     pub(crate) routing: Routing,
+    /// How our side appears to him.
+    pub(crate) local: Arc<LocalSide>,
     /// The trunk he calls by, if it may ask who we are.
     pub(crate) account: Option<String>,
+}
+
+/// How our side appears to a trunk on its listener: with the trunk's timers.
+pub(crate) fn local_side_of_trunk(listener: &Listener, trunk: &Trunk) -> LocalSide {
+    let local = local_side(listener);
+    LocalSide { timers: trunk.timers, reinvite_delay: trunk.rules.reinvite_delay, ..local }
 }
 
 /// How our side appears on a listener.
@@ -78,7 +89,7 @@ pub(crate) fn local_side(listener: &Listener) -> LocalSide {
         Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
     let via = format!("SIP/2.0/{} {external}", transport.via());
-    LocalSide { via, contact, timers, session }
+    LocalSide { via, contact, timers, session, reinvite_delay: None }
 }
 
 /// Who is called.
@@ -143,6 +154,7 @@ pub(crate) fn admit(
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
+    rules::replaces(caller, invite)?;
     let (css, bypass, record, routing) = match caller {
         Caller::Station(station) => {
             let config = &station.config;
@@ -158,6 +170,7 @@ pub(crate) fn admit(
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let asked = || uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
+    let dialled = rules::number_in(caller, number_rules::Party::Called, dialled);
     let mut route = route(env, css, &dialled);
     if env.directory().draining() && !route.emergency {
         return Err(Refused::new(503, Refusal::Draining));
@@ -191,7 +204,11 @@ pub(crate) fn admit(
     let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
-    Ok(Admitted { info, machine, outbound, media, permits, routing, account: account(caller) })
+    let local = match caller {
+        Caller::Station(_) => env.local_side(flow.listener),
+        Caller::Trunk(trunk) => env.local_side_of(trunk, flow.listener),
+    };
+    Ok(Admitted { info, machine, outbound, media, permits, routing, local, account: account(caller) })
 }
 
 /// Where our credentials for a caller are: a trunk may ask for them when we hang up.
@@ -239,7 +256,7 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
     let key = CallKey(env.random() >> 1);
     let from = match caller {
         Caller::Station(station) => station.config.name.to_string(),
-        Caller::Trunk(_) => caller_number(invite),
+        Caller::Trunk(_) => rules::number_in(caller, number_rules::Party::Calling, caller_number(invite)),
     };
     let now = env.now();
     Info {

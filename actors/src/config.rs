@@ -2,6 +2,7 @@
 
 mod listeners;
 mod registration;
+mod trunk_rules;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tandem_protocol::transaction::Timers;
 
 pub use listeners::Listeners;
 pub use registration::{Registration, RegistrationGroup};
+pub use trunk_rules::{Accept, TrunkRules};
 
 /// Whether a call's media crosses the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +191,8 @@ pub struct Trunk {
     pub redirect_to: Vec<Source>,
     /// What its far end sees of the caller's number.
     pub calling_party_mask: Option<NumberMask>,
+    /// What it changes of calls, and what it may ask for besides them.
+    pub rules: TrunkRules,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
 }

@@ -18,7 +18,7 @@ use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
-use crate::config::{EngineConfig, Listener, Station};
+use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
@@ -138,6 +138,13 @@ impl StationEntry {
     }
 }
 
+/// How our side appears to a trunk on its listener.
+fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> Arc<LocalSide> {
+    let listener = config.listeners.get(usize::from(trunk.listener));
+    let side = listener.map(|listener| crate::calls::local_side_of_trunk(listener, trunk));
+    Arc::new(side.unwrap_or_default())
+}
+
 /// The shared state of one engine.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
@@ -162,6 +169,8 @@ pub struct Directory {
     /// Who is known to take streams.
     pub stream_peers: StreamPeers,
     draining: AtomicBool,
+    /// Whether packets to any trunk are marked.
+    marks: bool,
 }
 
 impl Directory {
@@ -205,7 +214,7 @@ impl Directory {
             trunks: config
                 .trunks
                 .iter()
-                .map(|t| (t.name.clone(), Arc::new(TrunkEntry::new(t, metrics))))
+                .map(|t| (t.name.clone(), Arc::new(TrunkEntry::new(t, trunk_side(config, t), metrics))))
                 .collect(),
             domains,
             shards: config.shards,
@@ -215,6 +224,7 @@ impl Directory {
             local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
             stream_peers: StreamPeers::of_trunks(config),
             draining: AtomicBool::new(false),
+            marks: config.trunks.iter().any(|trunk| trunk.rules.dscp.is_some()),
         }
     }
 
@@ -300,6 +310,19 @@ impl Directory {
         self.trunks.values().find(proxies).or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
+    }
+
+    /// How packets to a peer are marked: as the settings of its trunk say (RFC 2474).
+    pub fn dscp_towards(&self, flow: Flow) -> Option<u8> {
+        if !self.marks {
+            return None;
+        }
+        let marked = self.trunks.values().filter(|trunk| trunk.config.rules.dscp.is_some());
+        let is_its = |trunk: &&Arc<TrunkEntry>| {
+            let accepted = || trunk.config.accept_from.iter().any(|source| source.contains(flow.remote));
+            trunk.has_proxy(flow.remote) || accepted()
+        };
+        marked.into_iter().find(is_its).and_then(|trunk| trunk.config.rules.dscp)
     }
 
     /// True if `host` is one of our domains.

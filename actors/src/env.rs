@@ -20,7 +20,7 @@ use tandem_protocol::time::{Instant, Now};
 use tokio::sync::oneshot;
 
 use crate::config::EngineConfig;
-use crate::directory::Directory;
+use crate::directory::{Directory, TrunkEntry};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::{ActorKind, Metrics};
@@ -165,6 +165,12 @@ impl Env {
     /// How our side appears on a listener.
     pub(crate) fn local_side(&self, listener: ListenerId) -> Arc<LocalSide> {
         self.directory().local_side(self.config().listeners.place(listener))
+    }
+
+    /// How our side appears to a trunk on a listener.
+    pub(crate) fn local_side_of(&self, trunk: &TrunkEntry, listener: ListenerId) -> Arc<LocalSide> {
+        let own = self.config().listener_id(trunk.config.listener) == listener;
+        if own { trunk.local.clone() } else { self.local_side(listener) }
     }
 
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.

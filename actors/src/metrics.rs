@@ -139,6 +139,8 @@ pub struct TrunkMetrics {
     pub failover_transport: Counter,
     /// Calls that went on because the trunk had as many as it may.
     pub failover_limit: Counter,
+    /// Header rules that wrote nothing, because a call had not what they need.
+    pub header_rules_failed: Counter,
     /// Calls up.
     pub calls: Gauge,
 }
@@ -319,6 +321,9 @@ impl Metrics {
             failover_progress: failover("progress"),
             failover_transport: failover("transport"),
             failover_limit: failover("limit"),
+            header_rules_failed: self
+                .registry
+                .counter("tandem_trunk_header_rules_failed_total", &[("trunk", name.to_owned())]),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
         }
     }
@@ -429,6 +434,12 @@ fn describe(registry: &Registry) {
         "tandem_trunk_failovers_total",
         None,
         "Calls that went on to another proxy or trunk, by cause",
+    );
+    registry.describe(
+        Counter,
+        "tandem_trunk_header_rules_failed_total",
+        None,
+        "Header rules of the trunk that wrote nothing, because a call had not what they need",
     );
     registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
     registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");

@@ -30,10 +30,10 @@ pub use imported::{BadLine, StationLine, names_of_stations};
 pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use types::{
-    CallingSearchSpace, Credential, DialPlan, Dns, Http, INTERNAL_PARTITION, Listen, Location, Media,
-    MediaPath, MediaPool, MediaTiming, Node, Partition, Pattern, Redirect, Registrar, Registration,
-    RegistrationGroup, RouteGroup, RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport,
-    Trunk, TrunkTimers, User,
+    CallingSearchSpace, Credential, DialPlan, Dns, HeaderRule, Http, INTERNAL_PARTITION, Listen, Location,
+    Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Partition, Pattern, Redirect, Registrar,
+    Registration, RegistrationGroup, RouteGroup, RouteList, RuleDirection, RuleParty, Selection, Service,
+    ServiceKind, Srtp, Station, TimerFigures, TimerPreset, Transport, Trunk, TrunkTimers, User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar, Registration,
-    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
+    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk, TrunkRules,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -133,6 +133,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         redirect_to: Vec::new(),
         media_delayed: false,
         calling_party_mask: None,
+        rules: TrunkRules::default(),
         credentials: None,
     }
 }

@@ -14,8 +14,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
-use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
-use tandem_protocol::flow::ListenerId;
+use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
@@ -178,10 +177,6 @@ impl CallActor {
         actor.start()
     }
 
-    fn local(&self, listener: ListenerId) -> Arc<LocalSide> {
-        self.env.local_side(listener)
-    }
-
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
         let now = self.env.now();
         if self.env.inject_panic(ActorKind::Call) {
@@ -263,6 +258,7 @@ impl CallActor {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        let outbound_trunk = outbound.trunk.clone();
         self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
@@ -285,7 +281,11 @@ impl CallActor {
             progress: outbound.progress,
         };
         let call_id = spec.call_id.clone();
-        let local = self.local(target.flow.listener);
+        let trunk = outbound_trunk.and_then(|name| self.env.directory().trunk(&name).cloned());
+        let local = match trunk {
+            Some(trunk) => self.env.local_side_of(&trunk, target.flow.listener),
+            None => self.env.local_side(target.flow.listener),
+        };
         self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local }, call_id, ctx);
     }
 

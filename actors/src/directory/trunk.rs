@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
+use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::dns::Located;
 use tandem_protocol::proxy_list::{Proxy, ProxyHealth, Selection};
 use tandem_protocol::time::{Instant, UnixMillis};
@@ -163,6 +164,10 @@ pub struct TrunkEntry {
     pub calls: Permits,
     /// Its metrics.
     pub metrics: TrunkMetrics,
+    /// How our side appears to it.
+    pub(crate) local: Arc<LocalSide>,
+    /// Which of its header rules have failed before.
+    failed_rules: Box<[AtomicBool]>,
     rate: CallRate,
     proxies: ArcSwap<Vec<Arc<ProxyEntry>>>,
     places: ArcSwap<Places>,
@@ -173,10 +178,12 @@ pub struct TrunkEntry {
 
 impl TrunkEntry {
     /// A trunk of which nothing is known but its settings.
-    pub fn new(config: &Trunk, metrics: &Metrics) -> TrunkEntry {
+    pub fn new(config: &Trunk, local: Arc<LocalSide>, metrics: &Metrics) -> TrunkEntry {
         let entry = TrunkEntry {
             calls: Permits::new(config.max_calls).keeping(config.emergency_channels),
             metrics: metrics.trunk(&config.name),
+            local,
+            failed_rules: config.rules.headers.iter().map(|_| AtomicBool::new(false)).collect(),
             rate: CallRate::new(config.max_new_calls_per_s),
             proxies: ArcSwap::default(),
             places: ArcSwap::from_pointee(Places::new(&config.proxies, &config.named)),
@@ -186,6 +193,11 @@ impl TrunkEntry {
         };
         entry.set_proxies(&config.proxies, metrics);
         entry
+    }
+
+    /// True if the header rule at this place has not failed before: then it is told.
+    pub(crate) fn is_first_failure(&self, place: usize) -> bool {
+        self.failed_rules.get(place).is_some_and(|failed| !failed.swap(true, Ordering::Relaxed))
     }
 
     /// What stands at each place of its list, and what DNS has found for the names among them.

@@ -46,14 +46,14 @@ impl Shard {
 
     fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {
         let transaction = self.endpoint.accept(invite, flow);
-        let Admitted { info, machine, outbound, media, permits, routing, account } = admitted;
+        let Admitted { info, machine, outbound, media, permits, routing, local, account } = admitted;
         let key = info.key;
         let origin = Origin::Incoming {
             transaction,
             invite: invite.clone(),
             source: flow,
             tag: self.env.name(),
-            local: self.env.local_side(flow.listener),
+            local,
             routing,
             account,
         };

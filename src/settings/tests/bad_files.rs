@@ -280,6 +280,27 @@ fn faults_of_trunks_and_registrations() {
             ("selection = \"random\"", "4: trunk[0].selection", "allowed: \"priority\" or \"round_robin\""),
             ("media_timing = \"late\"", "4: trunk[0].media_timing", "allowed: \"normal\" or \"delayed\""),
             ("srtp = \"on\"", "4: trunk[0].srtp", "allowed: \"off\" or \"offered\" or \"required\""),
+            ("timer_preset = \"fast\"", "4: trunk[0].timer_preset", "\"unsecured\""),
+            (
+                "number_rules = [{ direction = \"in\", party = \"called\", strip = 33 }]",
+                "4: trunk[0].number_rules[0].strip",
+                "allowed: 0 to 32",
+            ),
+            (
+                "number_rules = [{ direction = \"in\", party = \"called\", prefix = \"a\" }]",
+                "4: trunk[0].number_rules[0].prefix",
+                "up to 32 digits",
+            ),
+            (
+                "header_rules = [{ direction = \"out\", header = \"To\", value = \"x\" }]",
+                "4: trunk[0].header_rules[0].header",
+                "To is written by the engine",
+            ),
+            (
+                "header_rules = [{ direction = \"out\", header = \"X-A\", value = \"{Call-Info\" }]",
+                "4: trunk[0].header_rules[0].value",
+                "a brace that is not closed",
+            ),
             ("dscp = 64", "4: trunk[0].dscp", "found 64; allowed: 0 to 63"),
             ("redirect = \"fork\"", "4: trunk[0].redirect", "allowed: \"follow\" or \"pass\""),
             ("redirect_to = [\"x\"]", "4: trunk[0].redirect_to[0]", "allowed: "),

@@ -9,6 +9,7 @@ mod registrar;
 mod registration;
 mod station;
 mod trunk;
+mod trunk_rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::network::{check_codecs, check_timers};
-use super::{Findings, Names, item};
+use super::{Findings, Names, item, trunk_rules};
 use crate::settings::problem::KeyPath;
 use crate::settings::types::{Selection, Trunk};
 use crate::settings::values::is_host;
@@ -18,6 +18,7 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
         check_families(&path, trunk, settings, findings);
         check_bounds(&path, trunk, findings);
         check_shares(&path, trunk, findings);
+        trunk_rules::check(&path, trunk, findings);
         check_credential(&path, trunk.username.as_ref(), trunk.password.is_some(), findings);
         check_codecs(&path.key("codecs"), &trunk.codecs, findings);
     }
@@ -108,7 +109,7 @@ fn check_bounds(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
     within("progress_timeout_ms", Some(trunk.progress_timeout_ms), 100..=300_000, "milliseconds");
     within("max_packet_retries", trunk.max_packet_retries, 0..=32, "retransmissions");
     within("max_invite_retries", trunk.max_invite_retries, 0..=32, "retransmissions");
-    within("reinvite_delay_ms", Some(trunk.reinvite_delay_ms), 0..=60_000, "milliseconds");
+    within("reinvite_delay_ms", trunk.reinvite_delay_ms, 0..=60_000, "milliseconds");
     within("qualify_interval_s", Some(trunk.qualify_interval_s), 0..=86_400, "seconds, 0 is off");
     within("max_new_calls_per_s", Some(trunk.max_new_calls_per_s), 0..=10_000, "calls, 0 is no limit");
     within("dscp", trunk.dscp.map(u32::from), 0..=63, "RFC 2474");

@@ -7,7 +7,7 @@ use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::Timers;
 
 use super::*;
-use crate::config::{MediaPath, NamedProxy, Redirect, Trunk};
+use crate::config::{MediaPath, NamedProxy, Redirect, Trunk, TrunkRules};
 use crate::directory::TrunkEntry;
 use crate::metrics::{Metrics, Registry};
 
@@ -43,6 +43,7 @@ fn trunk(proxies: &[u8], named: &[(usize, &str)]) -> Trunk {
         redirect: Redirect::default(),
         redirect_to: Vec::new(),
         calling_party_mask: None,
+        rules: TrunkRules::default(),
         credentials: None,
     }
 }

@@ -29,6 +29,7 @@ use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Refused};
 use crate::shard::{FromStream, Shard};
+use crate::sip::dscp;
 
 pub use door::Door;
 
@@ -201,6 +202,9 @@ impl Streams {
         let why = match self.to.get() {
             Some(shard) => {
                 tune(&stream);
+                if let Some(dscp) = self.shared.directory.dscp_towards(wire.flow) {
+                    dscp::mark(&stream, wire.flow.remote.is_ipv4(), dscp);
+                }
                 carry(stream, wire, shard, accepted).await
             }
             None => Closed::Unreachable,
