@@ -130,7 +130,7 @@ impl Dialog {
     }
 
     fn invite(&mut self, spec: InviteSpec, answers: &[(Header, String)], out: &mut Vec<Output>) {
-        self.account.begins(!answers.is_empty());
+        self.account.invites(!answers.is_empty());
         self.local_cseq += 1;
         let branch = self.next_branch();
         let mut message = Builder::request("INVITE", &spec.request_uri);
@@ -175,6 +175,10 @@ impl Dialog {
         let status = response.status();
         let Phase::Calling(calling) = &mut self.phase else { return };
         if response.cseq() != calling.cseq {
+            if (200..300).contains(&status) {
+                // A branch has taken the INVITE that another one challenged, and that we have sent anew.
+                self.end_other_branch(response, out);
+            }
             return;
         }
         match status {
@@ -233,7 +237,7 @@ impl Dialog {
     fn authorize(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Phase::Calling(calling) = &self.phase else { return };
         let spec = calling.spec.clone();
-        match self.account.answers(response, ("INVITE", &spec.request_uri), &self.local_tag) {
+        match self.account.answers_for_invite(response, &spec.request_uri, &self.local_tag) {
             Some(answers) => self.invite(spec, &answers, out),
             None => {
                 let reason = "challenge not understood, or answered in vain".to_owned();

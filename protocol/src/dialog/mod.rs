@@ -267,6 +267,7 @@ impl Dialog {
         if matches!(response.status(), 401 | 407) && self.answer_challenge(response, out) {
             return;
         }
+        self.settle_account(response);
         if response.method() == Method::Invite
             && response.status() < 200
             && self.reoffering == Some(response.cseq())
