@@ -223,10 +223,14 @@ fn take_ports(
         }
         (_, None) if anchored => {
             let addresses = [towards_caller.bound, towards_callee.bound];
-            let (a, b) = leases.take_two(env, addresses).ok_or_else(no_port)?;
+            // Nobody knows yet where a hunt or a redirection ends.
+            let elsewhere = media.addresses().find(|own| *own != towards_callee);
+            let (a, b, c) =
+                leases.take_for_call(env, addresses, elsewhere.map(|own| own.bound)).ok_or_else(no_port)?;
             let (caller, callee) = (local(towards_caller, a), local(towards_callee, b));
-            let plan = MediaPlan::Anchored { caller, callee };
-            Ok((Media::relay((a, caller_ip), (b, callee_ip), record), plan))
+            let other = elsewhere.zip(c).map(|(own, lease)| local(own, lease));
+            let plan = MediaPlan::Anchored { caller, callee, other };
+            Ok((Media::relay((a, caller_ip), (b, callee_ip), c, record), plan))
         }
         (_, None) => Ok((Media::none(), MediaPlan::Bypass)),
     }
