@@ -69,14 +69,14 @@ pub(crate) struct Admitted {
 
 /// How our side appears on a listener.
 pub(crate) fn local_side(listener: &Listener) -> LocalSide {
-    let Listener { external, transport, timers, session, .. } = *listener;
+    let Listener { external, transport, timers, session, .. } = listener;
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
         Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
     let via = format!("SIP/2.0/{} {external}", transport.via());
-    LocalSide { via, contact, timers, session }
+    LocalSide { via, contact, timers: *timers, session: *session }
 }
 
 /// Who is called.

@@ -108,7 +108,6 @@ pub(crate) fn not_taken(request: &Message) -> Refused {
 pub(crate) fn has_been_here(config: &EngineConfig, request: &Message) -> bool {
     request.values(Header::Via).skip(1).filter_map(|value| Via::parse(value).ok()).any(|via| {
         let port = via.port.unwrap_or(5060);
-        let is_ours = |ip: std::net::IpAddr| via.host.trim_matches(['[', ']']).parse() == Ok(ip);
-        config.listeners.iter().any(|l| l.external.port() == port && is_ours(l.external.ip()))
+        config.listeners.iter().any(|l| l.external.port() == port && l.external.is_host(via.host))
     })
 }
