@@ -1,4 +1,5 @@
-//! An engine behind a NAT: what peers are told of it, and that it knows itself by that (RFC 3581, RFC 5626 §4.4).
+//! An engine behind a NAT: what peers are told of it, and that it knows itself by that; and by which port it reaches phones that are behind
+//! one, and phones that speak from one port and listen at another (RFC 3261 §18.2.2, RFC 3581, RFC 5626 §4.4).
 // A test bounds its waits by the real clock.
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::expect_used, clippy::panic)]
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use common::engine::stations;
 use common::rtp::RtpEnd;
-use common::{Engine, Ua, sdp};
+use common::ua::token;
+use common::{Engine, Leg, Msg, Ua, sdp};
 
 /// Two listeners that peers know by other addresses, as the settings write them; the media's is another one still.
 fn engine(udp: &str, tcp: &str) -> Engine {
@@ -99,4 +101,79 @@ fn a_registered_phone_is_sent_a_line_end_that_keeps_its_way_through_a_nat_open()
     for phone in [udp, tcp] {
         assert!(phone.is_kept_alive(Duration::from_secs(40)), "{} hears nothing", phone.user);
     }
+}
+
+/// A phone that speaks from one port, `mouth`, and listens at another.
+struct TwoPorts {
+    mouth: Ua,
+    ear: Ua,
+}
+
+impl TwoPorts {
+    /// Sends a request with its credentials, if it is challenged; gives the first response that is no challenge.
+    fn ask(&self, leg: &mut Leg, method: &str, headers: &str, body: &str) -> Msg {
+        let mut authorization = String::new();
+        loop {
+            leg.cseq += 1;
+            leg.branch = format!("z9hG4bK{}", token());
+            leg.invite_uri = leg.target.clone();
+            let headers = format!("{headers}{authorization}");
+            let text = self.ear.text(leg, method, &leg.target, &leg.branch, &headers, body);
+            self.mouth.send(text.replacen(";rport", "", 1));
+            let answer = self.ear.final_response(method);
+            if answer.status() != Some(401) || !authorization.is_empty() {
+                return answer;
+            }
+            let challenge = common::digest::Challenge::parse(answer.header("WWW-Authenticate"));
+            let value = challenge.answer(&self.ear.user, &self.ear.password, method, &leg.target, 1);
+            authorization = format!("Authorization: {value}\r\n");
+        }
+    }
+}
+
+#[test]
+fn a_phone_that_listens_at_another_port_than_it_speaks_from_registers_calls_and_is_called() {
+    let engine = Engine::start(&stations(&["1001", "1002"]));
+    let phone = TwoPorts { mouth: Ua::new(&engine, "1001"), ear: Ua::new(&engine, "1001") };
+    let answer = phone.ask(&mut phone.ear.registration(), "REGISTER", "Expires: 600\r\n", "");
+    assert_eq!(answer.status(), Some(200), "{answer:?}");
+    let b = Ua::new(&engine, "1002").registered();
+
+    // It is called.
+    let mut leg = b.call("1001", &sdp(b.local(), "0"));
+    let invite = phone.ear.request("INVITE");
+    phone.ear.answer(&invite, &sdp(phone.ear.local(), "0"));
+    b.established(&mut leg);
+    b.hang_up(&mut leg);
+    let bye = phone.ear.request("BYE");
+    phone.ear.respond(&bye, "200 OK", "", "", "");
+
+    // It calls, changes the call, and the other side ends it.
+    let mut leg = phone.ear.leg("*43");
+    leg.cseq = 10;
+    let answer = phone.ask(&mut leg, "INVITE", "", &sdp(phone.ear.local(), "0"));
+    assert_eq!(answer.status(), Some(200), "{answer:?}");
+    phone.ear.accept(&mut leg, &answer);
+    let held = sdp(phone.ear.local(), "0").replace("- 1 1", "- 1 2") + "a=sendonly\r\n";
+    let answer = phone.ask(&mut leg, "INVITE", "", &held);
+    assert_eq!(answer.status(), Some(200), "{answer:?}");
+    phone.ear.ack(&leg, &answer);
+    let call = engine.call_in("up").as_str().to_owned();
+    assert!(engine.command(&["call", &call, "--hangup"]).output().expect("the program").status.success());
+    let bye = phone.ear.request("BYE");
+    phone.ear.respond(&bye, "200 OK", "", "", "");
+    engine.quiet();
+    assert!(phone.mouth.receive(Duration::from_millis(1)).is_none(), "nobody listens there");
+}
+
+#[test]
+fn a_phone_behind_a_nat_that_does_not_ask_for_it_is_answered_where_it_speaks_from() {
+    let engine = Engine::start(&stations(&["1001"]));
+    let phone = Ua::new(&engine, "1001");
+    let mut leg = phone.leg("x");
+    leg.cseq = 1;
+    let text = phone.text(&leg, "OPTIONS", &leg.target, &format!("z9hG4bK{}", token()), "", "");
+    phone.send(text.replacen(";rport", "", 1).replacen(&phone.local().to_string(), "10.255.255.1:5060", 1));
+    let answer = phone.response("OPTIONS", 200);
+    assert!(answer.header("Via").ends_with(&format!("received={}", phone.local().ip())), "{answer:?}");
 }
