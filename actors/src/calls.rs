@@ -172,7 +172,7 @@ pub(crate) fn admit(
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
     let (media, plan) = take_ports(env, leases, &route, flow, anchored, record)?;
-    let sdp = match Sdp::new(invite.body_bytes(), &plan, env.random() >> 1) {
+    let sdp = match Sdp::new(invite.session_description().unwrap_or_default(), &plan, env.random() >> 1) {
         Ok(sdp) => sdp,
         Err(refusal) => {
             leases.returned(env, media.into_unused());

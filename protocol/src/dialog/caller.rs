@@ -10,7 +10,6 @@ use super::challenge::Account;
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
-use crate::sdp::negotiate::is_sdp;
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
@@ -344,15 +343,7 @@ fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
 
 /// The session description a message carries, if any. A body of another type, or one that is encoded, is none.
 pub(super) fn sdp_of(message: &Message) -> Option<Bytes> {
-    let sdp = !message.body().is_empty()
-        && message.header(Header::ContentType).is_some_and(is_sdp)
-        && is_plain(message);
-    sdp.then(|| message.body_bytes())
-}
-
-/// Whether the body is as it was written (RFC 3261 §20.12).
-pub(super) fn is_plain(message: &Message) -> bool {
-    message.values(Header::ContentEncoding).all(|coding| coding.eq_ignore_ascii_case("identity"))
+    message.session_description()
 }
 
 /// The contacts of a redirection, those of the highest q first (RFC 3261 §20.10); without one it counts as 1.
