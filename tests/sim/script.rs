@@ -151,6 +151,10 @@ impl Script {
                 if command == Command::Restart {
                     self.restarts.push((phone, world.now()));
                 }
+                if let Command::Neglect(handle) = command {
+                    let now = world.now();
+                    self.with(phone, handle, |dial, _| dial.neglected.push((now, phone)));
+                }
                 let command = match command {
                     Command::Move { call, .. } => {
                         Command::Move { call, media: phones.fresh_media(phone, call) }
@@ -238,11 +242,15 @@ impl Script {
             ends: Vec::new(),
             legs: Vec::new(),
             faded: None,
+            neglected: Vec::new(),
             killed: None,
             first_killed: None,
             complaints: Vec::new(),
         });
         let after = if long { LONG_TALK_US } else { 0 };
+        let mut rng = self.chance(n).clone();
+        verbs::calling(world, &mut rng, caller, handle);
+        *self.chance(n) = rng;
         let rng = self.chance(n);
         let gives_up = rng.permille(200).then(|| rng.delay(LONG_US));
         if let Some(after) = gives_up {
