@@ -7,9 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Net, config};
-use tandem_phone::{
-    AutoAnswer, CallHandle, Command, Event, Manners, Refresher, Reliability, SessionTimers,
-};
+use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Manners, Refresher, Reliability, SessionTimers};
 
 fn net(caller: Manners, callee: Manners) -> Net {
     let of = |index, server, manners| {
