@@ -48,6 +48,8 @@ pub(crate) struct Script {
     handles: BTreeMap<(usize, CallHandle), (usize, Option<usize>)>,
     /// The last call between two numbers.
     pairs: BTreeMap<(String, String), usize>,
+    /// What phones complained of that belongs to no call that they were told of, by Call-ID.
+    pub(crate) strays: Vec<(u64, usize, String, String)>,
     pub(crate) registered: u64,
     pub(crate) refused_registrations: u64,
     /// When the last call begins, unless its number is still in use.
@@ -101,6 +103,7 @@ impl Script {
             dials: vec![None; plan.calls],
             handles: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            strays: Vec::new(),
             registered: 0,
             refused_registrations: 0,
             last_dial,
@@ -373,6 +376,8 @@ impl Script {
             Some(dial) => dial.complaints.push((now, phone, what)),
             // A REGISTER that was sent twice is answered twice.
             None if what.ends_with("without transaction") && world.plan().repeats() => {}
+            // Of an INVITE that a phone has refused before it was a call.
+            None if heard.is_some() => self.strays.push((now, phone, what, heard.unwrap_or_default())),
             None => {
                 let user = &phones.handsets[phone].user;
                 world.violation(format!("phone {phone} ({user}) complains, of no call ({heard:?}): {what}"));
