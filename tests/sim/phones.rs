@@ -11,6 +11,7 @@ use tandem_protocol::message::framing::peek_call_id;
 use crate::air::Air;
 use crate::engine::{DOMAIN, LISTENER, PASSWORD, STATIONS, proxies, station};
 use crate::plan::Part;
+use crate::verbs;
 use crate::world::{self, World};
 
 /// What a phone is in the run.
@@ -71,6 +72,7 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
         auto: AutoAnswer::Manual,
         t1: Duration::from_millis(500),
         codecs: vec![0, 8],
+        manners: verbs::manners(world, index),
     }
 }
 

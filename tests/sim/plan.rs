@@ -20,12 +20,15 @@ pub(crate) enum Part {
     Nonsense,
     Registrations,
     Verbs,
+    Reliable,
+    Timers,
+    Ponders,
     Streams,
     Keepalive,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 15] = [
+    pub(crate) const ALL: [Part; 18] = [
         Part::Loss,
         Part::Doubled,
         Part::Late,
@@ -39,6 +42,9 @@ impl Part {
         Part::Nonsense,
         Part::Registrations,
         Part::Verbs,
+        Part::Reliable,
+        Part::Timers,
+        Part::Ponders,
         Part::Streams,
         Part::Keepalive,
     ];
@@ -59,6 +65,9 @@ impl Part {
             Part::Nonsense => "nonsense",
             Part::Registrations => "registrations",
             Part::Verbs => "verbs",
+            Part::Reliable => "reliable",
+            Part::Timers => "timers",
+            Part::Ponders => "ponders",
             Part::Streams => "streams",
             Part::Keepalive => "keepalive",
         }

@@ -282,7 +282,7 @@ impl CallActor {
         };
         let call_id = spec.call_id.clone();
         let local = self.local(target.flow.listener);
-        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local }, call_id, ctx);
+        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
     }
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {

@@ -165,7 +165,7 @@ impl Call {
         {
             out.push(Output::Media { side: Side::Callee, view: view.clone(), held: false });
         }
-        let sdp = early.map(|(sdp, _)| sdp);
+        let sdp = early.map(|(sdp, _)| sdp).filter(|_| self.may_preview());
         if sdp.is_some() {
             self.expect_answer_to_our_offer();
         }
