@@ -22,10 +22,11 @@ pub(crate) enum Part {
     Verbs,
     Streams,
     Keepalive,
+    Trunks,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 15] = [
+    pub(crate) const ALL: [Part; 16] = [
         Part::Loss,
         Part::Doubled,
         Part::Late,
@@ -41,6 +42,7 @@ impl Part {
         Part::Verbs,
         Part::Streams,
         Part::Keepalive,
+        Part::Trunks,
     ];
 
     /// As `--without` has it.
@@ -61,6 +63,7 @@ impl Part {
             Part::Verbs => "verbs",
             Part::Streams => "streams",
             Part::Keepalive => "keepalive",
+            Part::Trunks => "trunks",
         }
     }
 }
@@ -73,16 +76,19 @@ pub(crate) struct Choice {
     /// The calls that are made; all if absent.
     pub(crate) only: Option<BTreeSet<usize>>,
     pub(crate) without: BTreeSet<Part>,
+    /// Every call leaves by trunks, and nothing else happens.
+    pub(crate) trunks: bool,
 }
 
 impl Choice {
     /// All of a seed.
     pub(crate) fn all(seed: u64, calls: usize) -> Choice {
-        Choice { seed, calls, only: None, without: BTreeSet::new() }
+        Choice { seed, calls, only: None, without: BTreeSet::new(), trunks: false }
     }
 
     pub(crate) fn has(&self, part: Part) -> bool {
-        !self.without.contains(&part)
+        let elsewhere = self.trunks && matches!(part, Part::Nonsense | Part::Registrations | Part::Keepalive);
+        !self.without.contains(&part) && !elsewhere
     }
 
     /// The numbers of the calls that are made.
@@ -95,6 +101,9 @@ impl Choice {
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words =
             vec!["--seed".into(), self.seed.to_string(), "--calls".into(), self.calls.to_string()];
+        if self.trunks {
+            words.push("--trunks".into());
+        }
         let list = |items: Vec<String>| items.join(",");
         if let Some(only) = &self.only {
             words.extend(["--only".into(), ranges(only)]);
@@ -211,6 +220,8 @@ impl Plan {
         let workers = 1 + rng.below(2) as u16;
         let pairs = rng.pick(&[64, 400, 400]);
         let gap_us = rng.pick(&[30_000, 100_000, 200_000]);
+        // As long as it takes a proxy to come and go.
+        let gap_us = if choice.trunks { 600_000 } else { gap_us };
         let keepalive = rng.permille(500) && choice.has(Part::Keepalive);
         let nonsense = calls * rng.pick(&[1, 2, 4]);
         let off = |part: Part, value: &mut u64| {
