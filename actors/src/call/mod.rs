@@ -193,7 +193,8 @@ impl CallActor {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
-                let call = Call::after_fault(&legs, now, &mut out);
+                let tried = self.shell.machine().attempts().to_vec();
+                let call = Call::after_fault(&legs, &tried, now, &mut out);
                 self.shell.replace(call);
             }
         }

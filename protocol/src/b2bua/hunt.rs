@@ -181,7 +181,8 @@ impl Call {
         now: Now,
         out: &mut Vec<Output>,
     ) {
-        let ending = self.leg(leg).is_none_or(|leg| leg.ending);
+        // One that is gone has failed before, by a fault of ours: what comes of its INVITE now is no news of the one under way.
+        let ending = self.leg(leg).is_none_or(|leg| leg.ending || leg.gone);
         if let Some(leg) = self.leg_mut(leg) {
             leg.gone = true;
         }
