@@ -154,7 +154,7 @@ pub(crate) fn admit(
         }
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+    let dialled = uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let mut route = route(env, css, &dialled);
     if env.directory().draining() && !route.emergency {
         return Err(Refused::new(503, Refusal::Draining));
@@ -259,6 +259,6 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
 }
 
 fn caller_number(invite: &Message) -> String {
-    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
+    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.dialled().map(|u| u.into_owned()));
     user.unwrap_or_else(|| "anonymous".to_owned())
 }

@@ -72,7 +72,7 @@ impl CallActor {
         let uri = Uri::parse(contact).map_err(|_| "is no address".to_owned())?;
         let by = self.diversion.by.clone();
         let party = self.outbound.first().map(|outbound| outbound.party.clone()).ok_or("comes too late")?;
-        let number = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+        let number = uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
         let (place, (found, outbound)) = match uri.scheme {
             "tel" => (number.clone(), self.dialled(&by, &party, &number)),
             "sip" if self.is_here(&uri) => (number.clone(), self.dialled(&by, &party, &number)),
