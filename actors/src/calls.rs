@@ -73,7 +73,7 @@ pub(crate) fn local_side(listener: &Listener) -> LocalSide {
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
-        Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
+        Transport::Tcp | Transport::Tls => format!("<sip:{external};transport={}>", transport.as_str()),
     };
     let via = format!("SIP/2.0/{} {external}", transport.via());
     LocalSide { via, contact, timers, session }

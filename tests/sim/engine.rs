@@ -134,6 +134,7 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         media_delayed: false,
         calling_party_mask: None,
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 
@@ -160,6 +161,7 @@ fn listener(transport: Transport) -> Listener {
         streams: crate::streams::limits(),
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
+        tls: None,
     }
 }
 

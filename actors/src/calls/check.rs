@@ -107,7 +107,7 @@ pub(crate) fn not_taken(request: &Message) -> Refused {
 /// Whether a request was sent by us and has come back by proxies that kept its Vias (§16.3 step 4).
 pub(crate) fn has_been_here(config: &EngineConfig, request: &Message) -> bool {
     request.values(Header::Via).skip(1).filter_map(|value| Via::parse(value).ok()).any(|via| {
-        let port = via.port.unwrap_or(5060);
+        let port = via.sent_by_port();
         let is_ours = |ip: std::net::IpAddr| via.host.trim_matches(['[', ']']).parse() == Ok(ip);
         config.listeners.iter().any(|l| l.external.port() == port && is_ours(l.external.ip()))
     })

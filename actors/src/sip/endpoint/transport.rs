@@ -262,7 +262,7 @@ fn sent_by(response: &Message) -> Option<SocketAddr> {
     {
         return None;
     }
-    Some(SocketAddr::new(received.or(host)?, via.port.unwrap_or(5060)))
+    Some(SocketAddr::new(received.or(host)?, via.sent_by_port()))
 }
 
 #[cfg(test)]
