@@ -422,7 +422,8 @@ fn one_registration(
         },
         |t| place_of(settings, t),
     );
-    let carried = settings.listen.get(usize::from(listener)).map_or(Transport::Udp, |l| transport(l.transport));
+    let carried =
+        settings.listen.get(usize::from(listener)).map_or(Transport::Udp, |l| transport(l.transport));
     Some(config::RegistrationGroup {
         name: Arc::from(group.name.as_str()),
         listener,

@@ -161,6 +161,8 @@ pub struct Directory {
     pub throttle: Throttle,
     /// How our side appears on each listener.
     local_sides: Vec<Arc<LocalSide>>,
+    /// The same with a `sips` Contact, on those of TLS.
+    secure_sides: Vec<Option<Arc<LocalSide>>>,
     /// What flows call the listeners, in the order of their places.
     listeners: Vec<ListenerId>,
     /// Who is known to take streams.
@@ -219,6 +221,11 @@ impl Directory {
             nonces,
             windows,
             local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
+            secure_sides: config
+                .listeners
+                .iter()
+                .map(|l| crate::calls::secure_side(l).map(Arc::new))
+                .collect(),
             listeners: config.listeners.iter().map(|l| l.id).collect(),
             stream_peers: StreamPeers::of_trunks(config),
             secure_peers: SecurePeers::default(),
@@ -262,6 +269,11 @@ impl Directory {
     pub(crate) fn local_side(&self, place: Option<usize>) -> Arc<LocalSide> {
         let side = place.and_then(|place| self.local_sides.get(place)).or_else(|| self.local_sides.first());
         side.cloned().unwrap_or_default()
+    }
+
+    /// The same with a `sips` Contact (RFC 3261 §12.1.1), on a listener of TLS.
+    pub(crate) fn secure_side(&self, place: usize) -> Option<Arc<LocalSide>> {
+        self.secure_sides.get(place)?.clone()
     }
 
     /// A trunk by name.

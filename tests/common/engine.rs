@@ -137,6 +137,13 @@ impl Engine {
         self.child.as_mut()?.try_wait().expect("a child")
     }
 
+    /// Sends it a signal, by name.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill, of procps").success());
+    }
+
     /// Ends the process as a power cut would.
     #[track_caller]
     pub(crate) fn kill9(&mut self) {

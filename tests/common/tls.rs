@@ -11,8 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SanType, date_time_ymd,
 };
 
 use super::{Engine, eventually, so};
@@ -70,7 +70,8 @@ impl Authority {
         }
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("signed");
-        let files = Files { certificate: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) };
+        let files =
+            Files { certificate: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) };
         fs::write(&files.certificate, certificate.pem()).expect("written");
         fs::write(&files.key, key.serialize_pem()).expect("written");
         files
@@ -101,15 +102,27 @@ pub(crate) fn engine(ca: &Authority, keys: &str, more: &str) -> Engine {
     engine
 }
 
+/// The same with one shard: it connects to a server once.
+#[track_caller]
+pub(crate) fn engine_of_one_shard(ca: &Authority, keys: &str, more: &str) -> Engine {
+    let mut engine = prepare_with(ca, keys, more, &[("TANDEM__NODE__SHARDS", "1")]);
+    engine.restart();
+    engine
+}
+
 /// The same, not started yet.
 pub(crate) fn prepare(ca: &Authority, keys: &str, more: &str) -> Engine {
+    prepare_with(ca, keys, more, &[])
+}
+
+fn prepare_with(ca: &Authority, keys: &str, more: &str, variables: &[(&str, &str)]) -> Engine {
     let toml = format!(
         "[node]\ndomains = [\"tandem.example\"]\n[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:5060\"\n\
          [[listen]]\nname = \"tls\"\ntransport = \"tls\"\naddress = \"{{ip}}:5061\"\n\
          certificate = \"{{dir}}/own.pem\"\nprivate_key = \"{{dir}}/own.key\"\nserver_ca = \"{{dir}}/ca.pem\"\n\
          {keys}\n{more}"
     );
-    let engine = Engine::prepare(&toml, &[]);
+    let engine = Engine::prepare(&toml, variables);
     ca.write(engine.dir(), "ca.pem");
     ca.issue(engine.dir(), "own", &["tandem.example", &engine.sip.ip().to_string()]);
     engine

@@ -395,7 +395,17 @@ impl Ua {
     /// [`Ua::call`] with more headers.
     #[track_caller]
     pub(crate) fn call_with(&self, number: &str, headers: &str, sdp: &str) -> Leg {
-        let mut leg = self.leg(number);
+        self.call_from(self.leg(number), headers, sdp)
+    }
+
+    /// [`Ua::call`] of whom this leg is for.
+    #[track_caller]
+    pub(crate) fn call_as(&self, leg: Leg, sdp: &str) -> Leg {
+        self.call_from(leg, "", sdp)
+    }
+
+    #[track_caller]
+    fn call_from(&self, mut leg: Leg, headers: &str, sdp: &str) -> Leg {
         self.next(&mut leg, "INVITE", headers, sdp);
         let challenge = self.response("INVITE", 401);
         self.ack(&leg, &challenge);

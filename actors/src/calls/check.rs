@@ -2,6 +2,7 @@
 //! stranger learns nothing of what is built here.
 
 use tandem_protocol::dialog::is_supported;
+use tandem_protocol::flow::Transport;
 use tandem_protocol::message::{Header, Message, Method, NameAddr, Uri, Via};
 
 use super::refused::Refused;
@@ -28,10 +29,11 @@ pub(crate) fn well_formed(request: &Message) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Checks what every request outside dialogs must have.
-pub(crate) fn acceptable(request: &Message) -> Result<(), Refused> {
+/// Checks what every request outside dialogs must have that has come by `transport`. For a `sips` URI that is TLS: by another way its
+/// promise is broken already.
+pub(crate) fn acceptable(request: &Message, transport: Transport) -> Result<(), Refused> {
     let uri = Uri::parse(request.request_uri()).map_err(|_| Refused::bad("Bad Request-URI"))?;
-    if !matches!(uri.scheme, "sip" | "tel") {
+    if !matches!(uri.scheme, "sip" | "tel") && !(uri.is_sips() && transport.is_secure()) {
         return Err(Refused::new(416, Refusal::Unsupported));
     }
     if request.method() == Method::Invite {

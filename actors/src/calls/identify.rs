@@ -22,7 +22,7 @@ const MAX_CREDENTIALS: usize = 8;
 pub(crate) enum Caller {
     /// A station that has proved who it is.
     Station(Arc<StationEntry>),
-    /// A trunk, known by its address.
+    /// A trunk, known by its address or certificate.
     Trunk(Arc<TrunkEntry>),
 }
 
@@ -42,6 +42,10 @@ impl Caller {
 pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Caller, Refused> {
     if let Some(station) = unmanaged::station(env, request, flow) {
         return Ok(Caller::Station(station.clone()));
+    }
+    // Its certificate says more than any From, and than a password.
+    if let Some(trunk) = env.directory().trunk_of_certificate(flow) {
+        return Ok(Caller::Trunk(trunk.clone()));
     }
     // Both are looked for in any case: how long it takes tells nobody which of them exists.
     let trunk = env.directory().trunk_of_source(flow, env.config().transport(flow.listener));

@@ -49,6 +49,18 @@ impl Directory {
         Expected::new(groups, remote.ip())
     }
 
+    /// The same way by the connection of a server that has opened it and takes requests by it (RFC 5923), if that server is whom we
+    /// would expect there.
+    pub fn aliased(&self, flow: Flow) -> Option<Flow> {
+        if flow.connection.is_some() || !flow.listener.transport().is_secure() {
+            return None;
+        }
+        let (connection, peer) = self.secure_peers.alias(flow.listener, flow.remote)?;
+        let place = self.listeners.iter().position(|id| *id == flow.listener)?;
+        let expected = self.expected(u16::try_from(place).ok()?, flow.remote);
+        expected.is_met_by(&peer).then_some(Flow { connection: Some(connection), ..flow })
+    }
+
     /// The trunk whose far end has opened this connection, by the certificate it has shown. It must have come by the trunk's own
     /// listener: another one may believe other authorities.
     pub fn trunk_of_certificate(&self, source: Flow) -> Option<&Arc<TrunkEntry>> {

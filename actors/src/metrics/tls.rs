@@ -59,13 +59,17 @@ impl Handshake {
             Handshake::Timeout | Handshake::Closed | Handshake::NotTls => "does it speak TLS on this port?",
             Handshake::Limit => "there are too many at once",
             Handshake::NothingInCommon => "it has neither TLS 1.2 nor 1.3, or no cipher suite of ours",
-            Handshake::UnknownAuthority => "put the authority of its certificate into the listener's server_ca",
+            Handshake::UnknownAuthority => {
+                "put the authority of its certificate into the listener's server_ca"
+            }
             Handshake::Expired => "its operator must renew its certificate; or is our clock wrong?",
             Handshake::WrongName => {
                 "its certificate is for another: name the trunk by its domain, or by certificate_names"
             }
             Handshake::NoCertificate | Handshake::BadCertificate => "its certificate cannot be used",
-            Handshake::RefusedByPeer => "does it know the authority of our certificate, and has that expired?",
+            Handshake::RefusedByPeer => {
+                "does it know the authority of our certificate, and has that expired?"
+            }
             Handshake::Other => "",
         }
     }
@@ -136,7 +140,10 @@ pub fn not_after(registry: &Registry, listener: &str) -> Gauge {
 
 fn describe(registry: &Registry) {
     let counter = |name, text| registry.describe(Describe::Counter, name, None, text);
-    counter("tandem_tls_handshakes_total", "TLS handshakes by the side that opened the connection, and result");
+    counter(
+        "tandem_tls_handshakes_total",
+        "TLS handshakes by the side that opened the connection, and result",
+    );
     counter("tandem_tls_reloads_total", "Certificates of a listener read again, by result");
     registry.describe(
         Describe::Gauge,

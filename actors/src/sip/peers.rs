@@ -23,8 +23,10 @@ impl StreamPeers {
     /// Knows the proxies of the trunks that use streams.
     pub fn of_trunks(config: &EngineConfig) -> StreamPeers {
         let peers = StreamPeers::default();
-        for trunk in
-            config.trunks.iter().filter(|t| config.transport(config.listener_id(t.listener)) == Transport::Tcp)
+        for trunk in config
+            .trunks
+            .iter()
+            .filter(|t| config.transport(config.listener_id(t.listener)) == Transport::Tcp)
         {
             trunk.proxies.iter().for_each(|proxy| peers.note(proxy.address.ip()));
         }

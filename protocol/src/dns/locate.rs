@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{
-    Absence, Answer, Because, MAX_ADDRESSES, MAX_SERVERS, Naptr, Query, Record, RecordType, Server,
-    Srv, Target, Trouble, canonical,
+    Absence, Answer, Because, MAX_ADDRESSES, MAX_SERVERS, Naptr, Query, Record, RecordType, Server, Srv,
+    Target, Trouble, canonical,
 };
 use crate::flow::Transport;
 

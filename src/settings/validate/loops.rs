@@ -84,7 +84,8 @@ fn trunks<'a>(settings: &'a Settings, target: &'a Target) -> Vec<&'a str> {
 
 /// Whether a proxy of the trunk is one of our own listeners.
 fn leads_back(settings: &Settings, trunk: &Trunk) -> bool {
-    let transport = trunk.transport.or_else(|| Some(settings.listener_of(trunk)?.transport)).unwrap_or_default();
+    let transport =
+        trunk.transport.or_else(|| Some(settings.listener_of(trunk)?.transport)).unwrap_or_default();
     let port = |proxy: &HostPort| proxy.port.unwrap_or_else(|| transport.default_port());
     let addresses = trunk.proxies.iter().filter_map(|p| Some(SocketAddr::new(p.ip()?, port(p))));
     addresses.into_iter().any(|proxy| is_ours(settings, proxy))

@@ -60,7 +60,10 @@ fn check_validity(path: &KeyPath, file: &str, facts: &Facts, findings: &mut Find
     if to <= now {
         findings.fault(path, format!("{file}: has expired on {}; every peer refuses it", said(to)));
     } else if from > now {
-        findings.fault(path, format!("{file}: is good only from {}; until then every peer refuses it", said(from)));
+        findings.fault(
+            path,
+            format!("{file}: is good only from {}; until then every peer refuses it", said(from)),
+        );
     } else if to - now < SOON_S {
         findings.warn(path, format!("{file}: expires on {}", said(to)));
     }

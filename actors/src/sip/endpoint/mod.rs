@@ -4,6 +4,7 @@
 //! transaction only by a weak address: an owner that has ended simply hears nothing any more.
 
 mod client;
+mod secure;
 mod server;
 mod transport;
 
@@ -140,6 +141,13 @@ impl Endpoint {
         if self.transport(datagram.flow) == Transport::Tcp {
             self.env.directory().stream_peers.note(datagram.flow.remote.ip());
         }
+        if let Some(connection) = datagram.flow.connection.filter(|id| !id.is_ours())
+            && message.is_request()
+            && self.transport(datagram.flow).is_secure()
+        {
+            let Flow { listener, remote, .. } = datagram.flow;
+            self.env.directory().secure_peers.note_via(listener, remote, connection, &message.via());
+        }
         self.trace.keep(self.env.now().wall, Direction::In, datagram.flow, &datagram.bytes);
         if message.is_request() {
             self.receive_request(message, datagram.flow)
@@ -203,6 +211,7 @@ impl Endpoint {
         method: Method,
         (leftover, connect): (Leftover, Option<Duration>),
     ) -> Result<Flow, Unsent> {
+        self.guard(flow, message)?;
         self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
         self.env.transmit_within(flow, message.clone(), leftover, connect)

@@ -71,9 +71,9 @@ impl Door {
     /// A place for a handshake, which costs as much as a hundred messages; `None`: there are as many as there may be.
     pub(super) fn shake(self: &Arc<Door>) -> Option<Shaking> {
         let most = self.limits.handshakes;
-        let taken = self.handshakes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < most).then_some(n + 1)
-        });
+        let taken = self
+            .handshakes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
         taken.ok().map(|_| Shaking(self.clone()))
     }
 }

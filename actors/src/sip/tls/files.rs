@@ -27,18 +27,13 @@ fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 /// The certificates of a file, at least one.
-pub(super) fn certificates(
-    key: &'static str,
-    file: &Path,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(key, file)?;
     let all = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
         Ok(_) => Err(TlsError::NoCertificate { key, file: file.to_owned() }),
-        Err(why) => {
-            Err(TlsError::Unusable { key, file: file.to_owned(), why: format!("is damaged: {why}") })
-        }
+        Err(why) => Err(TlsError::Unusable { key, file: file.to_owned(), why: format!("is damaged: {why}") }),
     }
 }
 

@@ -9,8 +9,8 @@ use rustls::{AlertDescription, CertificateError, CommonState, Error};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::names::{Expected, PeerNames};
 use super::Tls;
+use super::names::{Expected, PeerNames};
 use crate::metrics::Handshake;
 
 impl Tls {

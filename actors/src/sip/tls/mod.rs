@@ -196,18 +196,14 @@ impl Live {
         let stamps = files::stamps(files);
         let chain = files::certificates("certificate", &files.certificate)?;
         let key = files::private_key(&files.private_key)?;
-        let unusable = |why: String| TlsError::Unusable {
-            key: "certificate",
-            file: files.certificate.clone(),
-            why,
-        };
+        let unusable =
+            |why: String| TlsError::Unusable { key: "certificate", file: files.certificate.clone(), why };
         let facts = chain.first().and_then(|own| names::facts(own));
         let facts = facts.ok_or_else(|| unusable("is no certificate that can be read".to_owned()))?;
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
-                key: files.private_key.clone(),
-                certificate: files.certificate.clone(),
-            },
+            rustls::Error::InconsistentKeys(_) => {
+                TlsError::Mismatch { key: files.private_key.clone(), certificate: files.certificate.clone() }
+            }
             other => TlsError::Unusable {
                 key: "private_key",
                 file: files.private_key.clone(),

@@ -161,12 +161,14 @@ mod tests {
 
     #[test]
     fn a_sip_uri_without_a_user_names_the_domain_and_then_dns_names_do_not() {
-        let both = certificate(vec![dns("host.example"), uri("sip:Example.COM"), uri("sip:bob@other.example")]);
+        let both =
+            certificate(vec![dns("host.example"), uri("sip:Example.COM"), uri("sip:bob@other.example")]);
         assert!(both.include("example.com") && both.include("EXAMPLE.com."));
         for other in ["host.example", "other.example", "subject.example", "sub.example.com"] {
             assert!(!both.include(other), "{other}");
         }
-        let host = certificate(vec![dns("host.example"), uri("sip:bob@other.example"), uri("https://x.example")]);
+        let host =
+            certificate(vec![dns("host.example"), uri("sip:bob@other.example"), uri("https://x.example")]);
         assert_eq!(host.domains, ["host.example"]);
     }
 
