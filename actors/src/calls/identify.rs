@@ -43,8 +43,10 @@ pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Calle
     if let Some(station) = unmanaged::station(env, request, flow) {
         return Ok(Caller::Station(station.clone()));
     }
-    // Its certificate says more than any From, and than a password.
-    if let Some(trunk) = env.directory().trunk_of_certificate(flow) {
+    // A certificate that the settings name says more than any From. One that is a proxy's by its address or domain alone does not:
+    // stations may be behind it.
+    let proved = env.directory().trunk_of_certificate(flow);
+    if let Some(trunk) = proved.filter(|trunk| !trunk.config.certificate_names.is_empty()) {
         return Ok(Caller::Trunk(trunk.clone()));
     }
     // Both are looked for in any case: how long it takes tells nobody which of them exists.
