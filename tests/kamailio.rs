@@ -310,7 +310,7 @@ fn its_redirection_is_followed_through_it() {
 
 /// The gateway beside the proxy, before it is called.
 enum Beside {
-    There(Ua),
+    There(Box<Ua>),
     Listens(TcpListener),
 }
 
@@ -319,12 +319,12 @@ impl Beside {
     fn start(site: &Site, at: SocketAddr) -> Beside {
         let ip = at.ip().to_string();
         match site.transport {
-            "udp" => Beside::There(Ua::on(&site.engine, "9003", at)),
+            "udp" => Beside::There(Box::new(Ua::on(&site.engine, "9003", at))),
             "tcp" => Beside::Listens(TcpListener::bind(at).unwrap()),
             _ => {
                 let own = site.ca.issue(site.engine.dir(), "beside", &[&ip]);
                 let openssl = Openssl::server(&site.engine, at, &own, &[]);
-                Beside::There(Ua::on_tls(openssl, at, site.engine.sip, "9003"))
+                Beside::There(Box::new(Ua::on_tls(openssl, at, site.engine.sip, "9003")))
             }
         }
     }
@@ -332,7 +332,7 @@ impl Beside {
     #[track_caller]
     fn called(self) -> Ua {
         match self {
-            Beside::There(gateway) => gateway,
+            Beside::There(gateway) => *gateway,
             Beside::Listens(listener) => Ua::on_stream(accepted(&listener), "9003"),
         }
     }

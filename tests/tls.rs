@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Output;
 
@@ -113,6 +113,47 @@ fn a_trunk_is_called_at_the_address_or_name_that_its_certificate_proves() {
     }
     assert_eq!(handshakes(&engine, "opened", "ok"), 2.0);
     engine.quiet();
+}
+
+/// A device's flow over TLS (RFC 5626).
+fn registered_flow(phone: &Ua, reg_id: u32) {
+    let contact = format!("<{}>;reg-id={reg_id};+sip.instance=\"<urn:uuid:1>\"", phone.contact());
+    let answer = phone.register(&[&contact], "Supported: outbound, path\r\nExpires: 600\r\n");
+    assert_eq!(answer.status(), Some(200), "{answer:?}");
+    assert!(answer.headers("Require").contains(&"outbound"), "{answer:?}");
+}
+
+#[test]
+fn a_flow_over_tls_ends_with_its_connection_and_its_pings_are_answered() {
+    let engine = engine(&Authority::new("ours"), "", &stations(&["1001", "1002"]));
+    let (first, second) = (phone(&engine, "1001", 5081), phone(&engine, "1001", 5082));
+    registered_flow(&first, 1);
+    registered_flow(&second, 2);
+    first.send("\r\n\r\n");
+    let mut pong = [0; 2];
+    first.openssl().pipe().read_exact(&mut pong).expect("a pong");
+    assert_eq!(&pong, b"\r\n");
+    let b = Ua::new(&engine, "1002").registered();
+    // The flow that was registered last is called; when it fails, the other.
+    drop(second);
+    let bindings = || engine.api("GET", "/api/v1/stations")[0]["bindings"].as_array().map(Vec::len);
+    eventually("the end of the flow", || so(bindings() == Some(1)));
+    a_call(&b, &first, "1001");
+    engine.quiet();
+}
+
+#[test]
+fn a_server_that_refuses_our_certificate_is_told_of_in_the_log() {
+    let ca = Authority::new("ours");
+    let more = trunk("carrier", "{peer}:5071", "") + &stations(&["1001"]);
+    let engine = engine(&ca, "", &more);
+    let own = ca.issue(engine.dir(), "carrier", &[&engine.peer().to_string()]);
+    let other = Authority::new("other").write(engine.dir(), "other.pem").display().to_string();
+    let _server = server(&engine, 5071, &own, &["-CAfile", &other, "-Verify", "1", "-verify_return_error"]);
+    let a = Ua::new(&engine, "1001").registered();
+    let leg = a.call("9555", &sdp(a.local(), "0"));
+    assert_eq!(a.refused(&leg).status(), Some(503));
+    eventually("a line", || so(engine.log().contains("is it our certificate?")));
 }
 
 #[test]

@@ -141,8 +141,8 @@ impl Ua {
 
     /// The process that has its connection over TLS.
     #[track_caller]
-    pub(crate) fn openssl(&mut self) -> &mut Openssl {
-        match &mut self.socket {
+    pub(crate) fn openssl(&self) -> &Openssl {
+        match &self.socket {
             Socket::Tls(openssl, ..) => openssl,
             Socket::Udp(_) | Socket::Tcp(..) => panic!("{} does not speak TLS", self.user),
         }

@@ -33,7 +33,8 @@ pub(crate) fn well_formed(request: &Message) -> Result<(), Refused> {
 /// promise is broken already.
 pub(crate) fn acceptable(request: &Message, transport: Transport) -> Result<(), Refused> {
     let uri = Uri::parse(request.request_uri()).map_err(|_| Refused::bad("Bad Request-URI"))?;
-    if !matches!(uri.scheme, "sip" | "tel") && !(uri.is_sips() && transport.is_secure()) {
+    let speaks = matches!(uri.scheme, "sip" | "tel") || uri.is_sips() && transport.is_secure();
+    if !speaks {
         return Err(Refused::new(416, Refusal::Unsupported));
     }
     if request.method() == Method::Invite {

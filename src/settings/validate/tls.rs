@@ -1,5 +1,8 @@
 //! The certificates of `[[listen]]`, and the names of `trunk.certificate_names`: what peers would refuse is better known before.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use jiff::Timestamp;
 use tandem_actors::sip::tls::{Facts, Tls};
 
@@ -29,6 +32,7 @@ fn check_listen(path: &KeyPath, listen: &Listen, settings: &Settings, findings: 
         return;
     };
     let file = files.certificate.display().to_string();
+    check_secrecy(path, &files.private_key, findings);
     match Tls::load(files) {
         Ok(tls) => {
             let path = path.key("certificate");
@@ -36,6 +40,17 @@ fn check_listen(path: &KeyPath, listen: &Listen, settings: &Settings, findings: 
             check_names(&path, &file, &tls.facts(), listen, settings, findings);
         }
         Err(error) => findings.error(&path.key(error.key()), error.to_string()),
+    }
+}
+
+/// Whoever can read the key can be us.
+fn check_secrecy(path: &KeyPath, key: &Path, findings: &mut Findings<'_>) {
+    let anybody = std::fs::metadata(key).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
+    if anybody {
+        findings.warn(
+            &path.key("private_key"),
+            format!("{}: everybody on this machine can read it", key.display()),
+        );
     }
 }
 
