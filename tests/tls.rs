@@ -12,7 +12,7 @@ use std::process::Output;
 use common::engine::stations;
 use common::stream::until_closed;
 use common::tls::{Authority, Files, Openssl, Purpose, address, engine, engine_of_one_shard, prepare};
-use common::{Engine, Msg, Ua, eventually, sdp, so};
+use common::{Engine, Msg, Nsd, Ua, eventually, sdp, so};
 
 /// A phone on TLS that knows the authority of the engine's certificate.
 fn phone(engine: &Engine, user: &str, port: u16) -> Ua {
@@ -112,6 +112,37 @@ fn a_trunk_is_called_at_the_address_or_name_that_its_certificate_proves() {
         a_call(&a, carrier, number);
     }
     assert_eq!(handshakes(&engine, "opened", "ok"), 2.0);
+    engine.quiet();
+}
+
+#[test]
+fn a_trunk_that_is_a_domain_is_proved_by_that_domain_and_not_by_what_srv_makes_of_it() {
+    let ca = Authority::new("ours");
+    let of = |name: &str| {
+        format!(
+            "[[trunk]]\nname = \"{name}\"\ntransport = \"tls\"\ndomain = \"{name}.test\"\n\
+             [[dial_plan.pattern]]\npattern = \"{}.X!\"\ntarget = \"trunk:{name}\"\n",
+            if name == "carrier" { 9 } else { 8 }
+        )
+    };
+    let dns = "[dns]\nservers = [\"{peer}:5353\"]\n";
+    let mut engine = prepare(&ca, "", &[dns, &of("carrier"), &of("other"), &stations(&["1001"])].concat());
+    let (dir, ip) = (engine.dir(), engine.peer());
+    let records = "_sips._tcp.carrier SRV 1 0 5071 a\n_sips._tcp.other SRV 1 0 5072 a\n";
+    let _nsd = Nsd::start(dir, ip, records);
+    let (right, target) = (ca.issue(dir, "right", &["carrier.test"]), ca.issue(dir, "target", &["a.test"]));
+    // It has the right certificate only for who asks for the domain (SNI).
+    let (cert2, key2) = (right.certificate.display().to_string(), right.key.display().to_string());
+    let by_name = ["-servername", "carrier.test", "-cert2", &cert2, "-key2", &key2, "-servername_fatal"];
+    let carrier = server(&engine, 5071, &target, &by_name);
+    let _other = server(&engine, 5072, &target, &[]);
+    engine.restart();
+    let a = Ua::new(&engine, "1001").registered();
+    let invite = a_call(&a, &carrier, "9555");
+    assert!(invite.first_line().starts_with("INVITE sip:555@carrier.test"), "{invite:?}");
+    let leg = a.call("8555", &sdp(a.local(), "0"));
+    assert_eq!(a.refused(&leg).status(), Some(503));
+    engine.counts("tandem_tls_handshakes_total", &[("side", "opened"), ("result", "wrong_name")], 1.0);
     engine.quiet();
 }
 
@@ -298,6 +329,21 @@ fn a_call_for_a_sips_uri_goes_by_tls_or_not_at_all() {
     a.next(&mut leg, "BYE", "", "");
     secure.respond(&secure.request("BYE"), "200 OK", "", "", "");
     a.response("BYE", 200);
+
+    // Who has registered a sips Contact is called by it, and then ours is one too.
+    let contact = format!("<sips:1002@{}>", secure.local());
+    assert_eq!(secure.register(&[&contact], "Expires: 600\r\n").status(), Some(200));
+    secure.register(&[&format!("<{}>;expires=0", secure.contact())], "");
+    let leg = plain.call("1002", &sdp(plain.local(), "0"));
+    let invite = secure.request("INVITE");
+    assert_eq!(
+        (invite.uri(), &invite.contact()[..5]),
+        (&contact[1..contact.len() - 1], "sips:"),
+        "{invite:?}"
+    );
+    secure.respond(&invite, "486 Busy Here", "busy", "", "");
+    secure.request("ACK");
+    plain.refused(&leg);
 
     // By UDP its promise is broken before it is here.
     let mut leg = plain.leg("1002");

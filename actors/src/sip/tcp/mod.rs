@@ -31,7 +31,7 @@ use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
 use crate::shard::{FromStream, Shard};
-use crate::sip::tls::Tls;
+use crate::sip::tls::{Expected, Tls};
 
 pub use door::Door;
 
@@ -71,6 +71,13 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdTcpListener> {
     Ok(socket.into())
 }
 
+/// A connection that we have opened.
+struct Opened {
+    number: u64,
+    /// Whom its server had to prove to be. It is no way to whoever must be another.
+    expected: Option<Expected>,
+}
+
 /// The connections of one shard.
 pub(crate) struct Streams {
     shard: ShardId,
@@ -80,7 +87,7 @@ pub(crate) struct Streams {
     to: OnceCell<Addr<Shard>>,
     wires: RefCell<BTreeMap<u64, Rc<Wire>>>,
     /// Those that we have opened, by where they lead.
-    opened: RefCell<BTreeMap<(u16, SocketAddr), u64>>,
+    opened: RefCell<BTreeMap<(u16, SocketAddr), Opened>>,
     next: Cell<u64>,
     /// How the last handshake failed with each server with which it did.
     failing: RefCell<BTreeMap<(u16, SocketAddr), Handshake>>,
@@ -143,7 +150,13 @@ impl Streams {
     ) -> Result<Flow, Unsent> {
         let place = self.shared.config.listeners.place(listener).ok_or(Unsent::Unreachable)?;
         let listener = place as u16;
-        let opened = self.opened.borrow().get(&(listener, remote)).copied();
+        let tls = self.tls(listener);
+        let expected = tls.as_ref().map(|_| self.shared.directory.expected(listener, remote));
+        let opened = self
+            .opened
+            .borrow()
+            .get(&(listener, remote))
+            .and_then(|opened| (opened.expected == expected).then_some(opened.number));
         let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
         if let Some(wire) = open.filter(|wire| wire.is_whole()) {
             return Ok(wire.flow);
@@ -156,10 +169,13 @@ impl Streams {
             return Err(Unsent::Unreachable);
         }
         let wire = self.insert(listener, remote, true);
-        self.opened.borrow_mut().insert((listener, remote), number_of(wire.flow));
+        let number = number_of(wire.flow);
+        self.opened.borrow_mut().insert((listener, remote), Opened { number, expected: expected.clone() });
         let flow = wire.flow;
         let streams = self.clone();
-        actix::spawn(async move { streams.open(listener, local, &wire, within).await });
+        actix::spawn(async move {
+            streams.open((listener, local), &wire, tls.zip(expected), within).await;
+        });
         Ok(flow)
     }
 
@@ -224,7 +240,9 @@ impl Streams {
         self.wires.borrow_mut().remove(&number);
         let place =
             self.shared.config.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
-        if let Some(place) = place.filter(|place| self.opened.borrow().get(place) == Some(&number)) {
+        if let Some(place) =
+            place.filter(|place| self.opened.borrow().get(place).is_some_and(|o| o.number == number))
+        {
             self.opened.borrow_mut().remove(&place);
         }
         self.metrics(flow.listener).active.decrement(1.0);

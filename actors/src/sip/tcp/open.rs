@@ -14,7 +14,7 @@ use super::door::Door;
 use super::wire::Wire;
 use super::{Streams, tune};
 use crate::metrics::{Closed, Handshake};
-use crate::sip::tls::{Tls, failed_because};
+use crate::sip::tls::{Expected, Tls, failed_because};
 
 async fn open_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
     let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -27,12 +27,13 @@ async fn open_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStrea
 }
 
 impl Streams {
-    /// Opens a connection, `within` this time with all that belongs to it, and carries it until it ends.
+    /// Opens a connection, `within` this time with all that belongs to it, and carries it until it ends. `secure`: by TLS, to a
+    /// server that proves to be this one.
     pub(super) async fn open(
         self: &Rc<Self>,
-        listener: u16,
-        local: SocketAddr,
+        (listener, local): (u16, SocketAddr),
         wire: &Rc<Wire>,
+        secure: Option<(Arc<Tls>, Expected)>,
         within: Duration,
     ) {
         let remote = wire.flow.remote;
@@ -45,11 +46,10 @@ impl Streams {
             }
             Err(_) => return self.remove(wire, Closed::Unreachable, false),
         };
-        let Some(tls) = self.tls(listener) else {
+        let Some((tls, expected)) = secure else {
             self.shared.directory.stream_peers.note(remote.ip());
             return self.run(stream, wire, false).await;
         };
-        let expected = self.shared.directory.expected(listener, remote);
         let whom = expected.to_string();
         let (result, why) =
             match tokio::time::timeout_at(deadline, tls.open(stream, remote.ip(), expected)).await {
