@@ -135,6 +135,7 @@ pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk
         media_delayed: false,
         calling_party_mask: None,
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 
@@ -162,6 +163,7 @@ fn listener(transport: Transport) -> Listener {
         streams: crate::streams::limits(),
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
+        tls: None,
     }
 }
 
