@@ -7,6 +7,7 @@ mod outbound;
 mod refused;
 mod route;
 mod rules;
+mod secure;
 mod unmanaged;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(crate) use rules::{Besides, besides_calls};
 
 pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
+pub(crate) use secure::{is_sips, secure_side};
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,22 +76,23 @@ pub(crate) struct Admitted {
     pub(crate) account: Option<String>,
 }
 
-/// How our side appears to a trunk on its listener: with the trunk's timers.
-pub(crate) fn local_side_of_trunk(listener: &Listener, trunk: &Trunk) -> LocalSide {
-    let local = local_side(listener);
-    LocalSide { timers: trunk.timers, reinvite_delay: trunk.rules.reinvite_delay, ..local }
+/// How our side appears to a trunk: with its timers.
+pub(crate) fn with_timers_of(trunk: &Trunk, side: LocalSide) -> LocalSide {
+    LocalSide { timers: trunk.timers, reinvite_delay: trunk.rules.reinvite_delay, ..side }
 }
 
 /// How our side appears on a listener.
 pub(crate) fn local_side(listener: &Listener) -> LocalSide {
-    let Listener { external, transport, timers, session, .. } = *listener;
+    let Listener { external, transport, timers, session, .. } = listener;
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
-        Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
+        Transport::Tcp | Transport::Tls => format!("<sip:{external};transport={}>", transport.as_str()),
     };
-    let via = format!("SIP/2.0/{} {external}", transport.via());
-    LocalSide { via, contact, timers, session, reinvite_delay: None }
+    // By TLS whoever we connect to may use the connection too, for he knows our certificate (RFC 5923).
+    let alias = if transport.is_secure() { ";alias" } else { "" };
+    let via = format!("SIP/2.0/{} {external}{alias}", transport.via());
+    LocalSide { via, contact, timers: *timers, session: *session, reinvite_delay: None }
 }
 
 /// Who is called.
@@ -168,10 +171,13 @@ pub(crate) fn admit(
         }
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    let asked = || uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+    let asked = || uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
     let dialled = rules::number_in(caller, number_rules::Party::Called, dialled);
-    let mut route = route(env, css, &dialled);
+    let mut route = route(env, css, &dialled, uri.is_sips());
+    if route.insecure {
+        return Err(secure::refused(&route.why));
+    }
     if env.directory().draining() && !route.emergency {
         return Err(Refused::new(503, Refusal::Draining));
     }
@@ -188,7 +194,7 @@ pub(crate) fn admit(
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
     let (media, plan) = take_ports(env, leases, &route, flow, anchored, record)?;
-    let sdp = match Sdp::new(invite.body_bytes(), &plan, env.random() >> 1) {
+    let sdp = match Sdp::new(invite.session_description().unwrap_or_default(), &plan, env.random() >> 1) {
         Ok(sdp) => sdp,
         Err(refusal) => {
             leases.returned(env, media.into_unused());
@@ -204,9 +210,10 @@ pub(crate) fn admit(
     let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
+    let sips = secure::has_secure_contact(invite);
     let local = match caller {
-        Caller::Station(_) => env.local_side(flow.listener),
-        Caller::Trunk(trunk) => env.local_side_of(trunk, flow.listener),
+        Caller::Station(_) => env.local_side_for(flow.listener, sips),
+        Caller::Trunk(trunk) => env.local_side_of(trunk, flow.listener, sips),
     };
     Ok(Admitted { info, machine, outbound, media, permits, routing, local, account: account(caller) })
 }
@@ -243,10 +250,14 @@ fn take_ports(
         }
         (_, None) if anchored => {
             let addresses = [towards_caller.bound, towards_callee.bound];
-            let (a, b) = leases.take_two(env, addresses).ok_or_else(no_port)?;
+            // Nobody knows yet where a hunt or a redirection ends.
+            let elsewhere = media.addresses().find(|own| *own != towards_callee);
+            let (a, b, c) =
+                leases.take_for_call(env, addresses, elsewhere.map(|own| own.bound)).ok_or_else(no_port)?;
             let (caller, callee) = (local(towards_caller, a), local(towards_callee, b));
-            let plan = MediaPlan::Anchored { caller, callee };
-            Ok((Media::relay((a, caller_ip), (b, callee_ip), record), plan))
+            let other = elsewhere.zip(c).map(|(own, lease)| local(own, lease));
+            let plan = MediaPlan::Anchored { caller, callee, other };
+            Ok((Media::relay((a, caller_ip), (b, callee_ip), c, record), plan))
         }
         (_, None) => Ok((Media::none(), MediaPlan::Bypass)),
     }
@@ -275,6 +286,6 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
 }
 
 fn caller_number(invite: &Message) -> String {
-    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
+    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.dialled().map(|u| u.into_owned()));
     user.unwrap_or_else(|| "anonymous".to_owned())
 }

@@ -1,5 +1,6 @@
 //! What an engine is told at its start: the settings, already checked, in the engine's own terms.
 
+mod external;
 mod listeners;
 mod registration;
 mod trunk_rules;
@@ -17,6 +18,9 @@ use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
+use crate::sip::tls::Tls;
+
+pub use external::External;
 pub use listeners::Listeners;
 pub use registration::{Registration, RegistrationGroup};
 pub use trunk_rules::{Accept, TrunkRules};
@@ -42,7 +46,7 @@ pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
     /// What peers are told, when that differs (NAT).
-    pub external: SocketAddr,
+    pub external: External,
     /// T1 and T2 of its transactions.
     pub timers: Timers,
     /// What its connections may ask for; of no effect on datagrams.
@@ -51,6 +55,8 @@ pub struct Listener {
     pub session: SessionPolicy,
     /// How much of a message is accepted.
     pub limits: Limits,
+    /// Its certificate and what else TLS needs; of a listener of TLS alone.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// What the connections of one listener may ask for.
@@ -68,6 +74,10 @@ pub struct StreamLimits {
     pub connect: Duration,
     /// Bytes that may wait to be sent on one connection; a peer that reads too little for that is cut off.
     pub send_queue: usize,
+    /// How long the TLS handshake of an accepted connection may take.
+    pub handshake: Duration,
+    /// How many such handshakes may be under way at once.
+    pub handshakes: usize,
 }
 
 impl Default for StreamLimits {
@@ -79,6 +89,8 @@ impl Default for StreamLimits {
             message: Duration::from_secs(10),
             connect: Duration::from_millis(3000),
             send_queue: 262_144,
+            handshake: Duration::from_secs(5),
+            handshakes: 100,
         }
     }
 }
@@ -195,6 +207,8 @@ pub struct Trunk {
     pub rules: TrunkRules,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
+    /// Whom the certificates of its proxies are for; empty: for its domain, or for the proxy's own name or address.
+    pub certificate_names: Vec<String>,
 }
 
 /// A proxy, or the domain of a trunk, that DNS must find.

@@ -3,7 +3,6 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use tandem_protocol::decimal::socket_addr;
 use tandem_protocol::dial_plan::NumberMask;
 use tandem_protocol::diversion::History;
 use tandem_protocol::flow::ListenerId;
@@ -13,6 +12,7 @@ use tandem_protocol::number_rules::{self, Direction};
 use tandem_protocol::transaction::Timers;
 
 use super::route::Route;
+use super::secure::is_sips;
 use super::{Callee, Caller, caller_number, rules};
 use crate::call::Outbound;
 use crate::directory::TrunkEntry;
@@ -35,6 +35,8 @@ pub(crate) struct Party {
     max_forwards: u8,
     /// The listener his INVITE came to.
     listener: ListenerId,
+    /// He has asked for a `sips` URI.
+    pub(crate) secure: bool,
 }
 
 /// Who sent this INVITE: a station is what the settings say, whatever it says of itself; a trunk's caller is believed if the trunk is.
@@ -63,6 +65,7 @@ pub(super) fn party(env: &Env, invite: &Message, caller: &Caller, listener: List
         identity,
         max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
         listener,
+        secure: is_sips(invite.request_uri()),
     }
 }
 
@@ -102,7 +105,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let config = env.config();
     let listener = trunk.map_or(party.listener, |t| config.listener_id(t.config.listener));
     let ours = config.listener(listener);
-    let host = ours.map_or_else(String::new, |l| socket_addr(l.external));
+    let host = ours.map_or_else(String::new, |l| l.external.as_str().to_owned());
     let own_host = host.clone();
     let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
     let number = number(party, route, trunk);

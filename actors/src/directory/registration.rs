@@ -114,6 +114,11 @@ impl RegistrationEntry {
         }
     }
 
+    /// The servers of each registration, as far as they are known.
+    pub(super) fn places(&self) -> impl Iterator<Item = Arc<Places>> {
+        self.places.iter().map(ArcSwap::load_full)
+    }
+
     /// Where the REGISTERs of a registration may be sent, in the order of one draw (RFC 2782).
     pub fn servers(&self, registration: usize, chance: &mut dyn FnMut() -> u64) -> Vec<SocketAddr> {
         self.places.get(registration).map(|places| places.load().draw(chance)).unwrap_or_default()

@@ -156,6 +156,10 @@ impl CallRate {
     }
 }
 
+/// How our side appears to a trunk on its listener, and where that is one of TLS with a `sips` Contact.
+#[derive(Clone, Debug, Default)]
+pub struct TrunkSide(pub Arc<LocalSide>, pub Option<Arc<LocalSide>>);
+
 /// What everyone may know of a trunk.
 pub struct TrunkEntry {
     /// Its settings.
@@ -164,8 +168,8 @@ pub struct TrunkEntry {
     pub calls: Permits,
     /// Its metrics.
     pub metrics: TrunkMetrics,
-    /// How our side appears to it.
-    pub(crate) local: Arc<LocalSide>,
+    /// How our side appears to it, and with a `sips` Contact.
+    local: TrunkSide,
     /// Which of its header rules have failed before.
     failed_rules: Box<[AtomicBool]>,
     rate: CallRate,
@@ -178,7 +182,7 @@ pub struct TrunkEntry {
 
 impl TrunkEntry {
     /// A trunk of which nothing is known but its settings.
-    pub fn new(config: &Trunk, local: Arc<LocalSide>, metrics: &Metrics) -> TrunkEntry {
+    pub fn new(config: &Trunk, local: TrunkSide, metrics: &Metrics) -> TrunkEntry {
         let entry = TrunkEntry {
             calls: Permits::new(config.max_calls).keeping(config.emergency_channels),
             metrics: metrics.trunk(&config.name),
@@ -193,6 +197,11 @@ impl TrunkEntry {
         };
         entry.set_proxies(&config.proxies, metrics);
         entry
+    }
+
+    /// How our side appears to it on its listener; with a `sips` Contact if it must.
+    pub(crate) fn local_side(&self, sips: bool) -> Arc<LocalSide> {
+        self.local.1.as_ref().filter(|_| sips).unwrap_or(&self.local.0).clone()
     }
 
     /// True if the header rule at this place has not failed before: then it is told.

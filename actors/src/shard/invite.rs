@@ -34,7 +34,7 @@ impl Shard {
         }
         let caller = check::well_formed(invite).and_then(|()| identify(&self.env, invite, flow));
         let admitted = caller.and_then(|caller| {
-            let admitted = check::acceptable(invite)
+            let admitted = check::acceptable(invite, self.env.config().transport(flow.listener))
                 .and_then(|()| admit(&self.env, &mut self.leases, invite, flow, &caller));
             admitted.map_err(Refused::for_known)
         });
@@ -51,7 +51,7 @@ impl Shard {
         let origin = Origin::Incoming {
             transaction,
             invite: invite.clone(),
-            source: flow,
+            source: flow.answering(&invite.via()),
             tag: self.env.name(),
             local,
             routing,

@@ -24,12 +24,15 @@ impl Shard {
     pub(super) fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
         let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
         let refused = match known {
-            Ok(caller) => match check::acceptable(request).map(|()| besides_calls(&caller, request)) {
-                Ok(Besides::Taken) => {
-                    return self.endpoint.reply_once(request, flow, Answer::new(200, &[]));
+            Ok(caller) => {
+                let transport = self.env.config().transport(flow.listener);
+                match check::acceptable(request, transport).map(|()| besides_calls(&caller, request)) {
+                    Ok(Besides::Taken) => {
+                        return self.endpoint.reply_once(request, flow, Answer::new(200, &[]));
+                    }
+                    Ok(Besides::Refused(refused)) | Err(refused) => refused.for_known(),
                 }
-                Ok(Besides::Refused(refused)) | Err(refused) => refused.for_known(),
-            },
+            }
             Err(refused) => refused,
         };
         self.refuse(request, flow, &refused);

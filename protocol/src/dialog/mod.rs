@@ -7,6 +7,7 @@
 //! A 2xx is retransmitted here until its ACK comes (§13.3.1.4), and acknowledged here each time it comes (§13.2.2.4): the
 //! transactions of RFC 6026 leave both to their user.
 
+mod as_told;
 mod callee;
 mod caller;
 mod challenge;
@@ -267,6 +268,7 @@ impl Dialog {
         if matches!(response.status(), 401 | 407) && self.answer_challenge(response, out) {
             return;
         }
+        self.settle_account(response);
         if response.method() == Method::Invite
             && response.status() < 200
             && self.reoffering == Some(response.cseq())
@@ -292,7 +294,9 @@ impl Dialog {
                 }
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
-            Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            Method::Bye if response.status() >= 200 && self.is_from_peer(response) => {
+                self.bye_answered(response.cseq(), out);
+            }
             Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             Method::Update => self.update_response(response, now, out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
@@ -301,6 +305,11 @@ impl Dialog {
             }
             _ => {}
         }
+    }
+
+    /// False for a response of another branch of our INVITE.
+    fn is_from_peer(&self, response: &Message) -> bool {
+        self.remote_tag.is_none() || response.to_tag() == self.remote_tag.as_deref()
     }
 
     /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours.
@@ -405,6 +414,8 @@ impl Dialog {
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, answer) = &stored.phase {
+            let (pending, answer) =
+                (pending.clone(), stored.unheard_answer(pending).unwrap_or(answer.clone()));
             stored.unacknowledged = Some(Box::new(Unacknowledged {
                 transaction: pending.transaction,
                 message: answer.message.clone(),

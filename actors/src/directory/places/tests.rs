@@ -45,6 +45,7 @@ fn trunk(proxies: &[u8], named: &[(usize, &str)]) -> Trunk {
         calling_party_mask: None,
         rules: TrunkRules::default(),
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 
