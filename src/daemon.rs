@@ -25,6 +25,7 @@ use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tokio::net::TcpListener;
 
+use crate::certificates::{self, Watch};
 use crate::http;
 use crate::settings::token::{self, TokenError};
 use crate::settings::{Secret, Settings, Transport};
@@ -111,6 +112,11 @@ impl Running {
     /// Refuses new calls from now on.
     pub fn drain(&self) {
         self.engine.shared().directory.set_draining(true);
+    }
+
+    /// Reads the certificates of every listener again; connections stay. What cannot be read is logged, and the old stays in use.
+    pub fn reload_certificates(&self) {
+        certificates::reload(self.engine.shared());
     }
 
     /// Commits what is queued. Established calls stay in the store for the next start.
@@ -208,6 +214,7 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         let _ = stopped.await;
     }));
     actix::spawn(upkeep(prometheus, Arc::downgrade(&ready)));
+    actix::spawn(watch_certificates(engine.shared().clone(), Arc::downgrade(&ready)));
     Ok(Running {
         engine,
         sip_addresses: bound,
@@ -261,7 +268,17 @@ async fn upkeep(prometheus: PrometheusHandle, alive: Weak<AtomicBool>) {
     }
 }
 
-/// Runs an engine until it is told to end: SIGTERM or SIGINT.
+/// Reads the certificates again whose files have become others, while the engine lives.
+async fn watch_certificates(shared: Arc<Shared>, alive: Weak<AtomicBool>) {
+    let mut watch = Watch::new(&shared);
+    let mut every = tokio::time::interval(certificates::PACE);
+    while alive.strong_count() > 0 {
+        every.tick().await;
+        watch.look(&shared);
+    }
+}
+
+/// Runs an engine until it is told to end: SIGTERM or SIGINT. SIGHUP has it read its certificates again.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -270,9 +287,13 @@ pub fn run(settings: &Settings) -> Result<(), StartError> {
     actix::System::new().block_on(async {
         let running = start(settings, chaos).await?;
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            done = tokio::signal::ctrl_c() => done?,
+        let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                done = tokio::signal::ctrl_c() => break done?,
+                _ = hang_up.recv() => running.reload_certificates(),
+            }
         }
         running.stop();
         Ok(())

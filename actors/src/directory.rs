@@ -5,6 +5,7 @@
 
 mod places;
 mod registration;
+mod secure;
 mod trunk;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
-use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
@@ -22,6 +23,7 @@ use crate::config::{EngineConfig, Listener, Station};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
+use crate::sip::tls::SecurePeers;
 
 pub use places::Places;
 pub use registration::{RegistrationEntry, RegistrationStatus};
@@ -159,8 +161,14 @@ pub struct Directory {
     pub throttle: Throttle,
     /// How our side appears on each listener.
     local_sides: Vec<Arc<LocalSide>>,
+    /// The same with a `sips` Contact, on those of TLS.
+    secure_sides: Vec<Option<Arc<LocalSide>>>,
+    /// What flows call the listeners, in the order of their places.
+    listeners: Vec<ListenerId>,
     /// Who is known to take streams.
     pub stream_peers: StreamPeers,
+    /// Who is at the other end of connections by its certificate.
+    pub secure_peers: SecurePeers,
     draining: AtomicBool,
 }
 
@@ -213,7 +221,14 @@ impl Directory {
             nonces,
             windows,
             local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
+            secure_sides: config
+                .listeners
+                .iter()
+                .map(|l| crate::calls::secure_side(l).map(Arc::new))
+                .collect(),
+            listeners: config.listeners.iter().map(|l| l.id).collect(),
             stream_peers: StreamPeers::of_trunks(config),
+            secure_peers: SecurePeers::default(),
             draining: AtomicBool::new(false),
         }
     }
@@ -256,6 +271,11 @@ impl Directory {
         side.cloned().unwrap_or_default()
     }
 
+    /// The same with a `sips` Contact (RFC 3261 §12.1.1), on a listener of TLS.
+    pub(crate) fn secure_side(&self, place: usize) -> Option<Arc<LocalSide>> {
+        self.secure_sides.get(place)?.clone()
+    }
+
     /// A trunk by name.
     pub fn trunk(&self, name: &str) -> Option<&Arc<TrunkEntry>> {
         self.trunks.get(name)
@@ -278,12 +298,13 @@ impl Directory {
 
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
     /// port that its sender listens on; a stream leads to a proxy if we have opened it to there, and of others it is
-    /// `accept_from` alone.
+    /// `accept_from` alone, or by TLS the certificate.
     pub fn trunk_of_source(&self, source: Flow, transport: Transport) -> Option<&Arc<TrunkEntry>> {
         let from = source.remote;
         let from_there = !transport.is_reliable() || source.connection.is_some_and(ConnectionId::is_ours);
         let proxies = |t: &&Arc<TrunkEntry>| from_there && t.has_proxy(from);
-        self.trunks.values().find(proxies).or_else(|| {
+        let known = self.trunks.values().find(proxies).or_else(|| self.trunk_of_certificate(source));
+        known.or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
     }

@@ -275,7 +275,8 @@ impl Shard {
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
-        match check::well_formed(request).and_then(|()| check::acceptable(request)) {
+        let transport = self.env.config().transport(flow.listener);
+        match check::well_formed(request).and_then(|()| check::acceptable(request, transport)) {
             Ok(()) => {
                 let accept = (Header::Accept, check::ACCEPT);
                 let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];

@@ -14,12 +14,11 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
-use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
-use tandem_protocol::flow::ListenerId;
+use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Callee, Info, Party};
+use crate::calls::{CallKey, Callee, Info, Party, is_sips};
 use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -176,10 +175,6 @@ impl CallActor {
         actor.start()
     }
 
-    fn local(&self, listener: ListenerId) -> Arc<LocalSide> {
-        self.env.local_side(listener)
-    }
-
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
         let now = self.env.now();
         if self.env.inject_panic(ActorKind::Call) {
@@ -193,7 +188,8 @@ impl CallActor {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
-                let call = Call::after_fault(&legs, now, &mut out);
+                let tried = self.shell.machine().attempts().to_vec();
+                let call = Call::after_fault(&legs, &tried, now, &mut out);
                 self.shell.replace(call);
             }
         }
@@ -281,8 +277,9 @@ impl CallActor {
             progress: outbound.progress,
         };
         let call_id = spec.call_id.clone();
-        let local = self.local(target.flow.listener);
-        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local }, call_id, ctx);
+        let sips = is_sips(&spec.request_uri);
+        let local = self.env.local_side_for(target.flow.listener, sips);
+        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
     }
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {

@@ -165,7 +165,7 @@ impl Call {
         {
             out.push(Output::Media { side: Side::Callee, view: view.clone(), held: false });
         }
-        let sdp = early.map(|(sdp, _)| sdp);
+        let sdp = early.map(|(sdp, _)| sdp).filter(|_| self.may_preview());
         if sdp.is_some() {
             self.expect_answer_to_our_offer();
         }
@@ -181,7 +181,8 @@ impl Call {
         now: Now,
         out: &mut Vec<Output>,
     ) {
-        let ending = self.leg(leg).is_none_or(|leg| leg.ending);
+        // One that is gone has failed before, by a fault of ours: what comes of its INVITE now is no news of the one under way.
+        let ending = self.leg(leg).is_none_or(|leg| leg.ending || leg.gone);
         if let Some(leg) = self.leg_mut(leg) {
             leg.gone = true;
         }

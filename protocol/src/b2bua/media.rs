@@ -163,7 +163,9 @@ impl Sdp {
             (MediaPlan::Anchored { callee, .. }, None) => {
                 service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)
             }
-            (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => Ok(self.caller_offer.clone()),
+            (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => {
+                Ok(self.to_callee.carry(&self.caller_offer))
+            }
         }
     }
 
@@ -176,7 +178,9 @@ impl Sdp {
         answer: &Bytes,
     ) -> Result<(Bytes, Option<AudioView>), NegotiationError> {
         self.callee_said = Some(answer.clone());
-        let MediaPlan::Anchored { caller, .. } = plan else { return Ok((answer.clone(), None)) };
+        let MediaPlan::Anchored { caller, .. } = plan else {
+            return Ok((self.to_caller.carry(answer), None));
+        };
         let answer = SessionDescription::parse(answer)?;
         let view = media_view(&answer);
         let relayed = match &self.caller {
@@ -209,7 +213,8 @@ impl Sdp {
                 relay_answer(&near, &from_callee, &mut self.to_caller, Some(*caller), None)?,
             ),
             MediaPlan::Bypass | MediaPlan::Service { .. } => {
-                (Bytes::from(from_caller.to_string()), Bytes::from(from_callee.to_string()))
+                let (to_callee, to_caller) = (from_caller.to_string(), from_callee.to_string());
+                (self.to_callee.carry(&Bytes::from(to_callee)), self.to_caller.carry(&Bytes::from(to_caller)))
             }
         };
         Ok(Crossed { to_callee, to_caller, caller_view, callee_view })
@@ -270,7 +275,11 @@ impl Sdp {
         offer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
         let MediaPlan::Anchored { caller, callee, .. } = plan else {
-            return Ok(Carried { sdp: offer.clone(), offer: None, view: None });
+            let leg = match from {
+                Side::Caller => &mut self.to_callee,
+                Side::Callee | Side::Engine | Side::Operator => &mut self.to_caller,
+            };
+            return Ok(Carried { sdp: leg.carry(offer), offer: None, view: None });
         };
         let parsed = SessionDescription::parse(offer)?;
         let (leg, local) = match from {
@@ -282,23 +291,14 @@ impl Sdp {
         Ok(Carried { sdp: relayed, offer: Some(parsed), view })
     }
 
-    /// What a side was `told`, to be said again after it has accepted `offered`: a change, so with a new version (RFC 3264 §8).
-    pub(super) fn again(
-        &mut self,
-        side: Side,
-        plan: &MediaPlan,
-        told: &Bytes,
-        offered: &Bytes,
-    ) -> Option<Bytes> {
-        let mut told = SessionDescription::parse(told).ok()?;
-        if matches!(plan, MediaPlan::Bypass) {
-            told.origin.version = SessionDescription::parse(offered).ok()?.origin.version.saturating_add(1);
-            return Some(Bytes::from(told.to_string()));
-        }
-        Some(match side {
-            Side::Caller => self.to_caller.stamp(told),
-            Side::Callee | Side::Engine | Side::Operator => self.to_callee.stamp(told),
-        })
+    /// What a side was `told`, to be said again after it has accepted something else: a change, so with a new version (RFC 3264 §8).
+    pub(super) fn again(&mut self, side: Side, plan: &MediaPlan, told: &Bytes) -> Option<Bytes> {
+        let leg = match side {
+            Side::Caller => &mut self.to_caller,
+            Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
+        };
+        let parsed = SessionDescription::parse(told).ok()?;
+        Some(if matches!(plan, MediaPlan::Bypass) { leg.carry(told) } else { leg.stamp(parsed) })
     }
 
     /// The answer to a new offer of `to`, as `to` gets it.
@@ -309,13 +309,17 @@ impl Sdp {
         offer: Option<&SessionDescription>,
         answer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
+        let leg = match to {
+            Side::Caller => &mut self.to_caller,
+            Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
+        };
         let (MediaPlan::Anchored { caller, callee, .. }, Some(offer)) = (plan, offer) else {
-            return Ok(Carried { sdp: answer.clone(), offer: None, view: None });
+            return Ok(Carried { sdp: leg.carry(answer), offer: None, view: None });
         };
         let parsed = SessionDescription::parse(answer)?;
-        let (leg, local) = match to {
-            Side::Caller => (&mut self.to_caller, *caller),
-            Side::Callee | Side::Engine | Side::Operator => (&mut self.to_callee, *callee),
+        let local = match to {
+            Side::Caller => *caller,
+            Side::Callee | Side::Engine | Side::Operator => *callee,
         };
         let relayed = relay_answer(offer, &parsed, leg, Some(local), None)?;
         let view = media_view(&parsed);

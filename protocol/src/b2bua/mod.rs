@@ -298,9 +298,15 @@ impl Call {
         Call { delayed, ..self }
     }
 
-    /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500.
-    pub fn after_fault(legs: &[LegId], now: Now, out: &mut Vec<Output>) -> Call {
-        let destination = Destination::Refused { status: 500, cause: Cause::Fault };
+    /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500. The trunks and proxies that it
+    /// had tried are kept for its record.
+    pub fn after_fault(legs: &[LegId], tried: &[TrunkAttempt], now: Now, out: &mut Vec<Output>) -> Call {
+        let destination = match tried {
+            [] => Destination::Refused { status: 500, cause: Cause::Fault },
+            tried => {
+                Destination::Trunk { hunt: TrunkHunt::ended(tried.to_vec()), ring_timeout: LONGEST_RING }
+            }
+        };
         let mut call = Call::new(destination, MediaPlan::Bypass, Sdp::none());
         call.legs = legs.iter().map(|id| Leg::new(*id, None)).collect();
         call.clear(Cause::Fault, Side::Engine, 500, now, out);

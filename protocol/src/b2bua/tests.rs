@@ -65,6 +65,7 @@ impl Rig {
             trunk: "out".into(),
             listener: ListenerId::default(),
             user: "123".into(),
+            sips: false,
             walk,
             hosts: Vec::new(),
         };
@@ -391,7 +392,7 @@ fn a_call_is_kept_from_its_answer_on_and_restored_as_connected() {
 #[test]
 fn a_call_whose_set_up_is_lost_ends_every_leg_and_the_caller_with_500() {
     let mut out = Vec::new();
-    let call = Call::after_fault(&[CALLER, A], at(0), &mut out);
+    let call = Call::after_fault(&[CALLER, A], &[], at(0), &mut out);
     let mut rig = Rig { call, now: 0, out };
     assert_eq!((rig.told_to_end(CALLER), rig.told_to_end(A)), (Some(500), Some(500)));
     rig.ended(CALLER, EndedBy::Us);

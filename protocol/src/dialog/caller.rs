@@ -112,10 +112,12 @@ impl Dialog {
         dialog
     }
 
-    /// The dialog of an INVITE that `calling` has sent and whose state was lost: it only waits to cancel or to hang up.
+    /// The dialog of an INVITE that `calling` has sent and whose state was lost: it only waits to cancel or to hang up. `last` is what
+    /// was sent last of it, by CSeq and branch: a challenge or a 422 has it sent again.
     pub fn calling_after_fault(
         spec: InviteSpec,
         local: Arc<LocalSide>,
+        last: Option<(u32, &str)>,
         now: Now,
         out: &mut Vec<Output>,
     ) -> Dialog {
@@ -123,6 +125,13 @@ impl Dialog {
         let mut dialog = Dialog::calling(spec, local, &mut unsent);
         if let Phase::Calling(calling) = &mut dialog.phase {
             calling.provisional = true;
+            if let Some((cseq, branch)) = last {
+                calling.cseq = cseq;
+                branch.clone_into(&mut calling.branch);
+                // Above whatever was sent in its early dialogs.
+                dialog.local_cseq = cseq + super::RESTORED_CSEQ_GAP;
+                dialog.sent += super::RESTORED_CSEQ_GAP;
+            }
         }
         dialog.end(500, None, now, out);
         dialog
@@ -183,10 +192,11 @@ impl Dialog {
         match status {
             ..=199 => {
                 calling.heard(status, now);
+                let offered = !calling.spec.sdp.is_empty();
                 if calling.cancel.is_some() {
                     self.send_cancel(now, out);
+                    self.acknowledge_in_passing(response, offered, out);
                 } else if status > 100 {
-                    let offered = !calling.spec.sdp.is_empty();
                     if status == 199 {
                         return self.early_dialog_over(response, offered, out);
                     }

@@ -136,7 +136,8 @@ pub fn end_stray_answer(response: &Message, source: Flow, local: Arc<LocalSide>)
     }
     let local_party = response.header(Header::From).unwrap_or_default().to_owned();
     let mut dialog = Dialog::new(local, Routing::Flow, source, response.call_id(), local_tag, local_party);
-    dialog.local_cseq = response.cseq();
+    // Above whatever PRACK or UPDATE has had in its early dialog.
+    dialog.local_cseq = response.cseq() + super::RESTORED_CSEQ_GAP;
     // A branch of its own for each dialog, the same for each copy.
     dialog.sent =
         remote_tag.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) >> 1;
