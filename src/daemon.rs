@@ -18,6 +18,7 @@ use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
 use tandem_actors::media_pool::{self, threads::Link};
 use tandem_actors::metrics::{Describe, Metrics, Registry};
+use tandem_actors::registration_group;
 use tandem_actors::runtime::{self, Clock};
 use tandem_actors::shard::{Ask, Found, Restored, read_records};
 use tandem_actors::station::read_bindings;
@@ -35,6 +36,8 @@ use crate::wiring::{self, WiringError};
 
 /// Media workers say at once which ports they have; this long is waited for them before calls are taken.
 const PORTS_PATIENCE: Duration = Duration::from_secs(2);
+/// So long the registrars that we leave are waited for.
+const UNREGISTER_PATIENCE: Duration = Duration::from_secs(2);
 /// So long the names of trunks are waited for.
 const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 /// A nonce is good for this long.
@@ -114,6 +117,17 @@ impl Running {
         self.engine.shared().directory.set_draining(true);
     }
 
+    /// Gives up our registrations at providers, as far as they answer soon.
+    pub async fn unregister(&self) {
+        self.drain();
+        let ask = Ask::BeRegistered { registered: false, stopping: true };
+        if tokio::time::timeout(UNREGISTER_PATIENCE, self.engine.ask_all(ask)).await.is_err() {
+            tracing::warn!(
+                "not every registrar has answered that we go: it sends calls here until they expire"
+            );
+        }
+    }
+
     /// Reads the certificates of every listener again; connections stay. What cannot be read is logged, and the old stays in use.
     pub fn reload_certificates(&self) {
         certificates::reload(self.engine.shared());
@@ -167,6 +181,7 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         census: tandem_actors::supervisor::Census::default(),
     });
     restore_bindings(&shared, clock.now().wall.0);
+    registration_group::restore(&shared.directory, shared.store.as_ref());
     let Found { shards: restore, ports, restored } =
         read_records(&shared, clock.now()).unwrap_or_else(|why| {
             tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
@@ -295,6 +310,7 @@ pub fn run(settings: &Settings) -> Result<(), StartError> {
                 _ = hang_up.recv() => running.reload_certificates(),
             }
         }
+        running.unregister().await;
         running.stop();
         Ok(())
     })

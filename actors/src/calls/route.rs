@@ -81,6 +81,8 @@ struct Wanted<'a> {
     /// Only by TLS.
     secure: bool,
     why: String,
+    /// It leads to one of ours.
+    inside: bool,
 }
 
 /// Where a number leads for one who may dial what `css` holds. `secure`: it was asked for by a `sips` URI.
@@ -93,7 +95,8 @@ pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str, secure: bool) -
     let pattern = found.pattern;
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
     let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
-    let wanted = Wanted { number: &found.number_out, emergency: pattern.emergency, secure, why };
+    let wanted =
+        Wanted { number: &found.number_out, emergency: pattern.emergency, secure, why, inside: false };
     let route = match &pattern.target {
         dial_plan::Target::Station(name) => to_station(env, name, None, wanted),
         dial_plan::Target::User(name) => to_user(env, name, wanted),
@@ -158,7 +161,7 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
                 None => return full(wanted.why),
             };
             let why = format!("{}, which is behind trunk:{trunk}", wanted.why);
-            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, ..wanted });
+            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, inside: true, ..wanted });
             let destination = match by.destination {
                 Destination::Trunk { hunt, .. } => Destination::Trunk { hunt, ring_timeout },
                 other => other,
