@@ -85,6 +85,9 @@ impl Case<'_> {
             what if what.starts_with("a request with a low CSeq got") => {
                 self.sim.world.plan().panics.dialog > 0 || self.was_killed_since("INVITE", true)
             }
+            what if what.starts_with("a PRACK got") => self.was_killed_since("INVITE", true),
+            what if what.starts_with("PRACK missing") => self.is_unpracked(),
+            what if what.starts_with("session timer: not refreshed") => self.is_unrefreshed(),
             // Who follows on a process that was killed cannot know whether its reliable response has come.
             "the 2xx has SDP after the answer in a reliable response" => {
                 self.was_killed_since("INVITE", true)
@@ -107,6 +110,29 @@ impl Case<'_> {
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
         let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
         forgotten || over || panics.dialog > 0 || self.killed_since(invite.at)
+    }
+
+    /// A reliable response has no PRACK: the engine has not heard it, or each PRACK was lost, or the engine was killed.
+    fn is_unpracked(&self) -> bool {
+        let Some(last) = self.ours().filter(|said| said.rseq.is_some()).last() else { return false };
+        let mut copies = self.ours().filter(|said| said.rseq == last.rseq && said.to_tag == last.to_tag);
+        let unheard = copies.all(|said| said.arrives.is_empty());
+        let pracks = || self.theirs().filter(|said| said.rack == last.rseq.map(|rseq| (rseq, last.cseq)));
+        let lost = pracks().next().is_some() && pracks().all(|said| said.arrives.is_empty());
+        unheard || lost || self.was_killed_since("INVITE", true)
+    }
+
+    /// A session was not refreshed: each refresh was lost, or the engine was killed.
+    fn is_unrefreshed(&self) -> bool {
+        let refreshes = |said: &&Said| said.is("UPDATE") || said.is("INVITE");
+        let renews = |said: &&Said| {
+            matches!(said.method.as_str(), "INVITE" | "UPDATE") && said.status.is_some_and(|s| s / 100 == 2)
+        };
+        let renewed = self.dialog.iter().copied().filter(renews).map(|said| said.at).max().unwrap_or(0);
+        let mut tried =
+            self.dialog.iter().copied().filter(refreshes).filter(|said| said.at > renewed).peekable();
+        let lost = tried.peek().is_some() && tried.all(|said| said.arrives.is_empty());
+        lost || self.killed_since(renewed)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {
