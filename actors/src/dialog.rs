@@ -210,6 +210,7 @@ impl DialogActor {
             Fed::Rebuilt { panic } => self.call.tell(LegFault { leg: self.leg, panic, lost: false }),
             Fed::Lost { panic } => {
                 self.shell.inject(Injection::None);
+                out.extend(self.shell.machine().refuse_after_fault(input));
                 self.end_after_fault(now, &mut out);
                 self.call.tell(LegFault { leg: self.leg, panic, lost: true });
             }

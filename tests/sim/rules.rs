@@ -25,7 +25,7 @@ struct Dialogue<'a> {
 
 /// What is broken in a call.
 pub(crate) fn broken(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut expired) = (Vec::new(), Vec::new());
     for id in &dial.call_ids {
         let messages = wire.dialog(id);
         let peers: BTreeSet<SocketAddr> =
@@ -35,9 +35,17 @@ pub(crate) fn broken(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             let dialogue = Dialogue { sim, dial, phone, said };
             dialogue.reliable_responses(&mut wrong);
             dialogue.acknowledgements(&mut wrong);
-            dialogue.session_timers(&mut wrong);
+            dialogue.neglected(&mut wrong);
             dialogue.unacknowledged_answers(&mut wrong);
+            expired.extend(dialogue.expired());
         }
+    }
+    // The other side is told the same reason, a moment later.
+    let first = expired.iter().map(|(at, _)| *at).min();
+    let mut of_timer =
+        expired.into_iter().filter(|(at, _)| Some(*at) == first).map(|(_, wrong)| wrong).peekable();
+    if of_timer.peek().is_some() && !of_timer.clone().any(|wrong| wrong.is_none()) {
+        wrong.extend(of_timer.flatten());
     }
     wrong
 }
@@ -161,28 +169,21 @@ impl Dialogue<'_> {
         Some((at, interval * 1_000_000, by_peer))
     }
 
-    /// RFC 4028 section 10: a session whose refresher lives is not ended, and one that nobody refreshes is, in time.
-    fn session_timers(&self, wrong: &mut Vec<String>) {
+    /// RFC 4028 section 10: when the engine ended the session for want of a refresh, if it did, and what is wrong with that: the one
+    /// who refreshes it lives.
+    fn expired(&self) -> Option<(u64, Option<String>)> {
         let expired = |said: &&Said| said.is("BYE") && said.reason.contains("session timer expired");
-        if let Some(bye) = self.ours().find(expired) {
-            self.expired(bye, wrong);
-        }
-        for (since, phone) in &self.dial.neglected {
-            let handset = &self.sim.phones.handsets[*phone];
-            if handset.phone.config().local == self.phone {
-                self.neglected(*since, wrong);
-            }
-        }
+        let bye = self.ours().find(expired)?;
+        Some((bye.at, self.unexpired(bye)))
     }
 
-    fn expired(&self, bye: &Said, wrong: &mut Vec<String>) {
+    fn unexpired(&self, bye: &Said) -> Option<String> {
         let at = ladder::time(bye.at);
         let Some((renewed, interval, by_peer)) = self.session_at(bye.at) else {
-            wrong.push(format!("a session without timer has expired at {at}"));
-            return;
+            return Some(format!("a session without timer has expired at {at}"));
         };
         if bye.at + SLACK_US < renewed + interval - (interval / 3).min(LIFE_US) {
-            wrong.push(format!("a session has expired at {at}, renewed at {}", ladder::time(renewed)));
+            return Some(format!("a session has expired at {at}, renewed at {}", ladder::time(renewed)));
         }
         let phone = self.sim.phones.at(self.phone);
         let dead = self.dial.neglected.iter().any(|(_, who)| Some(*who) == phone)
@@ -195,17 +196,20 @@ impl Dialogue<'_> {
         });
         let tried: Vec<_> = tried.collect();
         let lost = !tried.is_empty() && tried.iter().all(|said| said.arrives.is_empty());
-        if !dead && !lost && !self.killed_between(renewed, bye.at) {
-            wrong.push(format!("a session whose refresher lives has expired at {at}"));
-        }
+        let wrong = !dead && !lost && !self.killed_between(renewed, bye.at);
+        wrong.then(|| format!("a session whose refresher lives has expired at {at}"))
     }
 
-    /// The peer's timer is dead since a moment.
-    fn neglected(&self, since: u64, wrong: &mut Vec<String>) {
+    /// RFC 4028 section 10: where the peer's timer has died the session is ended in time.
+    fn neglected(&self, wrong: &mut Vec<String>) {
+        let is_peer = |phone: usize| self.sim.phones.handsets[phone].phone.config().local == self.phone;
+        if !self.dial.neglected.iter().any(|(_, phone)| is_peer(*phone)) {
+            return;
+        }
         let over = |said: &&&Said| said.is("BYE") || said.is("CANCEL");
         let over = self.said.iter().filter(over).map(|said| said.at).min().unwrap_or(u64::MAX);
         let Some((renewed, interval, true)) = self.session_at(over) else { return };
-        let due = renewed.max(since.min(renewed)) + interval + SLACK_US;
+        let due = renewed + interval + SLACK_US;
         if over > due && !self.killed_between(renewed, due) {
             wrong.push(format!(
                 "nobody refreshes the session of {} since {}, and it goes on until {}",
@@ -228,7 +232,9 @@ impl Dialogue<'_> {
         for (cseq, at) in answers {
             let due = at + LIFE_US + SLACK_US;
             let acks = self.theirs().filter(|said| said.is("ACK") && said.cseq == cseq);
-            let acknowledged = acks.flat_map(|said| said.arrives.iter()).any(|came| *came <= due);
+            // Who begins another re-INVITE has the answer to this one.
+            let next = self.theirs().filter(|said| said.is("INVITE") && said.cseq > cseq);
+            let acknowledged = acks.chain(next).flat_map(|said| said.arrives.iter()).any(|came| *came <= due);
             let ended = byes.iter().any(|bye| {
                 let known = if bye.from == LISTENER { Some(&bye.at) } else { bye.arrives.first() };
                 known.is_some_and(|known| *known <= due)
