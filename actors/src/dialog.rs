@@ -176,7 +176,7 @@ impl DialogActor {
             let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
             Guard::new(env, ActorKind::Dialog, move |_| {
                 if !parted.get() {
-                    shard.tell(DialogDown(tag));
+                    shard.tell(DialogDown { tag, awaited: None });
                     call.tell(LegDown(leg));
                 }
             })
@@ -290,7 +290,8 @@ impl DialogActor {
     /// mailbox already, or on the way there, still gets its answer.
     fn part(&self) {
         if !self.parted.replace(true) {
-            self.shard.tell(DialogDown(self.tag.clone()));
+            let awaited = self.shell.machine().awaited_prack();
+            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited });
             self.call.tell(LegDown(self.leg));
         }
     }
@@ -344,7 +345,11 @@ pub(crate) struct Own {
 }
 
 /// A dialog is over: its tag means nothing any more.
-pub(crate) struct DialogDown(pub(crate) Arc<str>);
+pub(crate) struct DialogDown {
+    pub(crate) tag: Arc<str>,
+    /// RSeq and CSeq of its reliable response that nobody has acknowledged.
+    pub(crate) awaited: Option<(u32, u32)>,
+}
 
 impl Handler<Told<Input>> for DialogActor {
     type Result = ();

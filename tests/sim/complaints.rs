@@ -85,6 +85,12 @@ impl Case<'_> {
             what if what.starts_with("a request with a low CSeq got") => {
                 self.sim.world.plan().panics.dialog > 0 || self.was_killed_since("INVITE", true)
             }
+            // The fault that ends a dialog ends what it was asked with 500, and the INVITE.
+            "a PRACK got 500" if self.sim.world.plan().panics.dialog > 0 => {
+                let mut faults =
+                    self.dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
+                faults.any(|said| said.status == Some(500)) || self.was_killed_since("INVITE", true)
+            }
             what if what.starts_with("a PRACK got") => self.was_killed_since("INVITE", true),
             what if what.starts_with("PRACK missing") => self.is_unpracked(),
             what if what.starts_with("session timer: not refreshed") => self.is_unrefreshed(),

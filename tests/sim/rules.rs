@@ -14,6 +14,8 @@ use crate::wire::{Said, Wire};
 const LIFE_US: u64 = 32_000_000;
 /// A deadline may be kept so much late: timers fire in turn, and what waits for the store waits with them.
 const SLACK_US: u64 = 1_000_000;
+/// What one cause does in several dialogs, it does within so long.
+const AT_ONCE_US: u64 = 5_000;
 
 /// The messages of one Call-ID between the engine and one peer.
 struct Dialogue<'a> {
@@ -40,10 +42,10 @@ pub(crate) fn broken(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             expired.extend(dialogue.expired());
         }
     }
-    // The other side is told the same reason, a moment later.
-    let first = expired.iter().map(|(at, _)| *at).min();
-    let mut of_timer =
-        expired.into_iter().filter(|(at, _)| Some(*at) == first).map(|(_, wrong)| wrong).peekable();
+    // The other side is told the same reason; whose BYE is here first depends on which has the longer way.
+    let first = expired.iter().map(|(at, _)| *at + AT_ONCE_US).min().unwrap_or_default();
+    let of_timer = expired.into_iter().filter(|(at, _)| *at <= first);
+    let mut of_timer = of_timer.map(|(_, wrong)| wrong).peekable();
     if of_timer.peek().is_some() && !of_timer.clone().any(|wrong| wrong.is_none()) {
         wrong.extend(of_timer.flatten());
     }

@@ -130,6 +130,11 @@ impl Early {
 }
 
 impl Dialog {
+    /// RSeq and CSeq of our reliable response that the peer has not acknowledged.
+    pub fn awaited_prack(&self) -> Option<(u32, u32)> {
+        self.session.reliable.open.as_ref().map(|open| (self.session.reliable.rseq, open.cseq))
+    }
+
     /// Sends a provisional response, reliably if the peer requires it, or supports it and `settled` says that `sdp` will hold.
     pub(super) fn provisional(
         &mut self,
@@ -435,8 +440,8 @@ fn contact_of(message: &Message) -> Option<String> {
     }
 }
 
-/// RAck: the RSeq, and the CSeq number of the INVITE.
-fn rack_of(value: &str) -> Option<(u32, u32)> {
+/// RAck (§7.2): the RSeq, and the CSeq number of the INVITE. `None` if it cannot be read.
+pub fn rack_of(value: &str) -> Option<(u32, u32)> {
     let mut words = value.split_ascii_whitespace();
     let rack = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     (words.next() == Some("INVITE") && words.next().is_none()).then_some(rack)
