@@ -86,7 +86,7 @@ impl Case<'_> {
                 self.sim.world.plan().panics.dialog > 0 || self.was_killed_since("INVITE", true)
             }
             // The fault that ends a dialog ends what it was asked with 500, and the INVITE.
-            "a PRACK got 500" if self.sim.world.plan().panics.dialog > 0 => {
+            "a PRACK got 500" | "a PRACK got 481" if self.sim.world.plan().panics.dialog > 0 => {
                 let mut faults =
                     self.dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
                 faults.any(|said| said.status == Some(500)) || self.was_killed_since("INVITE", true)
@@ -225,8 +225,17 @@ impl Case<'_> {
             lost && (first.is_none()
                 || answered
                 || given_up
-                || asked.is_some_and(|asked| self.killed_since(asked))
+                || asked.is_some_and(|asked| self.killed_since(asked) || self.is_cut_off(asked, since))
                 || self.is_closed(cseq, first.copied()))
+        })
+    }
+
+    /// The connection by which the engine asked had ended before the answer left: it has heard that the phone cannot be reached
+    /// (RFC 3261 section 18.4), and waits for nothing more.
+    fn is_cut_off(&self, asked: u64, answered: u64) -> bool {
+        let until = answered + self.sim.world.plan().longest_way_us();
+        self.sim.world.with_streams(|streams| {
+            streams.ended.iter().any(|(at, phone)| *phone == self.phone && (asked..=until).contains(at))
         })
     }
 

@@ -108,6 +108,8 @@ pub(crate) struct Streams {
     /// By which each phone sends.
     homes: BTreeMap<SocketAddr, u64>,
     opened: BTreeMap<(u16, SocketAddr), u64>,
+    /// When connections of phones ended.
+    pub(crate) ended: Vec<(u64, SocketAddr)>,
     pub(crate) breaks: u64,
     pub(crate) idle: u64,
 }

@@ -241,6 +241,7 @@ impl Call {
         } else {
             self.reliable.agreed = Some(audio);
         }
+        self.agreed_media = Some(self.local.described());
         let (call, remote_media, codec) = (self.handle, audio.address, audio.codec);
         ep.events.push_back(Event::EarlyMedia { call, remote_media, codec });
     }

@@ -297,6 +297,7 @@ impl Dialog {
             Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
             Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             Method::Update => self.update_response(response, now, out),
+            Method::Prack if response.status() >= 200 => self.prack_answered(response.cseq(), out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
             Method::Options if self.is_established() && matches!(response.status(), 408 | 481) => {
                 self.finish(EndedBy::Lost, out);
@@ -322,6 +323,7 @@ impl Dialog {
             Method::Bye => self.bye_answered(cseq, out),
             Method::Info | Method::Message => self.asked_unanswered(cseq, out),
             Method::Update => self.update_unanswered(cseq, out),
+            Method::Prack => self.prack_answered(cseq, out),
             _ => {}
         }
     }

@@ -415,9 +415,21 @@ impl Dialog {
             self.session.early[at].session = Some(offer);
             sdp.clone()
         });
+        let mut cseq = None;
         self.within_early(at, |dialog| {
-            dialog.in_dialog_request(Method::Prack, sdp.as_ref(), &[(Header::RAck, rack)], out);
+            cseq = Some(dialog.in_dialog_request(Method::Prack, sdp.as_ref(), &[(Header::RAck, rack)], out));
         });
+        self.session.pracking = cseq.or(self.session.pracking);
+    }
+
+    /// Our PRACK has a final response, or will get none: an offer of ours need not wait for it any longer.
+    pub(super) fn prack_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
+        let last = self.session.pracking.take_if(|pracking| *pracking == cseq).is_some();
+        let waits = self.session.proposal.as_ref().is_some_and(|proposal| !proposal.waits());
+        let open = self.session.updating.is_some() || self.reoffering.is_some();
+        if last && waits && !open && (self.is_established() || matches!(self.phase, Phase::Calling(_))) {
+            self.send_proposal(out);
+        }
     }
 
     /// Does something as if the early dialog were the dialog.

@@ -32,9 +32,12 @@ pub(super) fn wants_answer(message: &[u8]) -> bool {
 impl World {
     /// A phone sends nothing more. While answers are owed to it they leave; for all else its connection has ended, and the shard hears.
     pub(super) fn half_close(&self, number: u64) -> Vec<Told> {
+        let now = self.now();
         let waits = self.with_streams(|streams| {
             let connection = streams.connections.get_mut(&number).filter(|c| c.is_up && c.lost.is_none())?;
             connection.half_closed = connection.owed > 0;
+            let phone = connection.phone;
+            streams.ended.push((now, phone));
             let (waits, flow) = (connection.half_closed, connection.flow);
             streams.opened.retain(|_, opened| *opened != number || !waits);
             Some((waits, flow))
@@ -109,8 +112,10 @@ impl World {
 
     /// What was under way by it is lost.
     pub(super) fn drop_stream(&self, number: u64) -> Option<Flow> {
+        let now = self.now();
         let connection = self.with_streams(|streams| {
             let connection = streams.connections.remove(&number)?;
+            streams.ended.push((now, connection.phone));
             if streams.homes.get(&connection.phone) == Some(&number) {
                 streams.homes.remove(&connection.phone);
             }
