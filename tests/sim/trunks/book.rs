@@ -206,7 +206,8 @@ impl Book {
     pub(crate) fn haunted(&self) -> BTreeSet<String> {
         let silent = |attempt: &&Attempt| {
             let patience = give_up_us(attempt.proxy).unwrap_or(u64::MAX);
-            attempt.heard.first().is_some_and(|heard| heard.at >= attempt.at + patience)
+            let is_late = |heard: &Heard| heard.at >= attempt.at + patience;
+            attempt.heard.first().is_some_and(is_late) || attempt.answers().into_iter().any(is_late)
         };
         let late: BTreeSet<SocketAddr> =
             self.calls.values().flatten().filter(silent).map(|attempt| attempt.proxy).collect();
