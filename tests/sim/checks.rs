@@ -79,6 +79,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
             violation(sim, dial, &what);
         }
     }
+    for what in complaints::unexplained_strays(sim, &wire) {
+        sim.world.violation(what);
+    }
     let steady = sound.steady;
     for (n, dial) in sim.script.dials.iter().enumerate() {
         let made = sim.world.plan().choice.only.as_ref().is_none_or(|only| only.contains(&n));

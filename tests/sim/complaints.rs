@@ -27,11 +27,38 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             // Who was switched off and on knows nothing of what it began.
             // A callee that was asked for the offer has its ACK when the caller's has come with the answer.
             let waits = what.starts_with("ACK missing") && wire.callers_ack_is_missing(&dial.call_ids, *at);
-            restarted || waits || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
+            // Who is gone without a word hears no refresh, and its own get nowhere.
+            let gone = what.starts_with("session timer: not refreshed")
+                && dial.faded.is_some_and(|(since, who, vanished)| vanished && who == *phone && since <= *at);
+            restarted || waits || gone || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
         });
         (!is_explained).then(|| format!("a phone complains at {}: {what}", ladder::time(*at)))
     };
     dial.complaints.iter().filter_map(said).collect()
+}
+
+/// The same of what phones have refused before it was a call.
+pub(crate) fn unexplained_strays(sim: &Sim, wire: &Wire) -> Vec<String> {
+    let said = |(at, phone, what, id): &(u64, usize, String, String)| {
+        let handset = &sim.phones.handsets[*phone];
+        let local = handset.phone.config().local;
+        let dialog: Vec<&Said> =
+            wire.dialog(id).iter().filter(|said| said.from == local || said.to == local).collect();
+        let began = dialog.first().map_or(0, |said| said.at);
+        let restarted =
+            sim.script.restarts.iter().any(|(who, when)| who == phone && began <= *when && when <= at);
+        let explained = restarted || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what);
+        let ladder = || ladder::of_call(&sim.world, std::slice::from_ref(id), 40);
+        (!explained).then(|| {
+            let user = &handset.user;
+            format!(
+                "phone {phone} ({user}) complains at {}, of no call: {what}\n{}",
+                ladder::time(*at),
+                ladder()
+            )
+        })
+    };
+    sim.script.strays.iter().filter_map(said).collect()
 }
 
 /// A complaint and the messages between the engine and the phone.
@@ -54,6 +81,14 @@ impl Case<'_> {
             "ACK missing after a refused INVITE" => self.is_unacknowledged(false),
             "no final response to an INVITE that was cancelled or whose call ended" => self.is_unanswered(),
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
+            // A dialog that has panicked goes on from where it was last at rest: what it was asked since it does not know.
+            what if what.starts_with("a request with a low CSeq got") => {
+                self.sim.world.plan().panics.dialog > 0 || self.was_killed_since("INVITE", true)
+            }
+            // Who follows on a process that was killed cannot know whether its reliable response has come.
+            "the 2xx has SDP after the answer in a reliable response" => {
+                self.was_killed_since("INVITE", true)
+            }
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
             what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false),

@@ -157,7 +157,7 @@ fn listener(transport: Transport) -> Listener {
         id: listener_of(transport),
         transport,
         address: LISTENER,
-        external: LISTENER,
+        external: LISTENER.into(),
         timers: Timers::default(),
         streams: crate::streams::limits(),
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },

@@ -12,6 +12,7 @@ use crate::air::Air;
 use crate::engine::{DOMAIN, LISTENER, PASSWORD, STATIONS, proxies, station};
 use crate::plan::Part;
 use crate::trunks;
+use crate::verbs;
 use crate::world::{self, World};
 
 /// What a phone is in the run.
@@ -77,6 +78,7 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
         auto: AutoAnswer::Manual,
         t1: Duration::from_millis(500),
         codecs: vec![0, 8],
+        manners: verbs::manners(world, index),
     }
 }
 

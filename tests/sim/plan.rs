@@ -20,13 +20,16 @@ pub(crate) enum Part {
     Nonsense,
     Registrations,
     Verbs,
+    Reliable,
+    Timers,
+    Ponders,
     Streams,
     Keepalive,
     Trunks,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 16] = [
+    pub(crate) const ALL: [Part; 19] = [
         Part::Loss,
         Part::Doubled,
         Part::Late,
@@ -40,6 +43,9 @@ impl Part {
         Part::Nonsense,
         Part::Registrations,
         Part::Verbs,
+        Part::Reliable,
+        Part::Timers,
+        Part::Ponders,
         Part::Streams,
         Part::Keepalive,
         Part::Trunks,
@@ -61,6 +67,9 @@ impl Part {
             Part::Nonsense => "nonsense",
             Part::Registrations => "registrations",
             Part::Verbs => "verbs",
+            Part::Reliable => "reliable",
+            Part::Timers => "timers",
+            Part::Ponders => "ponders",
             Part::Streams => "streams",
             Part::Keepalive => "keepalive",
             Part::Trunks => "trunks",

@@ -49,6 +49,8 @@ pub(crate) struct Script {
     handles: BTreeMap<(usize, CallHandle), (usize, Option<usize>)>,
     /// The last call between two numbers.
     pairs: BTreeMap<(String, String), usize>,
+    /// What phones complained of that belongs to no call that they were told of, by Call-ID.
+    pub(crate) strays: Vec<(u64, usize, String, String)>,
     pub(crate) registered: u64,
     pub(crate) refused_registrations: u64,
     /// When the last call begins, unless its number is still in use.
@@ -109,6 +111,7 @@ impl Script {
             dials: vec![None; plan.calls],
             handles: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            strays: Vec::new(),
             registered: 0,
             refused_registrations: 0,
             last_dial,
@@ -158,6 +161,10 @@ impl Script {
                 }
                 if command == Command::Restart {
                     self.restarts.push((phone, world.now()));
+                }
+                if let Command::Neglect(handle) = command {
+                    let now = world.now();
+                    self.with(phone, handle, |dial, _| dial.neglected.push((now, phone)));
                 }
                 let command = match command {
                     Command::Move { call, .. } => {
@@ -250,11 +257,15 @@ impl Script {
             ends: Vec::new(),
             legs: Vec::new(),
             faded: None,
+            neglected: Vec::new(),
             killed: None,
             first_killed: None,
             complaints: Vec::new(),
         });
         let after = if long { LONG_TALK_US } else { 0 };
+        let mut rng = self.chance(n).clone();
+        verbs::calling(world, &mut rng, caller, handle);
+        *self.chance(n) = rng;
         let rng = self.chance(n);
         let gives_up = rng.permille(200).then(|| rng.delay(LONG_US));
         if let Some(after) = gives_up {
@@ -377,6 +388,8 @@ impl Script {
             Some(dial) => dial.complaints.push((now, phone, what)),
             // A REGISTER that was sent twice is answered twice.
             None if what.ends_with("without transaction") && world.plan().repeats() => {}
+            // Of an INVITE that a phone has refused before it was a call.
+            None if heard.is_some() => self.strays.push((now, phone, what, heard.unwrap_or_default())),
             None => {
                 let user = &phones.handsets[phone].user;
                 world.violation(format!("phone {phone} ({user}) complains, of no call ({heard:?}): {what}"));

@@ -77,6 +77,7 @@ impl Call {
             return false;
         }
         self.callee = Some(leg);
+        self.turn_to(leg, out);
         self.end_early_session_of_others(leg, out);
         if let Destination::Trunk { hunt, .. } = &mut self.destination {
             hunt.on_outcome(now.mono, Outcome::Status(200));

@@ -413,7 +413,7 @@ fn a_service_answers_at_once_and_a_refused_number_never_rings() {
 #[test]
 fn a_hold_of_anchored_media_tells_the_sessions_that_silence_is_no_fault() {
     let local = |port| LocalMedia::from(("127.0.0.1".parse().unwrap(), port));
-    let media = MediaPlan::Anchored { caller: local(20_000), callee: local(20_002) };
+    let media = MediaPlan::Anchored { caller: local(20_000), callee: local(20_002), other: None };
     let contacts = Fork::parallel(vec![target(5070)]);
     let mut rig = Rig::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) }, media);
     rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
