@@ -113,7 +113,9 @@ impl Case<'_> {
         let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
         let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == invite.cseq);
         let heard = answers.flat_map(|said| said.arrives.iter()).min();
-        let silent = heard.is_none_or(|first| *first >= invite.at + self.patience_us());
+        let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == invite.cseq);
+        let begun = asked.map_or(invite.at, |asked| asked.at);
+        let silent = heard.is_none_or(|first| *first >= begun + self.patience_us());
         let panics = self.sim.world.plan().panics;
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));

@@ -25,6 +25,7 @@
 //! | `engine` | one life of the engine |
 //! | `script`, `verbs`, `fade`, `phones`, `provider` | what people and peers do |
 //! | `trunks` | trunks whose proxies fail in every way, and what must hold of the calls that hunt over them |
+//! | `operators` | those who end calls and break actors |
 //! | `account` | what came of it, as they saw it |
 //! | `nonsense`, `intruders` | strangers who mean no good, and those of them who connect |
 //! | `voices`, `air` | what is said and heard in calls, and the book of every packet of it |
@@ -47,6 +48,7 @@ mod intruders;
 mod ladder;
 mod media;
 mod nonsense;
+mod operators;
 mod options;
 mod phones;
 mod plan;

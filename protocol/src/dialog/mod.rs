@@ -232,6 +232,9 @@ impl Dialog {
                 None => self.ack(request, now, out),
             },
             Input::Response(response) => self.response(response, now, out),
+            Input::Unanswered { method, cseq, why: NoAnswer::Transport } if self.is_established() => {
+                self.unsent(*method, *cseq, now, out);
+            }
             Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
                 self.refresh_unanswered(*cseq, now, out);
             }
