@@ -192,7 +192,10 @@ pub(crate) fn admit(
     let mut permits = vec![place.ok_or_else(|| Refused::new(503, Refusal::Limit))?];
     permits.extend(route.permit.take());
     let record = record || route.record;
-    let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
+    // Ends of different address families reach each other through us only (RFC 6157).
+    let here = flow.remote.ip().to_canonical();
+    let apart = route.signalling.iter().any(|there| there.to_canonical().is_ipv4() != here.is_ipv4());
+    let anchored = record || apart || bypass == MediaPath::Anchored || !route.bypass;
     let (media, plan) = take_ports(env, leases, &route, flow, anchored, record)?;
     let sdp = match Sdp::new(invite.session_description().unwrap_or_default(), &plan, env.random() >> 1) {
         Ok(sdp) => sdp,
@@ -238,7 +241,7 @@ fn take_ports(
     let no_port = || Refused::new(503, Refusal::NoPort);
     let media = &env.config().media;
     let caller_ip = flow.remote.ip();
-    let callee_ip = route.signalling.unwrap_or(caller_ip);
+    let callee_ip = route.signalling.first().copied().unwrap_or(caller_ip);
     let (towards_caller, towards_callee) = (media.towards(caller_ip), media.towards(callee_ip));
     let local = |own: MediaAddress, lease: Lease| LocalMedia::from((own.told, lease.rtp.port()));
     match (&route.destination, route.service) {

@@ -139,7 +139,7 @@ impl CallActor {
         let destination =
             Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
         let mut route = Route::to(destination, format!("leads to {address}, which its trunk allows"), number);
-        route.signalling = Some(address.ip());
+        route.signalling = vec![address.ip()];
         let outbound = vec![elsewhere(&self.env, party, &route, trunk, address)];
         (route, outbound)
     }

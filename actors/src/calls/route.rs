@@ -29,8 +29,8 @@ pub(crate) struct Route {
     /// False if either end wants its media through us.
     pub(super) bypass: bool,
     pub(super) record: bool,
-    /// Where the callee's signalling comes from.
-    pub(crate) signalling: Option<IpAddr>,
+    /// Where the callees' signalling may come from, the first to be called at the front.
+    pub(crate) signalling: Vec<IpAddr>,
     pub(crate) permit: Option<Permit>,
     pub(crate) why: String,
     pub(super) number: String,
@@ -52,7 +52,7 @@ impl Route {
             service: None,
             bypass: true,
             record: false,
-            signalling: None,
+            signalling: Vec::new(),
             permit: None,
             why,
             number: number.to_owned(),
@@ -196,7 +196,7 @@ fn place(station: &Arc<StationEntry>, emergency: bool) -> Option<Permit> {
 
 fn ring(station: &Arc<StationEntry>, contacts: Fork, ring_timeout: Duration, wanted: Wanted<'_>) -> Route {
     let Some(permit) = place(station, wanted.emergency) else { return full(wanted.why) };
-    let signalling = contacts.first().map(|c| c.flow.remote.ip());
+    let signalling = contacts.ways().map(|contact| contact.flow.remote.ip()).collect();
     Route {
         signalling,
         bypass: station.config.media == MediaPath::Bypass,

@@ -88,7 +88,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     let destination =
         Destination::Trunk { hunt: TrunkHunt::new(choices.collect()), ring_timeout: TRUNK_RING };
     Route {
-        signalling: trunks.first().and_then(|t| t.first_proxy()).map(|p| p.ip()),
+        signalling: trunks.iter().filter_map(|t| t.first_proxy()).map(|proxy| proxy.ip()).collect(),
         bypass: trunks.iter().all(|trunk| trunk.config.media == MediaPath::Bypass),
         record: trunks.iter().any(|trunk| trunk.config.record),
         trunks,
