@@ -335,7 +335,7 @@ fn calls_and_is_called_by(engine: &Engine, transport: &str) {
     phone.answered();
     assert_heard(&phone.listen(205));
     assert!(invites("in") >= 2.0, "the one without credentials, the one with");
-    flows(&engine, &phone);
+    flows(engine, &phone);
     baresip.command("hangup", "");
     assert_eq!(phone.ended(), (false, None));
     assert_flowed(&engine.cdr("normal", 200, "caller"), 2);
