@@ -4,6 +4,7 @@ mod ask;
 mod flows;
 mod icmp;
 mod invite;
+mod late_prack;
 mod located;
 mod named;
 mod refuse;
@@ -164,6 +165,7 @@ pub struct Shard {
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
+    late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
     _guard: Guard,
 }
@@ -193,6 +195,7 @@ impl Shard {
             timer: None,
             due: Vec::new(),
             strays: stray::StrayLimit::default(),
+            late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
@@ -259,6 +262,9 @@ impl Shard {
             if self.may_be_restored(request.to_tag(), flow) {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
+            }
+            if self.late_pracks.take(&request, self.env.now().mono) {
+                return self.endpoint.reply_once(&request, flow, Answer::new(200, &[]));
             }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
@@ -465,7 +471,10 @@ impl Handler<Told<Own>> for Shard {
 impl Handler<Told<DialogDown>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(key) = self.dialogs.remove(&told.0.0).and_then(|known| known.merge_key) {
+        if let Some(rack) = told.0.awaited {
+            self.late_pracks.expect(told.0.tag.clone(), rack, self.env.now().mono);
+        }
+        if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
             self.merges.remove(&key);
         }
     }
