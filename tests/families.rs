@@ -7,7 +7,7 @@ mod common;
 
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
-use common::engine::stations;
+use common::engine::{station, stations};
 use common::rtp::RtpEnd;
 use common::ua::token;
 use common::{Engine, Leg, Msg, Ua, eventually, sdp, so};
@@ -51,12 +51,16 @@ struct Both {
 
 impl Both {
     fn start() -> Both {
+        Both::with(&stations(&["1001", "1002", "1003"]))
+    }
+
+    fn with(stations: &str) -> Both {
         let sockets = [(); 2].map(|()| UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).expect("a port"));
         let [listener, gateway] = sockets.each_ref().map(|s| s.local_addr().expect("an address"));
         drop(sockets);
         let settings = SETTINGS.replace("LISTENER", &listener.to_string());
         let settings = settings.replace("GATEWAY", &gateway.to_string());
-        let engine = Engine::start(&(settings + &stations(&["1001", "1002", "1003"])));
+        let engine = Engine::start(&(settings + stations));
         Both { engine, listener, gateway }
     }
 
@@ -104,7 +108,7 @@ impl<'a> Caller<'a> {
 
     /// The callee answers; both hear each other, after `meanwhile` too, and each keeps his family when the call is held.
     #[track_caller]
-    fn is_heard(mut self, to: &Ua, invite: &Msg, meanwhile: impl FnOnce()) {
+    fn talks(mut self, to: &Ua, invite: &Msg, meanwhile: impl FnOnce()) {
         let media = RtpEnd::new(to.local().ip());
         let towards_callee = is_told(invite, to.server);
         to.answer(invite, &sdp(media.local(), "0"));
@@ -151,9 +155,27 @@ fn an_ipv4_phone_and_an_ipv6_phone_hear_each_other() {
     for (calls, (from, to)) in (1..).zip([(&a, &b), (&b, &a)]) {
         let call = Caller::calls(from, &to.user);
         let invite = to.request("INVITE");
-        call.is_heard(to, &invite, || {});
+        call.talks(to, &invite, || {});
         nothing_is_left(&both, calls, free);
     }
+}
+
+#[test]
+fn media_that_is_to_go_past_us_goes_through_us_between_the_families_and_past_us_within_one() {
+    let bypass = |name| station(name, "media = \"bypass\"");
+    let both = Both::with(&(bypass("1001") + &bypass("1002") + &bypass("1003")));
+    let (a, b, c) = (both.four("1001"), both.six("1002"), both.four("1003"));
+    let free = free(&both);
+    let call = Caller::calls(&a, "1002");
+    let invite = b.request("INVITE");
+    call.talks(&b, &invite, || {});
+    nothing_is_left(&both, 1, free);
+    let offer = sdp(a.local(), "0");
+    let leg = a.call("1003", &offer);
+    let invite = c.request("INVITE");
+    assert_eq!(invite.body(), offer);
+    c.respond(&invite, "486 Busy Here", "c", "", "");
+    a.refused(&leg);
 }
 
 #[test]
@@ -190,7 +212,7 @@ fn of_contacts_in_both_families_each_is_told_an_address_of_its_own_and_either_ma
                 lost.until_heard(towards_lost, 0x44, &call.media).expect("early media");
                 call.media.until_heard(towards_caller, 0x55, &lost).expect("and back");
             }
-            call.is_heard(answers, &invite, || {
+            call.talks(answers, &invite, || {
                 let cancel = loses.request("CANCEL");
                 loses.respond(&cancel, "200 OK", "lost", "", "");
                 loses.respond(&other, "487 Request Terminated", "lost", "", "");
@@ -211,7 +233,7 @@ fn a_hunt_that_ends_at_a_trunk_of_the_other_family_is_heard_there_and_over_a_kil
         is_told(&refused, refuses.server);
         refuses.respond(&refused, "503 Service Unavailable", "no", "", "");
         let invite = answers.request("INVITE");
-        call.is_heard(answers, &invite, || {
+        call.talks(answers, &invite, || {
             both.engine.kill9();
             both.engine.restart();
         });
@@ -236,7 +258,7 @@ fn a_redirection_into_the_other_family_is_heard_there() {
              Call-ID: {call_id}\r\nCSeq: {cseq}\r\n{moved}Content-Length: 0\r\n\r\n"
         ));
         let invite = then.request("INVITE");
-        call.is_heard(then, &invite, || {});
+        call.talks(then, &invite, || {});
         nothing_is_left(&both, calls, free);
     }
 }

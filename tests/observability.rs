@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::host::Host;
+use common::tls::Authority;
 use serde_json::Value;
 
 /// How long anything may take.
@@ -111,6 +112,7 @@ struct Places {
 }
 
 fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
+    Authority::new("observed").issue(dir, "own", &["observed.example"]);
     let settings = dir.join("tandem.toml");
     let text = format!(
         r#"
@@ -126,6 +128,13 @@ fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
         transport = "udp"
         address = "{sip}"
 
+        [[listen]]
+        name = "secure"
+        transport = "tls"
+        address = "{tls}"
+        certificate = "{own}/own.pem"
+        private_key = "{own}/own.key"
+
         [media]
         addresses = ["{media}"]
 
@@ -140,10 +149,22 @@ fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
         [[dial_plan.pattern]]
         pattern = "100"
         target = "trunk:out"
+
+        # It is its own provider.
+        [[station]]
+        name = "office"
+        extension = "200"
+        password = "hush"
+
+        [[registration_group]]
+        name = "provider"
+        registrations = [{{ address = "{sip}", username = "office", password = "hush" }}]
         "#,
         data = data.display(),
         http = places.http,
         sip = places.sip,
+        tls = SocketAddr::new(places.sip.ip(), 5061),
+        own = dir.display(),
         media = places.sip.ip(),
         caller = places.caller,
         callee = places.callee,

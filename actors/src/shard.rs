@@ -4,6 +4,7 @@ mod ask;
 mod flows;
 mod icmp;
 mod invite;
+mod late_prack;
 mod located;
 mod named;
 mod refuse;
@@ -50,7 +51,7 @@ use crate::trunk::TrunkActor;
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
-pub use located::ProxyLocated;
+pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
@@ -164,6 +165,7 @@ pub struct Shard {
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
+    late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
     _guard: Guard,
 }
@@ -193,6 +195,7 @@ impl Shard {
             timer: None,
             due: Vec::new(),
             strays: stray::StrayLimit::default(),
+            late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
@@ -220,9 +223,8 @@ impl Shard {
     }
 
     /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
-    fn may_be_restored(&self, request: &Message, flow: Flow) -> bool {
-        let ours =
-            request.to_tag().is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
+    fn may_be_restored(&self, local_tag: Option<&str>, flow: Flow) -> bool {
+        let ours = local_tag.is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
         ours && flow.connection.is_none()
             && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
     }
@@ -257,9 +259,12 @@ impl Shard {
 
     fn in_dialog(&mut self, request: Message, flow: Flow) {
         let Some(dialog) = self.dialog_of(&request) else {
-            if self.may_be_restored(&request, flow) {
+            if self.may_be_restored(request.to_tag(), flow) {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
+            }
+            if self.late_pracks.take(&request, self.env.now().mono) {
+                return self.endpoint.reply_once(&request, flow, Answer::new(200, &[]));
             }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
@@ -276,7 +281,8 @@ impl Shard {
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
-        match check::well_formed(request).and_then(|()| check::acceptable(request)) {
+        let transport = self.env.config().transport(flow.listener);
+        match check::well_formed(request).and_then(|()| check::acceptable(request, transport)) {
             Ok(()) => {
                 let accept = (Header::Accept, check::ACCEPT);
                 let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];
@@ -465,7 +471,10 @@ impl Handler<Told<Own>> for Shard {
 impl Handler<Told<DialogDown>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(key) = self.dialogs.remove(&told.0.0).and_then(|known| known.merge_key) {
+        if let Some(rack) = told.0.awaited {
+            self.late_pracks.expect(told.0.tag.clone(), rack, self.env.now().mono);
+        }
+        if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
             self.merges.remove(&key);
         }
     }

@@ -12,6 +12,7 @@ use crate::account::{Dial, End};
 use crate::complaints;
 use crate::engine::Life;
 use crate::ladder;
+use crate::rules;
 use crate::run::Sim;
 use crate::sound::Sound;
 use crate::store::Disk;
@@ -69,6 +70,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
             violation(sim, dial, &what);
         }
         nobody_was_forgotten(sim, &wire, dial);
+        for what in rules::broken(sim, &wire, dial) {
+            violation(sim, dial, &what);
+        }
         let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
         let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
         record_agrees(sim, dial, &records);

@@ -30,6 +30,7 @@
 //! | `nonsense`, `intruders` | strangers who mean no good, and those of them who connect |
 //! | `voices`, `air` | what is said and heard in calls, and the book of every packet of it |
 //! | `checks`, `sound` | what must hold, of calls and of their sound |
+//! | `rules` | what the RFCs demand in every dialog |
 //! | `wire`, `complaints` | the SIP sorted by call, and what in it justifies a phone's complaint |
 //! | `ladder` | how a call that went wrong is shown |
 // A test bounds its waits by the real clock.
@@ -53,6 +54,7 @@ mod phones;
 mod plan;
 mod provider;
 mod rng;
+mod rules;
 mod run;
 mod script;
 mod seams;

@@ -36,6 +36,7 @@ fn listener() -> Listener {
         streams: StreamLimits::default(),
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
+        tls: None,
     }
 }
 
@@ -63,6 +64,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         redirect_to: Vec::new(),
         calling_party_mask: None,
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 

@@ -14,12 +14,11 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
-use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
-use tandem_protocol::flow::ListenerId;
+use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Callee, Info, Party};
+use crate::calls::{CallKey, Callee, Info, Party, is_sips};
 use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -90,6 +89,8 @@ pub(crate) struct Outbound {
     pub(crate) max_forwards: u8,
     /// The INVITE's timers.
     pub(crate) timers: Timers,
+    /// By which way it goes on from a proxy of the trunk (RFC 3608).
+    pub(crate) route: Vec<String>,
     /// How long whoever is called may say nothing further after 100; `None`: as long as the call lasts.
     pub(crate) progress: Option<Duration>,
     /// Answers a challenge.
@@ -176,10 +177,6 @@ impl CallActor {
         actor.start()
     }
 
-    fn local(&self, listener: ListenerId) -> Arc<LocalSide> {
-        self.env.local_side(listener)
-    }
-
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
         let now = self.env.now();
         if self.env.inject_panic(ActorKind::Call) {
@@ -260,6 +257,7 @@ impl CallActor {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        let outbound_trunk = outbound.trunk.clone();
         self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
@@ -270,7 +268,7 @@ impl CallActor {
             local_tag: self.env.name(),
             flow: target.flow,
             routing: target.routing,
-            route: target.route,
+            route: if target.route.is_empty() { outbound.route } else { target.route },
             sdp,
             reliable,
             max_forwards: outbound.max_forwards,
@@ -282,7 +280,12 @@ impl CallActor {
             progress: outbound.progress,
         };
         let call_id = spec.call_id.clone();
-        let local = self.local(target.flow.listener);
+        let sips = is_sips(&spec.request_uri);
+        let trunk = outbound_trunk.and_then(|name| self.env.directory().trunk(&name).cloned());
+        let local = match trunk {
+            Some(trunk) => self.env.local_side_of(&trunk, target.flow.listener, sips),
+            None => self.env.local_side_for(target.flow.listener, sips),
+        };
         self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
     }
 

@@ -44,6 +44,7 @@ pub use interface::{
     Command, EndedBy, Input, LegEvent, LocalSide, NoAnswer, Output, Routing, ServerTransactionId,
 };
 pub use offer_answer::glare_back_off;
+pub use prack::rack_of;
 pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
@@ -297,15 +298,23 @@ impl Dialog {
                 }
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
-            Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            Method::Bye if response.status() >= 200 && self.is_from_peer(response) => {
+                self.bye_answered(response.cseq(), out);
+            }
             Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             Method::Update => self.update_response(response, now, out),
+            Method::Prack if response.status() >= 200 => self.prack_answered(response.cseq(), out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
             Method::Options if self.is_established() && matches!(response.status(), 408 | 481) => {
                 self.finish(EndedBy::Lost, out);
             }
             _ => {}
         }
+    }
+
+    /// False for a response of another branch of our INVITE.
+    fn is_from_peer(&self, response: &Message) -> bool {
+        self.remote_tag.is_none() || response.to_tag() == self.remote_tag.as_deref()
     }
 
     /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours.
@@ -325,6 +334,7 @@ impl Dialog {
             Method::Bye => self.bye_answered(cseq, out),
             Method::Info | Method::Message => self.asked_unanswered(cseq, out),
             Method::Update => self.update_unanswered(cseq, out),
+            Method::Prack => self.prack_answered(cseq, out),
             _ => {}
         }
     }
