@@ -11,6 +11,8 @@ use crate::world::Fate;
 
 /// 64*T1: Timers B, D, F, H, and the life of a repeated 2xx.
 const LIFE_US: u64 = 32_000_000;
+/// The session interval of the engine.
+const SESSION_US: u64 = 180_000_000;
 /// T4: Timer K, the least that a client remembers a transaction.
 const T4_US: u64 = 5_000_000;
 
@@ -30,11 +32,26 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             // Who is gone without a word hears no refresh, and its own get nowhere.
             let gone = what.starts_with("session timer: not refreshed")
                 && dial.faded.is_some_and(|(since, who, vanished)| vanished && who == *phone && since <= *at);
-            restarted || waits || gone || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
+            // Nor is a session refreshed through a proxy that is down.
+            let cut_off =
+                what.starts_with("session timer: not refreshed") && passes_an_ailing_proxy(sim, dial, *at);
+            restarted
+                || waits
+                || gone
+                || cut_off
+                || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
         });
         (!is_explained).then(|| format!("a phone complains at {}: {what}", ladder::time(*at)))
     };
     dial.complaints.iter().filter_map(said).collect()
+}
+
+/// True if a proxy of the call was not well within the longest session interval that any phone asks for in a trunk's call, before `at`.
+fn passes_an_ailing_proxy(sim: &Sim, dial: &Dial, at: u64) -> bool {
+    dial.ears().any(|(phone, _)| {
+        let local = sim.phones.handsets[phone].phone.config().local;
+        sim.world.moods().ailed(local, at.saturating_sub(SESSION_US), at)
+    })
 }
 
 /// The same of what phones have refused before it was a call.
@@ -232,10 +249,14 @@ impl Case<'_> {
             let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == cseq).map(|said| said.at);
             let given_up =
                 asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + self.patience_us());
+            // Or the INVITE could not be sent again: no way led to the phone just then.
+            let moods = self.sim.world.moods();
+            let unsent = asked.is_some_and(|asked| moods.was_unreachable(self.phone, asked, self.at));
             let answered = acks().next().is_some();
             lost && (first.is_none()
                 || answered
                 || given_up
+                || unsent
                 || asked.is_some_and(|asked| self.killed_since(asked) || self.is_cut_off(asked, since))
                 || self.is_closed(cseq, first.copied()))
         })

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_phone::{AutoAnswer, CallHandle, Command, Event, Phone, PhoneConfig, Transport};
+use tandem_phone::{
+    AutoAnswer, CallHandle, Command, Event, Manners, Phone, PhoneConfig, Reliability, Transport,
+};
 use tandem_protocol::message::framing::peek_call_id;
 
 use crate::air::Air;
@@ -78,7 +80,11 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
         auto: AutoAnswer::Manual,
         t1: Duration::from_millis(500),
         codecs: vec![0, 8],
-        manners: verbs::manners(world, index),
+        manners: match kind {
+            // What comes too late is never asked for, reliable or not.
+            Kind::Carrier => Manners { reliable: Reliability::None, ..verbs::manners(world, index) },
+            Kind::Station | Kind::Proxy | Kind::Impostor | Kind::Stranger => verbs::manners(world, index),
+        },
     }
 }
 

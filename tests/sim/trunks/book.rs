@@ -40,11 +40,13 @@ pub(crate) struct Sent {
 pub(crate) struct Attempt {
     pub(crate) proxy: SocketAddr,
     pub(crate) call_id: String,
-    /// The INVITE's.
+    /// The last INVITE's: one that is challenged, or whose session interval is too brief, is sent anew.
     cseq: String,
-    /// When the INVITE was first sent.
+    /// When the first INVITE was sent.
     pub(crate) at: u64,
-    /// The responses to it, by when they came.
+    /// When the last one was sent first.
+    pub(crate) asked: u64,
+    /// The responses to that, by when they came.
     pub(crate) heard: Vec<Heard>,
     pub(crate) sent: Vec<Sent>,
     /// Final responses to other requests of the engine's: when they came, and with which CSeq.
@@ -65,9 +67,9 @@ impl Attempt {
     }
 
     /// When the engine first sent such a request to the branch with this tag.
-    pub(crate) fn first(&self, method: &str, to_tag: &str, since: u64) -> Option<u64> {
+    pub(crate) fn first(&self, method: &str, to_tag: &str) -> Option<u64> {
         let mut such = self.sent.iter().filter(|sent| sent.method == method && sent.to_tag == to_tag);
-        such.find(|sent| sent.at >= since).map(|sent| sent.at)
+        such.next().map(|sent| sent.at)
     }
 }
 
@@ -151,7 +153,12 @@ impl Book {
         let to_tag = tag(&text);
         if let Some(rest) = text.strip_prefix("INVITE sip:").filter(|_| to_tag.is_empty()) {
             let number = rest.split('@').next().unwrap_or_default();
-            if !whose.contains_key(id) {
+            if let Some(attempt) = self.attempt(id, whose) {
+                if attempt.cseq != cseq {
+                    (attempt.cseq, attempt.asked) = (cseq.to_owned(), line.at);
+                    attempt.heard.clear();
+                }
+            } else {
                 let attempts = self.calls.entry(number.to_owned()).or_default();
                 whose.insert(id.to_vec(), (number.to_owned(), attempts.len()));
                 attempts.push(Attempt {
@@ -159,6 +166,7 @@ impl Book {
                     call_id: String::from_utf8_lossy(id).into_owned(),
                     cseq: cseq.to_owned(),
                     at: line.at,
+                    asked: line.at,
                     heard: Vec::new(),
                     sent: Vec::new(),
                     finals: Vec::new(),
@@ -206,7 +214,7 @@ impl Book {
     pub(crate) fn haunted(&self) -> BTreeSet<String> {
         let silent = |attempt: &&Attempt| {
             let patience = give_up_us(attempt.proxy).unwrap_or(u64::MAX);
-            let is_late = |heard: &Heard| heard.at >= attempt.at + patience;
+            let is_late = |heard: &Heard| heard.at >= attempt.asked + patience;
             attempt.heard.first().is_some_and(is_late) || attempt.answers().into_iter().any(is_late)
         };
         let late: BTreeSet<SocketAddr> =

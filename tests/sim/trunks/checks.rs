@@ -13,6 +13,8 @@ use crate::world::WALL_START_MS;
 
 /// Whoever is told something does it within this time, whatever shards and stores take.
 const SOON_US: u64 = 1_000_000;
+/// A 2xx is repeated at least each T2.
+const REPEATED_US: u64 = 4_000_000;
 /// A request within a dialog is given up after 64*T1.
 const LIFE_US: u64 = 32_000_000;
 /// The retryable codes of every trunk.
@@ -102,9 +104,10 @@ impl Case<'_> {
     fn only_one_answer_is_kept(&self, cdr: Option<&Cdr>, wrong: &mut Vec<String>) {
         let kept = cdr.filter(|cdr| cdr.answer.is_some()).and_then(|cdr| cdr.proxy.as_ref());
         for attempt in self.attempts {
+            // A dialog that is lost in a fault ends what it hears next: the answer when it is repeated.
+            let fault = if self.sim.world.plan().panics.dialog > 0 { REPEATED_US } else { 0 };
             let soon = |method, answer: &Heard| {
-                let first = attempt.first(method, &answer.to_tag, answer.at);
-                first.is_some_and(|at| at <= answer.at + SOON_US)
+                attempt.first(method, &answer.to_tag).is_some_and(|at| at <= answer.at + SOON_US + fault)
             };
             // One answer of the proxy that has the call is the call's: of two that come together, either.
             let is_kept = kept.is_some_and(|proxy| *proxy == attempt.proxy.to_string());
@@ -152,7 +155,7 @@ impl Case<'_> {
     fn agrees(&self, told: &Told, attempt: &Attempt, cdr: &Cdr) -> bool {
         let plan = self.sim.world.plan();
         let Some(line) = self.lines.iter().find(|line| line.name == told.trunk) else { return false };
-        let give_up = attempt.at + line.give_up.as_micros() as u64;
+        let give_up = attempt.asked + line.give_up.as_micros() as u64;
         let spent = attempt.at + told.ms * 1000;
         let by = |at: u64| attempt.heard.iter().filter(move |heard| heard.at <= at);
         match told.cause.as_str() {
@@ -180,7 +183,8 @@ impl Case<'_> {
     fn fails_only_if_every_proxy_failed(&self, cdr: &Cdr, wrong: &mut Vec<String>) {
         let answered = cdr.answer.is_some();
         let given_up = matches!(cdr.ended_by.as_str(), "caller" | "operator");
-        if answered || given_up || is_fault(cdr) || cdr.cause == "media" {
+        // A caller that does not acknowledge what it asks to be reliable has no call, whoever rings.
+        if answered || given_up || is_fault(cdr) || matches!(cdr.cause.as_str(), "media" | "no_ack") {
             return;
         }
         let last = cdr.attempts.last().map(|told| told.cause.as_str());
@@ -235,6 +239,8 @@ impl Case<'_> {
         let explained = match cdr.cause.as_str() {
             // What ends for silence is judged with its sound; without an ACK there is no call.
             "normal" | "rtp_timeout" | "no_ack" | "media" => true,
+            // The CANCEL has crossed the answer within the engine.
+            "abandoned" => self.dial.hung_up.is_some() && self.dial.answered.is_none(),
             "lost" | "session_expired" => self.was_unanswered(end),
             "fault" => plan.panics.call > 0,
             _ => false,

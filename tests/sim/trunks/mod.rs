@@ -96,7 +96,7 @@ const ALL: &str = "91";
 /// 100 and nothing more for so long leads on to the next.
 const PROGRESS: Duration = Duration::from_secs(6);
 /// The streams of chance of the proxies are numbered from here.
-const OF_MOODS: u64 = 600_000;
+const OF_MOODS: u64 = 700_000;
 
 impl Line {
     /// The addresses of its proxies, in the order of its settings.

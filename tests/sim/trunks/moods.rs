@@ -91,6 +91,13 @@ impl Moods {
         })
     }
 
+    /// True if no way led to a proxy at some time from `from` to `until`.
+    pub(crate) fn was_unreachable(&self, address: SocketAddr, from: u64, until: u64) -> bool {
+        let within = |at: u64, mood| mood == Mood::Unreachable && (from..=until).contains(&at);
+        self.of(address, from) == Mood::Unreachable
+            || self.downs().any(|(at, who, mood)| who == address && within(at, mood))
+    }
+
     /// True if a proxy was not well at some time from `from` to `until`.
     pub(crate) fn ailed(&self, address: SocketAddr, from: u64, until: u64) -> bool {
         let within = |(at, mood): &Begins| *mood != Mood::Well && (from..=until).contains(at);
