@@ -7,11 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::{self, ClientError};
+use crate::reload::Source;
 use crate::settings::{LoadError, Settings};
 use crate::wiring::{self, WiringError};
-
-/// The status of a command that was understood but is not built, and of wrong usage.
-const EXIT_USAGE: u8 = 2;
 
 /// An actor-model SIP engine: B2BUA, registrar, trunk gateway and media server in one daemon.
 #[derive(Clone, Debug, Parser)]
@@ -50,20 +48,25 @@ pub enum Command {
     Tree(Client),
     /// Tell why a call went as it did
     Why(Why),
-    /// Let a running daemon take no new calls; those that are up go on, and it stays
+    /// Let a running daemon take no new calls and end with the last one that is up
     ///
     /// From then on a new call is refused with 503, and /readyz answers 503, so that whoever balances load sends calls
-    /// elsewhere. Calls that are up or ring go on until they end, emergency calls are still taken, phones register as
-    /// before, and the daemon keeps running: ending it is another command. A restart of it takes calls again, and so does
-    /// POST /api/v1/drain with {"on": false}.
+    /// elsewhere. Calls that are up or ring go on until they end, emergency calls are still taken, and phones register as
+    /// before. With the last call the daemon ends, with status 0; with --limit at the latest then: it ends the calls that
+    /// are left, and its status is 3. POST /api/v1/drain with {"on": false} has it take calls again.
     Drain(Drain),
-    /// Make a running daemon read its settings again (not built yet)
+    /// Have a running daemon read its settings and imported stations again, while calls are up
+    ///
+    /// Everything is checked first: settings with an error are refused with file, key and what is allowed, and nothing has
+    /// changed. What changes is printed and comes into force at once, for new calls; calls that are up keep the settings
+    /// they began with. Keys that only a restart can change stay as they are, and are named. SIGHUP does the same, and tells
+    /// what came of it in the log.
     Reload(Reload),
-    /// Put the stations of a JSON-lines file into the store of a running daemon, for its next start
+    /// Put the stations of a JSON-lines file into the store of a running daemon, for its next reload or start
     ///
     /// A settings file is for hundreds of stations; the store holds a million. Each line is an object with the keys of
     /// `[[station]]`; one with a name that the store has replaces it. Nothing is stored unless every line is right. What
-    /// is in the store takes effect when the daemon starts again.
+    /// is in the store takes effect with `tandem reload`, or when the daemon starts again.
     Import(Import),
 }
 
@@ -128,10 +131,16 @@ pub struct Why {
 /// `tandem drain`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Drain {
+    /// Keep the daemon running when no call is left
+    #[arg(long)]
+    pub stay: bool,
+    /// End the calls that are left after this long, and the daemon with them
+    #[arg(long, value_name = "SECONDS", conflicts_with = "stay")]
+    pub limit: Option<u32>,
     /// Return once no call is left; prints the number as it falls
     #[arg(long)]
     pub wait: bool,
-    /// Wait this long at most; if calls are left then, the status is 1, and it goes on draining
+    /// Wait this long at most; if calls are left then, the status is 1, and the daemon goes on draining
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub timeout: Option<u32>,
     /// The daemon
@@ -209,9 +218,6 @@ pub enum CommandError {
     /// The log cannot be written as the environment asks.
     #[error(transparent)]
     Telemetry(#[from] crate::telemetry::TelemetryError),
-    /// The command exists only by name.
-    #[error("`tandem {0}` is not built yet")]
-    NotBuilt(&'static str),
 }
 
 impl CommandError {
@@ -225,7 +231,6 @@ impl CommandError {
             | Self::Client(_)
             | Self::Wiring(_)
             | Self::Telemetry(_) => 1,
-            Self::NotBuilt(_) => EXIT_USAGE,
         }
     }
 }
@@ -235,7 +240,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let command = cli.command.as_ref().unwrap_or(&Command::Run);
     let done = match command {
         Command::Check => check(cli.config.as_deref(), out).map(|()| ExitCode::SUCCESS),
-        Command::Run => run_daemon(cli.config.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Run => run_daemon(cli.config.as_deref()).map(ExitCode::from),
         Command::Route(asked) => route(cli.config.as_deref(), asked, out),
         Command::Calls(_)
         | Command::Call(_)
@@ -245,13 +250,13 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         | Command::Tree(_)
         | Command::Why(_)
         | Command::Drain(_)
+        | Command::Reload(_)
         | Command::Import(_) => client::run(command, cli.config.as_deref(), out)
             .map(|()| ExitCode::SUCCESS)
             .map_err(CommandError::from),
         Command::Demo(demo) => {
             crate::demo::run(demo.exit, out).map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
         }
-        Command::Reload(_) => Err(CommandError::NotBuilt(command.name())),
     };
     match done {
         Ok(code) => code,
@@ -263,14 +268,14 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     }
 }
 
-fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
+fn run_daemon(config: Option<&Path>) -> Result<u8, CommandError> {
     let loaded = Settings::load(config)?;
     let _log = crate::telemetry::init()?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    crate::daemon::run(&loaded.settings)?;
-    Ok(())
+    let source = Source::File(config.map(Path::to_owned));
+    Ok(crate::daemon::run(&loaded.settings, source)?)
 }
 
 /// Status 1: the call would be refused.
@@ -321,6 +326,8 @@ mod tests {
             ("tandem registrations", "registrations"),
             ("tandem drain", "drain"),
             ("tandem drain --wait --timeout 60", "drain"),
+            ("tandem drain --limit 600", "drain"),
+            ("tandem drain --stay", "drain"),
             ("tandem reload --dry-run", "reload"),
             ("tandem import stations.jsonl", "import"),
             ("tandem import --remove stations.jsonl", "import"),
@@ -333,6 +340,7 @@ mod tests {
     #[test]
     fn a_limit_to_waiting_makes_no_sense_without_waiting() {
         assert!(Cli::try_parse_from(["tandem", "drain", "--timeout", "60"]).is_err());
+        assert!(Cli::try_parse_from(["tandem", "drain", "--stay", "--limit", "60"]).is_err());
     }
 
     #[test]
@@ -340,14 +348,5 @@ mod tests {
         for line in ["tandem --config a.toml check", "tandem check --config a.toml"] {
             assert_eq!(parse(line).config, Some(PathBuf::from("a.toml")), "{line}");
         }
-    }
-
-    #[test]
-    fn a_command_that_is_not_built_says_so() {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(&parse("tandem reload"), &mut out, &mut err);
-        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(EXIT_USAGE)));
-        assert_eq!(String::from_utf8(err).unwrap(), "`tandem reload` is not built yet\n");
-        assert!(out.is_empty());
     }
 }

@@ -32,7 +32,7 @@ fn an_imported_station_registers_after_the_next_start_until_it_is_removed() {
     let done = import(&engine, &[], &(line("1002") + "\n" + &line("1003")));
     assert!(done.status.success(), "{done:?}");
     let told = String::from_utf8(done.stdout).unwrap();
-    assert_eq!(told, "2 stations were put into the store; this takes effect when the daemon starts again\n");
+    assert_eq!(told, "2 stations were put into the store; this takes effect with `tandem reload`\n");
     assert_eq!(names(&engine), ["1001"]);
 
     engine.kill9();

@@ -27,7 +27,7 @@ pub enum MediaPath {
 }
 
 /// One SIP listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Its name in the settings.
     pub name: String,
@@ -108,7 +108,7 @@ pub enum ConnectedAt {
 }
 
 /// One station.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Station {
     /// Its name, which is its digest user name and the user of its AOR.
     pub name: Arc<str>,
@@ -143,7 +143,7 @@ pub struct Station {
 }
 
 /// One trunk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trunk {
     /// Its name.
     pub name: Arc<str>,
@@ -192,7 +192,7 @@ pub struct Trunk {
 }
 
 /// A proxy, or the domain of a trunk, that DNS must find.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NamedProxy {
     /// How many of the trunk's `proxies` come before it.
     pub after: usize,
@@ -203,7 +203,7 @@ pub struct NamedProxy {
 }
 
 /// Whom names are asked of, and how long answers are good.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dns {
     /// The servers in order; empty: those of /etc/resolv.conf.
     pub servers: Vec<SocketAddr>,
@@ -227,7 +227,7 @@ impl Default for Dns {
 }
 
 /// Trunks that stand for each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteGroup {
     /// Its name.
     pub name: Arc<str>,
@@ -238,7 +238,7 @@ pub struct RouteGroup {
 }
 
 /// Route groups in the order they are tried.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteList {
     /// Its name.
     pub name: String,
@@ -249,7 +249,7 @@ pub struct RouteList {
 }
 
 /// A person, who is reached at a station.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct User {
     /// The name.
     pub name: String,
@@ -291,7 +291,7 @@ impl Source {
 }
 
 /// Outbound registrations with one provider: the first that works is used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RegistrationGroup {
     /// Its name.
     pub name: Arc<str>,
@@ -317,7 +317,7 @@ pub enum ServiceKind {
 }
 
 /// A service of the engine that can be dialled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -335,7 +335,7 @@ pub struct MediaAddress {
 }
 
 /// Where media may go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Media {
     /// Where it goes unless a peer is of the other family.
     pub address: MediaAddress,
@@ -364,7 +364,7 @@ impl Media {
 }
 
 /// Expiry bounds of the registrar.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Registrar {
     /// Shorter asks are refused with 423.
     pub min_expires: Duration,

@@ -18,7 +18,7 @@ use tandem_protocol::flow::{ConnectionId, Flow, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
-use crate::config::{EngineConfig, Listener, Station};
+use crate::config::{EngineConfig, Listener, RegistrationGroup, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
@@ -33,7 +33,8 @@ const THROTTLE_SLOTS: usize = 16_384;
 /// How many calls something has, and how many it may have.
 #[derive(Debug, Default)]
 pub struct Permits {
-    taken: AtomicU32,
+    /// Shared with those under other settings, so that calls from before a reload count.
+    taken: Arc<AtomicU32>,
     limit: u32,
     /// How many of them are kept for emergency calls.
     kept: u32,
@@ -42,7 +43,12 @@ pub struct Permits {
 impl Permits {
     /// At most `limit` at once; 0: any number.
     pub fn new(limit: u32) -> Permits {
-        Permits { taken: AtomicU32::new(0), limit, kept: 0 }
+        Permits { taken: Arc::default(), limit, kept: 0 }
+    }
+
+    /// The same calls under another limit.
+    fn limited(&self, limit: u32) -> Permits {
+        Permits { taken: self.taken.clone(), limit, kept: 0 }
     }
 
     /// The same, of which so many are for emergency calls only.
@@ -107,10 +113,21 @@ pub struct StationEntry {
     pub config: Station,
     /// Its calls.
     pub calls: Permits,
-    bindings: ArcSwap<Vec<Binding>>,
+    /// Shared with the entries of the same station under other settings.
+    bindings: Arc<ArcSwap<Vec<Binding>>>,
 }
 
 impl StationEntry {
+    fn new(config: Station) -> StationEntry {
+        StationEntry { calls: Permits::new(config.max_calls), bindings: Arc::default(), config }
+    }
+
+    /// The same station with other settings: its bindings and its calls are the same ones.
+    fn with(&self, config: Station) -> StationEntry {
+        let calls = self.calls.limited(config.max_calls);
+        StationEntry { calls, bindings: self.bindings.clone(), config }
+    }
+
     /// Its bindings as of now.
     pub fn bindings(&self) -> Arc<Vec<Binding>> {
         self.bindings.load_full()
@@ -138,7 +155,19 @@ impl StationEntry {
     }
 }
 
-/// The shared state of one engine.
+/// The hosts that are ours, in lower case.
+fn domains(config: &EngineConfig) -> Vec<String> {
+    let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
+    for Listener { address, external, .. } in config.listeners.iter() {
+        domains.push(address.ip().to_string());
+        domains.push(external.ip().to_string());
+    }
+    domains.sort();
+    domains.dedup();
+    domains
+}
+
+/// The shared state of one engine under one set of settings.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
     /// The first station, by name, of each extension: so that one that does not exist takes no longer to find.
@@ -148,20 +177,20 @@ pub struct Directory {
     /// Stations that are known by where their requests come from.
     unmanaged: Vec<Arc<StationEntry>>,
     /// Whose turn it is in each route group.
-    group_turns: BTreeMap<Arc<str>, AtomicUsize>,
+    group_turns: BTreeMap<Arc<str>, Arc<AtomicUsize>>,
     domains: Vec<String>,
     shards: u16,
     /// Makes and knows our nonces.
-    pub nonces: NonceSigner,
+    pub nonces: Arc<NonceSigner>,
     /// Which nonce counts were used.
-    pub windows: NonceWindows,
+    pub windows: Arc<NonceWindows>,
     /// Who has guessed passwords.
-    pub throttle: Throttle,
+    pub throttle: Arc<Throttle>,
     /// How our side appears on each listener.
     local_sides: Vec<Arc<LocalSide>>,
     /// Who is known to take streams.
-    pub stream_peers: StreamPeers,
-    draining: AtomicBool,
+    pub stream_peers: Arc<StreamPeers>,
+    draining: Arc<AtomicBool>,
 }
 
 impl Directory {
@@ -169,52 +198,84 @@ impl Directory {
     pub fn new(
         config: &EngineConfig,
         metrics: &Metrics,
-        nonces: NonceSigner,
+        nonces: impl Into<Arc<NonceSigner>>,
         windows: NonceWindows,
     ) -> Directory {
-        let station = |s: &Station| StationEntry {
-            config: s.clone(),
-            calls: Permits::new(s.max_calls),
-            bindings: ArcSwap::default(),
+        let nonces = nonces.into();
+        let empty = Directory {
+            stations: BTreeMap::new(),
+            by_extension: BTreeMap::new(),
+            trunks: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            unmanaged: Vec::new(),
+            group_turns: BTreeMap::new(),
+            domains: Vec::new(),
+            shards: config.shards,
+            throttle: Arc::new(Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS)),
+            nonces,
+            windows: Arc::new(windows),
+            local_sides: Vec::new(),
+            stream_peers: Arc::default(),
+            draining: Arc::default(),
         };
-        let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
-        for Listener { address, external, .. } in config.listeners.iter() {
-            domains.push(address.ip().to_string());
-            domains.push(external.ip().to_string());
-        }
-        domains.sort();
-        domains.dedup();
+        empty.next(config, metrics)
+    }
+
+    /// The directory of the same engine with other settings. What is set as before is the same entry; what is set otherwise shares with the
+    /// one before what has come about since: calls, bindings, health. The number of shards stays.
+    pub(crate) fn next(&self, config: &EngineConfig, metrics: &Metrics) -> Directory {
         let stations: BTreeMap<Arc<str>, Arc<StationEntry>> =
-            config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect();
+            config.stations.iter().map(|s| (s.name.clone(), self.next_station(s))).collect();
         let mut by_extension = BTreeMap::new();
         for station in stations.values() {
             by_extension.entry(station.config.extension.clone()).or_insert_with(|| station.clone());
         }
         let is_unmanaged =
             |s: &&Arc<StationEntry>| s.config.secret.is_none() && s.config.connection.is_some();
+        let turn = |name: &Arc<str>| self.group_turns.get(name).cloned().unwrap_or_default();
+        self.stream_peers.note_trunks(config);
         Directory {
             unmanaged: stations.values().filter(is_unmanaged).cloned().collect(),
-            group_turns: config.route_groups.iter().map(|g| (g.name.clone(), AtomicUsize::new(0))).collect(),
+            group_turns: config.route_groups.iter().map(|g| (g.name.clone(), turn(&g.name))).collect(),
             stations,
             by_extension,
             registrations: config
                 .registration_groups
                 .iter()
-                .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g))))
+                .map(|g| (g.name.clone(), self.next_registration(g)))
                 .collect(),
-            trunks: config
-                .trunks
-                .iter()
-                .map(|t| (t.name.clone(), Arc::new(TrunkEntry::new(t, metrics))))
-                .collect(),
-            domains,
-            shards: config.shards,
-            throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
-            nonces,
-            windows,
+            trunks: config.trunks.iter().map(|t| (t.name.clone(), self.next_trunk(t, metrics))).collect(),
+            domains: domains(config),
+            shards: self.shards,
+            throttle: self.throttle.clone(),
+            nonces: self.nonces.clone(),
+            windows: self.windows.clone(),
             local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
-            stream_peers: StreamPeers::of_trunks(config),
-            draining: AtomicBool::new(false),
+            stream_peers: self.stream_peers.clone(),
+            draining: self.draining.clone(),
+        }
+    }
+
+    fn next_station(&self, config: &Station) -> Arc<StationEntry> {
+        match self.stations.get(&config.name) {
+            Some(same) if same.config == *config => same.clone(),
+            Some(before) => Arc::new(before.with(config.clone())),
+            None => Arc::new(StationEntry::new(config.clone())),
+        }
+    }
+
+    fn next_trunk(&self, config: &Trunk, metrics: &Metrics) -> Arc<TrunkEntry> {
+        match self.trunks.get(&config.name) {
+            Some(same) if same.config == *config => same.clone(),
+            Some(before) => Arc::new(before.with(config, metrics)),
+            None => Arc::new(TrunkEntry::new(config, metrics)),
+        }
+    }
+
+    fn next_registration(&self, config: &RegistrationGroup) -> Arc<RegistrationEntry> {
+        match self.registrations.get(&config.name) {
+            Some(same) if same.config == *config => same.clone(),
+            Some(_) | None => Arc::new(RegistrationEntry::new(config)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod dns;
 mod refusal;
+mod reload;
 mod sip;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tandem_protocol::trunk_health::State;
 
 pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
+pub use reload::ReloadMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 
 /// The kinds of actor, for restarts and shed messages.
@@ -197,6 +199,8 @@ pub struct Metrics {
     pub auth_throttled: Counter,
     /// The asking for names.
     pub dns: DnsMetrics,
+    /// Reloads of the settings.
+    pub reloads: ReloadMetrics,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -275,6 +279,7 @@ impl Metrics {
             auth_failures: registry.counter("tandem_auth_failures_total", &[]),
             auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
             dns: DnsMetrics::new(&registry),
+            reloads: ReloadMetrics::new(&registry),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),

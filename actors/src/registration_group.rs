@@ -15,7 +15,7 @@ use crate::directory::RegistrationEntry;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
-use crate::shard::{Fault, NamedDown, SendRequest, Shard};
+use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::sip::endpoint::Outgoing;
 use crate::store::{Batch, Urgency};
@@ -247,6 +247,13 @@ impl Handler<Told<dialog::Input>> for GroupActor {
         };
         let random = self.env.random();
         self.feed(&Step::Happened(input, random), ctx);
+    }
+}
+
+impl Handler<Told<Adopted>> for GroupActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Adopted>, _: &mut Context<Self>) {
+        self.env.adopt(&told.0.0);
     }
 }
 

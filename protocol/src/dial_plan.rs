@@ -190,6 +190,15 @@ pub struct DialPlan {
     internal: Vec<usize>,
 }
 
+/// Two are equal if they were made from the same patterns, partitions and search spaces, in the same order.
+impl PartialEq for DialPlan {
+    fn eq(&self, other: &DialPlan) -> bool {
+        self.search_spaces == other.search_spaces
+            && self.partition_names().eq(other.partition_names())
+            && self.patterns().eq(other.patterns())
+    }
+}
+
 /// Where a dialled number goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match<'a> {

@@ -120,6 +120,11 @@ impl Settings {
         (all, left_out)
     }
 
+    /// What does not hold in these settings, of which each key for itself is right.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        self.beside(Vec::new()).1.into_iter().map(|(_, text)| text).collect()
+    }
+
     /// These settings with further stations, and every error that they bring: the place of the station if it is one's, counted
     /// from 0, and the text.
     fn beside(&self, stations: Vec<Station>) -> (Settings, Vec<(Option<usize>, String)>) {

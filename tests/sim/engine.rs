@@ -14,6 +14,7 @@ use tandem_actors::config::{
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
 use tandem_actors::env::{Env, Shared, Tell};
+use tandem_actors::generation::Generations;
 use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::metrics::{Metrics, Registry};
 use tandem_actors::shard::{Found, Restored, Shard, read_records};
@@ -252,11 +253,11 @@ impl Life {
         let nonces = NonceSigner::new([epoch as u8; 32], now.wall);
         let windows = NonceWindows::new(4096, Duration::from_secs(300));
         let store = Arc::new(SimStore::new(disk.clone()));
+        let directory = Directory::new(&config, &metrics, nonces, windows);
         let shared = Arc::new(Shared {
-            directory: Directory::new(&config, &metrics, nonces, windows),
             names: Names::new(&config.node),
             placement_key: world.plan().seed,
-            config,
+            settings: Generations::new(config, directory),
             store: store.clone(),
             metrics,
             census: Census::default(),
@@ -290,8 +291,9 @@ impl Life {
 
 fn restore_bindings(shared: &Shared, now: UnixMillis) {
     let mut restored = 0;
+    let directory = &shared.current().directory;
     for entry in shared.store.scan(Bucket::Bindings).expect("the disk can be read") {
-        let Some(station) = shared.directory.station(&entry.key) else { continue };
+        let Some(station) = directory.station(&entry.key) else { continue };
         let mut bindings = read_bindings(&entry.value).expect("bindings can be read");
         bindings.retain(|binding| binding.expires_at > now);
         restored += bindings.len();

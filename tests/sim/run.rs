@@ -336,7 +336,7 @@ impl Sim {
         if self.rng.permille(300) {
             any
         } else {
-            place(&life.shared, bytes).map_or(any, |s| usize::from(s.0))
+            place(&life.shared, &life.shared.current().directory, bytes).map_or(any, |s| usize::from(s.0))
         }
     }
 

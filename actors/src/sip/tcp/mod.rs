@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use self::connection::carry;
 use self::wire::Wire;
+use crate::config::Listeners;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Refused};
@@ -72,6 +73,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdTcpListener> {
 pub(crate) struct Streams {
     shard: ShardId,
     shared: Arc<Shared>,
+    listeners: Listeners,
     doors: Vec<Arc<Door>>,
     /// Set as soon as the shard has an address, which is before anything can come.
     to: OnceCell<Addr<Shard>>,
@@ -83,10 +85,17 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// No connections. `first` is the number of the first: chance, so that a flow of an earlier process names none of ours.
-    pub(crate) fn new(shard: ShardId, shared: Arc<Shared>, doors: Vec<Arc<Door>>, first: u64) -> Rc<Streams> {
+    pub(crate) fn new(
+        shard: ShardId,
+        shared: Arc<Shared>,
+        listeners: Listeners,
+        doors: Vec<Arc<Door>>,
+        first: u64,
+    ) -> Rc<Streams> {
         Rc::new(Streams {
             shard,
             shared,
+            listeners,
             doors,
             to: OnceCell::new(),
             wires: RefCell::default(),
@@ -130,14 +139,14 @@ impl Streams {
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
-        let place = self.shared.config.listeners.place(listener).ok_or(Unsent::Unreachable)?;
+        let place = self.listeners.place(listener).ok_or(Unsent::Unreachable)?;
         let listener = place as u16;
         let opened = self.opened.borrow().get(&(listener, remote)).copied();
         let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
         if let Some(wire) = open.filter(|wire| wire.is_whole()) {
             return Ok(wire.flow);
         }
-        let local = self.shared.config.listeners.get(usize::from(listener)).map(|l| l.address);
+        let local = self.listeners.get(usize::from(listener)).map(|l| l.address);
         let local = local.filter(|l| l.is_ipv4() == remote.is_ipv4()).ok_or(Unsent::Unreachable)?;
         let door = self.doors.get(usize::from(listener)).ok_or(Unsent::Unreachable)?;
         if self.opened.borrow().len() >= door.limits().connections {
@@ -151,7 +160,7 @@ impl Streams {
         actix::spawn(async move {
             match tokio::time::timeout(within, open_from(local, remote)).await {
                 Ok(Ok(stream)) => {
-                    streams.shared.directory.stream_peers.note(remote.ip());
+                    streams.shared.current().directory.stream_peers.note(remote.ip());
                     streams.run(stream, &wire, false).await;
                 }
                 Ok(Err(why)) => {
@@ -170,9 +179,10 @@ impl Streams {
         self.next.set(number.wrapping_add(1));
         let id = ConnectionId::new(self.shard.0, number, ours);
         let (generation, connection) = (id.generation, Some(id));
-        let settings = self.shared.config.listeners.get(usize::from(listener));
+        let listener = self.listeners.id(listener);
+        let current = self.shared.current();
+        let settings = current.config.listener(listener);
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
-        let listener = self.shared.config.listener_id(listener);
         let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes, ours);
         self.wires.borrow_mut().insert(generation, wire.clone());
         self.metrics().active.increment(1.0);
@@ -213,8 +223,7 @@ impl Streams {
         let flow = wire.flow;
         let number = number_of(flow);
         self.wires.borrow_mut().remove(&number);
-        let place =
-            self.shared.config.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
+        let place = self.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
         if let Some(place) = place.filter(|place| self.opened.borrow().get(place) == Some(&number)) {
             self.opened.borrow_mut().remove(&place);
         }
