@@ -32,7 +32,7 @@ pub enum Command {
     Demo(Demo),
     /// Check the settings; prints every error with its file, key and what is allowed
     Check,
-    /// Explain where dialled digits would lead, without placing a call
+    /// Explain where dialled digits would lead, without placing a call; or which calls of before would go elsewhere
     Route(Route),
     /// List the calls of a running daemon
     Calls(Client),
@@ -96,10 +96,17 @@ pub struct Demo {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Route {
     /// Who dials: the name or extension of a station, or the name of a trunk
-    #[arg(long, value_name = "A")]
-    pub from: String,
+    #[arg(long, value_name = "A", required_unless_present = "against_cdrs")]
+    pub from: Option<String>,
     /// What is dialled
-    pub digits: String,
+    #[arg(required_unless_present = "against_cdrs")]
+    pub digits: Option<String>,
+    /// Route the calls of these CDRs (cdr.jsonl) again, and print each that would go elsewhere than by --before
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "before", conflicts_with_all = ["from", "digits"])]
+    pub against_cdrs: Vec<PathBuf>,
+    /// The settings that are compared with
+    #[arg(long, value_name = "FILE", requires = "against_cdrs")]
+    pub before: Option<PathBuf>,
 }
 
 /// `tandem call`.
@@ -154,6 +161,9 @@ pub struct Reload {
     /// Tell what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// With --dry-run: print each call of the last HOURS that would go elsewhere, by the daemon's CDRs
+    #[arg(long, value_name = "HOURS", requires = "dry_run", num_args = 0..=1, default_missing_value = "24")]
+    pub against_cdrs: Option<u32>,
     /// The daemon
     #[command(flatten)]
     pub client: Client,
@@ -278,11 +288,23 @@ fn run_daemon(config: Option<&Path>) -> Result<u8, CommandError> {
     Ok(crate::daemon::run(&loaded.settings, source)?)
 }
 
-/// Status 1: the call would be refused.
+/// Status 1: the call would be refused, or some call would go elsewhere.
 fn route(config: Option<&Path>, asked: &Route, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
-    let settings = Settings::load(config)?.settings;
+    let (settings, left_out) = with_imported(Settings::load(config)?.settings);
+    for why in left_out {
+        writeln!(out, "warning: {why}")?;
+    }
+    let (from, digits) = match (&asked.before, &asked.from, &asked.digits) {
+        (Some(before), ..) => {
+            let before = with_imported(Settings::load(Some(before))?.settings).0;
+            let differ = client::against_cdrs((&before, &settings), &asked.against_cdrs, out)?;
+            return Ok(if differ { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        // clap asks for both, or for CDRs.
+        (None, from, digits) => (from.as_deref().unwrap_or_default(), digits.as_deref().unwrap_or_default()),
+    };
     let plan = wiring::dial_plan(&settings)?;
-    let routed = client::route(&settings, &plan, &asked.from, &asked.digits, out)?;
+    let routed = client::route(&settings, &plan, from, digits, out)?;
     Ok(if routed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -291,8 +313,30 @@ fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError>
     for warning in &loaded.warnings {
         writeln!(out, "warning: {warning}")?;
     }
-    writeln!(out, "ok: {}", loaded.settings)?;
+    let own = loaded.settings.station.len();
+    let (all, left_out) = with_imported(loaded.settings);
+    for why in left_out {
+        writeln!(out, "warning: {why}; left out")?;
+    }
+    let imported = match all.station.len() - own {
+        0 => String::new(),
+        1 => " (1 of the stations is imported)".to_owned(),
+        count => format!(" ({count} of the stations are imported)"),
+    };
+    writeln!(out, "ok: {all}{imported}")?;
     Ok(())
+}
+
+/// The settings with the stations of the store in their data directory, and what keeps some of those out.
+fn with_imported(settings: Settings) -> (Settings, Vec<String>) {
+    let kept = match crate::store::stations(&settings.node.data_dir) {
+        Ok(kept) => kept,
+        Err(why) => return (settings, vec![format!("the imported stations are not looked at: {why}")]),
+    };
+    if kept.is_empty() {
+        return (settings, Vec::new());
+    }
+    settings.with_stations(kept.iter().map(AsRef::as_ref))
 }
 
 #[cfg(test)]
@@ -317,6 +361,8 @@ mod tests {
             ("tandem demo --exit", "demo"),
             ("tandem check --config a.toml", "check"),
             ("tandem route --from 1001 9555123", "route"),
+            ("tandem route --against-cdrs a.jsonl b.jsonl --before old.toml", "route"),
+            ("tandem reload --dry-run --against-cdrs 48", "reload"),
             ("tandem calls --url http://127.0.0.1:8080 --token abc", "calls"),
             ("tandem call 7 --hangup", "call"),
             ("tandem stations", "stations"),

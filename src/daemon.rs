@@ -27,9 +27,9 @@ use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::drain::{Drained, Drainer, EXIT_CUT, Ending, Wish};
+use crate::drain::{self, Drained, Drainer, EXIT_CUT, Ending};
 use crate::http;
-use crate::reload::{self, Asker, FindNames, Reloader, Source};
+use crate::reload::{self, Asker, FindNames, Reloader, Source, Wish};
 use crate::settings::token::TokenError;
 use crate::settings::{Settings, Transport};
 use crate::store::{Dropped, Embedded, Meter, OpenError, Options};
@@ -118,7 +118,7 @@ pub struct Running {
 impl Running {
     /// Refuses new calls from now on.
     pub fn drain(&self) {
-        self.drainer.drain(self.engine.shared(), true, Wish::default());
+        self.drainer.drain(self.engine.shared(), true, drain::Wish::default());
     }
 
     /// Commits what is queued. Established calls stay in the store for the next start.
@@ -323,7 +323,7 @@ async fn until_told(
             Some(()) = hang_up.recv() => {
                 let reloader = running.reloader.clone();
                 // What came of it is in the log. A signal that comes meanwhile is not lost.
-                actix::spawn(async move { reloader.reload(false, Asker::Signal).await.map(drop).unwrap_or(()) });
+                actix::spawn(async move { reloader.reload(Wish::Apply, Asker::Signal).await.map(drop).unwrap_or(()) });
             }
         }
     }

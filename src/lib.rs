@@ -10,6 +10,7 @@ pub mod http;
 pub mod ladder;
 mod log_lines;
 pub mod reload;
+pub mod rerouted;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

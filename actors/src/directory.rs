@@ -95,6 +95,16 @@ pub enum Permit {
     Trunk(Arc<TrunkEntry>),
 }
 
+impl Permit {
+    /// The trunk whose place it is.
+    pub fn trunk(&self) -> Option<Arc<str>> {
+        match self {
+            Permit::Station(_) => None,
+            Permit::Trunk(trunk) => Some(trunk.config.name.clone()),
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         match self {

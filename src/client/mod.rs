@@ -1,5 +1,6 @@
 //! The commands that ask a running daemon, and `route`, which needs none.
 
+mod against_cdrs;
 mod api;
 mod drain;
 mod import;
@@ -18,7 +19,9 @@ use serde_json::Value;
 use crate::cli::{self, Command};
 use crate::settings::token::{self, TokenError};
 use crate::settings::{LoadError, Settings};
+use crate::wiring::WiringError;
 
+pub use against_cdrs::against_cdrs;
 pub use api::Api;
 pub use route::route;
 
@@ -66,6 +69,9 @@ pub enum ClientError {
         /// Why.
         why: io::Error,
     },
+    /// The settings fit no engine.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
     /// Calls are left when the wait for their end is over.
     #[error("not every call has ended within {seconds} s, {calls} left; the daemon goes on draining")]
     CallsLeft {

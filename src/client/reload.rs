@@ -6,7 +6,15 @@ use super::{Api, ClientError};
 use crate::cli;
 
 pub(super) fn reload(api: &Api, asked: &cli::Reload) -> Result<Value, ClientError> {
-    api.post("/api/v1/reload", &json!({"dry_run": asked.dry_run}))
+    let body = json!({"dry_run": asked.dry_run, "against_cdrs_h": asked.against_cdrs});
+    api.post("/api/v1/reload", &body).map_err(|why| match why {
+        // The settings that say how to reach it may be what has changed.
+        ClientError::Refused { status: 401, detail } => ClientError::Refused {
+            status: 401,
+            detail: format!("{detail}; if http.tokens is what has changed, give one of before with --token, or send SIGHUP"),
+        },
+        why => why,
+    })
 }
 
 /// What was done, for people.
@@ -27,7 +35,8 @@ pub(super) fn done(answer: &Value) -> String {
         let names: Vec<&str> = shards.iter().filter_map(Value::as_str).collect();
         format!("warning: {} did not take it over in time\n", names.join(", "))
     });
-    format!("{plan}{}{last}", silent.unwrap_or_default())
+    let rerouted = answer["rerouted"]["text"].as_str().unwrap_or_default();
+    format!("{plan}{}{last}{rerouted}", silent.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -22,9 +22,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use tandem_actors::config::EngineConfig;
 use tandem_actors::dns::Finder;
 use tandem_actors::engine::Engine;
 use tandem_actors::env::Shared;
@@ -35,6 +36,7 @@ use tandem_actors::runtime::Clock;
 use tandem_actors::store::{Batch, Bucket, StoreFault, Urgency};
 use tokio::sync::Mutex;
 
+use crate::rerouted::{self, Rerouted};
 use crate::settings::token::{self, TokenError};
 use crate::settings::{LoadError, Loaded, Secret, Settings};
 use crate::wiring::{self, WiringError};
@@ -73,6 +75,18 @@ impl Asker {
     }
 }
 
+/// What is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// What has changed comes into force.
+    Apply,
+    /// It is only told.
+    DryRun {
+        /// The calls of so many last hours are routed again.
+        against_cdrs_h: Option<u32>,
+    },
+}
+
 /// Why a reload is refused. The settings in force are what they were.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
@@ -102,6 +116,9 @@ pub enum ReloadError {
     /// The token of the API can be neither read nor made.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The CDRs cannot be read.
+    #[error("the CDRs cannot be read: {0}")]
+    Cdrs(io::Error),
     /// A fault of ours.
     #[error("reading the settings has failed; the log tells why")]
     Fault,
@@ -134,6 +151,9 @@ pub struct Report {
     /// What changes.
     #[serde(flatten)]
     pub plan: Plan,
+    /// Which calls of before would go elsewhere, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerouted: Option<Rerouted>,
 }
 
 /// Finds the names of trunks anew, under the settings in force.
@@ -164,6 +184,7 @@ struct Prepared {
     change: Option<Change>,
     /// Whether names are to be found for other trunks, or otherwise.
     names: bool,
+    rerouted: Option<Rerouted>,
 }
 
 impl Reloader {
@@ -206,34 +227,34 @@ impl Reloader {
         }
     }
 
-    /// Reads the settings again and puts what has changed into force; with `dry_run` only tells it. One reload at a time.
+    /// Reads the settings again and puts what has changed into force; as is wished. One reload at a time.
     ///
     /// # Errors
     /// See [`ReloadError`]: nothing has changed then.
-    pub async fn reload(self: &Arc<Self>, dry_run: bool, asker: Asker) -> Result<Report, ReloadError> {
+    pub async fn reload(self: &Arc<Self>, wish: Wish, asker: Asker) -> Result<Report, ReloadError> {
         let this = self.clone();
         // A task of its own: whoever asked may go away in the middle.
-        let done = tokio::spawn(async move { this.reload_here(dry_run, asker).await }).await;
+        let done = tokio::spawn(async move { this.reload_here(wish, asker).await }).await;
         done.unwrap_or_else(|fault| {
             tracing::error!(%fault, "a reload has failed");
             Err(ReloadError::Fault)
         })
     }
 
-    async fn reload_here(self: &Arc<Self>, dry_run: bool, asker: Asker) -> Result<Report, ReloadError> {
+    async fn reload_here(self: &Arc<Self>, wish: Wish, asker: Asker) -> Result<Report, ReloadError> {
         let begun = self.clock.now().mono;
         let mut names = self.names.lock().await;
         let this = self.clone();
-        let prepared = tokio::task::spawn_blocking(move || this.prepare(dry_run)).await;
+        let prepared = tokio::task::spawn_blocking(move || this.prepare(wish)).await;
         let prepared = prepared.unwrap_or_else(|fault| {
             tracing::error!(%fault, "reading the settings has failed");
             Err(ReloadError::Fault)
         });
-        let prepared = prepared.inspect_err(|why| self.refused(why, dry_run, asker))?;
-        let Prepared { settings, tokens, plan, change, names: find_names } = prepared;
+        let prepared = prepared.inspect_err(|why| self.refused(why, wish, asker))?;
+        let Prepared { settings, tokens, plan, change, names: find_names, rerouted } = prepared;
         let (mut result, mut silent) = (Outcome::Unchanged, Vec::new());
         match change {
-            _ if dry_run => result = Outcome::DryRun,
+            _ if wish != Wish::Apply => result = Outcome::DryRun,
             None => {}
             Some(change) => {
                 result = Outcome::Applied;
@@ -247,13 +268,14 @@ impl Reloader {
         }
         let took = self.clock.now().mono.since(begun);
         let generation = self.engine.shared().current().number;
-        let report = Report { result, generation, took_ms: took.as_secs_f64() * 1000.0, silent, plan };
+        let report =
+            Report { result, generation, took_ms: took.as_secs_f64() * 1000.0, silent, plan, rerouted };
         self.reloaded(&report, took, asker);
         Ok(report)
     }
 
     /// Everything that takes time or may fail, while the settings in force stay so.
-    fn prepare(&self, dry_run: bool) -> Result<Prepared, ReloadError> {
+    fn prepare(&self, wish: Wish) -> Result<Prepared, ReloadError> {
         let file = match &self.source {
             Source::File(file) => file,
             Source::Nowhere => return Err(ReloadError::Nowhere),
@@ -277,9 +299,13 @@ impl Reloader {
         plan.warnings = warnings.iter().map(ToString::to_string).collect();
         let names = self.names_differ(&running, &settings, &comparison);
         let tokens = tokens(&settings)?;
-        let differs = !plan.is_empty() && !dry_run;
+        let rerouted = match wish {
+            Wish::DryRun { against_cdrs_h: Some(hours) } => Some(self.rerouted(&current, &config, hours)?),
+            Wish::DryRun { against_cdrs_h: None } | Wish::Apply => None,
+        };
+        let differs = !plan.is_empty() && wish == Wish::Apply;
         let change = differs.then(|| current.next(config, comparison, &self.engine.shared().metrics));
-        Ok(Prepared { settings, tokens, plan, change, names })
+        Ok(Prepared { settings, tokens, plan, change, names, rerouted })
     }
 
     /// The settings with the stations of the store, if there are any. At a start one that fits no more is left out; here it would be
@@ -300,6 +326,22 @@ impl Reloader {
             return Err(ReloadError::Imported(told(left_out)));
         }
         Ok(Some(all))
+    }
+
+    /// Which calls of the last `hours` would go elsewhere.
+    fn rerouted(
+        &self,
+        current: &Generation,
+        config: &EngineConfig,
+        hours: u32,
+    ) -> Result<Rerouted, ReloadError> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(self.clock.now().wall.0);
+        let since = rerouted::hours_ago(now, hours);
+        // Those of the last calls are on their way to the file.
+        self.engine.shared().store.flush();
+        let files = rerouted::files(&self.settings().node.data_dir, since);
+        let (before, after) = (rerouted::Plan::in_force(current), rerouted::Plan::of(config));
+        rerouted::compare(&before, &after, &files, Some(since)).map_err(ReloadError::Cdrs)
     }
 
     fn names_differ(&self, running: &Settings, settings: &Settings, comparison: &Comparison) -> bool {
@@ -390,8 +432,8 @@ impl Reloader {
         self.record(event.with("needs_restart", plan.needs_restart.len() as i64));
     }
 
-    fn refused(&self, why: &ReloadError, dry_run: bool, asker: Asker) {
-        let (by, why) = (asker.as_str(), why.to_string());
+    fn refused(&self, why: &ReloadError, wish: Wish, asker: Asker) {
+        let (by, why, dry_run) = (asker.as_str(), why.to_string(), wish != Wish::Apply);
         tracing::error!(by, dry_run, why, "the reload was refused; the settings are what they were");
         if !dry_run {
             self.engine.shared().metrics.reloads.refused.increment(1);

@@ -54,6 +54,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use embedded::{Embedded, OpenError, Options};
+pub use embedded::{Embedded, OpenError, Options, stations};
 pub(crate) use render::Rfc3339;
 pub use writer::{Dropped, Meter};

@@ -136,6 +136,11 @@ impl Engine {
         self.child.as_mut()?.try_wait().expect("a child")
     }
 
+    /// Whether there is a process.
+    pub(crate) fn running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Ends the process as a power cut would.
     #[track_caller]
     pub(crate) fn kill9(&mut self) {

@@ -7,7 +7,7 @@ use tandem_protocol::b2bua::Call;
 use tandem_protocol::time::{Now, UnixMillis};
 
 use super::Shard;
-use crate::call::{CallActor, CallRecord, Caller, Media, Setup};
+use crate::call::{CallActor, CallRecord, Caller, Counted, Media, Setup};
 use crate::cdr::Cdr;
 use crate::env::{Shared, Told};
 use crate::events::{Event, EventKind};
@@ -100,6 +100,7 @@ fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMil
         call_id: info.id.to_string(),
         segment: 1,
         from: info.from.clone(),
+        from_trunk: record.counted.first().and_then(Counted::trunk),
         to: info.to.clone(),
         trunk: info.trunk.clone(),
         start: info.started_at,
