@@ -15,6 +15,7 @@ import established
 import plot
 import registrations
 import relay
+import reload
 import soak
 import stations
 from harness import Failed
@@ -31,6 +32,7 @@ COMPARISONS = {
     "memory": established.memory,
     "growth": established.growth,
     "stations": stations.memory,
+    "reload": reload.compare,
 }
 
 

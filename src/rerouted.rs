@@ -37,6 +37,11 @@ struct Call {
     to: String,
 }
 
+/// Who called, by which trunk, and what was dialled.
+type Asked = (String, Option<String>, String);
+/// Where that leads by the settings before and after.
+type Ways = (String, String);
+
 /// A call that would go elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -144,7 +149,7 @@ pub fn compare(
 ) -> io::Result<Rerouted> {
     let mut found = Rerouted::default();
     // Most calls are alike: each way is asked for once.
-    let mut known: BTreeMap<(String, Option<String>, String), Option<(String, String)>> = BTreeMap::new();
+    let mut known: BTreeMap<Asked, Option<Ways>> = BTreeMap::new();
     for file in files {
         for line in BufReader::new(File::open(file)?).lines() {
             let line = line?;

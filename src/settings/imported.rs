@@ -138,7 +138,7 @@ impl Settings {
         let mut unfit: BTreeMap<Option<usize>, BTreeSet<String>> = BTreeMap::new();
         for Problem { key, text, .. } in errors {
             let (place, text) = match key.steps() {
-                [Step::Key(list), Step::Index(index), rest @ ..] if list == "station" && *index >= own => {
+                [Step::Key(list), Step::Index(index), rest @ ..] if **list == *"station" && *index >= own => {
                     (Some(index - own), told(rest, &text))
                 }
                 _ => (None, told(key.steps(), &text)),
