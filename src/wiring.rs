@@ -103,11 +103,8 @@ fn algorithm(algorithm: DigestAlgorithm) -> digest::Algorithm {
 
 fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener {
     let external = match &listen.external_address {
-        Some(external) => SocketAddr::new(
-            external.ip().unwrap_or_else(|| address.ip()),
-            external.port.unwrap_or(address.port()),
-        ),
-        None => SocketAddr::new(reachable(address.ip()), address.port()),
+        Some(external) => config::External::new(&external.host, external.port.unwrap_or(address.port())),
+        None => SocketAddr::new(reachable(address.ip()), address.port()).into(),
     };
     let transport = transport(listen.transport);
     config::Listener {
@@ -198,7 +195,7 @@ fn media_address(settings: &Settings, listeners: &[config::Listener], bound: IpA
     let alike = |ip: IpAddr| ip.is_ipv4() == bound.is_ipv4();
     let external = settings.media.external_address.as_ref().map(|ip| ip.0).filter(|ip| alike(*ip));
     let told = external.unwrap_or_else(|| {
-        let listener = listeners.iter().map(|l| l.external.ip()).find(|ip| alike(*ip));
+        let listener = listeners.iter().filter_map(|l| l.external.ip()).find(|ip| alike(*ip));
         if bound.is_unspecified() { listener.unwrap_or_else(|| reachable(bound)) } else { bound }
     });
     config::MediaAddress { bound, told }

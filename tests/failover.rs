@@ -5,10 +5,11 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use common::engine::stations;
+use common::stream::silent_port;
 use common::{Engine, Msg, Ua, eventually, sdp};
 use serde_json::Value;
 
@@ -82,16 +83,6 @@ fn a_refused_connection_is_passed_over_at_once() {
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     talk_and_hang_up(&caller, leg, &second, &invite);
     assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["transport", "answered"]);
-}
-
-/// A port of TCP that answers nobody: the kernel drops what a full queue has no room for.
-fn silent_port(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
-    let listener = TcpListener::bind(address).expect("the port");
-    let mut waiting = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-        waiting.push(stream);
-    }
-    (listener, waiting)
 }
 
 #[test]

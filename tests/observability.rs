@@ -110,7 +110,7 @@ struct Places {
     prometheus: SocketAddr,
 }
 
-fn start_engine(dir: &Path, places: &Places) -> Program {
+fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
     let settings = dir.join("tandem.toml");
     let text = format!(
         r#"
@@ -141,7 +141,7 @@ fn start_engine(dir: &Path, places: &Places) -> Program {
         pattern = "100"
         target = "trunk:out"
         "#,
-        data = dir.join("data").display(),
+        data = data.display(),
         http = places.http,
         sip = places.sip,
         media = places.sip.ip(),
@@ -233,6 +233,9 @@ fn without_comparison(condition: &str) -> Vec<String> {
 #[test]
 fn every_panel_and_every_alert_has_data_while_calls_are_made() {
     let dir = tempfile::tempdir().unwrap();
+    // In memory where there is such a place: a slow disk raises an alert, and rightly so.
+    let memory = Path::new("/dev/shm");
+    let data = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let grafana = root.join("grafana");
     let host = Host::claim();
@@ -246,7 +249,7 @@ fn every_panel_and_every_alert_has_data_while_calls_are_made() {
     };
     let prometheus = Prometheus(format!("http://{}", places.prometheus));
     let mut programs =
-        vec![start_engine(dir.path(), &places), start_prometheus(dir.path(), &grafana, &places)];
+        vec![start_engine(dir.path(), data.path(), &places), start_prometheus(dir.path(), &grafana, &places)];
     wait_until("the engine is ready", &mut programs, || {
         get(&format!("http://{}/readyz", places.http)).is_some()
     });
@@ -278,7 +281,6 @@ fn every_panel_and_every_alert_has_data_while_calls_are_made() {
         std::thread::sleep(LOOK);
     }
     assert!(unanswered.is_empty(), "no data for {:#?}", unanswered.keys());
-    // One of them says that the disk, or a busy machine, has kept an answer waiting: no fault of the engine.
-    let firing = prometheus.ask(r#"ALERTS{alertstate="firing",alertname!="TandemUnprotectedAnswers"}"#);
+    let firing = prometheus.ask(r#"ALERTS{alertstate="firing"}"#);
     assert!(firing.is_empty(), "a healthy engine raises {firing:#?}");
 }

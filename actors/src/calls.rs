@@ -69,14 +69,14 @@ pub(crate) struct Admitted {
 
 /// How our side appears on a listener.
 pub(crate) fn local_side(listener: &Listener) -> LocalSide {
-    let Listener { external, transport, timers, session, .. } = *listener;
+    let Listener { external, transport, timers, session, .. } = listener;
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
         Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
     };
     let via = format!("SIP/2.0/{} {external}", transport.via());
-    LocalSide { via, contact, timers, session }
+    LocalSide { via, contact, timers: *timers, session: *session }
 }
 
 /// Who is called.
@@ -172,7 +172,7 @@ pub(crate) fn admit(
     let record = record || route.record;
     let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
     let (media, plan) = take_ports(env, leases, &route, flow, anchored, record)?;
-    let sdp = match Sdp::new(invite.body_bytes(), &plan, env.random() >> 1) {
+    let sdp = match Sdp::new(invite.session_description().unwrap_or_default(), &plan, env.random() >> 1) {
         Ok(sdp) => sdp,
         Err(refusal) => {
             leases.returned(env, media.into_unused());
@@ -223,10 +223,14 @@ fn take_ports(
         }
         (_, None) if anchored => {
             let addresses = [towards_caller.bound, towards_callee.bound];
-            let (a, b) = leases.take_two(env, addresses).ok_or_else(no_port)?;
+            // Nobody knows yet where a hunt or a redirection ends.
+            let elsewhere = media.addresses().find(|own| *own != towards_callee);
+            let (a, b, c) =
+                leases.take_for_call(env, addresses, elsewhere.map(|own| own.bound)).ok_or_else(no_port)?;
             let (caller, callee) = (local(towards_caller, a), local(towards_callee, b));
-            let plan = MediaPlan::Anchored { caller, callee };
-            Ok((Media::relay((a, caller_ip), (b, callee_ip), record), plan))
+            let other = elsewhere.zip(c).map(|(own, lease)| local(own, lease));
+            let plan = MediaPlan::Anchored { caller, callee, other };
+            Ok((Media::relay((a, caller_ip), (b, callee_ip), c, record), plan))
         }
         (_, None) => Ok((Media::none(), MediaPlan::Bypass)),
     }

@@ -1,5 +1,6 @@
 //! What an engine is told at its start: the settings, already checked, in the engine's own terms.
 
+mod external;
 mod listeners;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
+pub use external::External;
 pub use listeners::Listeners;
 
 /// Whether a call's media crosses the engine.
@@ -38,7 +40,7 @@ pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
     /// What peers are told, when that differs (NAT).
-    pub external: SocketAddr,
+    pub external: External,
     /// T1 and T2 of its transactions.
     pub timers: Timers,
     /// What its connections may ask for; of no effect on datagrams.

@@ -12,7 +12,7 @@ use tandem_protocol::dialog::{
     Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId,
 };
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::Message;
+use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::call::CallActor;
@@ -71,7 +71,12 @@ pub(crate) enum Origin {
         account: Option<String>,
     },
     /// Our INVITE.
-    Calling { spec: Box<InviteSpec>, local: Arc<LocalSide> },
+    Calling {
+        spec: Box<InviteSpec>,
+        local: Arc<LocalSide>,
+        /// What was sent last of it: CSeq and branch.
+        last: Option<(u32, String)>,
+    },
     /// A checkpoint.
     Restored(Bytes),
 }
@@ -83,15 +88,16 @@ impl Origin {
                 let dialog = Dialog::incoming(transaction, invite, source, tag, local, routing);
                 Some(dialog.with_account(account))
             }
-            Origin::Calling { spec, local } => Some(Dialog::calling(*spec, local, out)),
+            Origin::Calling { spec, local, .. } => Some(Dialog::calling(*spec, local, out)),
             Origin::Restored(frozen) => Dialog::thaw(&frozen, now).map(|dialog| Dialog::restore(dialog, now)),
         }
     }
 
     /// A dialog that only ends what was begun.
     fn build_to_end(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
-        if let Origin::Calling { spec, local } = self {
-            return Some(Dialog::calling_after_fault((**spec).clone(), local.clone(), now, out));
+        if let Origin::Calling { spec, local, last } = self {
+            let last = last.as_ref().map(|(cseq, branch)| (*cseq, branch.as_str()));
+            return Some(Dialog::calling_after_fault((**spec).clone(), local.clone(), last, now, out));
         }
         Some(ended_after_fault(self.build(now, out)?, now, out))
     }
@@ -234,7 +240,10 @@ impl DialogActor {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
                 Output::Challenged { account, response } => challenged = Some((account, response)),
-                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => outputs.push(output),
+                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => {
+                    self.note_invite(&output);
+                    outputs.push(output);
+                }
             }
         }
         if !outputs.is_empty() {
@@ -264,6 +273,17 @@ impl DialogActor {
             let trunk = current.directory.trunk(&account).or_else(|| self.env.directory().trunk(&account));
             let credentials = trunk.and_then(|trunk| trunk.config.credentials.clone());
             self.feed(&Input::Credentials { credentials, challenge }, ctx);
+        }
+    }
+
+    /// Our INVITE leaves, perhaps again with credentials or another session interval.
+    fn note_invite(&mut self, output: &Output) {
+        if let (
+            Output::Request { method: Method::Invite, branch, cseq, .. },
+            Some(Origin::Calling { last, .. }),
+        ) = (output, self.origin.as_deref_mut())
+        {
+            *last = Some((*cseq, branch.clone()));
         }
     }
 

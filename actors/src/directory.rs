@@ -170,7 +170,7 @@ fn domains(config: &EngineConfig) -> Vec<String> {
     let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
     for Listener { address, external, .. } in config.listeners.iter() {
         domains.push(address.ip().to_string());
-        domains.push(external.ip().to_string());
+        domains.push(external.host().to_ascii_lowercase());
     }
     domains.sort();
     domains.dedup();

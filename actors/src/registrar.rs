@@ -61,7 +61,7 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     };
     // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
     check::well_formed(request)?;
-    let read = registrar::read(request, flow, limits, registrar.accept_path);
+    let read = registrar::read(request, flow.answering(&request.via()), limits, registrar.accept_path);
     if matches!(read, Err(BadRegister::Malformed)) {
         return Err(Refused::bad("Bad Contact"));
     }

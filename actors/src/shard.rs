@@ -275,7 +275,8 @@ impl Shard {
             // It hears of a CANCEL of the re-INVITE.
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
-        dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
+        let source = flow.answering(&request.via());
+        dialog.tell(Input::Request { transaction: Some(transaction), request, source });
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {

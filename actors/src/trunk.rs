@@ -156,7 +156,8 @@ impl TrunkActor {
         let place = self.env.config().listener_id(config.listener);
         let local = self.env.local_side(place);
         let uri = format!("sip:{proxy}");
-        let us = self.env.config().listener(place).map_or_else(String::new, |l| l.external.to_string());
+        let us =
+            self.env.config().listener(place).map_or_else(String::new, |l| l.external.as_str().to_owned());
         let branch = format!("z9hG4bK{}.{number:x}", self.tag);
         let mut message = Builder::request("OPTIONS", &uri);
         message.header(Header::Via, format_args!("{};branch={branch};rport", local.via));

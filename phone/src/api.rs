@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::manners::Manners;
 use crate::sdp::Direction;
 
 /// A call of one phone; never used again for another call of that phone.
@@ -42,6 +43,8 @@ pub struct PhoneConfig {
     pub t1: Duration,
     /// Static RTP payload types it can use, in order of preference (0 PCMU, 8 PCMA).
     pub codecs: Vec<u8>,
+    /// What it has beyond RFC 3261, and how it uses that.
+    pub manners: Manners,
 }
 
 /// What carries the messages of a phone.
@@ -128,8 +131,20 @@ pub enum Command {
     },
     /// A re-INVITE that leaves the offer to the peer.
     ReInviteWithoutOffer(CallHandle),
-    /// An UPDATE that offers the same again (RFC 3311); nothing while another offer is open.
+    /// An UPDATE that offers the same again (RFC 3311), in an early dialog too once its first offer is answered; nothing while another
+    /// offer is open.
     Update(CallHandle),
+    /// Say 183 with a session description before answering: reliably if both ends can (RFC 3262), else as a preview, which an INVITE
+    /// without offer cannot have.
+    Progress(CallHandle),
+    /// CANCEL our re-INVITE that has no final response; as soon as it has a provisional one.
+    CancelReInvite(CallHandle),
+    /// Never acknowledge the next 2xx to an INVITE of ours, however often it comes.
+    WithholdAck(CallHandle),
+    /// Ask INFO within the call with a CSeq that is used up, which must be refused (RFC 3261 section 12.2.2).
+    LowCseq(CallHandle),
+    /// Neither refresh the session any more nor end it when nobody does (RFC 4028): the timer of this end has died.
+    Neglect(CallHandle),
     /// INFO within the call (RFC 6086), without a body.
     Info(CallHandle),
     /// Behave as a proxy that forks an incoming call to a second phone, which rings and does whatever is done with the

@@ -100,6 +100,22 @@ impl Dialog {
         other
     }
 
+    /// The next request, in the dialog that a provisional response to our INVITE names (RFC 3262 section 4).
+    pub(crate) fn request_within(&mut self, ep: &Endpoint, response: &Response, method: &str) -> Outgoing {
+        if self.remote_tag.is_none() {
+            self.learn(response);
+        }
+        let mut early = self.fork(response);
+        let request = early.request(ep, method);
+        self.cseq = early.cseq;
+        request
+    }
+
+    /// A request with the CSeq before the last one's, if there was one.
+    pub(crate) fn request_too_late(&self, ep: &Endpoint, method: &str) -> Option<Outgoing> {
+        (self.cseq > 1).then(|| self.outgoing(ep, method, self.cseq - 1))
+    }
+
     /// Gives a request that is sent again with credentials its new CSeq.
     pub(crate) fn renumber(&mut self, request: &mut Outgoing) {
         self.cseq += 1;
@@ -130,6 +146,7 @@ impl Dialog {
             routes: self.routes.clone(),
             contact: matches!(method, "INVITE" | "UPDATE").then(|| ep.contact()),
             expires: None,
+            extra: Vec::new(),
             body: None,
             credentials: Vec::new(),
             challenged: [0, 0],

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Event, PhoneConfig, Transport};
 use crate::digest::{Challenge, Identity};
-use crate::request::Outgoing;
+use crate::manners::Reliability;
+use crate::request::{Outgoing, allow};
 use crate::rng::Rng;
 use crate::timer::{T4, Timer, Timers};
 use crate::transaction::{Client, ClientState, ClientStep, Owner, Server, ServerState, ServerStep};
@@ -112,6 +113,18 @@ impl Endpoint {
         format!("<sip:{}@{}{transport}>", self.config.user, self.config.local)
     }
 
+    /// The Allow of this phone.
+    pub(crate) fn allow(&self) -> &'static str {
+        allow(self.config.manners.updates)
+    }
+
+    /// Whether a Require may ask for this option.
+    pub(crate) fn supports(&self, option: &str) -> bool {
+        let manners = &self.config.manners;
+        option.eq_ignore_ascii_case("100rel") && manners.reliable != Reliability::None
+            || option.eq_ignore_ascii_case("timer") && manners.timer.is_some()
+    }
+
     /// The phone's From without tag.
     pub(crate) fn identity(&self) -> String {
         let uri = format!("<sip:{}@{}>", self.config.user, self.config.domain);
@@ -142,7 +155,7 @@ impl Endpoint {
     /// Sends what is not part of a transaction of its own: the ACK of a 2xx.
     pub(crate) fn send_ack(&mut self, invite: Option<u64>, ack: &Outgoing) {
         let branch = format!("z9hG4bK{}", self.rng.token());
-        let bytes = ack.print(self.config.local, self.config.transport, &branch);
+        let bytes = ack.print(self.config.local, self.config.transport, &branch, self.config.manners.updates);
         if let Some(client) = invite.and_then(|tx| self.clients.get_mut(&tx)) {
             client.ack = Some((ack.to_addr, bytes.clone()));
         }
@@ -157,7 +170,8 @@ impl Endpoint {
     fn start(&mut self, now: Duration, request: Outgoing, owner: Owner, branch: String) -> u64 {
         let id = self.fresh_id();
         let t1 = self.config.t1;
-        let bytes = request.print(self.config.local, self.config.transport, &branch);
+        let bytes =
+            request.print(self.config.local, self.config.transport, &branch, self.config.manners.updates);
         self.outbox.push_back((request.to_addr, bytes.clone()));
         if self.config.transport == Transport::Udp {
             self.timers.set(Timer::ClientRetransmit(id), now + t1);
@@ -320,7 +334,12 @@ impl Endpoint {
                 let end = now + client.linger(self.config.t1);
                 if client.is_invite() && status >= 300 {
                     let ack = client.request.ack(&head.to_text);
-                    let bytes = ack.print(self.config.local, self.config.transport, &client.branch);
+                    let bytes = ack.print(
+                        self.config.local,
+                        self.config.transport,
+                        &client.branch,
+                        self.config.manners.updates,
+                    );
                     client.ack = Some((ack.to_addr, bytes.clone()));
                     self.outbox.push_back((ack.to_addr, bytes));
                 }

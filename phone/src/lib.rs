@@ -18,6 +18,7 @@ mod digest;
 #[cfg(feature = "driver")]
 pub mod driver;
 mod endpoint;
+mod manners;
 pub mod media;
 mod phone;
 mod registration;
@@ -30,5 +31,6 @@ mod transaction;
 mod wire;
 
 pub use api::{AutoAnswer, CallHandle, CallState, Command, Event, PhoneConfig, Transport};
+pub use manners::{Manners, Refresher, Reliability, SessionTimers};
 pub use phone::Phone;
 pub use sdp::Direction;

@@ -9,11 +9,12 @@ use rsip::headers::untyped::UntypedHeader;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{AutoAnswer, CallHandle, CallState, Command, Event, PhoneConfig};
-use crate::call::{Call, refusal_of_offer};
+use crate::call::{Call, refusal_of_interval, refusal_of_offer};
 use crate::dialog::Dialog;
 use crate::endpoint::{Endpoint, Input};
+use crate::manners::Reliability;
 use crate::registration::Registration;
-use crate::request::{ALLOW, Outgoing};
+use crate::request::Outgoing;
 use crate::timer::Timer;
 use crate::transaction::Owner;
 use crate::wire::{Reply, Request, Response};
@@ -83,6 +84,11 @@ impl Phone {
                 self.with(handle, |call, ep| call.ask_for_offer(ep, now));
             }
             Command::Update(handle) => self.with(handle, |call, ep| call.update(ep, now)),
+            Command::Progress(handle) => self.with(handle, |call, ep| call.progress(ep, now)),
+            Command::CancelReInvite(handle) => self.with(handle, |call, ep| call.cancel_reinvite(ep, now)),
+            Command::WithholdAck(handle) => self.with(handle, |call, _| call.withholds_ack = true),
+            Command::LowCseq(handle) => self.with(handle, |call, ep| call.ask_too_late(ep, now)),
+            Command::Neglect(handle) => self.with(handle, |call, ep| call.neglect(ep)),
             Command::Info(handle) => self.with(handle, |call, ep| call.info(ep, now)),
             Command::Fork(handle) => self.fork(now, handle),
             Command::Defy(handle) => self.with(handle, |call, _| call.defies = true),
@@ -165,7 +171,7 @@ impl Phone {
                 Timer::ServerEnd(tx) => self.ep.on_server_end(tx),
                 Timer::ClientEnd(tx) => {
                     if let Some((owner, method)) = self.ep.on_client_end(tx) {
-                        self.on_transaction_timeout(now, owner, method);
+                        self.on_transaction_timeout(now, tx, owner, method);
                     }
                 }
                 Timer::Ring(call) => self.with(call, |call, ep| call.on_ring_timer(ep, now)),
@@ -176,9 +182,16 @@ impl Phone {
                 Timer::AckMissing(call, cseq) => {
                     self.with(call, |call, ep| call.on_ack_missing(ep, now, cseq));
                 }
-                Timer::CancelGiveUp(call) => self.with(call, |call, ep| call.on_cancel_give_up(ep)),
+                Timer::CancelGiveUp(call) => self.with(call, |call, ep| call.on_cancel_give_up(ep, now)),
                 Timer::RingLimit(call) => self.with(call, |call, ep| call.on_ring_limit(ep, now)),
                 Timer::ReInvite(call) => self.with(call, |call, ep| call.on_reinvite_timer(ep, now)),
+                Timer::ResendReliable(call) => {
+                    self.with(call, |call, ep| call.on_resend_reliable(ep, now));
+                }
+                Timer::PrackMissing(call) => self.with(call, |call, ep| call.on_prack_missing(ep, now)),
+                Timer::Refresh(call) => self.with(call, |call, ep| call.on_refresh_timer(ep, now)),
+                Timer::SessionExpires(call) => self.with(call, |call, ep| call.on_session_expired(ep, now)),
+                Timer::Ponder(call) => self.with(call, |call, ep| call.on_ponder_timer(ep, now)),
                 Timer::Register => self.registration.on_timer(&mut self.ep, now),
             }
         }
@@ -250,7 +263,8 @@ impl Phone {
             return self.on_cancel(now, tx, request);
         }
         let tag = self.ep.rng.token();
-        let required = request.head.required();
+        let required: Vec<String> =
+            request.head.required().into_iter().filter(|option| !self.ep.supports(option)).collect();
         if !required.is_empty() {
             let unsupported = h::Unsupported::new(required.join(", "));
             self.ep.respond(now, tx, Reply::new(420, &tag).with(unsupported));
@@ -261,7 +275,7 @@ impl Phone {
         let call = self.call_of(request).and_then(|handle| self.calls.get(&handle));
         let known = call.is_some_and(|call| call.state != CallState::Ended);
         if request.method == "OPTIONS" && (known || !within) {
-            let reply = Reply::new(200, &tag).contact(&self.ep.contact());
+            let reply = Reply::new(200, &tag).contact(&self.ep.contact(), self.ep.allow());
             self.ep.respond(now, tx, reply.with(h::Accept::new("application/sdp")));
             return;
         }
@@ -280,7 +294,7 @@ impl Phone {
                 self.ep.respond(now, tx, Reply::new(481, &tag));
             }
             _ => {
-                self.ep.respond(now, tx, Reply::new(405, &tag).with(h::Allow::new(ALLOW)));
+                self.ep.respond(now, tx, Reply::new(405, &tag).with(h::Allow::new(self.ep.allow())));
             }
         }
     }
@@ -290,7 +304,21 @@ impl Phone {
             return self.ep.ignore(tx);
         }
         let merged = self.calls.values().any(|call| call.is_merged(invite));
-        let refusal = if merged { Some(482) } else { refusal_of_offer(&self.ep, invite) };
+        let without = self.ep.config.manners.reliable == Reliability::Required && !invite.head.can("100rel");
+        let refusal = match (merged, without) {
+            (true, _) => Some(482),
+            // RFC 3262 section 3: whoever wants all his responses acknowledged says so.
+            (false, true) => {
+                let reply = Reply::new(421, tag).with(h::Require::new("100rel"));
+                self.ep.respond(now, tx, reply);
+                return;
+            }
+            (false, false) => refusal_of_offer(&self.ep, invite),
+        };
+        if let Some(reply) = refusal_of_interval(&self.ep, &invite.head, tag) {
+            self.ep.respond(now, tx, reply);
+            return;
+        }
         if let Some(status) = refusal {
             self.ep.respond(now, tx, Reply::new(status, tag));
             return;
@@ -338,14 +366,14 @@ impl Phone {
         }
     }
 
-    fn on_transaction_timeout(&mut self, now: Duration, owner: Owner, method: String) {
+    fn on_transaction_timeout(&mut self, now: Duration, tx: u64, owner: Owner, method: String) {
         let call = match owner {
             Owner::Call(handle, _) => Some(handle),
             Owner::Registration | Owner::Options | Owner::Stray => None,
         };
         self.ep.events.push_back(Event::Timeout { call, method });
         match owner {
-            Owner::Call(handle, role) => self.with(handle, |call, ep| call.on_timeout(ep, now, role)),
+            Owner::Call(handle, role) => self.with(handle, |call, ep| call.on_timeout(ep, now, tx, role)),
             Owner::Registration => self.registration.on_timeout(&mut self.ep, now),
             Owner::Options | Owner::Stray => {}
         }
@@ -377,6 +405,7 @@ impl Phone {
             routes: Vec::new(),
             contact: Some(self.ep.contact()),
             expires: None,
+            extra: Vec::new(),
             body: None,
             credentials: Vec::new(),
             challenged: [0, 0],

@@ -66,6 +66,7 @@ impl Registration {
             routes: Vec::new(),
             contact: Some(ep.contact()),
             expires: Some(if registers { self.expires } else { 0 }),
+            extra: Vec::new(),
             body: None,
             credentials: Vec::new(),
             challenged: [0, 0],

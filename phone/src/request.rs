@@ -11,8 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::api::Transport;
 use crate::wire;
 
-/// The methods that the phone implements, for Allow.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE";
+/// The methods that the phone implements, for Allow; UPDATE if it has that.
+pub(crate) fn allow(updates: bool) -> &'static str {
+    if updates {
+        "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE"
+    } else {
+        "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK"
+    }
+}
 
 /// One request without its Via.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +35,8 @@ pub(crate) struct Outgoing {
     pub(crate) contact: Option<String>,
     /// Seconds for Expires (REGISTER).
     pub(crate) expires: Option<u32>,
+    /// Further header fields, by name and value.
+    pub(crate) extra: Vec<(String, String)>,
     /// SDP.
     pub(crate) body: Option<String>,
     /// Authorization (false) or Proxy-Authorization (true) and its value.
@@ -43,6 +51,7 @@ impl Outgoing {
         Outgoing {
             method: "CANCEL".into(),
             contact: None,
+            extra: Vec::new(),
             body: None,
             credentials: Vec::new(),
             ..self.clone()
@@ -51,11 +60,23 @@ impl Outgoing {
 
     /// The ACK of a final response other than 2xx, RFC 3261 section 17.1.1.3; `to` is the response's To.
     pub(crate) fn ack(&self, to: &str) -> Outgoing {
-        Outgoing { method: "ACK".into(), contact: None, body: None, to: to.to_owned(), ..self.clone() }
+        let (contact, extra, body) = (None, Vec::new(), None);
+        Outgoing { method: "ACK".into(), contact, extra, body, to: to.to_owned(), ..self.clone() }
+    }
+
+    /// The value of a further header field.
+    pub(crate) fn extra(&self, name: &str) -> Option<&str> {
+        self.extra.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The bytes to send.
-    pub(crate) fn print(&self, local: SocketAddr, transport: Transport, branch: &str) -> Vec<u8> {
+    pub(crate) fn print(
+        &self,
+        local: SocketAddr,
+        transport: Transport,
+        branch: &str,
+        updates: bool,
+    ) -> Vec<u8> {
         let mut headers: Vec<Header> = vec![
             h::Via::new(format!("SIP/2.0/{} {local};branch={branch};rport", transport.via())).into(),
             h::MaxForwards::new("70").into(),
@@ -74,8 +95,9 @@ impl Outgoing {
             });
         }
         if self.method != "ACK" && self.method != "CANCEL" {
-            headers.push(h::Allow::new(ALLOW).into());
+            headers.push(h::Allow::new(allow(updates)).into());
         }
+        headers.extend(self.extra.iter().map(|(name, value)| Header::Other(name.clone(), value.clone())));
         headers.push(h::UserAgent::new("tandem-phone").into());
         if self.body.is_some() {
             headers.push(h::ContentType::new("application/sdp").into());

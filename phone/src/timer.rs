@@ -35,6 +35,16 @@ pub(crate) enum Timer {
     AckMissing(CallHandle, u32),
     /// A cancelled INVITE got no final answer in 64*T1, RFC 3261 section 9.1.
     CancelGiveUp(CallHandle),
+    /// A reliable provisional response goes out again until its PRACK comes, RFC 3262 section 3.
+    ResendReliable(CallHandle),
+    /// The PRACK of a reliable provisional response never came.
+    PrackMissing(CallHandle),
+    /// We refresh the session, RFC 4028 section 7.4.
+    Refresh(CallHandle),
+    /// Nobody has refreshed the session, RFC 4028 section 10.
+    SessionExpires(CallHandle),
+    /// The peer's re-INVITE has been thought about.
+    Ponder(CallHandle),
     /// Nobody answers and nobody refuses.
     RingLimit(CallHandle),
     /// A re-INVITE goes out again after a 491, RFC 3261 section 14.1.

@@ -22,6 +22,11 @@ pub(crate) enum Role {
     Bye,
     Info,
     Update,
+    Prack,
+    /// An UPDATE that only refreshes the session.
+    Refresh,
+    /// A request that must be refused for its CSeq.
+    LowCseq,
 }
 
 /// Who gets a client transaction's responses.

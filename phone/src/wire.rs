@@ -111,6 +111,29 @@ impl Head {
         })
     }
 
+    /// Option tags of Supported and Require.
+    pub(crate) fn can(&self, option: &str) -> bool {
+        let supported = self.list(|header| match header {
+            Header::Supported(value) => Some(value.value()),
+            _ => None,
+        });
+        let mut known = supported.iter().chain(&self.required()).cloned().collect::<Vec<_>>().into_iter();
+        known.any(|known| known.eq_ignore_ascii_case(option))
+    }
+
+    /// Whether Require has this option.
+    pub(crate) fn requires(&self, option: &str) -> bool {
+        self.required().iter().any(|known| known.eq_ignore_ascii_case(option))
+    }
+
+    /// The value of a field that `rsip` has no name for.
+    pub(crate) fn other(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find_map(|header| match header {
+            Header::Other(known, value) if known.eq_ignore_ascii_case(name) => Some(value.trim()),
+            _ => None,
+        })
+    }
+
     /// The challenges of a 401 (`proxy` false) or a 407 (`proxy` true).
     pub(crate) fn challenges(&self, proxy: bool) -> Vec<&str> {
         let values = self.headers.iter().filter_map(|header| match header {
@@ -239,6 +262,8 @@ fn expand_compact(header: Header) -> Header {
         "m" => h::Contact::new(value).into(),
         "l" => h::ContentLength::new(value).into(),
         "c" => h::ContentType::new(value).into(),
+        "k" => h::Supported::new(value).into(),
+        "x" => Header::Other("Session-Expires".into(), value),
         _ => Header::Other(name, value),
     }
 }
@@ -386,9 +411,15 @@ impl<'a> Reply<'a> {
     }
 
     /// Adds Contact and Allow, as a response that makes or keeps a dialog needs them.
-    pub(crate) fn contact(self, contact: &str) -> Reply<'a> {
+    pub(crate) fn contact(self, contact: &str, allow: &str) -> Reply<'a> {
         use rsip::headers as h;
-        self.with(h::Contact::new(contact)).with(h::Allow::new(crate::request::ALLOW))
+        self.with(h::Contact::new(contact)).with(h::Allow::new(allow))
+    }
+
+    /// Adds header fields that `rsip` has no name for.
+    pub(crate) fn extra(mut self, fields: Vec<(String, String)>) -> Reply<'a> {
+        self.headers.extend(fields.into_iter().map(|(name, value)| Header::Other(name, value)));
+        self
     }
 
     /// Adds an SDP body.
@@ -439,6 +470,8 @@ pub(crate) fn reason(status: u16) -> &'static str {
         408 => "Request Timeout",
         415 => "Unsupported Media Type",
         420 => "Bad Extension",
+        421 => "Extension Required",
+        422 => "Session Interval Too Small",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
         482 => "Loop Detected",
@@ -448,6 +481,7 @@ pub(crate) fn reason(status: u16) -> &'static str {
         491 => "Request Pending",
         500 => "Server Internal Error",
         503 => "Service Unavailable",
+        504 => "Server Time-out",
         600 => "Busy Everywhere",
         603 => "Decline",
         604 => "Does Not Exist Anywhere",

@@ -31,6 +31,7 @@ fn config(user: u64, server: SocketAddr, auto: AutoAnswer) -> SoftPhoneConfig {
         auto,
         t1: Duration::from_millis(500),
         codecs: vec![0, 8],
+        manners: tandem_phone::Manners::default(),
     };
     let media = MediaConfig {
         seed: user,

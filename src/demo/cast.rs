@@ -87,6 +87,7 @@ impl Part {
             auto: AutoAnswer::After { ring: Duration::from_millis(50), answer: Duration::from_millis(800) },
             t1: Duration::from_millis(500),
             codecs: vec![0, 8],
+            manners: tandem_phone::Manners::default(),
         };
         let media = MediaConfig { seed, says: role.voice, expects: Some(role.hears) };
         let tap: Tap = Box::new(move |tapped| {

@@ -66,6 +66,7 @@ impl TestPhone {
             auto,
             t1: Duration::from_millis(500),
             codecs: vec![0, 8],
+            manners: tandem_phone::Manners::default(),
         };
         let media = MediaConfig { seed, says: voice(name), expects };
         let _inside = runtime().enter();

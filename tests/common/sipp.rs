@@ -37,8 +37,6 @@ impl Sipp {
         let mut child = Command::new("sipp")
             .current_dir(engine.dir())
             .args(["-sf", &file, "-i", &ip, "-mi", &ip, "-p", &local.port().to_string()])
-            // On a busy machine both sides repeat themselves, which SIPp takes for what nobody may say. What must come it waits for.
-            .args(["-default_behaviors", "all,-abortunexp"])
             .args(["-nostdin", "-timeout", "180s", "-timeout_error", "-trace_err", "-error_file"])
             .arg(&errors)
             .args(arguments)

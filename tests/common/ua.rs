@@ -219,6 +219,22 @@ impl Ua {
         }
     }
 
+    /// Whether a line end comes that only keeps the way open (RFC 5626 §4.4.1).
+    pub(crate) fn is_kept_alive(&self, limit: Duration) -> bool {
+        let mut buffer = [0; 4];
+        let read = match &self.socket {
+            Socket::Udp(socket) => {
+                socket.set_read_timeout(Some(limit)).expect("a timeout");
+                socket.recv(&mut buffer)
+            }
+            Socket::Tcp(stream, _) => {
+                stream.set_read_timeout(Some(limit)).expect("a timeout");
+                (&*stream).read(&mut buffer)
+            }
+        };
+        read.is_ok_and(|length| buffer[..length] == *b"\r\n\r\n")
+    }
+
     /// Waits for a message that `pick` accepts; others are dropped, and copies of earlier ones.
     #[track_caller]
     pub(crate) fn wait(&self, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {

@@ -43,6 +43,8 @@ pub(crate) struct Dial {
     pub(crate) legs: Vec<Leg>,
     /// One of its phones fell silent, and when; true if it took no part in the signalling either.
     pub(crate) faded: Option<(u64, usize, bool)>,
+    /// Which of its phones ceased to refresh the session, and when.
+    pub(crate) neglected: Vec<(u64, usize)>,
     /// It was not over when the engine was killed; when that was last.
     pub(crate) killed: Option<u64>,
     /// When the engine was first killed in it.

@@ -15,12 +15,14 @@ use crate::ladder;
 use crate::run::Sim;
 use crate::sound::Sound;
 use crate::store::Disk;
+use crate::trunks;
 use crate::wire::Wire;
 use crate::world::{WALL_START_MS, World};
 
 /// What the gauges say is what lives.
 pub(crate) fn gauges(world: &World, life: &Life) {
     let alive = life.shared.census.alive(ActorKind::Call) as f64;
+    trunks::gauges(world, life);
     let said = life.gauges.gauge("tandem_calls_active");
     if (alive - said).abs() > 0.5 {
         world.violation(format!("{alive} calls live and tandem_calls_active says {said}"));
@@ -59,6 +61,8 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     let cdrs = one_record_a_call(sim, &disk);
     let wire = Wire::read(&sim.world);
     let mut sound = Sound::read(sim, &disk);
+    let book = trunks::Book::read(&sim.world, &disk.cdrs);
+    trunks::at_rest(sim, life, &book);
     for dial in sim.script.dials.iter().flatten() {
         each_end_was_told_once(sim, dial);
         for what in complaints::unexplained(sim, &wire, dial) {
@@ -68,9 +72,15 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
         let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
         let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
         record_agrees(sim, dial, &records);
+        for what in trunks::of_call(sim, &wire, &book, dial, &records) {
+            violation(sim, dial, &what);
+        }
         for what in sound.of_call(sim, &wire, dial, &records) {
             violation(sim, dial, &what);
         }
+    }
+    for what in complaints::unexplained_strays(sim, &wire) {
+        sim.world.violation(what);
     }
     let steady = sound.steady;
     for (n, dial) in sim.script.dials.iter().enumerate() {
@@ -110,7 +120,7 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
         ("call actors", alive(ActorKind::Call), 0),
         ("dialog actors", alive(ActorKind::Dialog), 0),
         ("shards", alive(ActorKind::Shard), u64::from(world.plan().shards)),
-        ("trunk actors", alive(ActorKind::Trunk), 3),
+        ("trunk actors", alive(ActorKind::Trunk), life.shared.current().directory.trunks().count() as u64),
         ("registration groups", alive(ActorKind::RegistrationGroup), 1),
         ("transactions by the gauge", life.gauges.gauge("tandem_transactions_active") as u64, transactions),
         ("free ports by the gauge", life.gauges.gauge("tandem_media_ports_free") as u64, sum("free_ports")),

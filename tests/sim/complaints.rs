@@ -27,11 +27,38 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             // Who was switched off and on knows nothing of what it began.
             // A callee that was asked for the offer has its ACK when the caller's has come with the answer.
             let waits = what.starts_with("ACK missing") && wire.callers_ack_is_missing(&dial.call_ids, *at);
-            restarted || waits || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
+            // Who is gone without a word hears no refresh, and its own get nowhere.
+            let gone = what.starts_with("session timer: not refreshed")
+                && dial.faded.is_some_and(|(since, who, vanished)| vanished && who == *phone && since <= *at);
+            restarted || waits || gone || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
         });
         (!is_explained).then(|| format!("a phone complains at {}: {what}", ladder::time(*at)))
     };
     dial.complaints.iter().filter_map(said).collect()
+}
+
+/// The same of what phones have refused before it was a call.
+pub(crate) fn unexplained_strays(sim: &Sim, wire: &Wire) -> Vec<String> {
+    let said = |(at, phone, what, id): &(u64, usize, String, String)| {
+        let handset = &sim.phones.handsets[*phone];
+        let local = handset.phone.config().local;
+        let dialog: Vec<&Said> =
+            wire.dialog(id).iter().filter(|said| said.from == local || said.to == local).collect();
+        let began = dialog.first().map_or(0, |said| said.at);
+        let restarted =
+            sim.script.restarts.iter().any(|(who, when)| who == phone && began <= *when && when <= at);
+        let explained = restarted || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what);
+        let ladder = || ladder::of_call(&sim.world, std::slice::from_ref(id), 40);
+        (!explained).then(|| {
+            let user = &handset.user;
+            format!(
+                "phone {phone} ({user}) complains at {}, of no call: {what}\n{}",
+                ladder::time(*at),
+                ladder()
+            )
+        })
+    };
+    sim.script.strays.iter().filter_map(said).collect()
 }
 
 /// A complaint and the messages between the engine and the phone.
@@ -54,6 +81,14 @@ impl Case<'_> {
             "ACK missing after a refused INVITE" => self.is_unacknowledged(false),
             "no final response to an INVITE that was cancelled or whose call ended" => self.is_unanswered(),
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
+            // A dialog that has panicked goes on from where it was last at rest: what it was asked since it does not know.
+            what if what.starts_with("a request with a low CSeq got") => {
+                self.sim.world.plan().panics.dialog > 0 || self.was_killed_since("INVITE", true)
+            }
+            // Who follows on a process that was killed cannot know whether its reliable response has come.
+            "the 2xx has SDP after the answer in a reliable response" => {
+                self.was_killed_since("INVITE", true)
+            }
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
             what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false),
@@ -67,11 +102,19 @@ impl Case<'_> {
         let Some(invite) = self.theirs().filter(|said| said.is("INVITE")).last() else { return false };
         let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == invite.cseq);
         let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
+        let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == invite.cseq);
+        let heard = answers.flat_map(|said| said.arrives.iter()).min();
+        let silent = heard.is_none_or(|first| *first >= invite.at + self.patience_us());
         let panics = self.sim.world.plan().panics;
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
         let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
-        forgotten || over || panics.dialog > 0 || self.killed_since(invite.at)
+        forgotten || silent || over || panics.dialog > 0 || self.killed_since(invite.at)
+    }
+
+    /// How long the engine waits for the first response to an INVITE to this phone, at least.
+    fn patience_us(&self) -> u64 {
+        crate::trunks::give_up_us(self.phone).unwrap_or(4_000_000)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {
@@ -153,7 +196,8 @@ impl Case<'_> {
             let lost =
                 acks().all(|said| said.fate == Fate::Lost || said.arrives.iter().all(|at| *at > self.at));
             let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == cseq).map(|said| said.at);
-            let given_up = asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + 4_000_000);
+            let given_up =
+                asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + self.patience_us());
             let answered = acks().next().is_some();
             lost && (first.is_none()
                 || answered

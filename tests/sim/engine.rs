@@ -36,6 +36,7 @@ use crate::media::Workers;
 use crate::rng::Rng;
 use crate::seams::SimSeams;
 use crate::store::{Disk, SimStore};
+use crate::trunks;
 use crate::world::World;
 
 /// The engine's SIP address.
@@ -49,7 +50,7 @@ pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new
 /// Silence after which a call whose media is ours ends.
 pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
 /// The place of the listener of streams, which has the same address.
-const STREAMS: u16 = 1;
+pub(crate) const STREAMS: u16 = 1;
 
 /// What flows call the listener of `transport`.
 pub(crate) fn listener_of(transport: Transport) -> ListenerId {
@@ -102,7 +103,7 @@ fn stations() -> Vec<Station> {
         .collect()
 }
 
-fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
+pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
     // Trunk b gives a silent proxy up after 4 s.
     let mut timers = Timers::default();
     if name == 'b' {
@@ -145,6 +146,7 @@ fn dial_plan() -> DialPlan {
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
     patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
     patterns.push(Pattern::new("98.!", Target::Trunk("c".into())));
+    patterns.extend(trunks::patterns());
     patterns.push(Pattern::new("5550", Target::Reject(603)));
     let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
     DialPlan::new(spec).expect("the plan is sound")
@@ -156,7 +158,7 @@ fn listener(transport: Transport) -> Listener {
         id: listener_of(transport),
         transport,
         address: LISTENER,
-        external: LISTENER,
+        external: LISTENER.into(),
         timers: Timers::default(),
         streams: crate::streams::limits(),
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
@@ -179,7 +181,10 @@ fn config(world: &World) -> EngineConfig {
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
             trunk('c', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
-        ],
+        ]
+        .into_iter()
+        .chain(trunks::settings())
+        .collect(),
         route_groups: vec![
             RouteGroup { name: "first".into(), trunks: vec!["b".into()], selection: Selection::Priority },
             RouteGroup {
@@ -187,12 +192,18 @@ fn config(world: &World) -> EngineConfig {
                 trunks: vec!["b".into(), "a".into()],
                 selection: Selection::RoundRobin { offset: 0 },
             },
-        ],
+        ]
+        .into_iter()
+        .chain(trunks::route_groups())
+        .collect(),
         route_lists: vec![RouteList {
             name: "out".into(),
             groups: vec!["first".into(), "rest".into()],
             enabled: true,
-        }],
+        }]
+        .into_iter()
+        .chain(trunks::route_lists())
+        .collect(),
         users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),

@@ -34,8 +34,16 @@ pub(crate) fn render(line: &Line) -> String {
         .filter(|l| l.starts_with("c=") || l.starts_with("m="))
         .map(|l| format!(" {l}"))
         .collect();
+    // What is not the same in every message of its kind.
+    let extras = ["RSeq", "RAck", "Session-Expires", "Min-SE", "Reason", "Require"];
+    let extras: String = extras
+        .iter()
+        .map(|name| (name, header(&text, [name, name])))
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!(" {name}: {value}"))
+        .collect();
     format!(
-        "{} {:>14} -> {:<14} {:<44} {:<12} {}{fate}{media}",
+        "{} {:>14} -> {:<14} {:<44} {:<12} {}{fate}{extras}{media}",
         time(line.at),
         line.from.to_string(),
         line.to.to_string(),

@@ -28,6 +28,7 @@ use crate::rng::Rng;
 use crate::script::{Action, Script};
 use crate::store::Disk;
 use crate::streams::{Told, Turn};
+use crate::trunks::Front;
 use crate::voices::Voices;
 use crate::world::{Event, World};
 
@@ -58,6 +59,7 @@ pub(crate) struct Sim {
     pub(crate) air: Air,
     pub(crate) voices: Voices,
     pub(crate) nonsense: Nonsense,
+    front: Front,
     pub(crate) disk: Arc<Mutex<Disk>>,
     rng: Rng,
     told: Vec<(usize, phone::Event)>,
@@ -104,6 +106,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         rng: Rng::new(plan.seed, 5),
         voices: Voices::new(&world, &air),
         nonsense: Nonsense::new(&world, script.last_dial),
+        front: Front::default(),
         world,
         air,
         phones,
@@ -293,6 +296,7 @@ impl Sim {
                 | Event::Restart => {}
                 Event::Datagram { .. }
                 | Event::PhoneTimer { .. }
+                | Event::Carrier(_)
                 | Event::Do(_)
                 | Event::Talk
                 | Event::Nonsense
@@ -360,6 +364,11 @@ impl Sim {
             Event::Datagram { from, to, bytes } => self.deliver(from, to, &bytes, &mut told),
             Event::PhoneTimer { phone } => self.phones.timer(&self.world, phone, &mut told),
             Event::Do(action) => self.act(action, &mut told),
+            Event::Carrier(turn) => {
+                if let Some((from, to, bytes)) = self.front.turn(&self.world, turn) {
+                    self.deliver(from, to, &bytes, &mut told);
+                }
+            }
             Event::Talk => self.voices.talk(&self.world, &self.phones),
             Event::Nonsense => self.nonsense.strike(&self.world),
             Event::Again { from, bytes, left } => self.nonsense.again(&self.world, from, bytes, left),
@@ -439,6 +448,9 @@ impl Sim {
         } else if crate::nonsense::is_stranger(to) {
             // What strangers hear is judged at the end.
         } else if let Some(phone) = self.phones.at(to) {
+            if !self.front.lets_pass(&self.world, &self.phones, to, bytes) {
+                return;
+            }
             self.phones.receive(&self.world, phone, from, bytes, told);
         } else {
             self.voices.hear(&self.world, &self.script, from, to, bytes);

@@ -9,6 +9,7 @@ use crate::engine::{STATIONS, station};
 use crate::phones::{Kind, Phones};
 use crate::plan::Part;
 use crate::rng::Rng;
+use crate::trunks;
 use crate::verbs::{self, Does};
 use crate::world::{self, World};
 
@@ -48,6 +49,8 @@ pub(crate) struct Script {
     handles: BTreeMap<(usize, CallHandle), (usize, Option<usize>)>,
     /// The last call between two numbers.
     pairs: BTreeMap<(String, String), usize>,
+    /// What phones complained of that belongs to no call that they were told of, by Call-ID.
+    pub(crate) strays: Vec<(u64, usize, String, String)>,
     pub(crate) registered: u64,
     pub(crate) refused_registrations: u64,
     /// When the last call begins, unless its number is still in use.
@@ -61,7 +64,11 @@ impl Script {
         let plan = world.plan();
         let mut rng = Rng::new(plan.seed, 4);
         for (index, handset) in phones.handsets.iter().enumerate() {
-            if handset.kind != Kind::Proxy {
+            let registers = match handset.kind {
+                Kind::Station | Kind::Impostor | Kind::Stranger => !plan.choice.trunks,
+                Kind::Proxy | Kind::Carrier => false,
+            };
+            if registers {
                 world.push(rng.below(2_000_000), world::Event::Do(Action::Phone(index, Command::Register)));
             }
         }
@@ -92,6 +99,9 @@ impl Script {
                 world.push(chaos, world::Event::Chaos);
             }
         }
+        for (at, proxy, mood) in world.moods().downs() {
+            world.push(at, world::Event::Carrier(trunks::Turn::Down(proxy, mood)));
+        }
         for _ in 0..plan.kills {
             world.push(8_000_000 + rng.below(at), world::Event::Kill);
         }
@@ -101,6 +111,7 @@ impl Script {
             dials: vec![None; plan.calls],
             handles: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            strays: Vec::new(),
             registered: 0,
             refused_registrations: 0,
             last_dial,
@@ -151,6 +162,10 @@ impl Script {
                 if command == Command::Restart {
                     self.restarts.push((phone, world.now()));
                 }
+                if let Command::Neglect(handle) = command {
+                    let now = world.now();
+                    self.with(phone, handle, |dial, _| dial.neglected.push((now, phone)));
+                }
                 let command = match command {
                     Command::Move { call, .. } => {
                         Command::Move { call, media: phones.fresh_media(phone, call) }
@@ -198,13 +213,17 @@ impl Script {
     fn dial(&mut self, world: &World, phones: &mut Phones, n: usize, told: &mut Vec<(usize, Event)>) {
         let rng = self.chance(n);
         let kind = match rng.below(100) {
+            _ if world.plan().choice.trunks => Kind::Station,
             0..2 => Kind::Impostor,
             2..4 => Kind::Stranger,
             4..14 => Kind::Proxy,
             _ => Kind::Station,
         };
         let caller = rng.pick(&phones.of(kind));
-        let (to, number) = target(rng, kind, n);
+        let (to, number) = match world.plan().choice.trunks {
+            true => by_trunk(rng, n),
+            false => target(rng, kind, n),
+        };
         let from = phones.handsets[caller].user.clone();
         let pair = (from.clone(), number);
         if !self.is_free(world, &pair) {
@@ -238,11 +257,15 @@ impl Script {
             ends: Vec::new(),
             legs: Vec::new(),
             faded: None,
+            neglected: Vec::new(),
             killed: None,
             first_killed: None,
             complaints: Vec::new(),
         });
         let after = if long { LONG_TALK_US } else { 0 };
+        let mut rng = self.chance(n).clone();
+        verbs::calling(world, &mut rng, caller, handle);
+        *self.chance(n) = rng;
         let rng = self.chance(n);
         let gives_up = rng.permille(200).then(|| rng.delay(LONG_US));
         if let Some(after) = gives_up {
@@ -365,6 +388,8 @@ impl Script {
             Some(dial) => dial.complaints.push((now, phone, what)),
             // A REGISTER that was sent twice is answered twice.
             None if what.ends_with("without transaction") && world.plan().repeats() => {}
+            // Of an INVITE that a phone has refused before it was a call.
+            None if heard.is_some() => self.strays.push((now, phone, what, heard.unwrap_or_default())),
             None => {
                 let user = &phones.handsets[phone].user;
                 world.violation(format!("phone {phone} ({user}) complains, of no call ({heard:?}): {what}"));
@@ -395,6 +420,12 @@ impl Script {
     }
 }
 
+/// What is dialled for one of the trunks in `trunks`, and what the callee will be asked for.
+fn by_trunk(rng: &mut Rng, n: usize) -> (String, String) {
+    let callee = format!("{n:06}");
+    (trunks::number(rng, &callee), callee)
+}
+
 /// What is dialled, and what the callee will be asked for.
 fn target(rng: &mut Rng, kind: Kind, n: usize) -> (String, String) {
     let somebody = station(rng.below(STATIONS as u64 - 2) as usize);
@@ -407,10 +438,11 @@ fn target(rng: &mut Rng, kind: Kind, n: usize) -> (String, String) {
         8..16 => return (format!("96{unique}"), unique),
         16..20 => return (format!("97{unique}"), unique),
         20..24 => return (format!("98{unique}"), unique),
-        24..27 => "7777".to_owned(),
-        27..29 => "5550".to_owned(),
-        29..31 => station(STATIONS - 1),
-        31..39 => station(rng.pick(&[3, 6])),
+        24..36 => return by_trunk(rng, n),
+        36..38 => "7777".to_owned(),
+        38..40 => "5550".to_owned(),
+        40..42 => station(STATIONS - 1),
+        42..50 => station(rng.pick(&[3, 6])),
         _ => somebody,
     };
     (dialled.clone(), dialled)

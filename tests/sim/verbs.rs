@@ -1,12 +1,17 @@
 //! The grammar of what people and machines do: each verb is one line of one of the tables here.
 
-use tandem_phone::{CallHandle, Command};
+use std::time::Duration;
+
+use tandem_phone::{CallHandle, Command, Manners, Refresher, Reliability, SessionTimers};
 
 use crate::phones::nowhere;
 use crate::plan::Part;
 use crate::rng::Rng;
 use crate::script::{Action, LONG_US};
 use crate::world::{Event, World};
+
+/// The streams of chance of the phones' manners are numbered from here.
+const OF_MANNERS: u64 = 600_000;
 
 /// What a verb makes of a phone's end of a call.
 pub(crate) type Does = fn(CallHandle) -> Command;
@@ -74,6 +79,31 @@ const TALK: &[Weighed<fn(&mut Talk<'_>)>] = &[
     }),
     // A re-INVITE and a BYE that cross.
     (1, |talk| talk.both(Command::ReInvite, Command::Hangup)),
+    // A re-INVITE that is taken back, at once or while its answer is on the way.
+    (3, |talk| {
+        let begins: Does =
+            talk.rng.pick(&[Command::ReInvite as Does, Command::Hold, Command::ReInviteWithoutOffer]);
+        let callee = talk.rng.permille(500);
+        talk.end(callee, begins);
+        talk.at += talk.rng.pick(&[0, 2_000, 30_000, 250_000, 1_000_000]);
+        talk.end(callee, Command::CancelReInvite);
+    }),
+    // Both ends offer, and one of them takes it back.
+    (1, |talk| {
+        talk.both(Command::ReInvite, Command::Hold);
+        talk.at += talk.rng.below(300_000);
+        talk.one(Command::CancelReInvite);
+    }),
+    // The ACK of a re-INVITE's 2xx never comes.
+    (1, |talk| {
+        let callee = talk.rng.permille(500);
+        talk.end(callee, Command::WithholdAck);
+        talk.at += 1;
+        talk.end(callee, talk.rng.clone().pick(&[Command::ReInvite as Does, Command::ReInviteWithoutOffer]));
+    }),
+    (1, |talk| talk.one(Command::LowCseq)),
+    // Nobody at this end refreshes the session any more.
+    (1, |talk| talk.one(Command::Neglect)),
 ];
 
 /// A call that was answered goes on: what is done in it, and how it ends.
@@ -136,6 +166,28 @@ const RING: &[Weighed<fn(&mut Ring<'_>)>] = &[
         ring.world.push(ring.world.now(), Event::Do(Action::Phone(ring.phone, Command::Fork(ring.call))));
         ring.does(Command::Answer(ring.call));
     }),
+    // Early media, reliably if both ends can, and what may follow on it before the answer.
+    (20, |ring| {
+        let answers = ring.at;
+        for does in [Command::Progress as Does, Command::Update, Command::Update, Command::Progress] {
+            ring.at = ring.world.now() + ring.rng.below((answers - ring.world.now()).max(1));
+            if ring.rng.permille(600) || matches!(does(ring.call), Command::Progress(_)) {
+                ring.does(does(ring.call));
+            }
+        }
+        ring.at = answers;
+        match ring.rng.below(10) {
+            0 => {}
+            1 => ring.does(Command::Reject(ring.call, 486)),
+            _ => ring.does(Command::Answer(ring.call)),
+        }
+    }),
+    // Early media and the answer at once: the PRACK is still on its way.
+    (6, |ring| {
+        ring.does(Command::Progress(ring.call));
+        ring.at += ring.rng.pick(&[0, 1_000, 20_000, 600_000]);
+        ring.does(Command::Answer(ring.call));
+    }),
     // It does not heed a CANCEL, and answers when the caller is long gone.
     (4, |ring| {
         ring.world.push(ring.world.now(), Event::Do(Action::Phone(ring.phone, Command::Defy(ring.call))));
@@ -152,6 +204,70 @@ pub(crate) fn ring(world: &World, rng: &mut Rng, phone: usize, call: CallHandle)
     match world.plan().choice.has(Part::Verbs) {
         true => verb(&mut ring),
         false => ring.does(Command::Answer(call)),
+    }
+}
+
+/// A call that has begun.
+struct Calling<'a> {
+    world: &'a World,
+    rng: &'a mut Rng,
+    phone: usize,
+    call: CallHandle,
+}
+
+impl Calling<'_> {
+    fn does(&self, after: u64, command: Command) {
+        let at = self.world.now() + after;
+        self.world.push(at, Event::Do(Action::Phone(self.phone, command)));
+    }
+}
+
+/// What is done by whoever has dialled, beside giving up.
+const CALLING: &[Weighed<fn(&mut Calling<'_>)>] = &[
+    (80, |_| {}),
+    // It never acknowledges the answer.
+    (2, |calling| calling.does(0, Command::WithholdAck(calling.call))),
+    // It offers again as soon as the early exchange is over.
+    (18, |calling| {
+        for _ in 0..3 {
+            let after = calling.rng.delay(LONG_US);
+            calling.does(after, Command::Update(calling.call));
+        }
+    }),
+];
+
+/// A call begins: what the caller does before it is answered.
+pub(crate) fn calling(world: &World, rng: &mut Rng, phone: usize, call: CallHandle) {
+    let verb = choose(rng, CALLING);
+    if world.plan().choice.has(Part::Verbs) {
+        verb(&mut Calling { world, rng, phone, call });
+    }
+}
+
+/// What a phone has beyond RFC 3261.
+pub(crate) fn manners(world: &World, index: usize) -> Manners {
+    let plan = world.plan();
+    let mut rng = Rng::new(plan.seed, OF_MANNERS + index as u64);
+    let reliable =
+        choose(&mut rng, &[(4, Reliability::None), (5, Reliability::Supported), (1, Reliability::Required)]);
+    let offers_in_prack = rng.permille(300);
+    let refresher = rng.pick(&[None, None, Some(Refresher::Uac), Some(Refresher::Uas)]);
+    let timers = SessionTimers {
+        interval: rng.pick(&[90, 100, 120, 600]),
+        min_se: rng.pick(&[90, 90, 90, 120, 200, 240]),
+        refresher,
+        by_update: rng.permille(500),
+    };
+    let has_timers = rng.permille(600);
+    let updates = rng.permille(850);
+    let ponders = rng.pick(&[0, 0, 0, 20, 300, 5_000]);
+    let has = |part| plan.choice.has(part);
+    Manners {
+        reliable: if has(Part::Reliable) { reliable } else { Reliability::None },
+        offers_in_prack,
+        timer: (has_timers && has(Part::Timers)).then_some(timers),
+        updates,
+        ponders: Duration::from_millis(if has(Part::Ponders) { ponders } else { 0 }),
     }
 }
 

@@ -31,7 +31,7 @@ fn listener() -> Listener {
         id: listener_id(),
         transport: Transport::Udp,
         address,
-        external: address,
+        external: address.into(),
         timers: Timers::default(),
         streams: StreamLimits::default(),
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },

@@ -26,7 +26,7 @@ use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::media_pool::order::MediaEvent;
 use crate::metrics::ActorKind;
-use crate::shard::{CallDown, Shard};
+use crate::shard::{CallDown, Returned, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
@@ -197,7 +197,8 @@ impl CallActor {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
-                let call = Call::after_fault(&legs, now, &mut out);
+                let tried = self.shell.machine().attempts().to_vec();
+                let call = Call::after_fault(&legs, &tried, now, &mut out);
                 self.shell.replace(call);
             }
         }
@@ -231,12 +232,10 @@ impl CallActor {
                 self.invite(leg, target, (sdp, reliable), now, ctx);
             }
             Output::Tell(leg, command) => self.tell_leg(leg, command),
+            Output::Towards(leg) => self.media.turn_to(&self.env, self.key, leg),
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
                 let watched = !held && self.shell.machine().is_answered();
-                if let Some(callee) = self.shell.machine().callee() {
-                    self.media.answered_by(callee);
-                }
                 self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
             Output::Commit => self.commit(),
@@ -288,7 +287,7 @@ impl CallActor {
         };
         let call_id = spec.call_id.clone();
         let local = self.local(target.flow.listener);
-        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local }, call_id, ctx);
+        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
     }
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
@@ -327,6 +326,10 @@ impl CallActor {
             None => event,
         };
         self.events.push(self.with_sip_call_id(event, leg));
+        let unused = self.media.settle(&self.env, self.key);
+        if !unused.is_empty() {
+            self.shard.tell(Returned(unused));
+        }
         self.media.record(&self.env, self.key, &self.id);
         if let Some(path) = self.media.recording() {
             let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);

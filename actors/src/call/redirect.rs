@@ -153,9 +153,6 @@ impl CallActor {
         self.permits.extend(route.permit.take());
         self.place = None;
         self.info.trunk = None;
-        if let Some(host) = route.signalling {
-            self.media.callee_at(host);
-        }
         self.outbound = outbound;
         self.info.route = format!("{}; redirected: {}", self.info.route, route.why);
         route.destination

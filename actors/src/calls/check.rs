@@ -2,7 +2,8 @@
 //! stranger learns nothing of what is built here.
 
 use tandem_protocol::dialog::is_supported;
-use tandem_protocol::message::{Header, Message, Method, NameAddr, Uri, Via};
+pub(crate) use tandem_protocol::message::ACCEPT;
+use tandem_protocol::message::{Header, Message, Method, NameAddr, NotUnderstood, Uri, Via};
 
 use super::refused::Refused;
 use crate::config::EngineConfig;
@@ -10,8 +11,6 @@ use crate::metrics::Refusal;
 
 /// The methods that are taken (§20.5).
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REGISTER";
-/// The body that is understood.
-pub(crate) const ACCEPT: &str = "application/sdp";
 
 /// Checks what is needed to judge a request at all, before anyone is asked who he is.
 pub(crate) fn well_formed(request: &Message) -> Result<(), Refused> {
@@ -71,15 +70,11 @@ fn body(request: &Message) -> Result<(), Refused> {
     if request.body().is_empty() || request.method() != Method::Invite {
         return Ok(());
     }
-    let identity = |coding: &str| coding.eq_ignore_ascii_case("identity");
-    if !request.values(Header::ContentEncoding).all(identity) {
-        return Err(Refused::new(415, Refusal::Media).with(Header::AcceptEncoding, "identity"));
-    }
-    let kind = request.header(Header::ContentType).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(ACCEPT) {
-        return Err(Refused::new(415, Refusal::Media).with(Header::Accept, ACCEPT));
-    }
-    Ok(())
+    request.understood().map_err(|why| match why {
+        NotUnderstood::Type => Refused::new(415, Refusal::Media).with(Header::Accept, ACCEPT),
+        NotUnderstood::Coding => Refused::new(415, Refusal::Media).with(Header::AcceptEncoding, "identity"),
+        NotUnderstood::Malformed => Refused::bad("Bad Body Parts"),
+    })
 }
 
 /// How a request is refused whose method is known and not taken outside dialogs. What is not built yet is refused plainly.
@@ -108,7 +103,6 @@ pub(crate) fn not_taken(request: &Message) -> Refused {
 pub(crate) fn has_been_here(config: &EngineConfig, request: &Message) -> bool {
     request.values(Header::Via).skip(1).filter_map(|value| Via::parse(value).ok()).any(|via| {
         let port = via.port.unwrap_or(5060);
-        let is_ours = |ip: std::net::IpAddr| via.host.trim_matches(['[', ']']).parse() == Ok(ip);
-        config.listeners.iter().any(|l| l.external.port() == port && is_ours(l.external.ip()))
+        config.listeners.iter().any(|l| l.external.port() == port && l.external.is_host(via.host))
     })
 }

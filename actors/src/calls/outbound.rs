@@ -3,7 +3,6 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use tandem_protocol::decimal::socket_addr;
 use tandem_protocol::dial_plan::NumberMask;
 use tandem_protocol::flow::ListenerId;
 use tandem_protocol::identity::{ANONYMOUS, Identity};
@@ -82,7 +81,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let config = env.config();
     let listener = trunk.map_or(party.listener, |t| config.listener_id(t.config.listener));
     let ours = config.listener(listener);
-    let host = ours.map_or_else(String::new, |l| socket_addr(l.external));
+    let host = ours.map_or_else(String::new, |l| l.external.as_str().to_owned());
     let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
     let number = number(party, route, trunk);
     let (from_host, to_host) = match trunk {

@@ -61,7 +61,7 @@ mod tests {
             id: ListenerId::new(transport, address),
             transport,
             address,
-            external: address,
+            external: address.into(),
             timers: Timers::default(),
             streams: StreamLimits::default(),
             session: SessionPolicy::default(),

@@ -51,7 +51,7 @@ impl Shard {
         let origin = Origin::Incoming {
             transaction,
             invite: invite.clone(),
-            source: flow,
+            source: flow.answering(&invite.via()),
             tag: self.env.name(),
             local: self.env.local_side(flow.listener),
             routing,

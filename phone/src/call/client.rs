@@ -10,6 +10,7 @@ use crate::transaction::{Owner, Role};
 use crate::wire::Response;
 
 use super::Call;
+use super::session_timer::with_fields;
 
 impl Call {
     /// A response to a request of this call.
@@ -38,7 +39,12 @@ impl Call {
             Role::Bye => self.on_bye_response(ep, response.status),
             Role::Cancel if response.status == 481 => ep.protocol("the CANCEL of a pending INVITE got 481"),
             Role::Update => self.on_update_response(ep, now, tx, response),
-            Role::Cancel | Role::Info => {}
+            Role::Prack => self.on_prack_response(ep, tx, response),
+            Role::Refresh => self.on_refresh_response(ep, now, tx, response),
+            Role::LowCseq if (200..300).contains(&response.status) => {
+                ep.protocol(format!("a request with a low CSeq got {}", response.status));
+            }
+            Role::Cancel | Role::Info | Role::LowCseq => {}
         }
     }
 
@@ -47,10 +53,17 @@ impl Call {
             return;
         }
         match response.status {
-            ..200 => self.on_provisional(ep, now, response),
+            ..200 => self.on_provisional(ep, now, tx, response),
             200..300 => {
                 self.inviting = None;
                 self.on_answer(ep, now, tx, response);
+            }
+            422 if !self.hung_up && self.raises_interval(ep, tx, response) => {
+                let Some(again) = ep.request(tx).cloned() else { return };
+                let mut again = with_fields(again, self.timer_fields(ep));
+                self.dialog.renumber(&mut again);
+                self.inviting = Some(ep.send(now, again, Owner::Call(self.handle, Role::Invite)));
+                self.proceeding = false;
             }
             status => {
                 self.inviting = None;
@@ -62,8 +75,12 @@ impl Call {
         }
     }
 
-    fn on_provisional(&mut self, ep: &mut Endpoint, now: Duration, response: &Response) {
+    fn on_provisional(&mut self, ep: &mut Endpoint, now: Duration, tx: u64, response: &Response) {
         let first = !std::mem::replace(&mut self.proceeding, true);
+        let settled = self.agreed_early().is_some();
+        if self.acknowledge_early(ep, now, tx, response) {
+            return;
+        }
         if self.hung_up {
             if first {
                 self.cancel(ep, now);
@@ -81,6 +98,9 @@ impl Call {
         if response.body.is_empty() || self.early_told || !response.head.is_sdp() {
             return;
         }
+        if settled || self.agreed_early().is_some() {
+            return;
+        }
         if let Some((_, audio)) = self.read_sdp(ep, &response.body) {
             self.early_told = true;
             let (call, remote_media, codec) = (self.handle, audio.address, audio.codec);
@@ -96,8 +116,13 @@ impl Call {
         if response.head.to.tag.is_none() {
             ep.protocol("the 2xx to an INVITE has no To tag");
         }
+        let early = self.early.agreed_in(response.head.to.tag.as_deref());
         self.dialog.learn(response);
-        let agreed = self.read_sdp(ep, &response.body);
+        self.timer_granted(ep, now, tx, response);
+        if early.is_some() && !response.body.is_empty() {
+            ep.protocol("the 2xx has SDP after the answer in a reliable response");
+        }
+        let agreed = if early.is_some() { None } else { self.read_sdp(ep, &response.body) };
         self.acknowledge(ep, tx, agreed.as_ref());
         ep.timers.cancel(Timer::CancelGiveUp(self.handle));
         ep.timers.cancel(Timer::RingLimit(self.handle));
@@ -105,8 +130,8 @@ impl Call {
         if self.hung_up {
             return self.bye(ep, now, "hung up while the answer came");
         }
-        match agreed {
-            Some((_, audio)) => {
+        match early.or(agreed.map(|(_, audio)| audio)) {
+            Some(audio) => {
                 self.tell_answered(ep, audio);
                 self.next(ep, now);
             }
@@ -119,6 +144,9 @@ impl Call {
 
     /// The ACK of a 2xx; it answers the offer of the 2xx if the INVITE had none (RFC 3261 section 13.2.2.4).
     fn acknowledge(&mut self, ep: &mut Endpoint, tx: u64, agreed: Option<&(Sdp, Audio)>) {
+        if std::mem::take(&mut self.withholds_ack) {
+            return;
+        }
         if let Some(invite) = ep.request(tx).cloned() {
             let mut ack = self.dialog.ack(ep, &invite);
             if let Some((sdp, audio)) = agreed.filter(|_| invite.body.is_none()) {
@@ -131,7 +159,7 @@ impl Call {
 
     fn on_reinvite_response(&mut self, ep: &mut Endpoint, now: Duration, tx: u64, response: &Response) {
         if response.status < 200 {
-            return;
+            return self.reinvite_proceeds(ep, now, tx);
         }
         if self.inviting == Some(tx) {
             self.inviting = None;
@@ -139,6 +167,7 @@ impl Call {
         }
         let mut agreed = None;
         if (200..300).contains(&response.status) {
+            self.timer_granted(ep, now, tx, response);
             // RFC 3261 section 14.1: acknowledged even when a BYE is already out.
             self.dialog.refresh_target(&response.head);
             agreed = self.read_sdp(ep, &response.body);
@@ -155,7 +184,8 @@ impl Call {
                     self.bye(ep, now, "no usable SDP in the answer to a re-INVITE");
                 }
             },
-            491 => self.retry_after_glare(ep, now),
+            491 if !self.reinvite.unwanted => self.retry_after_glare(ep, now),
+            422 if self.raises_interval(ep, tx, response) => self.reinvite_wanted = true,
             // RFC 3261 section 12.2.1.2: the peer does not know the dialog.
             status @ (408 | 481) => {
                 ep.events.push_back(Event::ReInviteFailed { call: self.handle, status });
@@ -187,7 +217,7 @@ impl Call {
     }
 
     /// A request of this call got no final response (Timers B and F).
-    pub(crate) fn on_timeout(&mut self, ep: &mut Endpoint, now: Duration, role: Role) {
+    pub(crate) fn on_timeout(&mut self, ep: &mut Endpoint, now: Duration, tx: u64, role: Role) {
         match role {
             Role::Invite => {
                 self.inviting = None;
@@ -209,8 +239,10 @@ impl Call {
                 }
             }
             Role::Bye => self.end(ep, true, None, "the BYE was not answered"),
+            Role::Prack => self.on_prack_timeout(tx),
+            Role::Refresh => self.on_refresh_timeout(ep, now),
             // The INVITE's own end, or CancelGiveUp, decides.
-            Role::Cancel | Role::Info => {}
+            Role::Cancel | Role::Info | Role::LowCseq => {}
         }
     }
 }

@@ -4,7 +4,10 @@
 //! commands and the ways a call ends.
 
 mod client;
+mod prack;
+mod reinvite;
 mod server;
+mod session_timer;
 mod update;
 
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use server::refusal_of_offer;
+pub(crate) use session_timer::refusal_of_interval;
 
 use crate::api::{CallHandle, CallState, Event};
 use crate::dialog::Dialog;
@@ -49,8 +53,20 @@ pub(crate) struct Call {
     holding: bool,
     /// Our INVITE or re-INVITE without a final response.
     inviting: Option<u64>,
+    /// Our re-INVITE, while it may have to be taken back.
+    reinvite: reinvite::Reinvite,
     /// The INVITE that we have not answered, and its body.
     invited: Option<(u64, Vec<u8>)>,
+    /// Its CSeq.
+    invite_cseq: u32,
+    /// The peer's re-INVITE that is thought about.
+    pondered: Option<reinvite::Pondered>,
+    /// Our reliable provisional responses, and the peer's.
+    reliable: prack::Server,
+    early: prack::Client,
+    session_timer: session_timer::SessionTimer,
+    /// The next 2xx of the peer's gets no ACK.
+    pub(crate) withholds_ack: bool,
     /// 2xx of ours without ACK, by CSeq.
     unacked: BTreeMap<u32, Unacked>,
     /// A provisional response has come: CANCEL may be sent.
@@ -88,7 +104,14 @@ impl Call {
             remote: None,
             holding: false,
             inviting: None,
+            reinvite: reinvite::Reinvite::default(),
             invited: None,
+            invite_cseq: 0,
+            pondered: None,
+            reliable: prack::Server::default(),
+            early: prack::Client::default(),
+            session_timer: session_timer::SessionTimer::default(),
+            withholds_ack: false,
             unacked: BTreeMap::new(),
             proceeding: false,
             ringing_told: false,
@@ -118,6 +141,8 @@ impl Call {
         let mut invite = call.dialog.request(ep, "INVITE");
         invite.to_addr = ep.config.server;
         invite.body = offer.then(|| call.local.offer(&ep.config.codecs, Direction::SendRecv));
+        invite.extra = prack::request_fields(ep);
+        invite.extra.extend(call.timer_fields(ep));
         call.inviting = Some(ep.send(now, invite, Owner::Call(handle, Role::Invite)));
         ep.timers.set(Timer::RingLimit(handle), now + RING_LIMIT);
         call
@@ -128,7 +153,9 @@ impl Call {
         if self.state != CallState::Incoming || self.twin_of.is_some() {
             return None;
         }
-        let mut twin = Call { handle, twin_of: Some(self.handle), ..self.clone() };
+        // The other phone has no RFC 3262.
+        let reliable = prack::Server::default();
+        let mut twin = Call { handle, twin_of: Some(self.handle), reliable, ..self.clone() };
         twin.dialog.rename(&ep.rng.token());
         ep.timers.set(Timer::RingLimit(handle), now + RING_LIMIT + ep.config.t1 * 64);
         twin.on_ring_timer(ep, now);
@@ -181,7 +208,7 @@ impl Call {
     pub(crate) fn redirect(&mut self, ep: &mut Endpoint, now: Duration, number: &str) {
         let Some((tx, _)) = self.invited.take() else { return };
         let contact = format!("<sip:{number}@{}>", ep.config.domain);
-        ep.respond(now, tx, Reply::new(302, &self.dialog.local_tag).contact(&contact));
+        ep.respond(now, tx, Reply::new(302, &self.dialog.local_tag).contact(&contact, ep.allow()));
         self.end(ep, true, Some(302), "redirected");
     }
 
@@ -245,7 +272,7 @@ impl Call {
             return self.bye(ep, now, "hung up");
         }
         // After a 491 the timer decides when.
-        let waits = ep.timers.is_set(Timer::ReInvite(self.handle));
+        let waits = ep.timers.is_set(Timer::ReInvite(self.handle)) || self.pondered.is_some();
         if !self.reinvite_wanted || self.inviting.is_some() || self.updating.is_some() || waits {
             return;
         }
@@ -254,6 +281,8 @@ impl Call {
         let without_offer = std::mem::take(&mut self.without_offer);
         let direction = self.wanted_direction();
         invite.body = (!without_offer).then(|| self.local.offer(&ep.config.codecs, direction));
+        invite.extra = self.timer_fields(ep);
+        self.reinvite = reinvite::Reinvite::default();
         self.inviting = Some(ep.send(now, invite, Owner::Call(self.handle, Role::ReInvite)));
     }
 
@@ -264,11 +293,15 @@ impl Call {
     }
 
     /// RFC 3261 section 9.1: no final response to a cancelled INVITE.
-    pub(crate) fn on_cancel_give_up(&mut self, ep: &mut Endpoint) {
+    pub(crate) fn on_cancel_give_up(&mut self, ep: &mut Endpoint, now: Duration) {
         let Some(tx) = self.inviting.take() else { return };
         ep.forget_client(tx);
         let what = "no final response to an INVITE that was cancelled or whose call ended";
         ep.protocol_of(&self.dialog.call_id, what);
+        if self.state == CallState::Established {
+            // A re-INVITE: it counts as cancelled.
+            return self.next(ep, now);
+        }
         self.end(ep, true, None, "cancelled, without a final response");
     }
 
@@ -279,6 +312,7 @@ impl Call {
         self.bye_reason = Some(reason.to_owned());
         self.state = CallState::Ending;
         self.stop_2xx(ep);
+        self.refuse_pondered(ep, now);
         self.guard_inviting(ep, now);
         let bye = self.dialog.request(ep, "BYE");
         ep.send(now, bye, Owner::Call(self.handle, Role::Bye));
@@ -305,6 +339,11 @@ impl Call {
             Timer::Answer(self.handle),
             Timer::RingLimit(self.handle),
             Timer::ReInvite(self.handle),
+            Timer::ResendReliable(self.handle),
+            Timer::PrackMissing(self.handle),
+            Timer::Refresh(self.handle),
+            Timer::SessionExpires(self.handle),
+            Timer::Ponder(self.handle),
         ] {
             ep.timers.cancel(timer);
         }
@@ -341,8 +380,11 @@ impl Call {
         ep.events.push_back(Event::Answered { call, remote_media, codec });
     }
 
-    /// A re-INVITE changed, or confirmed, the media.
+    /// An exchange after the first changed, or confirmed, the media.
     fn tell_changed(&mut self, ep: &mut Endpoint, audio: Audio) {
+        if self.agreed_early().is_some() {
+            return self.agree_early(ep, audio);
+        }
         self.remote = Some(audio);
         let direction = self.wanted_direction().limited_by(audio.direction);
         let (call, remote_media, codec) = (self.handle, audio.address, audio.codec);
@@ -355,6 +397,6 @@ impl Call {
         !self.outgoing
             && self.dialog.call_id == request.head.call_id
             && self.dialog.remote_tag == request.head.from.tag
-            && self.dialog.remote_cseq == Some(request.head.cseq)
+            && self.invite_cseq == request.head.cseq
     }
 }

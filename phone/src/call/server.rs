@@ -13,7 +13,7 @@ use crate::text;
 use crate::timer::{RING_LIMIT, T2, Timer};
 use crate::wire::{Reply, Request};
 
-use super::{Call, Unacked};
+use super::{Call, Unacked, refusal_of_interval};
 
 /// The status that refuses the body of an INVITE, if it must be refused; no body is an INVITE without offer.
 pub(crate) fn refusal_of_offer(ep: &Endpoint, invite: &Request) -> Option<u16> {
@@ -41,6 +41,9 @@ impl Call {
         let dialog = Dialog::called(ep, invite);
         let mut call = Call::new(ep, handle, dialog, false);
         call.invited = Some((tx, invite.body.clone()));
+        call.invite_cseq = invite.head.cseq;
+        call.reliable = super::prack::Server::of(ep, invite);
+        call.timer_asked(ep, tx, invite);
         // The caller may be gone without a CANCEL that came through; it gives up first if it is not.
         ep.timers.set(Timer::RingLimit(handle), now + RING_LIMIT + ep.config.t1 * 64);
         let from = text::uri_user(&invite.head.from.uri).to_owned();
@@ -62,9 +65,10 @@ impl Call {
 
     /// Time to ring.
     pub(crate) fn on_ring_timer(&mut self, ep: &mut Endpoint, now: Duration) {
-        let Some((tx, _)) = self.invited else { return };
-        let contact = ep.contact();
-        ep.respond(now, tx, Reply::new(180, &self.dialog.local_tag).contact(&contact));
+        if self.invited.is_none() {
+            return;
+        }
+        self.provisional(ep, now, 180, false);
         if let AutoAnswer::After { answer, .. } = ep.config.auto {
             ep.timers.set(Timer::Answer(self.handle), now + answer);
         }
@@ -75,20 +79,28 @@ impl Call {
         if self.state != CallState::Incoming {
             return;
         }
+        if self.holds_answer(ep) {
+            return;
+        }
+        let settled = self.reliable.agreed();
         let Some((tx, body)) = self.invited.take() else { return };
         ep.timers.cancel(Timer::RingLimit(self.handle));
         ep.timers.cancel(Timer::Ring(self.handle));
         ep.timers.cancel(Timer::Answer(self.handle));
         self.state = CallState::Answered;
-        let cseq = self.dialog.remote_cseq.unwrap_or(0);
-        if let Some(audio) = self.accept(ep, now, tx, cseq, &body) {
+        let cseq = self.invite_cseq;
+        if let Some(audio) = settled {
+            // RFC 6337 section 3.1.1: what is agreed is not said again.
+            self.accept_with(ep, now, tx, cseq, None, false);
+            self.tell_answered(ep, audio);
+        } else if let Some(audio) = self.accept(ep, now, tx, cseq, &body) {
             self.tell_answered(ep, audio);
         }
     }
 
     /// Sends the 200 to an INVITE and keeps sending it until the ACK; gives the media if the INVITE had an
     /// offer, which must be acceptable.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         ep: &mut Endpoint,
         now: Duration,
@@ -105,15 +117,32 @@ impl Call {
             }
             None => Some(self.local.offer(&codecs, self.wanted_direction())),
         };
+        self.accept_with(ep, now, tx, cseq, Some(body.unwrap_or_default()), agreed.is_none());
+        agreed.map(|(_, audio)| audio)
+    }
+
+    /// Sends a 200 with this description.
+    fn accept_with(
+        &mut self,
+        ep: &mut Endpoint,
+        now: Duration,
+        tx: u64,
+        cseq: u32,
+        body: Option<String>,
+        offered: bool,
+    ) {
+        let fields = self.timer_answer(ep, now, tx);
         let contact = ep.contact();
-        let reply = Reply::new(200, &self.dialog.local_tag).contact(&contact).sdp(body.unwrap_or_default());
+        let mut reply = Reply::new(200, &self.dialog.local_tag).contact(&contact, ep.allow()).extra(fields);
+        if let Some(body) = body {
+            reply = reply.sdp(body);
+        }
         let interval = ep.config.t1;
         if let Some((to, bytes)) = ep.respond(now, tx, reply) {
-            self.unacked.insert(cseq, Unacked { to, bytes, interval, offered: agreed.is_none() });
+            self.unacked.insert(cseq, Unacked { to, bytes, interval, offered });
             ep.timers.set(Timer::Resend2xx(self.handle, cseq), now + interval);
             ep.timers.set(Timer::AckMissing(self.handle, cseq), now + interval * 64);
         }
-        agreed.map(|(_, audio)| audio)
     }
 
     /// RFC 3261 section 13.3.1.4: the 2xx again.
@@ -159,6 +188,9 @@ impl Call {
 
     /// A CANCEL for the INVITE of transaction `tx`.
     pub(crate) fn on_cancel(&mut self, ep: &mut Endpoint, now: Duration, tx: u64) {
+        if self.ponders_over(tx) {
+            return self.refuse_pondered(ep, now);
+        }
         if self.defies {
             return;
         }
@@ -170,7 +202,7 @@ impl Call {
 
     /// Whether this is the call of the INVITE with transaction `tx`.
     pub(crate) fn is_invited_by(&self, tx: u64) -> bool {
-        self.invited.as_ref().is_some_and(|(pending, _)| *pending == tx)
+        self.invited.as_ref().is_some_and(|(pending, _)| *pending == tx) || self.ponders_over(tx)
     }
 
     /// A request within the dialog, ACK and CANCEL apart.
@@ -188,13 +220,14 @@ impl Call {
         match request.method.as_str() {
             "BYE" => self.on_bye(ep, now, tx),
             "INVITE" => self.on_reinvite(ep, now, tx, request),
-            "UPDATE" => self.on_update(ep, now, tx, request),
+            "UPDATE" if ep.config.manners.updates => self.on_update(ep, now, tx, request),
+            "PRACK" => self.on_prack(ep, now, tx, request),
             "INFO" => {
                 let known = !matches!(self.state, CallState::Ending | CallState::Ended);
                 ep.respond(now, tx, Reply::new(if known { 200 } else { 481 }, &tag));
             }
             _ => {
-                let allow = h::Allow::new(crate::request::ALLOW);
+                let allow = h::Allow::new(ep.allow());
                 ep.respond(now, tx, Reply::new(405, &tag).with(allow));
             }
         }
@@ -207,6 +240,7 @@ impl Call {
         if let Some((pending, _)) = self.invited.take() {
             ep.respond(now, pending, Reply::new(487, &tag));
         }
+        self.refuse_pondered(ep, now);
         // The first INVITE was accepted, or there would be no BYE: every copy of its 2xx was lost.
         if self.outgoing
             && self.remote.is_none()
@@ -220,13 +254,19 @@ impl Call {
 
     fn on_reinvite(&mut self, ep: &mut Endpoint, now: Duration, tx: u64, invite: &Request) {
         let tag = self.dialog.local_tag.clone();
+        if let Some(reply) = refusal_of_interval(ep, &invite.head, &tag) {
+            ep.respond(now, tx, reply);
+            return;
+        }
         // RFC 3261 section 14.2; an offer of ours in a 200 without ACK is one under way, too.
-        let offer_pending = self.offer_is_open();
+        let ours = self.our_offer_is_open();
+        let theirs = self.their_offer_is_open();
         let refusal = match self.state {
             CallState::Ending | CallState::Ended => Some(481),
             CallState::Calling | CallState::Ringing => Some(491),
             CallState::Incoming => Some(500),
-            CallState::Answered | CallState::Established if offer_pending => Some(491),
+            CallState::Answered | CallState::Established if ours => Some(491),
+            CallState::Answered | CallState::Established if theirs => Some(500),
             CallState::Answered | CallState::Established => refusal_of_offer(ep, invite),
         };
         if let Some(status) = refusal {
@@ -238,8 +278,7 @@ impl Call {
             return;
         }
         self.dialog.refresh_target(&invite.head);
-        if let Some(audio) = self.accept(ep, now, tx, invite.head.cseq, &invite.body) {
-            self.tell_changed(ep, audio);
-        }
+        self.timer_asked(ep, tx, invite);
+        self.take_reinvite(ep, now, tx, invite);
     }
 }

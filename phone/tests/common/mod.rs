@@ -32,6 +32,7 @@ pub(crate) fn config(index: u16, server: u16, auto: AutoAnswer) -> PhoneConfig {
         auto,
         t1: Duration::from_millis(500),
         codecs: vec![0, 8],
+        manners: tandem_phone::Manners::default(),
     }
 }
 

@@ -24,6 +24,12 @@ impl Call {
         !self.caller_answers() || (self.caller_takes_reliable && self.is_sole_callee())
     }
 
+    /// Whether the caller may see what a callee will send before there is an answer: a description in a provisional response must be
+    /// that of the 2xx (RFC 3261 §13.2.1). Where media crosses us it is ours whoever answers.
+    pub(super) fn may_preview(&self) -> bool {
+        self.is_sole_callee() || !matches!(self.media, MediaPlan::Bypass)
+    }
+
     fn is_sole_callee(&self) -> bool {
         match &self.destination {
             Destination::Station { contacts, .. } => contacts.is_one_device(),
@@ -48,6 +54,7 @@ impl Call {
             self.rang = true;
             out.push(Output::Ringing);
         }
+        self.turn_to(leg, out);
         let carried = if self.caller_answers() {
             let carried = self.sdp.carry_offer(Side::Callee, &self.media, sdp).ok();
             if let Some(carried) = &carried {
@@ -72,7 +79,7 @@ impl Call {
                 Command::EarlySession { status, sdp }
             }
             // With several callees the one who answers may be another: to the caller it is but a preview.
-            sdp => Command::Progress { status, sdp },
+            sdp => Command::Progress { status, sdp: sdp.filter(|_| self.may_preview()) },
         };
         out.push(Output::Tell(CALLER, command));
     }

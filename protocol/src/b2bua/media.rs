@@ -1,5 +1,7 @@
 //! The session descriptions of a call: what each side is told of the other.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +28,26 @@ pub enum MediaPlan {
         caller: LocalMedia,
         /// Towards the callee.
         callee: LocalMedia,
+        /// Towards one of the other address family, if there are ports for it (RFC 6157).
+        other: Option<LocalMedia>,
     },
     /// To a service of ours.
     Service {
         /// Towards the caller.
         caller: LocalMedia,
     },
+}
+
+impl MediaPlan {
+    /// The callee is at `peer` from now on: true if he is to be told another address than the one before.
+    fn turn_to(&mut self, peer: IpAddr) -> bool {
+        let MediaPlan::Anchored { callee, other: Some(other), .. } = self else { return false };
+        let turns = callee.addr.is_ipv4() != peer.is_ipv4() && other.addr.is_ipv4() == peer.is_ipv4();
+        if turns {
+            std::mem::swap(callee, other);
+        }
+        turns
+    }
 }
 
 /// The session descriptions of both sides.
@@ -62,7 +78,7 @@ impl Sdp {
     pub fn new(offer: Bytes, plan: &MediaPlan, session_id: u64) -> Result<Sdp, NegotiationError> {
         let (caller_addr, callee_addr, read) = match plan {
             MediaPlan::Bypass => (None, None, false),
-            MediaPlan::Anchored { caller, callee } => (Some(caller.addr), Some(callee.addr), true),
+            MediaPlan::Anchored { caller, callee, .. } => (Some(caller.addr), Some(callee.addr), true),
             MediaPlan::Service { caller } => (Some(caller.addr), None, true),
         };
         let read = read && !offer.is_empty();
@@ -106,6 +122,16 @@ impl Sdp {
         }
     }
 
+    /// What is said to the callee is for one at `peer` from now on.
+    pub(super) fn turn_to(&mut self, plan: &mut MediaPlan, peer: IpAddr) {
+        if plan.turn_to(peer)
+            && let MediaPlan::Anchored { callee, .. } = plan
+        {
+            self.to_callee.moves_to(callee.addr);
+            self.first_offer = None;
+        }
+    }
+
     /// True if the caller's INVITE has no offer.
     pub(super) fn is_offerless(&self) -> bool {
         self.offerless
@@ -137,7 +163,9 @@ impl Sdp {
             (MediaPlan::Anchored { callee, .. }, None) => {
                 service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)
             }
-            (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => Ok(self.caller_offer.clone()),
+            (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => {
+                Ok(self.to_callee.carry(&self.caller_offer))
+            }
         }
     }
 
@@ -150,7 +178,9 @@ impl Sdp {
         answer: &Bytes,
     ) -> Result<(Bytes, Option<AudioView>), NegotiationError> {
         self.callee_said = Some(answer.clone());
-        let MediaPlan::Anchored { caller, .. } = plan else { return Ok((answer.clone(), None)) };
+        let MediaPlan::Anchored { caller, .. } = plan else {
+            return Ok((self.to_caller.carry(answer), None));
+        };
         let answer = SessionDescription::parse(answer)?;
         let view = media_view(&answer);
         let relayed = match &self.caller {
@@ -178,12 +208,13 @@ impl Sdp {
         let (from_caller, from_callee) = cross_answers(&near, &far)?;
         let (caller_view, callee_view) = (media_view(&from_caller), media_view(&from_callee));
         let (to_callee, to_caller) = match plan {
-            MediaPlan::Anchored { caller, callee } => (
+            MediaPlan::Anchored { caller, callee, .. } => (
                 relay_answer(&far, &from_caller, &mut self.to_callee, Some(*callee), None)?,
                 relay_answer(&near, &from_callee, &mut self.to_caller, Some(*caller), None)?,
             ),
             MediaPlan::Bypass | MediaPlan::Service { .. } => {
-                (Bytes::from(from_caller.to_string()), Bytes::from(from_callee.to_string()))
+                let (to_callee, to_caller) = (from_caller.to_string(), from_callee.to_string());
+                (self.to_callee.carry(&Bytes::from(to_callee)), self.to_caller.carry(&Bytes::from(to_caller)))
             }
         };
         Ok(Crossed { to_callee, to_caller, caller_view, callee_view })
@@ -243,8 +274,12 @@ impl Sdp {
         plan: &MediaPlan,
         offer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
-        let MediaPlan::Anchored { caller, callee } = plan else {
-            return Ok(Carried { sdp: offer.clone(), offer: None, view: None });
+        let MediaPlan::Anchored { caller, callee, .. } = plan else {
+            let leg = match from {
+                Side::Caller => &mut self.to_callee,
+                Side::Callee | Side::Engine | Side::Operator => &mut self.to_caller,
+            };
+            return Ok(Carried { sdp: leg.carry(offer), offer: None, view: None });
         };
         let parsed = SessionDescription::parse(offer)?;
         let (leg, local) = match from {
@@ -256,23 +291,14 @@ impl Sdp {
         Ok(Carried { sdp: relayed, offer: Some(parsed), view })
     }
 
-    /// What a side was `told`, to be said again after it has accepted `offered`: a change, so with a new version (RFC 3264 §8).
-    pub(super) fn again(
-        &mut self,
-        side: Side,
-        plan: &MediaPlan,
-        told: &Bytes,
-        offered: &Bytes,
-    ) -> Option<Bytes> {
-        let mut told = SessionDescription::parse(told).ok()?;
-        if matches!(plan, MediaPlan::Bypass) {
-            told.origin.version = SessionDescription::parse(offered).ok()?.origin.version.saturating_add(1);
-            return Some(Bytes::from(told.to_string()));
-        }
-        Some(match side {
-            Side::Caller => self.to_caller.stamp(told),
-            Side::Callee | Side::Engine | Side::Operator => self.to_callee.stamp(told),
-        })
+    /// What a side was `told`, to be said again after it has accepted something else: a change, so with a new version (RFC 3264 §8).
+    pub(super) fn again(&mut self, side: Side, plan: &MediaPlan, told: &Bytes) -> Option<Bytes> {
+        let leg = match side {
+            Side::Caller => &mut self.to_caller,
+            Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
+        };
+        let parsed = SessionDescription::parse(told).ok()?;
+        Some(if matches!(plan, MediaPlan::Bypass) { leg.carry(told) } else { leg.stamp(parsed) })
     }
 
     /// The answer to a new offer of `to`, as `to` gets it.
@@ -283,13 +309,17 @@ impl Sdp {
         offer: Option<&SessionDescription>,
         answer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
-        let (MediaPlan::Anchored { caller, callee }, Some(offer)) = (plan, offer) else {
-            return Ok(Carried { sdp: answer.clone(), offer: None, view: None });
+        let leg = match to {
+            Side::Caller => &mut self.to_caller,
+            Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
+        };
+        let (MediaPlan::Anchored { caller, callee, .. }, Some(offer)) = (plan, offer) else {
+            return Ok(Carried { sdp: leg.carry(answer), offer: None, view: None });
         };
         let parsed = SessionDescription::parse(answer)?;
-        let (leg, local) = match to {
-            Side::Caller => (&mut self.to_caller, *caller),
-            Side::Callee | Side::Engine | Side::Operator => (&mut self.to_callee, *callee),
+        let local = match to {
+            Side::Caller => *caller,
+            Side::Callee | Side::Engine | Side::Operator => *callee,
         };
         let relayed = relay_answer(offer, &parsed, leg, Some(local), None)?;
         let view = media_view(&parsed);

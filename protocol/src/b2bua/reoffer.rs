@@ -300,11 +300,14 @@ impl Call {
 
     /// A peer's 200 has crossed our CANCEL: it is offered what it had before, unless something newer is on its way to it.
     pub(super) fn offer_again(&mut self, leg: LegId, told: &Bytes, offered: &Bytes, out: &mut Vec<Output>) {
+        if told == offered {
+            return;
+        }
         let connected = leg == CALLER || self.callee == Some(leg);
         if self.phase != Phase::Up || !connected || self.reoffer.is_some() {
             return;
         }
-        if let Some(sdp) = self.sdp.again(Call::side(leg), &self.media, told, offered) {
+        if let Some(sdp) = self.sdp.again(Call::side(leg), &self.media, told) {
             self.reoffer = Some(Box::new(Reoffer { reply: Reply::Undo, ..Reoffer::ours(leg) }));
             out.push(Output::Tell(leg, Command::Reoffer { sdp }));
         }

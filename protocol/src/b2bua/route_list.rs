@@ -83,6 +83,11 @@ impl TrunkHunt {
         TrunkHunt { left, current: None, attempts: Vec::new() }
     }
 
+    /// The hunt of a call that tries no more.
+    pub(super) fn ended(attempts: Vec<TrunkAttempt>) -> TrunkHunt {
+        TrunkHunt { left: Vec::new(), current: None, attempts }
+    }
+
     /// Every trunk not tried yet and the one that is, in order.
     pub fn trunks(&self) -> impl Iterator<Item = &TrunkChoice> {
         self.current.iter().chain(self.left.iter().rev())

@@ -102,7 +102,8 @@ impl Dialog {
         let Phase::Incoming(pending) = &self.phase else { return };
         // What a reliable response has said is not said again; if it no longer holds, an offer follows.
         let settled = self.session.reliable.settled();
-        let told = self.session.told.take().filter(|_| settled);
+        let previewed = self.session.previewed.take();
+        let told = self.session.told.take().filter(|_| settled).or(previewed);
         if told.is_some_and(|told| told != sdp) {
             self.session.overtaken = Some(sdp.clone());
         }
@@ -111,6 +112,20 @@ impl Dialog {
             let answer = Answer::new(pending, sdp, message);
             self.phase = Phase::AnswerHeld(pending.clone(), answer);
             out.push(Output::Up(LegEvent::AnswerReady));
+        }
+    }
+
+    /// The held 200 with the description that only a reliable response was to say, which nobody has acknowledged and no later process
+    /// repeats.
+    pub(super) fn unheard_answer(&self, pending: &Pending) -> Option<Answer> {
+        let told = self.in_force.told().filter(|_| self.session.reliable.is_unheard())?;
+        match self.respond(pending, 200, Some(told), &[]) {
+            Output::Respond { message, .. } => Some(Answer::new(pending, Some(told), message)),
+            Output::Request { .. }
+            | Output::Ack { .. }
+            | Output::Up(_)
+            | Output::Challenged { .. }
+            | Output::Finished => None,
         }
     }
 

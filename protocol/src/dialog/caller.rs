@@ -10,7 +10,6 @@ use super::challenge::Account;
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
-use crate::sdp::negotiate::is_sdp;
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
@@ -113,10 +112,12 @@ impl Dialog {
         dialog
     }
 
-    /// The dialog of an INVITE that `calling` has sent and whose state was lost: it only waits to cancel or to hang up.
+    /// The dialog of an INVITE that `calling` has sent and whose state was lost: it only waits to cancel or to hang up. `last` is what
+    /// was sent last of it, by CSeq and branch: a challenge or a 422 has it sent again.
     pub fn calling_after_fault(
         spec: InviteSpec,
         local: Arc<LocalSide>,
+        last: Option<(u32, &str)>,
         now: Now,
         out: &mut Vec<Output>,
     ) -> Dialog {
@@ -124,13 +125,20 @@ impl Dialog {
         let mut dialog = Dialog::calling(spec, local, &mut unsent);
         if let Phase::Calling(calling) = &mut dialog.phase {
             calling.provisional = true;
+            if let Some((cseq, branch)) = last {
+                calling.cseq = cseq;
+                branch.clone_into(&mut calling.branch);
+                // Above whatever was sent in its early dialogs.
+                dialog.local_cseq = cseq + super::RESTORED_CSEQ_GAP;
+                dialog.sent += super::RESTORED_CSEQ_GAP;
+            }
         }
         dialog.end(500, None, now, out);
         dialog
     }
 
     fn invite(&mut self, spec: InviteSpec, answers: &[(Header, String)], out: &mut Vec<Output>) {
-        self.account.begins(!answers.is_empty());
+        self.account.invites(!answers.is_empty());
         self.local_cseq += 1;
         let branch = self.next_branch();
         let mut message = Builder::request("INVITE", &spec.request_uri);
@@ -175,15 +183,20 @@ impl Dialog {
         let status = response.status();
         let Phase::Calling(calling) = &mut self.phase else { return };
         if response.cseq() != calling.cseq {
+            if (200..300).contains(&status) {
+                // A branch has taken the INVITE that another one challenged, and that we have sent anew.
+                self.end_other_branch(response, out);
+            }
             return;
         }
         match status {
             ..=199 => {
                 calling.heard(status, now);
+                let offered = !calling.spec.sdp.is_empty();
                 if calling.cancel.is_some() {
                     self.send_cancel(now, out);
+                    self.acknowledge_in_passing(response, offered, out);
                 } else if status > 100 {
-                    let offered = !calling.spec.sdp.is_empty();
                     if status == 199 {
                         return self.early_dialog_over(response, offered, out);
                     }
@@ -233,7 +246,7 @@ impl Dialog {
     fn authorize(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Phase::Calling(calling) = &self.phase else { return };
         let spec = calling.spec.clone();
-        match self.account.answers(response, ("INVITE", &spec.request_uri), &self.local_tag) {
+        match self.account.answers_for_invite(response, &spec.request_uri, &self.local_tag) {
             Some(answers) => self.invite(spec, &answers, out),
             None => {
                 let reason = "challenge not understood, or answered in vain".to_owned();
@@ -340,15 +353,7 @@ fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
 
 /// The session description a message carries, if any. A body of another type, or one that is encoded, is none.
 pub(super) fn sdp_of(message: &Message) -> Option<Bytes> {
-    let sdp = !message.body().is_empty()
-        && message.header(Header::ContentType).is_some_and(is_sdp)
-        && is_plain(message);
-    sdp.then(|| message.body_bytes())
-}
-
-/// Whether the body is as it was written (RFC 3261 §20.12).
-pub(super) fn is_plain(message: &Message) -> bool {
-    message.values(Header::ContentEncoding).all(|coding| coding.eq_ignore_ascii_case("identity"))
+    message.session_description()
 }
 
 /// The contacts of a redirection, those of the highest q first (RFC 3261 §20.10); without one it counts as 1.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::caller::sdp_of;
 use super::{Dialog, LegEvent, LocalSide, Output, Phase, Routing};
 use crate::flow::Flow;
-use crate::message::{Header, Message, Method, Via};
+use crate::message::{Header, Message, Method, NameAddr, Via};
 
 /// How many branches of an INVITE are told apart; further answers are left alone.
 const MOST_BRANCHES: usize = 16;
@@ -135,10 +135,15 @@ pub fn end_stray_answer(response: &Message, source: Flow, local: Arc<LocalSide>)
     }
     let local_party = response.header(Header::From).unwrap_or_default().to_owned();
     let mut dialog = Dialog::new(local, Routing::Flow, source, response.call_id(), local_tag, local_party);
-    dialog.local_cseq = response.cseq();
+    // Above whatever PRACK or UPDATE has had in its early dialog.
+    dialog.local_cseq = response.cseq() + super::RESTORED_CSEQ_GAP;
     // A branch of its own for each dialog, the same for each copy.
     dialog.sent =
         remote_tag.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) >> 1;
+    // Without a Contact, which a 2xx must have, there is only the address in To.
+    dialog.remote_target = NameAddr::parse(response.header(Header::To).unwrap_or_default())
+        .map(|to| to.uri.to_owned())
+        .unwrap_or_default();
     dialog.become_dialog_of(response);
     if dialog.remote_target.is_empty() {
         return out;

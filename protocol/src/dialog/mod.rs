@@ -7,6 +7,7 @@
 //! A 2xx is retransmitted here until its ACK comes (§13.3.1.4), and acknowledged here each time it comes (§13.2.2.4): the
 //! transactions of RFC 6026 leave both to their user.
 
+mod as_told;
 mod callee;
 mod caller;
 mod challenge;
@@ -267,6 +268,7 @@ impl Dialog {
         if matches!(response.status(), 401 | 407) && self.answer_challenge(response, out) {
             return;
         }
+        self.settle_account(response);
         if response.method() == Method::Invite
             && response.status() < 200
             && self.reoffering == Some(response.cseq())
@@ -405,6 +407,8 @@ impl Dialog {
     pub fn restore(mut stored: Dialog, now: Now) -> Dialog {
         let t1 = stored.local.timers.t1;
         if let Phase::AnswerHeld(pending, answer) = &stored.phase {
+            let (pending, answer) =
+                (pending.clone(), stored.unheard_answer(pending).unwrap_or(answer.clone()));
             stored.unacknowledged = Some(Box::new(Unacknowledged {
                 transaction: pending.transaction,
                 message: answer.message.clone(),

@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::as_told::refusal_of;
 use super::caller::sdp_of;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase, prack};
-use crate::message::{Header, Message};
-use crate::sdp::{MediaDescription, SessionDescription};
+use crate::message::{Header, Message, Method};
 use crate::time::{Instant, Now};
 
 /// An offer of ours is tried so often again after a 491 before whoever asked for it is told.
@@ -41,6 +41,9 @@ pub(super) struct Session {
     pub(super) solicited: Option<u32>,
     /// The description that the caller was last told, while its 200 can still say another.
     pub(super) told: Option<Bytes>,
+    /// The first description that the caller has seen in an unreliable response: it may take no other for the answer
+    /// (RFC 3261 §13.2.1).
+    pub(super) previewed: Option<Bytes>,
     /// What the peer is to be offered once its ACK is here: an early answer of ours no longer holds.
     pub(super) overtaken: Option<Bytes>,
 }
@@ -134,47 +137,6 @@ impl Proposal {
 pub fn glare_back_off(owns_call_id: bool, random: u64) -> Duration {
     let units = if owns_call_id { 210 + random % 191 } else { random % 201 };
     Duration::from_millis(units * 10)
-}
-
-/// The description that refuses every stream of `offer` (RFC 3264 §6). Its origin follows on what the peer was `told` last (§8).
-fn refusal_of(offer: &Bytes, told: Option<&Bytes>) -> Option<Bytes> {
-    let mut refusal = SessionDescription::parse(offer).ok()?;
-    for media in &mut refusal.media {
-        media.port = 0;
-    }
-    if let Some(told) = told.and_then(|told| SessionDescription::parse(told).ok()) {
-        refusal.origin = told.origin;
-        // A peer's own, where media goes past us: it may be any number.
-        refusal.origin.version = refusal.origin.version.saturating_add(1);
-    }
-    Some(Bytes::from(refusal.to_string()))
-}
-
-/// The answer to `offer` that changes as little as can be: each stream as the peer was `told` last, if it can still be so, else
-/// refused. For an offer that nobody on the other side is asked about.
-pub(super) fn answer_as_told(offer: &Bytes, told: Option<&Bytes>) -> Option<Bytes> {
-    let Some((told, before)) = told.and_then(|told| Some((told, SessionDescription::parse(told).ok()?)))
-    else {
-        return refusal_of(offer, told);
-    };
-    let offer = SessionDescription::parse(offer).ok()?;
-    let stream = |(place, offered): (usize, &MediaDescription)| {
-        let fits = |told: &&MediaDescription| {
-            offered.port != 0
-                && told.kind == offered.kind
-                && told.protocol == offered.protocol
-                && told.formats.iter().any(|format| offered.formats.contains(format))
-        };
-        let told = before.media.get(place).filter(fits).cloned();
-        told.unwrap_or_else(|| MediaDescription { port: 0, ..offered.clone() })
-    };
-    let mut answer = before.clone();
-    answer.media = offer.media.iter().enumerate().map(stream).collect();
-    if answer.media == before.media {
-        return Some(told.clone());
-    }
-    answer.origin.version = answer.origin.version.saturating_add(1);
-    Some(Bytes::from(answer.to_string()))
 }
 
 /// A 2xx to an INVITE as it is written.
@@ -299,9 +261,13 @@ impl Dialog {
         if due(self.session.updated.as_ref().and_then(|updated| updated.1))
             && let Some((pending, _)) = self.session.updated.take().map(|updated| *updated)
         {
-            // RFC 3311 §5.2: an UPDATE cannot wait for a person.
-            out.push(self.respond(&pending, 504, None, &[]));
             self.in_force.we_refuse();
+            if pending.request.method() == Method::Prack {
+                self.answer_prack_as_told(&pending, out);
+            } else {
+                // RFC 3311 §5.2: an UPDATE cannot wait for a person.
+                out.push(self.respond(&pending, 504, None, &[]));
+            }
         }
         if due(self.session.proposal.as_ref().and_then(|proposal| proposal.retry_at)) {
             self.propose_again(now, out);
@@ -462,6 +428,9 @@ impl Dialog {
             .map(|updated| updated.0)
             .or_else(|| self.reoffered.take().map(|pending| *pending));
         if let Some(pending) = pending {
+            if pending.request.method() == Method::Prack {
+                return self.answer_prack_as_told(&pending, out);
+            }
             let soon = self.soon();
             let extra = [(Header::RetryAfter, soon.as_str())];
             let extra = if status == 500 { &extra[..] } else { &[] };
@@ -473,7 +442,11 @@ impl Dialog {
     pub(super) fn refuse_what_is_open(&mut self, out: &mut Vec<Output>) {
         let updated = self.session.updated.take().map(|updated| updated.0);
         for pending in self.reoffered.take().map(|pending| *pending).into_iter().chain(updated) {
-            out.push(self.respond(&pending, 487, None, &[]));
+            if pending.request.method() == Method::Prack {
+                self.answer_prack_as_told(&pending, out);
+            } else {
+                out.push(self.respond(&pending, 487, None, &[]));
+            }
         }
         self.session.proposal = None;
         self.session.updating = None;

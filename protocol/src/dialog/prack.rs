@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::as_told::{answer_as_told, refusal_of};
 use super::caller::sdp_of;
 use super::offer_answer::Owed;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase, ServerTransactionId};
@@ -61,6 +62,11 @@ impl Server {
     /// The first exchange is complete, and the peer has said so.
     pub(super) fn agreed(&self) -> bool {
         self.agreed && !self.is_unsaid() && self.open.as_ref().is_none_or(|open| !open.has_sdp)
+    }
+
+    /// A description of ours has gone reliably, and the peer has not said that it is there.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.settled() && self.open.as_ref().is_some_and(|open| open.has_sdp)
     }
 
     /// The description still waits for the PRACK of an earlier response; a 200 that overtakes it says it.
@@ -144,6 +150,10 @@ impl Dialog {
         if !reliable {
             // An unreliable response cannot carry an offer (RFC 3261 §13.2.1).
             let sdp = sdp.filter(|_| !asks_for_offer);
+            if let Some(sdp) = sdp {
+                self.session.previewed.get_or_insert(sdp.clone());
+            }
+            let Phase::Incoming(pending) = &self.phase else { return };
             out.push(self.respond(pending, status, sdp, &[]));
             self.progress.said(status, sdp, now);
             return;
@@ -251,13 +261,37 @@ impl Dialog {
                 self.session.updated = Some(Box::new((pending, Some(now.mono + self.local.timers.t1 * 32))));
                 out.push(Output::Up(LegEvent::Prack { sdp }));
             }
-            (false, Some(_)) => {
-                let soon = self.soon();
-                out.push(self.respond(&pending, 500, None, &[(Header::RetryAfter, &soon)]));
-            }
+            (false, Some(_)) => self.answer_prack_as_told(&pending, out),
             (false, None) => out.push(self.respond(&pending, 200, None, &[])),
         }
         self.after_prack(now, out);
+    }
+
+    /// §3: a PRACK that is expected gets a 2xx whatever it offers. What cannot go to the other side now is answered with the session
+    /// as it is (RFC 6337 §3.3).
+    pub(super) fn answer_prack_as_told(&mut self, pending: &Pending, out: &mut Vec<Output>) {
+        let told = self.in_force.told().or(self.session.told.as_ref());
+        let offer = sdp_of(&pending.request);
+        let answer = offer.as_ref().and_then(|offer| answer_as_told(offer, told));
+        if let Some(answer) = &answer {
+            self.in_force.peer_offers(offer);
+            self.in_force.we_answer(answer);
+        }
+        out.push(self.respond(pending, 200, answer.as_ref(), &[]));
+    }
+
+    /// Whoever has our CANCEL may still ask for a PRACK (§4), which says nothing but that his response has come.
+    pub(super) fn acknowledge_in_passing(
+        &mut self,
+        response: &Message,
+        offered: bool,
+        out: &mut Vec<Output>,
+    ) {
+        self.early_response(response, offered, out);
+        if let Some(Owed::Prack { tag, rack, offer }) = self.session.owed.take() {
+            let refusal = refusal_of(&offer, self.in_force.told());
+            self.prack(&tag, &rack, refusal.as_ref().map(|refusal| (refusal, offer.clone())), out);
+        }
     }
 
     fn after_prack(&mut self, now: Now, out: &mut Vec<Output>) {

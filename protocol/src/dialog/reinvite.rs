@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::as_told::answer_as_told;
 use super::caller::sdp_of;
-use super::offer_answer::{Owed, answer_as_told};
+use super::offer_answer::Owed;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending};
 use crate::flow::Flow;
 use crate::message::{Builder, Header, Limits, Message, Method};

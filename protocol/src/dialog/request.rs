@@ -117,10 +117,7 @@ impl Dialog {
             message.texts(*header, &[value]);
         }
         let message = message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref())));
-        let signed = |(header, _): &(Header, &str)| {
-            matches!(header, Header::Authorization | Header::ProxyAuthorization)
-        };
-        self.account.note(cseq, &message, extra.iter().any(signed));
+        self.account.note(cseq, method, &message);
         if method == Method::Invite {
             let reinvite = Reinvite::new(cseq, message.clone(), branch.clone(), self.next_hop());
             self.reinvite = Some(Box::new(reinvite));

@@ -5,6 +5,7 @@
 //! that those stand once. Every other header is read when it is asked for.
 
 mod address;
+mod body;
 pub mod build;
 pub mod framing;
 pub mod header;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use address::{Contacts, NameAddr, Via};
+pub use body::{ACCEPT, NotUnderstood};
 pub use build::{Builder, bad_request, reason_phrase, response_to, stamp_via};
 pub use framing::{is_keepalive, peek_call_id, peek_registered_user, peek_to_tag};
 pub use header::Header;

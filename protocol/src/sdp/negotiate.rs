@@ -4,6 +4,7 @@
 //! service of our own ([`answer_service`], [`service_offer`]), let two offers answer each other ([`cross_answers`]), and tell the media session of a leg what was
 //! agreed ([`media_view`]).
 
+mod carried;
 mod relay;
 mod service;
 #[cfg(test)]
@@ -132,6 +133,8 @@ pub struct LegDescription {
     addr: IpAddr,
     /// A hash of what was last told, less its `o=` line.
     last: Option<u64>,
+    /// In whose name: who described himself first, where descriptions of others cross as they are.
+    name: Option<carried::Name>,
 }
 
 impl LegDescription {
@@ -140,7 +143,12 @@ impl LegDescription {
     /// `session_id` must be new for each leg (RFC 8866 §5.2); it is cut to 63 bits because some phones read it
     /// as a signed number. `addr` is the host named in `o=`.
     pub fn new(session_id: u64, addr: IpAddr) -> Self {
-        Self { session_id: session_id & (u64::MAX >> 1), version: 0, addr, last: None }
+        Self { session_id: session_id & (u64::MAX >> 1), version: 0, addr, last: None, name: None }
+    }
+
+    /// The host that `o=` names is `addr` from now on.
+    pub fn moves_to(&mut self, addr: IpAddr) {
+        self.addr = addr;
     }
 
     /// The session id in our `o=` line.
