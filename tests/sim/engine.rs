@@ -166,7 +166,7 @@ fn listener(transport: Transport) -> Listener {
     }
 }
 
-fn config(world: &World) -> EngineConfig {
+pub(crate) fn config(world: &World) -> EngineConfig {
     let plan = world.plan();
     EngineConfig {
         node: "sim".into(),

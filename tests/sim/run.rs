@@ -269,6 +269,7 @@ impl Sim {
                 Event::Kill => return true,
                 Event::Operator => self.operate(life, false),
                 Event::Chaos => self.operate(life, true),
+                Event::Reload(turn) => crate::reloads::reload(&self.world, life, turn),
                 Event::Stream(number, turn) => self.stream(Some(life), number, turn),
                 Event::Link { epoch, shard, message } if epoch == life.epoch => {
                     life.shards[usize::from(shard)].tell(Linked(vec![message]));
@@ -380,6 +381,7 @@ impl Sim {
             | Event::Step { .. }
             | Event::Operator
             | Event::Chaos
+            | Event::Reload(_)
             | Event::Kill
             | Event::Restart => {}
         }
