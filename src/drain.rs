@@ -97,6 +97,12 @@ impl Drained {
                 }
                 continue;
             }
+            // A new wish is looked at within this time, and whoever wished gets his answer before the process ends.
+            tokio::time::sleep(LOOK).await;
+            let wish = *self.0.borrow_and_update();
+            if !wish.exit {
+                continue;
+            }
             if engine.shared().census.alive(ActorKind::Call) <= 0 {
                 tracing::info!("drained: no call is left");
                 return Ending::LastCall;
@@ -104,8 +110,6 @@ impl Drained {
             if wish.limit.is_some_and(|limit| clock.now().mono >= limit.mono) {
                 return cut(engine).await;
             }
-            // A new wish is looked at within the same time.
-            tokio::time::sleep(LOOK).await;
         }
     }
 }

@@ -434,8 +434,15 @@ pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
 }
 
 pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialPlanError>> {
+    let mut spec = own_patterns(settings);
+    spec.patterns.extend(extensions(settings));
+    DialPlan::new(spec)
+}
+
+/// The dial plan without the extensions.
+pub(crate) fn own_patterns(settings: &Settings) -> DialPlanSpec {
     let plan = &settings.dial_plan;
-    let mut patterns: Vec<dial_plan::Pattern> = plan
+    let patterns = plan
         .pattern
         .iter()
         .map(|p| {
@@ -451,22 +458,7 @@ pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialP
             pattern
         })
         .collect();
-    let extension = |number: &str, target, partition: &str| {
-        dial_plan::Pattern::new(number, target).in_partition(partition)
-    };
-    patterns.extend(
-        settings
-            .station
-            .iter()
-            .map(|s| extension(&s.extension, dial_plan::Target::Station(s.name.clone()), &s.partition)),
-    );
-    patterns.extend(settings.service.iter().map(|s| {
-        extension(&s.extension, dial_plan::Target::Service(s.name.clone()), settings::INTERNAL_PARTITION)
-    }));
-    patterns.extend(settings.user.iter().map(|u| {
-        extension(&u.extension, dial_plan::Target::User(u.name.clone()), settings::INTERNAL_PARTITION)
-    }));
-    let spec = DialPlanSpec {
+    DialPlanSpec {
         partitions: plan.partition.iter().map(|p| p.name.clone()).collect(),
         search_spaces: plan
             .calling_search_space
@@ -474,6 +466,23 @@ pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialP
             .map(|c| SearchSpace { name: c.name.clone(), partitions: c.partitions.clone() })
             .collect(),
         patterns,
+    }
+}
+
+/// A pattern for each extension.
+fn extensions(settings: &Settings) -> impl Iterator<Item = dial_plan::Pattern> + '_ {
+    let extension = |number: &str, target, partition: &str| {
+        dial_plan::Pattern::new(number, target).in_partition(partition)
     };
-    DialPlan::new(spec)
+    let stations = settings
+        .station
+        .iter()
+        .map(move |s| extension(&s.extension, dial_plan::Target::Station(s.name.clone()), &s.partition));
+    let services = settings.service.iter().map(move |s| {
+        extension(&s.extension, dial_plan::Target::Service(s.name.clone()), settings::INTERNAL_PARTITION)
+    });
+    let users = settings.user.iter().map(move |u| {
+        extension(&u.extension, dial_plan::Target::User(u.name.clone()), settings::INTERNAL_PARTITION)
+    });
+    stations.chain(services).chain(users)
 }

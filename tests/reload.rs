@@ -132,14 +132,19 @@ fn a_changed_password_counts_at_once_and_other_stations_notice_nothing() {
     assert!(!told.contains("another"), "{told}");
     assert!(!engine.log().contains("another\""), "no log shows it");
 
+    let bindings = || -> Vec<usize> {
+        let list = engine.api("GET", "/api/v1/stations");
+        list.as_array().unwrap().iter().map(|s| s["bindings"].as_array().unwrap().len()).collect()
+    };
+    assert_eq!(bindings(), [1, 1], "a binding ends with its time");
+    let caller = Ua::new(&engine, "1002");
+    let (mut leg_of_call, _) = talk(&caller, "1001", &phone);
+    end(&caller, &mut leg_of_call, &phone);
     assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(401));
     phone.password = "another".to_owned();
     assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(200));
     assert_eq!(other.register_once(&mut leg, &[], &second).status(), Some(200), "its nonce goes on");
-    let list = engine.api("GET", "/api/v1/stations");
-    for station in list.as_array().unwrap() {
-        assert_eq!(station["bindings"].as_array().unwrap().len(), 1, "{station}");
-    }
+    assert_eq!(bindings(), [1, 1]);
 }
 
 #[test]
@@ -172,6 +177,14 @@ fn a_trunk_that_is_added_is_used_and_what_is_believed_of_others_stays() {
     let told = reloaded(&engine, &changed, &[]);
     assert!(told.contains("~ trunk one: max_calls 0 -> 7\n"), "{told}");
     assert_eq!(state("one").as_deref(), Some("down"));
+    // Asked otherwise it begins anew, by another actor that stays when the one before has gone.
+    let asked = changed.replace("max_calls = 7\n", "qualify_interval_s = 1\n");
+    reloaded(&engine, &asked, &[]);
+    let far = proxy(&engine, 5071);
+    far.respond(&far.request("OPTIONS"), "200 OK", "x", "", "");
+    eventually("it is up", || so(state("one").as_deref() == Some("up")));
+    assert!(engine.ask("GET", "/api/v1/tree", "").body.contains("trunk:one"));
+    assert_eq!(engine.metric("tandem_trunk_up", &[("trunk", "one")]), 1.0);
 }
 
 #[test]
