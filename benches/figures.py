@@ -18,6 +18,7 @@ import relay
 import reload
 import soak
 import stations
+import tls
 from harness import Failed
 
 # What is measured if nothing is named comes first.
@@ -33,6 +34,7 @@ COMPARISONS = {
     "growth": established.growth,
     "stations": stations.memory,
     "reload": reload.compare,
+    "tls": tls.handshakes,
 }
 
 

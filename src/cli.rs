@@ -284,6 +284,9 @@ fn run_daemon(config: Option<&Path>) -> Result<u8, CommandError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    for fault in &loaded.faults {
+        tracing::error!("{fault}");
+    }
     let source = Source::File(config.map(Path::to_owned));
     Ok(crate::daemon::run(&loaded.settings, source)?)
 }
@@ -312,6 +315,9 @@ fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError>
     let loaded = Settings::load(config)?;
     for warning in &loaded.warnings {
         writeln!(out, "warning: {warning}")?;
+    }
+    if !loaded.faults.is_empty() {
+        return Err(LoadError::Invalid(loaded.faults).into());
     }
     let own = loaded.settings.station.len();
     let (all, left_out) = with_imported(loaded.settings);

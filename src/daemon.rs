@@ -26,6 +26,7 @@ use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::certificates::{self, Watch};
 use crate::drain::{self, Drained, Drainer, EXIT_CUT, Ending};
 use crate::http;
 use crate::reload::{self, Asker, FindNames, Reloader, Source, Wish};
@@ -233,6 +234,7 @@ pub async fn start_from(
         let _ = stopped.await;
     }));
     actix::spawn(upkeep(prometheus, Arc::downgrade(&ready), Arc::downgrade(engine.shared())));
+    actix::spawn(watch_certificates(engine.shared().clone(), Arc::downgrade(&ready)));
     Ok(Running {
         engine,
         sip_addresses: bound,
@@ -283,6 +285,16 @@ async fn upkeep(prometheus: PrometheusHandle, alive: Weak<AtomicBool>, shared: W
                 shared.metrics.reloads.former.set(left as f64);
             }
         }
+    }
+}
+
+/// Reads the certificates again whose files have become others, while the engine lives.
+async fn watch_certificates(shared: Arc<Shared>, alive: Weak<AtomicBool>) {
+    let mut watch = Watch::new(&shared);
+    let mut every = tokio::time::interval(certificates::PACE);
+    while alive.strong_count() > 0 {
+        every.tick().await;
+        watch.look(&shared);
     }
 }
 

@@ -1,13 +1,14 @@
 //! From settings to what an engine is told: names become places, defaults become values.
 
+mod patterns;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{self, EngineConfig};
-use tandem_protocol::dial_plan::{
-    self, CallingTransform, DialPlan, DialPlanError, DialPlanSpec, SearchSpace,
-};
+use tandem_actors::sip::tls::{Tls, TlsError};
+use tandem_protocol::dial_plan::{self, DialPlanError};
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
 use tandem_protocol::dns::{Bounds, Family, Target};
@@ -21,6 +22,9 @@ use crate::settings::{
     Settings, Station, Trunk,
 };
 
+pub use patterns::dial_plan;
+pub(crate) use patterns::{build_dial_plan, own_patterns};
+
 /// Stations get a CRLF this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 /// Settings that are each right and together cannot be run.
@@ -29,19 +33,27 @@ pub enum WiringError {
     /// The dial plan.
     #[error("dial_plan: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     DialPlan(Vec<DialPlanError>),
+    /// The certificate of a listener, or what belongs to it.
+    #[error("listen {name:?}: {}: {source}", source.key())]
+    Tls {
+        /// The listener's name.
+        name: String,
+        /// Why.
+        source: TlsError,
+    },
 }
 
 /// The configuration of an engine whose listeners are bound to `bound`, in the order of the settings.
 ///
 /// # Errors
-/// The dial plan cannot be built.
+/// The dial plan cannot be built, or a certificate not be read.
 pub fn engine_config(
     settings: &Settings,
     bound: &[SocketAddr],
     chaos: bool,
 ) -> Result<EngineConfig, WiringError> {
-    let listeners: Vec<config::Listener> =
-        settings.listen.iter().zip(bound).map(|(listen, address)| listener(listen, *address)).collect();
+    let listeners = settings.listen.iter().zip(bound).map(|(listen, address)| listener(listen, *address));
+    let listeners: Vec<config::Listener> = listeners.collect::<Result<_, _>>()?;
     let (media, other_media) = media_addresses(settings, &listeners);
     Ok(EngineConfig {
         node: settings.node.name.clone(),
@@ -62,7 +74,7 @@ pub fn engine_config(
             .filter_map(|group| registration_group(settings, group))
             .collect(),
         services: settings.service.iter().map(service).collect(),
-        dial_plan: dial_plan(settings)?,
+        dial_plan: Arc::new(dial_plan(settings)?),
         media: config::Media {
             address: media_address(settings, &listeners, media),
             other: other_media.map(|ip| media_address(settings, &listeners, ip)),
@@ -101,13 +113,15 @@ fn algorithm(algorithm: DigestAlgorithm) -> digest::Algorithm {
     }
 }
 
-fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener {
+fn listener(listen: &settings::Listen, address: SocketAddr) -> Result<config::Listener, WiringError> {
     let external = match &listen.external_address {
         Some(external) => config::External::new(&external.host, external.port.unwrap_or(address.port())),
         None => SocketAddr::new(reachable(address.ip()), address.port()).into(),
     };
     let transport = transport(listen.transport);
-    config::Listener {
+    let tls = listen.tls_files().map(Tls::load).transpose();
+    let tls = tls.map_err(|source| WiringError::Tls { name: listen.name.clone(), source })?;
+    Ok(config::Listener {
         name: listen.name.clone(),
         id: ListenerId::new(transport, address),
         address,
@@ -121,20 +135,21 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
             message: listen.message_timeout(),
             connect: listen.connect_timeout(),
             send_queue: listen.send_queue(),
+            handshake: listen.handshake_timeout(),
+            handshakes: listen.max_handshakes as usize,
         },
         session: session(listen),
         limits: limits(listen),
-    }
+        tls: tls.map(Arc::new),
+    })
 }
 
 /// How a listener carries SIP. The settings have been checked: one whose transport is not built is refused before.
 pub fn transport(transport: settings::Transport) -> Transport {
     match transport {
         settings::Transport::Udp => Transport::Udp,
-        settings::Transport::Tcp
-        | settings::Transport::Tls
-        | settings::Transport::Ws
-        | settings::Transport::Wss => Transport::Tcp,
+        settings::Transport::Tcp | settings::Transport::Ws => Transport::Tcp,
+        settings::Transport::Tls | settings::Transport::Wss => Transport::Tls,
     }
 }
 
@@ -256,7 +271,7 @@ pub fn trunk_of_station<'a>(settings: &'a Settings, station: &Station) -> Option
 fn connection(settings: &Settings, station: &Station) -> Option<config::Connection> {
     let address = station.connection_address.as_ref()?;
     let at = match &address.host {
-        Some(host) => config::ConnectedAt::Address(address_of(host)?),
+        Some(host) => config::ConnectedAt::Address(address_of(host, Transport::Udp)?),
         None => config::ConnectedAt::Trunk(Arc::from(trunk_of_station(settings, station)?.name.as_str())),
     };
     let user = address.user.clone().unwrap_or_else(|| number_of(station));
@@ -294,8 +309,8 @@ fn user(user: &settings::User) -> config::User {
     }
 }
 
-fn address_of(proxy: &HostPort) -> Option<SocketAddr> {
-    proxy.ip().map(|ip| SocketAddr::new(ip, proxy.port.unwrap_or(5060)))
+fn address_of(proxy: &HostPort, transport: Transport) -> Option<SocketAddr> {
+    proxy.ip().map(|ip| SocketAddr::new(ip, proxy.port.unwrap_or_else(|| transport.default_port())))
 }
 
 fn place_of(settings: &Settings, trunk: &Trunk) -> u16 {
@@ -333,13 +348,13 @@ fn dns(dns: &settings::Dns) -> config::Dns {
 fn proxies(trunk: &Trunk, listener: Option<&config::Listener>) -> (Vec<Proxy>, Vec<config::NamedProxy>) {
     let domain = trunk.domain.iter().map(|domain| HostPort { host: domain.clone(), port: None });
     let (mut addresses, mut named) = (Vec::new(), Vec::new());
+    let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
     let weights = trunk.weights.iter().copied().chain(std::iter::repeat(1));
     for (proxy, weight) in trunk.proxies.iter().cloned().chain(domain).zip(weights) {
-        if let Some(address) = address_of(&proxy) {
+        if let Some(address) = address_of(&proxy, transport) {
             addresses.push(Proxy { weight, ..Proxy::new(address) });
             continue;
         }
-        let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
         let family = Family::of(listener.map_or(Ipv4Addr::UNSPECIFIED.into(), |l| l.address.ip()));
         let target = Target::new(&proxy.host, proxy.port, transport, family);
         let target = if trunk.transport.is_some() { target.with_transport_named() } else { target };
@@ -381,6 +396,7 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
         redirect_to: trunk.redirect_to.iter().map(source).collect(),
         calling_party_mask: trunk.calling_party_mask.clone(),
         credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
+        certificate_names: trunk.certificate_names.clone(),
     }
 }
 
@@ -399,16 +415,19 @@ fn one_registration(
     let target = target.or(registration.proxy.as_ref())?;
     let username = registration.username.as_ref().or_else(|| trunk?.username.as_ref());
     let password = registration.password.as_ref().or_else(|| trunk?.password.as_ref());
+    let listener = trunk.map_or_else(
+        || {
+            let same = |l: &settings::Listen| Some(l.transport) == registration.transport;
+            settings.listen.iter().position(same).unwrap_or(0) as u16
+        },
+        |t| place_of(settings, t),
+    );
+    let carried =
+        settings.listen.get(usize::from(listener)).map_or(Transport::Udp, |l| transport(l.transport));
     Some(config::RegistrationGroup {
         name: Arc::from(group.name.as_str()),
-        listener: trunk.map_or_else(
-            || {
-                let same = |l: &settings::Listen| Some(l.transport) == registration.transport;
-                settings.listen.iter().position(same).unwrap_or(0) as u16
-            },
-            |t| place_of(settings, t),
-        ),
-        registrar: address_of(target)?,
+        listener,
+        registrar: address_of(target, carried)?,
         domain: registration.domain.clone().unwrap_or_else(|| target.host.clone()),
         credentials: credentials(username, password)?,
         expires: registration.expires(),
@@ -423,66 +442,4 @@ fn service(service: &settings::Service) -> config::Service {
             ServiceKind::Tone => config::ServiceKind::Tone,
         },
     }
-}
-
-/// The dial plan: its own patterns, and one for each extension.
-///
-/// # Errors
-/// Every fault of it.
-pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
-    build_dial_plan(settings).map_err(WiringError::DialPlan)
-}
-
-pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialPlanError>> {
-    let mut spec = own_patterns(settings);
-    spec.patterns.extend(extensions(settings));
-    DialPlan::new(spec)
-}
-
-/// The dial plan without the extensions.
-pub(crate) fn own_patterns(settings: &Settings) -> DialPlanSpec {
-    let plan = &settings.dial_plan;
-    let patterns = plan
-        .pattern
-        .iter()
-        .map(|p| {
-            let mut pattern =
-                dial_plan::Pattern::new(p.pattern.clone(), p.target.clone()).in_partition(&p.partition);
-            pattern.strip = p.strip.map(|strip| strip as usize);
-            pattern.prefix.clone_from(&p.prefix);
-            pattern.calling = CallingTransform {
-                mask: p.calling_party_mask.clone(),
-                prefix: p.calling_party_prefix.clone(),
-            };
-            pattern.emergency = p.emergency;
-            pattern
-        })
-        .collect();
-    DialPlanSpec {
-        partitions: plan.partition.iter().map(|p| p.name.clone()).collect(),
-        search_spaces: plan
-            .calling_search_space
-            .iter()
-            .map(|c| SearchSpace { name: c.name.clone(), partitions: c.partitions.clone() })
-            .collect(),
-        patterns,
-    }
-}
-
-/// A pattern for each extension.
-fn extensions(settings: &Settings) -> impl Iterator<Item = dial_plan::Pattern> + '_ {
-    let extension = |number: &str, target, partition: &str| {
-        dial_plan::Pattern::new(number, target).in_partition(partition)
-    };
-    let stations = settings
-        .station
-        .iter()
-        .map(move |s| extension(&s.extension, dial_plan::Target::Station(s.name.clone()), &s.partition));
-    let services = settings.service.iter().map(move |s| {
-        extension(&s.extension, dial_plan::Target::Service(s.name.clone()), settings::INTERNAL_PARTITION)
-    });
-    let users = settings.user.iter().map(move |u| {
-        extension(&u.extension, dial_plan::Target::User(u.name.clone()), settings::INTERNAL_PARTITION)
-    });
-    stations.chain(services).chain(users)
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::engine::stations;
 use common::phone::{QUICK, assert_heard, voice};
+use common::tls::{self, Authority};
 use common::{Engine, SOON, TestPhone, eventually, so};
 use serde_json::{Value, json};
 use tandem_media::tone::ToneGenerator;
@@ -158,12 +159,15 @@ fn netstring(received: &mut Vec<u8>) -> Option<Value> {
 /// is what its SDP must say: the engine refuses audio from elsewhere. Its aufile module reads and cannot play.
 fn configure(engine: &Engine, dir: &Path, parameters: &str) {
     let (ip, dir_name) = (engine.peer(), dir.display());
+    let ca = engine.dir().join("ca.pem");
+    let ca = if ca.exists() { format!("sip_cafile {}", ca.display()) } else { String::new() };
     let config = format!(
         "poll_method epoll\n\
          sip_listen {ip}:5060\n\
          net_interface 127.0.0.1\n\
          rtp_ports 10000-20000\n\
          audio_path {dir_name}\n\
+         {ca}\n\
          audio_source aufile,{dir_name}/says.wav\n\
          audio_alert aufile,{dir_name}/alert.wav\n\
          menu_bell no\n\
@@ -315,20 +319,18 @@ fn baresip_holds_and_retrieves() {
     engine.quiet();
 }
 
-#[test]
-fn baresip_on_tcp_calls_and_is_called() {
-    let listen = "[[listen]]\nname = \"udp\"\naddress = \"{ip}:5060\"\n\
-        [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{ip}:5060\"\n";
-    let engine = Engine::start(&(listen.to_owned() + STATION + &stations(&["1002"])));
-    let mut baresip = Baresip::registered_by(&engine, ";transport=tcp");
-    assert_eq!(binding(&engine).unwrap()["listener"], "tcp");
+/// Calls both ways by a transport that it has registered by.
+#[track_caller]
+fn calls_and_is_called_by(engine: &Engine, transport: &str) {
+    let mut baresip = Baresip::registered_by(engine, &format!(";transport={transport}"));
+    assert_eq!(binding(engine).unwrap()["listener"], transport);
     let invites = |direction| {
-        let labels = [("direction", direction), ("method", "INVITE"), ("transport", "tcp")];
+        let labels = [("direction", direction), ("method", "INVITE"), ("transport", transport)];
         engine.metric("tandem_sip_messages_total", &labels)
     };
 
-    let mut phone = TestPhone::new(&engine, "1002", "1001", QUICK).registered();
-    baresip.command("dial", &format!("sip:1002@{};transport=tcp", engine.sip.ip()));
+    let mut phone = TestPhone::new(engine, "1002", "1001", QUICK).registered();
+    baresip.command("dial", &format!("sip:1002@{};transport={transport}", engine.sip.ip()));
     baresip.event("CALL_ESTABLISHED");
     phone.answered();
     assert_heard(&phone.listen(205));
@@ -348,4 +350,19 @@ fn baresip_on_tcp_calls_and_is_called() {
     baresip.event("CALL_CLOSED");
     assert_eq!(engine.wait_cdrs(2)[1]["cause"], "normal");
     engine.quiet();
+}
+
+#[test]
+fn baresip_on_tcp_calls_and_is_called() {
+    let listen = "[[listen]]\nname = \"udp\"\naddress = \"{ip}:5060\"\n\
+        [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{ip}:5060\"\n";
+    let engine = Engine::start(&(listen.to_owned() + STATION + &stations(&["1002"])));
+    calls_and_is_called_by(&engine, "tcp");
+}
+
+#[test]
+fn baresip_on_tls_calls_and_is_called() {
+    let ca = Authority::new("ours");
+    let engine = tls::engine(&ca, "", &(STATION.to_owned() + &stations(&["1002"])));
+    calls_and_is_called_by(&engine, "tls");
 }

@@ -104,7 +104,7 @@ impl<'a> Caller<'a> {
 
     /// The callee answers; both hear each other, after `meanwhile` too, and each keeps his family when the call is held.
     #[track_caller]
-    fn is_heard(mut self, to: &Ua, invite: &Msg, meanwhile: impl FnOnce()) {
+    fn talks(mut self, to: &Ua, invite: &Msg, meanwhile: impl FnOnce()) {
         let media = RtpEnd::new(to.local().ip());
         let towards_callee = is_told(invite, to.server);
         to.answer(invite, &sdp(media.local(), "0"));
@@ -151,7 +151,7 @@ fn an_ipv4_phone_and_an_ipv6_phone_hear_each_other() {
     for (calls, (from, to)) in (1..).zip([(&a, &b), (&b, &a)]) {
         let call = Caller::calls(from, &to.user);
         let invite = to.request("INVITE");
-        call.is_heard(to, &invite, || {});
+        call.talks(to, &invite, || {});
         nothing_is_left(&both, calls, free);
     }
 }
@@ -190,7 +190,7 @@ fn of_contacts_in_both_families_each_is_told_an_address_of_its_own_and_either_ma
                 lost.until_heard(towards_lost, 0x44, &call.media).expect("early media");
                 call.media.until_heard(towards_caller, 0x55, &lost).expect("and back");
             }
-            call.is_heard(answers, &invite, || {
+            call.talks(answers, &invite, || {
                 let cancel = loses.request("CANCEL");
                 loses.respond(&cancel, "200 OK", "lost", "", "");
                 loses.respond(&other, "487 Request Terminated", "lost", "", "");
@@ -211,7 +211,7 @@ fn a_hunt_that_ends_at_a_trunk_of_the_other_family_is_heard_there_and_over_a_kil
         is_told(&refused, refuses.server);
         refuses.respond(&refused, "503 Service Unavailable", "no", "", "");
         let invite = answers.request("INVITE");
-        call.is_heard(answers, &invite, || {
+        call.talks(answers, &invite, || {
             both.engine.kill9();
             both.engine.restart();
         });
@@ -236,7 +236,7 @@ fn a_redirection_into_the_other_family_is_heard_there() {
              Call-ID: {call_id}\r\nCSeq: {cseq}\r\n{moved}Content-Length: 0\r\n\r\n"
         ));
         let invite = then.request("INVITE");
-        call.is_heard(then, &invite, || {});
+        call.talks(then, &invite, || {});
         nothing_is_left(&both, calls, free);
     }
 }

@@ -55,6 +55,30 @@ fn is_ended(b: &Ua, invite: &Msg, tag: &str) {
 }
 
 #[test]
+fn a_proxy_that_asks_who_ends_a_lost_branch_is_told() {
+    let engine = Engine::start(TRUNKS);
+    let (a, b) = ends(&engine);
+    let (mut leg, invite) = call(&a, &b, "9001");
+    b.answer(&invite, &sdp(b.local(), "0"));
+    a.established(&mut leg);
+    b.respond(&invite, "200 OK", "lost", "", &sdp(b.local(), "0"));
+    b.request("ACK");
+    let bye = b.request("BYE");
+    let challenge = "Proxy-Authenticate: Digest realm=\"carrier\", nonce=\"abc\", qop=\"auth\"\r\n";
+    b.respond(&bye, "407 Proxy Authentication Required", "", challenge, "");
+    let again = b.request("BYE");
+    assert_eq!((to_tag(&again).as_str(), again.cseq()), ("lost", bye.cseq() + 1));
+    assert!(again.header("Proxy-Authorization").contains("username=\"office\""), "{again:?}");
+    b.respond(&again, "200 OK", "", "", "");
+    engine.call_in("up");
+    a.next(&mut leg, "BYE", "", "");
+    let bye = b.request("BYE");
+    assert_ne!(to_tag(&bye), "lost");
+    b.respond(&bye, "200 OK", "", "", "");
+    engine.cdr("normal", 200, "caller");
+}
+
+#[test]
 fn an_answer_after_a_cancel_that_was_given_up_is_ended() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);

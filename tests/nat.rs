@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::engine::stations;
 use common::rtp::RtpEnd;
@@ -176,4 +176,27 @@ fn a_phone_behind_a_nat_that_does_not_ask_for_it_is_answered_where_it_speaks_fro
     phone.send(text.replacen(";rport", "", 1).replacen(&phone.local().to_string(), "10.255.255.1:5060", 1));
     let answer = phone.response("OPTIONS", 200);
     assert!(answer.header("Via").ends_with(&format!("received={}", phone.local().ip())), "{answer:?}");
+}
+
+#[test]
+fn a_phone_whose_port_is_closed_is_passed_over_at_once_and_with_none_left_the_caller_gets_480() {
+    let engine = Engine::start(&stations(&["1001", "1002"]));
+    let caller = Ua::new(&engine, "1001");
+    let phone = |q: &str| {
+        let phone = Ua::new(&engine, "1002");
+        let contact = format!("<{}>;q={q}", phone.contact());
+        assert_eq!(phone.register(&[&contact], "Expires: 600\r\n").status(), Some(200));
+        phone
+    };
+    let (first, second) = (phone("1.0"), phone("0.5"));
+    drop(first);
+    let began = Instant::now();
+    let leg = caller.call("1002", &sdp(caller.local(), "0"));
+    let invite = second.request("INVITE");
+    second.respond(&invite, "486 Busy Here", "b", "", "");
+    assert_eq!(caller.refused(&leg).status(), Some(486));
+    drop(second);
+    let leg = caller.call("1002", &sdp(caller.local(), "0"));
+    assert_eq!(caller.refused(&leg).status(), Some(480));
+    assert!(began.elapsed() < Duration::from_secs(3), "Timer B was waited for: {:?}", began.elapsed());
 }

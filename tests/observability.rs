@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::host::Host;
+use common::tls::Authority;
 use serde_json::Value;
 
 /// How long anything may take.
@@ -111,6 +112,7 @@ struct Places {
 }
 
 fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
+    Authority::new("observed").issue(dir, "own", &["observed.example"]);
     let settings = dir.join("tandem.toml");
     let text = format!(
         r#"
@@ -125,6 +127,13 @@ fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
         name = "sip"
         transport = "udp"
         address = "{sip}"
+
+        [[listen]]
+        name = "secure"
+        transport = "tls"
+        address = "{tls}"
+        certificate = "{own}/own.pem"
+        private_key = "{own}/own.key"
 
         [media]
         addresses = ["{media}"]
@@ -144,6 +153,8 @@ fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
         data = data.display(),
         http = places.http,
         sip = places.sip,
+        tls = SocketAddr::new(places.sip.ip(), 5061),
+        own = dir.display(),
         media = places.sip.ip(),
         caller = places.caller,
         callee = places.callee,

@@ -198,6 +198,34 @@ fn what_is_challenged_after_a_restart_proves_itself_in_both_directions() {
 }
 
 #[test]
+fn an_answer_for_a_call_that_may_still_come_back_ends_nothing_right_after_a_restart() {
+    let mut engine = Engine::start(TRUNKS);
+    let at = |port| (engine.peer(), port).into();
+    let (a, b) = (Ua::on(&engine, "5551234", at(5090)), Ua::on(&engine, "7001", at(5070)));
+    let mut up = a.leg("7001");
+    a.next(&mut up, "INVITE", "", &sdp(a.local(), "0"));
+    b.answer(&b.request("INVITE"), &sdp(b.local(), "0"));
+    a.established(&mut up);
+    engine.recorded("call.answered", 1);
+    let mut leg = a.leg("7002");
+    a.next(&mut leg, "INVITE", "", &sdp(a.local(), "0"));
+    let invite = b.request("INVITE");
+    engine.kill9();
+    let begin = Instant::now();
+    engine.restart();
+    b.respond(&invite, "200 OK", "b", "", &sdp(b.local(), "0"));
+    b.ping();
+    // A machine that is slow enough has passed the time in which calls come back.
+    let in_time = begin.elapsed() < Duration::from_secs(2);
+    assert!(!in_time || engine.metric("tandem_stray_answers_total", &[("result", "ended")]) == 0.0);
+    let message = within(SOON, "its end", || {
+        b.respond(&invite, "200 OK", "b", "", &sdp(b.local(), "0"));
+        b.fresh(Duration::from_millis(500)).filter(|message| message.is("BYE"))
+    });
+    b.respond(&message, "200 OK", "", "", "");
+}
+
+#[test]
 fn a_request_for_a_dialog_that_may_still_come_back_is_not_refused_right_after_a_restart() {
     let mut engine = Engine::start(TRUNKS);
     let (a, b) = (

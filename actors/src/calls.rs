@@ -5,6 +5,7 @@ mod identify;
 mod outbound;
 mod refused;
 mod route;
+mod secure;
 mod unmanaged;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(crate) use route::{Route, route};
 
 pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
+pub(crate) use secure::{has_secure_contact, is_sips, secure_side};
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,9 +75,11 @@ pub(crate) fn local_side(listener: &Listener) -> LocalSide {
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
-        Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
+        Transport::Tcp | Transport::Tls => format!("<sip:{external};transport={}>", transport.as_str()),
     };
-    let via = format!("SIP/2.0/{} {external}", transport.via());
+    // By TLS whoever we connect to may use the connection too, for he knows our certificate (RFC 5923).
+    let alias = if transport.is_secure() { ";alias" } else { "" };
+    let via = format!("SIP/2.0/{} {external}{alias}", transport.via());
     LocalSide { via, contact, timers: *timers, session: *session }
 }
 
@@ -154,8 +158,11 @@ pub(crate) fn admit(
         }
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
-    let mut route = route(env, css, &dialled);
+    let dialled = uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+    let mut route = route(env, css, &dialled, uri.is_sips());
+    if route.insecure {
+        return Err(secure::refused(&route.why));
+    }
     if env.directory().draining() && !route.emergency {
         return Err(Refused::new(503, Refusal::Draining));
     }
@@ -259,6 +266,6 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
 }
 
 fn caller_number(invite: &Message) -> String {
-    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
+    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.dialled().map(|u| u.into_owned()));
     user.unwrap_or_else(|| "anonymous".to_owned())
 }

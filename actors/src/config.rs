@@ -16,6 +16,8 @@ use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
+use crate::sip::tls::Tls;
+
 pub use external::External;
 pub use listeners::Listeners;
 
@@ -29,7 +31,7 @@ pub enum MediaPath {
 }
 
 /// One SIP listener.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     /// Its name in the settings.
     pub name: String,
@@ -49,6 +51,8 @@ pub struct Listener {
     pub session: SessionPolicy,
     /// How much of a message is accepted.
     pub limits: Limits,
+    /// Its certificate and what else TLS needs; of a listener of TLS alone.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// What the connections of one listener may ask for.
@@ -66,6 +70,10 @@ pub struct StreamLimits {
     pub connect: Duration,
     /// Bytes that may wait to be sent on one connection; a peer that reads too little for that is cut off.
     pub send_queue: usize,
+    /// How long the TLS handshake of an accepted connection may take.
+    pub handshake: Duration,
+    /// How many such handshakes may be under way at once.
+    pub handshakes: usize,
 }
 
 impl Default for StreamLimits {
@@ -77,6 +85,8 @@ impl Default for StreamLimits {
             message: Duration::from_secs(10),
             connect: Duration::from_millis(3000),
             send_queue: 262_144,
+            handshake: Duration::from_secs(5),
+            handshakes: 100,
         }
     }
 }
@@ -191,6 +201,8 @@ pub struct Trunk {
     pub calling_party_mask: Option<NumberMask>,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
+    /// Whom the certificates of its proxies are for; empty: for its domain, or for the proxy's own name or address.
+    pub certificate_names: Vec<String>,
 }
 
 /// A proxy, or the domain of a trunk, that DNS must find.
@@ -427,7 +439,7 @@ pub struct EngineConfig {
     /// The services.
     pub services: Vec<Service>,
     /// The dial plan.
-    pub dial_plan: DialPlan,
+    pub dial_plan: Arc<DialPlan>,
     /// Media.
     pub media: Media,
     /// The registrar.

@@ -5,6 +5,7 @@
 
 mod places;
 mod registration;
+mod secure;
 mod trunk;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
-use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
@@ -22,6 +23,7 @@ use crate::config::{EngineConfig, Listener, RegistrationGroup, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
+use crate::sip::tls::SecurePeers;
 
 pub use places::Places;
 pub use registration::{RegistrationEntry, RegistrationStatus};
@@ -198,8 +200,14 @@ pub struct Directory {
     pub throttle: Arc<Throttle>,
     /// How our side appears on each listener.
     local_sides: Vec<Arc<LocalSide>>,
+    /// The same with a `sips` Contact, on those of TLS.
+    secure_sides: Vec<Option<Arc<LocalSide>>>,
+    /// What flows call the listeners, in the order of their places.
+    listeners: Vec<ListenerId>,
     /// Who is known to take streams.
     pub stream_peers: Arc<StreamPeers>,
+    /// Who is at the other end of connections by its certificate.
+    pub secure_peers: Arc<SecurePeers>,
     draining: Arc<AtomicBool>,
 }
 
@@ -225,7 +233,10 @@ impl Directory {
             nonces,
             windows: Arc::new(windows),
             local_sides: Vec::new(),
+            secure_sides: Vec::new(),
+            listeners: Vec::new(),
             stream_peers: Arc::default(),
+            secure_peers: Arc::default(),
             draining: Arc::default(),
         };
         empty.next(config, metrics)
@@ -261,6 +272,13 @@ impl Directory {
             nonces: self.nonces.clone(),
             windows: self.windows.clone(),
             local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
+            secure_sides: config
+                .listeners
+                .iter()
+                .map(|l| crate::calls::secure_side(l).map(Arc::new))
+                .collect(),
+            listeners: config.listeners.iter().map(|l| l.id).collect(),
+            secure_peers: self.secure_peers.clone(),
             stream_peers: self.stream_peers.clone(),
             draining: self.draining.clone(),
         }
@@ -327,6 +345,11 @@ impl Directory {
         side.cloned().unwrap_or_default()
     }
 
+    /// The same with a `sips` Contact (RFC 3261 §12.1.1), on a listener of TLS.
+    pub(crate) fn secure_side(&self, place: usize) -> Option<Arc<LocalSide>> {
+        self.secure_sides.get(place)?.clone()
+    }
+
     /// A trunk by name.
     pub fn trunk(&self, name: &str) -> Option<&Arc<TrunkEntry>> {
         self.trunks.get(name)
@@ -349,12 +372,13 @@ impl Directory {
 
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
     /// port that its sender listens on; a stream leads to a proxy if we have opened it to there, and of others it is
-    /// `accept_from` alone.
+    /// `accept_from` alone, or by TLS the certificate.
     pub fn trunk_of_source(&self, source: Flow, transport: Transport) -> Option<&Arc<TrunkEntry>> {
         let from = source.remote;
         let from_there = !transport.is_reliable() || source.connection.is_some_and(ConnectionId::is_ours);
         let proxies = |t: &&Arc<TrunkEntry>| from_there && t.has_proxy(from);
-        self.trunks.values().find(proxies).or_else(|| {
+        let known = self.trunks.values().find(proxies).or_else(|| self.trunk_of_certificate(source));
+        known.or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
     }

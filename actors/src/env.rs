@@ -187,6 +187,13 @@ impl Env {
         self.directory().local_side(self.config().listeners.place(listener))
     }
 
+    /// The same; with a `sips` Contact where the peer must have one and the listener is one of TLS.
+    pub(crate) fn local_side_for(&self, listener: ListenerId, sips: bool) -> Arc<LocalSide> {
+        let place = self.config().listeners.place(listener);
+        let secure = place.filter(|_| sips).and_then(|place| self.directory().secure_side(place));
+        secure.unwrap_or_else(|| self.directory().local_side(place))
+    }
+
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.
     ///
     /// # Errors
@@ -206,6 +213,11 @@ impl Env {
         leftover: Leftover,
         connect: Option<Duration>,
     ) -> Result<Flow, Unsent> {
+        if let Some(aliased) = self.directory().aliased(flow)
+            && let Ok(sent) = self.transmit_within(aliased, message.clone(), leftover, connect)
+        {
+            return Ok(sent);
+        }
         let flow = match flow.connection {
             None if self.config().transport(flow.listener).is_reliable() => {
                 let limits = self.config().listener(flow.listener).map(|l| l.streams);

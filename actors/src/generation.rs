@@ -125,7 +125,11 @@ impl Generation {
 
     /// The generation that has `config`: whatever is set as before is the same entry with all that is known of it. Nothing of it shows
     /// until a shard has it.
-    pub fn next(&self, config: EngineConfig, comparison: Comparison, metrics: &Metrics) -> Change {
+    pub fn next(&self, mut config: EngineConfig, comparison: Comparison, metrics: &Metrics) -> Change {
+        if !comparison.dial_plan {
+            // It has a pattern for each station, and is not kept twice for as long as a call keeps the settings before.
+            config.dial_plan = self.config.dial_plan.clone();
+        }
         let directory = self.directory.next(&config, metrics);
         let removed = &comparison.stations.removed;
         let gone = removed.iter().filter_map(|name| self.directory.station(name).cloned()).collect();

@@ -4,6 +4,7 @@ mod dns;
 mod refusal;
 mod reload;
 mod sip;
+mod tls;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
 pub use reload::ReloadMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
+pub use tls::{Handshake, TlsMetrics, not_after};
 
 /// The kinds of actor, for restarts and shed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -185,8 +187,9 @@ pub struct Metrics {
     /// Seconds from INVITE to its 200.
     pub call_setup: Histogram,
     messages: sip::Messages,
-    /// Connections of listeners of streams.
-    pub connections: ConnectionMetrics,
+    connections: [ConnectionMetrics; 2],
+    /// TLS handshakes and certificates.
+    pub tls: TlsMetrics,
     /// SIP messages that were dropped: not SIP at all, or malformed beyond an answer.
     pub sip_dropped: Counter,
     /// Transactions that exist now.
@@ -272,7 +275,8 @@ impl Metrics {
             refused_requests: per_refusal("tandem_requests_refused_total"),
             call_setup: registry.histogram("tandem_call_setup_seconds", &[]),
             messages: sip::Messages::new(&registry),
-            connections: ConnectionMetrics::new(&registry, Transport::Tcp),
+            connections: [Transport::Tcp, Transport::Tls].map(|t| ConnectionMetrics::new(&registry, t)),
+            tls: TlsMetrics::new(&registry),
             sip_dropped: registry.counter("tandem_sip_dropped_total", &[]),
             transactions_active: registry.gauge("tandem_transactions_active", &[]),
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
@@ -370,6 +374,12 @@ impl Metrics {
     /// Counts a SIP message that went.
     pub fn message_out(&self, method: Method, transport: Transport) {
         self.messages.sent(method, transport).increment(1);
+    }
+
+    /// The connections of listeners of TLS, or of those of TCP.
+    pub fn connections(&self, transport: Transport) -> &ConnectionMetrics {
+        let [tcp, tls] = &self.connections;
+        if transport.is_secure() { tls } else { tcp }
     }
 
     /// Counts an actor's restart.

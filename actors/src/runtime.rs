@@ -100,7 +100,7 @@ pub fn bind(
     match transport {
         Transport::Udp => udp::bind(address, shards)
             .map(|(address, sockets)| (address, sockets.into_iter().map(ListenSocket::Udp).collect())),
-        Transport::Tcp => tcp::bind(address, shards)
+        Transport::Tcp | Transport::Tls => tcp::bind(address, shards)
             .map(|(address, sockets)| (address, sockets.into_iter().map(ListenSocket::Tcp).collect())),
     }
 }

@@ -224,9 +224,8 @@ impl Shard {
     }
 
     /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
-    fn may_be_restored(&self, request: &Message, flow: Flow) -> bool {
-        let ours =
-            request.to_tag().is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
+    fn may_be_restored(&self, local_tag: Option<&str>, flow: Flow) -> bool {
+        let ours = local_tag.is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
         ours && flow.connection.is_none()
             && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
     }
@@ -261,7 +260,7 @@ impl Shard {
 
     fn in_dialog(&mut self, request: Message, flow: Flow) {
         let Some(dialog) = self.dialog_of(&request) else {
-            if self.may_be_restored(&request, flow) {
+            if self.may_be_restored(request.to_tag(), flow) {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
             }
@@ -280,7 +279,8 @@ impl Shard {
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
-        match check::well_formed(request).and_then(|()| check::acceptable(request)) {
+        let transport = self.env.config().transport(flow.listener);
+        match check::well_formed(request).and_then(|()| check::acceptable(request, transport)) {
             Ok(()) => {
                 let accept = (Header::Accept, check::ACCEPT);
                 let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];

@@ -15,11 +15,13 @@ pub enum Transport {
     Udp,
     /// A byte stream.
     Tcp,
+    /// A byte stream that nobody else reads, between peers that have proved who they are (RFC 3261 §26.2).
+    Tls,
 }
 
 impl Transport {
     /// Every transport, in the order of [`Transport::place`].
-    pub const ALL: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+    pub const ALL: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
     /// Its place in [`Transport::ALL`], for tables with one entry each.
     pub fn place(self) -> usize {
@@ -31,6 +33,7 @@ impl Transport {
         match self {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
         }
     }
 
@@ -39,6 +42,7 @@ impl Transport {
         match self {
             Transport::Udp => "UDP",
             Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
         }
     }
 
@@ -46,8 +50,21 @@ impl Transport {
     pub fn is_reliable(self) -> bool {
         match self {
             Transport::Udp => false,
-            Transport::Tcp => true,
+            Transport::Tcp | Transport::Tls => true,
         }
+    }
+
+    /// True if a `sips` URI may go by it (RFC 3261 §26.2.2).
+    pub fn is_secure(self) -> bool {
+        match self {
+            Transport::Udp | Transport::Tcp => false,
+            Transport::Tls => true,
+        }
+    }
+
+    /// The port where there is none in a URI or Via (RFC 3261 §18.1.1, §19.1.2).
+    pub fn default_port(self) -> u16 {
+        if self.is_secure() { 5061 } else { 5060 }
     }
 }
 

@@ -18,6 +18,9 @@ const LISTEN: &[&str] = &[
     "private_key",
     "client_ca",
     "require_client_certificate",
+    "server_ca",
+    "handshake_timeout_ms",
+    "max_handshakes",
     "max_connections",
     "max_connections_per_source",
 ];
@@ -66,6 +69,9 @@ fn keep_listen(running: &Listen, wanted: &Settings, pending: &mut Vec<KeyChange>
         private_key: running.private_key.clone(),
         client_ca: running.client_ca.clone(),
         require_client_certificate: running.require_client_certificate,
+        server_ca: running.server_ca.clone(),
+        handshake_timeout_ms: running.handshake_timeout_ms,
+        max_handshakes: running.max_handshakes,
         max_connections: running.max_connections,
         max_connections_per_source: running.max_connections_per_source,
         ..new.clone()

@@ -36,6 +36,7 @@ use tandem_actors::runtime::Clock;
 use tandem_actors::store::{Batch, Bucket, StoreFault, Urgency};
 use tokio::sync::Mutex;
 
+use crate::certificates;
 use crate::rerouted::{self, Rerouted};
 use crate::settings::token::{self, TokenError};
 use crate::settings::{LoadError, Loaded, Secret, Settings};
@@ -266,6 +267,9 @@ impl Reloader {
                 }
             }
         }
+        if wish == Wish::Apply {
+            self.read_certificates().await;
+        }
         let took = self.clock.now().mono.since(begun);
         let generation = self.engine.shared().current().number;
         let report =
@@ -280,7 +284,7 @@ impl Reloader {
             Source::File(file) => file,
             Source::Nowhere => return Err(ReloadError::Nowhere),
         };
-        let Loaded { settings: wanted, warnings } = Settings::load(file.as_deref())?;
+        let Loaded { settings: wanted, warnings, faults } = Settings::load(file.as_deref())?;
         let running = self.settings();
         let (settings, needs_restart) = keep::keep(&running, &wanted);
         if !needs_restart.is_empty() {
@@ -292,11 +296,17 @@ impl Reloader {
         }
         let current = self.engine.shared().current();
         let all = self.with_imported(&settings, &current)?;
-        let config = wiring::engine_config(all.as_ref().unwrap_or(&settings), &self.bound, self.chaos)?;
+        let all = all.as_ref().unwrap_or(&settings);
+        let mut config = wiring::engine_config(all, &self.bound, self.chaos)
+            .inspect_err(|why| self.note_certificate(why))?;
+        // Certificates have been read, so they are right; connections go on with those who read them again below.
+        for (next, running) in config.listeners.0.iter_mut().zip(current.config.listeners.iter()) {
+            next.tls.clone_from(&running.tls);
+        }
         let comparison = current.compare(&config);
         let mut plan = Plan::new((&running, &current), &settings, &comparison);
         plan.needs_restart = needs_restart;
-        plan.warnings = warnings.iter().map(ToString::to_string).collect();
+        plan.warnings = faults.iter().chain(&warnings).map(ToString::to_string).collect();
         let names = self.names_differ(&running, &settings, &comparison);
         let tokens = tokens(&settings)?;
         let rerouted = match wish {
@@ -367,6 +377,23 @@ impl Reloader {
         // Whoever is late is told of below.
         let _ = tokio::time::timeout(PATIENCE, all).await;
         silent.into_iter().map(|shard| format!("shard:{}", shard.0)).collect()
+    }
+
+    /// A certificate is counted as refused, as whenever its file is read again.
+    fn note_certificate(&self, why: &WiringError) {
+        match why {
+            WiringError::Tls { .. } => self.engine.shared().metrics.tls.reload(false),
+            WiringError::DialPlan(_) => {}
+        }
+    }
+
+    /// Handshakes that begin from now on have what is in the files of certificates now.
+    async fn read_certificates(&self) {
+        let shared = self.engine.shared().clone();
+        let read = tokio::task::spawn_blocking(move || certificates::reload(&shared)).await;
+        if let Err(fault) = read {
+            tracing::error!(%fault, "reading the certificates has failed");
+        }
     }
 
     /// The one before ends first: what it has found last is in the store, where this one begins.

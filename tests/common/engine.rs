@@ -41,7 +41,8 @@ pub(crate) fn station(name: &str, keys: &str) -> String {
 /// Writes settings with the addresses in their places; what was written.
 fn write_settings(dir: &TempDir, host: &Host, toml: &str) -> String {
     let (ip, peer) = (host.engine().to_string(), host.peer().to_string());
-    let toml = toml.replace("{ip}", &ip).replace("{peer}", &peer);
+    let here = dir.path().display().to_string();
+    let toml = toml.replace("{ip}", &ip).replace("{peer}", &peer).replace("{dir}", &here);
     fs::write(dir.path().join("settings.toml"), &toml).expect("settings written");
     toml
 }
@@ -139,6 +140,13 @@ impl Engine {
     /// Whether there is a process.
     pub(crate) fn running(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Sends it a signal, by name.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill, of procps").success());
     }
 
     /// Ends the process as a power cut would.

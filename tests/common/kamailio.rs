@@ -28,9 +28,9 @@ rev_dns=no
 use_dns_cache=no
 tcp_source_ipv4=PROXY
 listen=udp:PROXY:5060
-listen=tcp:PROXY:5060
+listen=STREAM:PROXY:5060
 listen=udp:PROXY:5070
-listen=tcp:PROXY:5070
+listen=STREAM:PROXY:5070
 
 loadmodule "corex.so"
 loadmodule "tm.so"
@@ -41,6 +41,7 @@ loadmodule "maxfwd.so"
 loadmodule "path.so"
 loadmodule "siputils.so"
 loadmodule "textops.so"
+TLS
 
 request_route {
     if (!mf_process_maxfwd_header("10")) {
@@ -104,6 +105,14 @@ route[RELAY] {
 }
 "#;
 
+/// What it needs for TLS: each side proves who it is.
+const TLS: &str = r#"loadmodule "tls.so"
+modparam("tls", "config", "DIR/tls.cfg")
+modparam("tls", "low_mem_threshold1", 0)
+modparam("tls", "low_mem_threshold2", 0)"#;
+const TLS_SIDE: &str = "method = TLSv1.2+\nverify_certificate = yes\nrequire_certificate = yes\n\
+    private_key = DIR/kamailio.key\ncertificate = DIR/kamailio.pem\nca_list = DIR/ca.pem\n";
+
 /// A Kamailio of this test's own. It is killed, with its children, when this is dropped.
 pub(crate) struct Kamailio {
     child: Child,
@@ -115,11 +124,18 @@ pub(crate) struct Kamailio {
 }
 
 impl Kamailio {
-    /// Starts it at the engine's peer address and waits until it takes messages.
+    /// Starts it at the engine's peer address, for TLS with `kamailio.pem` and `kamailio.key`, and waits until it takes messages.
     #[track_caller]
     pub(crate) fn start(engine: &Engine, transport: &str, gateways: [&Ua; 2]) -> Kamailio {
         let (ip, dir) = (engine.peer(), engine.dir());
+        let here = dir.display().to_string();
+        let secure = transport == "tls";
+        let sides = ["server", "client"].map(|side| format!("[{side}:default]\n{TLS_SIDE}"));
+        fs::write(dir.join("tls.cfg"), sides.concat().replace("DIR", &here)).expect("written");
         let config = CONFIG
+            .replace("TLS\n", &if secure { format!("enable_tls=yes\n{TLS}\n") } else { String::new() })
+            .replace("DIR", &here)
+            .replace("STREAM", if secure { "tls" } else { "tcp" })
             .replace("PROXY", &ip.to_string())
             .replace("ENGINE:", &format!("{}:", engine.sip.ip()))
             .replace("\"ENGINE\"", &format!("\"{}\"", engine.sip.ip()))

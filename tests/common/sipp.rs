@@ -71,7 +71,7 @@ impl Sipp {
 }
 
 /// Whether somebody has this UDP or TCP port of this IPv4 address.
-fn is_bound(local: SocketAddr) -> bool {
+pub(crate) fn is_bound(local: SocketAddr) -> bool {
     let IpAddr::V4(ip) = local.ip() else { panic!("{local} is not of IPv4") };
     let entry = format!(" {:08X}:{:04X} ", u32::from_ne_bytes(ip.octets()), local.port());
     let holds = |table: &str| fs::read_to_string(table).is_ok_and(|table| table.contains(&entry));

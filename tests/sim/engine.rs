@@ -136,6 +136,7 @@ pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk
         media_delayed: false,
         calling_party_mask: None,
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 
@@ -163,6 +164,7 @@ fn listener(transport: Transport) -> Listener {
         streams: crate::streams::limits(),
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
+        tls: None,
     }
 }
 
@@ -214,7 +216,7 @@ pub(crate) fn config(world: &World) -> EngineConfig {
             expires: Duration::from_secs(120),
         }],
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
-        dial_plan: dial_plan(),
+        dial_plan: Arc::new(dial_plan()),
         media: Media {
             address: MediaAddress { bound: MEDIA_IP.into(), told: MEDIA_IP.into() },
             other: None,

@@ -1,6 +1,7 @@
 //! What the engine is told: two trunks, some stations, and the defaults of `config/default.toml`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{
@@ -36,6 +37,7 @@ fn listener() -> Listener {
         streams: StreamLimits::default(),
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
+        tls: None,
     }
 }
 
@@ -63,6 +65,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         redirect_to: Vec::new(),
         calling_party_mask: None,
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 
@@ -102,7 +105,7 @@ pub(super) fn config(scenario: Scenario) -> EngineConfig {
         sip_trace_bytes: 8 << 20,
         stations: (0..STATIONS).map(station).collect(),
         trunks: vec![trunk("in", NEAR, scenario.media()), trunk("out", FAR, scenario.media())],
-        dial_plan: dial_plan(),
+        dial_plan: Arc::new(dial_plan()),
         registrar: Registrar {
             min_expires: Duration::from_secs(60),
             max_expires: Duration::from_secs(86_400),

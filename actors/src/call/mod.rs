@@ -14,12 +14,11 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
-use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
-use tandem_protocol::flow::ListenerId;
+use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Callee, Info, Party};
+use crate::calls::{CallKey, Callee, Info, Party, is_sips};
 use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -180,10 +179,6 @@ impl CallActor {
         actor.start()
     }
 
-    fn local(&self, listener: ListenerId) -> Arc<LocalSide> {
-        self.env.local_side(listener)
-    }
-
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
         let now = self.env.now();
         if self.env.inject_panic(ActorKind::Call) {
@@ -286,7 +281,8 @@ impl CallActor {
             progress: outbound.progress,
         };
         let call_id = spec.call_id.clone();
-        let local = self.local(target.flow.listener);
+        let sips = is_sips(&spec.request_uri);
+        let local = self.env.local_side_for(target.flow.listener, sips);
         self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
     }
 

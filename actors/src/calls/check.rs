@@ -2,6 +2,7 @@
 //! stranger learns nothing of what is built here.
 
 use tandem_protocol::dialog::is_supported;
+use tandem_protocol::flow::Transport;
 pub(crate) use tandem_protocol::message::ACCEPT;
 use tandem_protocol::message::{Header, Message, Method, NameAddr, NotUnderstood, Uri, Via};
 
@@ -27,10 +28,12 @@ pub(crate) fn well_formed(request: &Message) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Checks what every request outside dialogs must have.
-pub(crate) fn acceptable(request: &Message) -> Result<(), Refused> {
+/// Checks what every request outside dialogs must have that has come by `transport`. For a `sips` URI that is TLS: by another way its
+/// promise is broken already.
+pub(crate) fn acceptable(request: &Message, transport: Transport) -> Result<(), Refused> {
     let uri = Uri::parse(request.request_uri()).map_err(|_| Refused::bad("Bad Request-URI"))?;
-    if !matches!(uri.scheme, "sip" | "tel") {
+    let speaks = matches!(uri.scheme, "sip" | "tel") || uri.is_sips() && transport.is_secure();
+    if !speaks {
         return Err(Refused::new(416, Refusal::Unsupported));
     }
     if request.method() == Method::Invite {
@@ -102,7 +105,7 @@ pub(crate) fn not_taken(request: &Message) -> Refused {
 /// Whether a request was sent by us and has come back by proxies that kept its Vias (§16.3 step 4).
 pub(crate) fn has_been_here(config: &EngineConfig, request: &Message) -> bool {
     request.values(Header::Via).skip(1).filter_map(|value| Via::parse(value).ok()).any(|via| {
-        let port = via.port.unwrap_or(5060);
+        let port = via.sent_by_port();
         config.listeners.iter().any(|l| l.external.port() == port && l.external.is_host(via.host))
     })
 }

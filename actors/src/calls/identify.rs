@@ -22,7 +22,7 @@ const MAX_CREDENTIALS: usize = 8;
 pub(crate) enum Caller {
     /// A station that has proved who it is.
     Station(Arc<StationEntry>),
-    /// A trunk, known by its address.
+    /// A trunk, known by its address or certificate.
     Trunk(Arc<TrunkEntry>),
 }
 
@@ -42,6 +42,12 @@ impl Caller {
 pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Caller, Refused> {
     if let Some(station) = unmanaged::station(env, request, flow) {
         return Ok(Caller::Station(station.clone()));
+    }
+    // A certificate that the settings name says more than any From. One that is a proxy's by its address or domain alone does not:
+    // stations may be behind it.
+    let proved = env.directory().trunk_of_certificate(flow);
+    if let Some(trunk) = proved.filter(|trunk| !trunk.config.certificate_names.is_empty()) {
+        return Ok(Caller::Trunk(trunk.clone()));
     }
     // Both are looked for in any case: how long it takes tells nobody which of them exists.
     let trunk = env.directory().trunk_of_source(flow, env.config().transport(flow.listener));

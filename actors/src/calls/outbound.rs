@@ -10,6 +10,7 @@ use tandem_protocol::message::{Message, escape_user};
 use tandem_protocol::transaction::Timers;
 
 use super::route::Route;
+use super::secure::is_sips;
 use super::{Callee, Caller, caller_number};
 use crate::call::Outbound;
 use crate::directory::TrunkEntry;
@@ -27,6 +28,8 @@ pub(crate) struct Party {
     max_forwards: u8,
     /// The listener his INVITE came to.
     listener: ListenerId,
+    /// He has asked for a `sips` URI.
+    pub(crate) secure: bool,
 }
 
 /// Who sent this INVITE: a station is what the settings say, whatever it says of itself; a trunk's caller is believed if the trunk is.
@@ -49,6 +52,7 @@ pub(super) fn party(env: &Env, invite: &Message, caller: &Caller, listener: List
         identity,
         max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
         listener,
+        secure: is_sips(invite.request_uri()),
     }
 }
 

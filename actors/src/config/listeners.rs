@@ -66,6 +66,7 @@ mod tests {
             streams: StreamLimits::default(),
             session: SessionPolicy::default(),
             limits: Limits::default(),
+            tls: None,
         }
     }
 

@@ -16,6 +16,8 @@ enum Place {
     Name {
         /// As a URI writes it.
         host: String,
+        /// The same without a port: whom a certificate is for (RFC 5922 §4).
+        domain: Arc<str>,
         /// Its share of the calls among the places.
         weight: u16,
         /// `None`: not found yet.
@@ -65,7 +67,8 @@ impl Places {
     pub fn new(trunk: &Trunk) -> Places {
         let mut places: Vec<Place> = trunk.proxies.iter().map(|proxy| Place::Address(*proxy)).collect();
         for (number, named) in trunk.named.iter().enumerate() {
-            let name = Place::Name { host: named.target.to_string(), weight: named.weight, located: None };
+            let (host, domain) = (named.target.to_string(), named.target.host.clone());
+            let name = Place::Name { host, domain, weight: named.weight, located: None };
             // The named ones before it stand in the list already.
             places.insert((named.after + number).min(places.len()), name);
         }
@@ -112,6 +115,21 @@ impl Places {
             Place::Address(proxy) => proxy.address.to_string(),
             Place::Name { host, .. } => host.clone(),
         })
+    }
+
+    /// Whom the certificates of its servers are for: the names that were looked for, whatever DNS has made of them, and addresses.
+    pub(super) fn identities(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|place| match place {
+            Place::Address(proxy) => proxy.address.ip().to_string(),
+            Place::Name { domain, .. } => domain.to_string(),
+        })
+    }
+
+    /// Whom the certificate of the server at `address` is for: every name that has led there.
+    pub(super) fn identities_at(&self, address: SocketAddr) -> Vec<Vec<String>> {
+        let leads = |place: &Place| place.proxies().iter().any(|proxy| proxy.address == address);
+        let at = self.0.iter().zip(self.identities()).filter(|(place, _)| leads(place));
+        at.map(|(_, identity)| vec![identity]).collect()
     }
 
     /// The addresses that were found by name, each with that name.

@@ -6,7 +6,7 @@ use tandem_protocol::message::Message;
 
 use super::Shard;
 use crate::call::{CallActor, Caller as CallerLeg, Setup};
-use crate::calls::{Admitted, Refused, admit, check, identify};
+use crate::calls::{Admitted, Refused, admit, check, has_secure_contact, identify};
 use crate::dialog::Origin;
 use crate::env::Shared;
 use crate::metrics::Refusal;
@@ -34,7 +34,7 @@ impl Shard {
         }
         let caller = check::well_formed(invite).and_then(|()| identify(&self.env, invite, flow));
         let admitted = caller.and_then(|caller| {
-            let admitted = check::acceptable(invite)
+            let admitted = check::acceptable(invite, self.env.config().transport(flow.listener))
                 .and_then(|()| admit(&self.env, &mut self.leases, invite, flow, &caller));
             admitted.map_err(Refused::for_known)
         });
@@ -53,7 +53,7 @@ impl Shard {
             invite: invite.clone(),
             source: flow.answering(&invite.via()),
             tag: self.env.name(),
-            local: self.env.local_side(flow.listener),
+            local: self.env.local_side_for(flow.listener, has_secure_contact(invite)),
             routing,
             account,
         };

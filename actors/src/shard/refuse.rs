@@ -25,7 +25,11 @@ impl Shard {
         let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
         let refused = match known {
             Ok(_) => {
-                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
+                let transport = self.env.config().transport(flow.listener);
+                check::acceptable(request, transport)
+                    .err()
+                    .unwrap_or_else(|| check::not_taken(request))
+                    .for_known()
             }
             Err(refused) => refused,
         };

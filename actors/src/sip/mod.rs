@@ -5,5 +5,6 @@ pub mod icmp;
 pub mod peers;
 pub(crate) mod stateless;
 pub mod tcp;
+pub mod tls;
 pub mod trace;
 pub mod udp;

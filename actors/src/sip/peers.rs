@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tandem_protocol::flow::Transport;
+
 use crate::config::EngineConfig;
 
 /// How many hosts are remembered; a newer one may take an older one's place.
@@ -20,8 +22,10 @@ impl Default for StreamPeers {
 impl StreamPeers {
     /// Notes the proxies of the trunks that use streams.
     pub fn note_trunks(&self, config: &EngineConfig) {
-        for trunk in
-            config.trunks.iter().filter(|t| config.transport(config.listener_id(t.listener)).is_reliable())
+        for trunk in config
+            .trunks
+            .iter()
+            .filter(|t| config.transport(config.listener_id(t.listener)) == Transport::Tcp)
         {
             trunk.proxies.iter().for_each(|proxy| self.note(proxy.address.ip()));
         }

@@ -144,6 +144,7 @@ fn hunting(trunks: &[(&str, &[u16])]) -> Rig {
             trunk: (*trunk).to_owned(),
             listener: ListenerId::default(),
             user: "123".into(),
+            sips: false,
             walk,
             hosts: Vec::new(),
         }

@@ -65,6 +65,7 @@ impl Rig {
             trunk: "out".into(),
             listener: ListenerId::default(),
             user: "123".into(),
+            sips: false,
             walk,
             hosts: Vec::new(),
         };

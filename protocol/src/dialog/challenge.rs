@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::caller::Credentials;
 use super::{Dialog, Output, Phase};
 use crate::digest::Challenge;
-use crate::message::{Header, Limits, Message, Method};
+use crate::flow::Flow;
+use crate::message::{Builder, Header, Limits, Message, Method};
 use crate::time::Now;
 
 /// How often one request is sent again with more answers.
@@ -32,6 +33,9 @@ pub(super) struct Account {
     /// What was answered of that INVITE.
     #[serde(skip)]
     invite: Tried,
+    /// The BYEs of its branches that were not kept, each with the peer's tag and its way.
+    #[serde(skip)]
+    lost: Vec<(String, Flow, Sent)>,
     /// Who has asked so far.
     #[serde(skip)]
     asked: Vec<Asked>,
@@ -86,6 +90,14 @@ impl Account {
             }
             let tried = Tried::default();
             self.open.push(Sent { cseq, method, request: request.clone(), tried });
+        }
+    }
+
+    /// A branch of the INVITE is ended by the last request of `other`, its dialog.
+    pub(super) fn note_lost(&mut self, tag: &str, to: Flow, other: &mut Account) {
+        let bye = other.open.pop().filter(|sent| sent.method == Method::Bye);
+        if let Some(bye) = bye.filter(|_| self.lost.len() < MOST_OPEN) {
+            self.lost.push((tag.to_owned(), to, bye));
         }
     }
 
@@ -193,11 +205,12 @@ impl Dialog {
 
     /// Answers a 401 or 407 to a request of ours; false if it cannot, or has been answered before.
     pub(super) fn answer_challenge(&mut self, response: &Message, out: &mut Vec<Output>) -> bool {
+        if self.answer_for_lost(response, out) {
+            return true;
+        }
         let early = match &self.phase {
-            // Another branch's PRACK or BYE is no request of this dialog.
-            _ if self.remote_tag.is_some() && response.to_tag() != self.remote_tag.as_deref() => {
-                return false;
-            }
+            // A PRACK of another branch is no request of this dialog.
+            _ if !self.is_from_peer(response) => return false,
             Phase::Confirmed | Phase::Closing | Phase::Incoming(_) | Phase::AnswerHeld(..) => None,
             // A PRACK or UPDATE; the INVITE itself is answered elsewhere.
             Phase::Calling(_) => {
@@ -242,6 +255,38 @@ impl Dialog {
         }
         self.renumber(sent.method, sent.cseq, again);
         again != 0
+    }
+
+    /// The same for the BYE that ends another branch of our INVITE: it goes again once, as it was but for the answers.
+    fn answer_for_lost(&mut self, response: &Message, out: &mut Vec<Output>) -> bool {
+        let is_it = |(tag, _, sent): &(String, Flow, Sent)| {
+            Some(tag.as_str()) == response.to_tag()
+                && (sent.cseq, sent.method) == (response.cseq(), response.method())
+        };
+        let Some(at) = self.account.lost.iter().position(is_it) else { return false };
+        let (_, to, mut sent) = self.account.lost.remove(at);
+        let Ok(request) = Message::parse(sent.request, &Limits::NONE) else { return false };
+        let line = (request.method_name(), request.request_uri());
+        let Some(answers) = self.account.answers(&mut sent.tried, response, line, &self.local_tag) else {
+            return false;
+        };
+        let (branch, cseq) = (self.next_branch(), sent.cseq + 1);
+        let mut message = Builder::request(line.0, line.1);
+        message.texts(Header::Via, &[&self.local.via, ";branch=", &branch, ";rport"]);
+        message.header(Header::CSeq, format_args!("{cseq} {}", line.0));
+        for header in
+            [Header::MaxForwards, Header::From, Header::To, Header::CallId, Header::Reason, Header::Route]
+        {
+            for value in request.headers(header) {
+                message.header(header, value);
+            }
+        }
+        for (header, value) in &answers {
+            message.header(*header, value);
+        }
+        let (message, method, timers) = (message.finish(None), sent.method, self.local.timers);
+        out.push(Output::Request { message, method, branch, cseq, to, timers });
+        true
     }
 
     /// A final response has come that no challenge of ours is answered by.

@@ -106,6 +106,7 @@ impl Dialog {
         if !known {
             self.forks.ended.push(tag.to_owned());
             other.bye(Some(ELSEWHERE), out);
+            self.account.note_lost(tag, other.next_hop(), &mut other.account);
         }
         // Another branch, or this one's 2xx again, must not find our Via branches used.
         self.sent = other.sent;

@@ -294,7 +294,9 @@ impl Dialog {
                 }
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
-            Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            Method::Bye if response.status() >= 200 && self.is_from_peer(response) => {
+                self.bye_answered(response.cseq(), out);
+            }
             Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             Method::Update => self.update_response(response, now, out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
@@ -303,6 +305,11 @@ impl Dialog {
             }
             _ => {}
         }
+    }
+
+    /// False for a response of another branch of our INVITE.
+    fn is_from_peer(&self, response: &Message) -> bool {
+        self.remote_tag.is_none() || response.to_tag() == self.remote_tag.as_deref()
     }
 
     /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours.

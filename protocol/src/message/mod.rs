@@ -11,6 +11,7 @@ pub mod framing;
 pub mod header;
 mod malformed;
 pub mod method;
+mod number;
 mod parse;
 mod reason;
 mod syntax;

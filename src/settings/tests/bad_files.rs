@@ -101,6 +101,22 @@ fn faults_of_the_node_and_its_addresses() {
                 "`require_client_certificate` needs it",
             ),
             (
+                "[[listen]]\ntransport = \"tls\"\nprivate_key = \"/nowhere/key.pem\"",
+                "1: listen[0].certificate",
+                "is missing; a tls listener needs it",
+            ),
+            (
+                "[[listen]]\ntransport = \"tls\"\ncertificate = \"/nowhere/own.pem\"\nprivate_key = \"/nowhere/own.key\"",
+                "3: listen[0].certificate",
+                "/nowhere/own.pem: cannot be read: No such file",
+            ),
+            (
+                "[[listen]]\nhandshake_timeout_ms = 99",
+                "2: listen[0].handshake_timeout_ms",
+                "allowed: 100 to 60000",
+            ),
+            ("[[listen]]\nmax_handshakes = 0", "2: listen[0].max_handshakes", "allowed: 1 to 10000"),
+            (
                 "[[listen]]\nname = \"a\"\n[[listen]]\nname = \"b\"\naddress = \"127.0.0.1:5060\"",
                 "5: listen[1].address",
                 "free; listen[0].address has 0.0.0.0:5060",
@@ -263,6 +279,12 @@ fn faults_of_trunks_and_registrations() {
                 "7: trunk[1].proxies[0]",
                 "allowed: an IPv4 address, as that of its listener",
             ),
+            (
+                "certificate_names = [\"example.net\", \"*.example.net\"]",
+                "4: trunk[0].certificate_names[1]",
+                "allowed: a host name or IP address without a port or wildcard",
+            ),
+            ("transport = \"tls\"", "4: trunk[0].transport", "allowed: a transport that a listener carries"),
             ("accept_from = [\"10.0.0.0/8\", \"10.0.0.0/40\"]", "4: trunk[0].accept_from[1]", "or network"),
             ("accept_from = [\"10.0.0.1:0\"]", "4: trunk[0].accept_from[0]", "found \"10.0.0.1:0\""),
             (

@@ -118,6 +118,14 @@ fn what_is_doubtful_is_a_warning() {
             "office.toml:2: listen[0].address: port 20004 lies in media.ports",
         ),
         (
+            "[[listen]]\nserver_ca = \"/etc/tandem/ca.pem\"",
+            "office.toml:2: listen[0].server_ca: has no effect on a udp listener",
+        ),
+        (
+            "[[trunk]]\nname = \"a\"\nproxies = [\"192.0.2.1\"]\ncertificate_names = [\"example.net\"]",
+            "office.toml:4: trunk[0].certificate_names: has no effect on a trunk that is not over TLS",
+        ),
+        (
             "[[dial_plan.partition]]\nname = \"attic\"",
             "office.toml:1: dial_plan.partition[0]: is in no calling search space",
         ),

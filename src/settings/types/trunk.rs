@@ -74,6 +74,9 @@ pub struct Trunk {
     /// Where its calls are sent, by DNS (RFC 3263), instead of `proxies`.
     #[serde(default)]
     pub domain: Option<String>,
+    /// Whom the certificates of its far end are for; empty: for `domain`, or for the names and addresses in `proxies`.
+    #[serde(default)]
+    pub certificate_names: Vec<String>,
     /// Where its calls come from, besides its proxies.
     #[serde(default)]
     pub accept_from: Vec<Source>,

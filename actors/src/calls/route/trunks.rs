@@ -59,6 +59,13 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     if trunks.is_empty() {
         return Route::refused(503, Cause::Failed, format!("{}, which has no trunk", wanted.why));
     }
+    if wanted.secure {
+        let by = |trunk: &TrunkEntry| env.config().transport(env.config().listener_id(trunk.config.listener));
+        trunks.retain(|trunk| by(trunk).is_secure());
+        if trunks.is_empty() {
+            return Route::insecure(&wanted.why);
+        }
+    }
     if !wanted.emergency && trunks.iter().all(|trunk| trunk.is_full()) {
         // Refused before it costs a port; a place that is taken meanwhile is missed when the call gets there.
         return Route::refused(503, Cause::Limit, format!("{}, which has max_calls calls", wanted.why));
@@ -68,6 +75,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
         trunk: trunk.config.name.to_string(),
         listener: env.config().listener_id(trunk.config.listener),
         user: user.clone(),
+        sips: wanted.secure,
         // An emergency call begins with what is surely there.
         walk: walk(env, trunk, !wanted.emergency),
         hosts: trunk.places().hosts(),

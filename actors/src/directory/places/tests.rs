@@ -44,6 +44,7 @@ fn trunk(proxies: &[u8], named: &[(usize, &str)]) -> Trunk {
         redirect_to: Vec::new(),
         calling_party_mask: None,
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 

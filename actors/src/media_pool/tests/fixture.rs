@@ -110,7 +110,7 @@ pub fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
         users: Vec::new(),
         registration_groups: Vec::new(),
         services: Vec::new(),
-        dial_plan: DialPlan::new(DialPlanSpec::default()).unwrap(),
+        dial_plan: Arc::new(DialPlan::new(DialPlanSpec::default()).unwrap()),
         media: Media {
             address: MediaAddress { bound: address, told: address },
             other: None,

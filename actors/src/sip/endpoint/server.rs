@@ -238,7 +238,7 @@ impl Endpoint {
 fn server_name(request: &Message, method: Method) -> Name {
     let via = request.via();
     let method = if method == Method::Ack { Method::Invite } else { method };
-    let port = Decimal::of(via.port.unwrap_or(5060).into());
+    let port = Decimal::of(via.sent_by_port().into());
     let sequence = Decimal::of(request.cseq().into());
     let (id, tag, cseq) = match request.unique_branch() {
         Some(branch) => (branch, "", ""),

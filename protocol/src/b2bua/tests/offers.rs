@@ -28,6 +28,7 @@ fn trunk(offer: &'static str, proxies: u16, change: impl FnOnce(Call) -> Call) -
         trunk: "out".into(),
         listener: ListenerId::default(),
         user: "123".into(),
+        sips: false,
         walk,
         hosts: Vec::new(),
     };

@@ -129,6 +129,31 @@ fn a_challenge_for_a_branch_that_has_lost_is_not_answered_in_the_one_that_is_kep
 }
 
 #[test]
+fn a_challenged_bye_that_ends_a_lost_branch_is_sent_again_to_that_branch() {
+    let mut rig = Rig::answered("");
+    let headers = "Contact: <sip:fork@10.0.0.9:5070>\r\nRecord-Route: <sip:10.0.0.8:5080;lr>\r\n";
+    rig.respond_as("lost", 200, "INVITE", 1, headers, "v=0\r\n");
+    let (bye, to) = rig.sent(Method::Bye).unwrap();
+    rig.respond_as("lost", 407, "BYE", bye.cseq(), &challenge("Proxy", "p", "n"), "");
+    let (again, to_again) = rig.sent(Method::Bye).unwrap();
+    assert_eq!(answers(&again), [answer("p", "n", 1)]);
+    assert_eq!((again.to_tag(), again.cseq(), to_again), (Some("lost"), bye.cseq() + 1, to));
+    for header in [Header::Route, Header::Reason, Header::From, Header::CallId] {
+        assert_eq!(again.header(header), bye.header(header));
+    }
+    assert_ne!(again.via().branch(), bye.via().branch());
+    // Its password is wrong: that is all. The branch that is kept goes on, and ends by its own BYE only.
+    rig.respond_as("lost", 407, "BYE", again.cseq(), &challenge("Proxy", "p", "m"), "");
+    assert!(rig.sent(Method::Bye).is_none() && !rig.finished());
+    rig.hang_up();
+    let (own, _) = rig.sent(Method::Bye).unwrap();
+    rig.respond_as("lost", 200, "BYE", own.cseq(), "", "");
+    assert!(!rig.finished());
+    rig.respond(200, "BYE", own.cseq(), "", "");
+    assert!(rig.finished());
+}
+
+#[test]
 fn an_answer_to_an_invite_that_was_sent_anew_is_ended() {
     let mut rig = Rig::calling();
     rig.respond_as("one", 407, "INVITE", 1, &challenge("Proxy", "p", "n"), "");
