@@ -18,6 +18,7 @@ use tandem_actors::generation::Generations;
 use tandem_actors::ids::Names;
 use tandem_actors::media_pool::{self, threads::Link};
 use tandem_actors::metrics::{Describe, Metrics};
+use tandem_actors::registration_group;
 use tandem_actors::runtime::{self, Clock};
 use tandem_actors::shard::{Ask, Found, Restored, read_records};
 use tandem_actors::station::read_bindings;
@@ -38,6 +39,8 @@ use crate::wiring::{self, WiringError};
 
 /// Media workers say at once which ports they have; this long is waited for them before calls are taken.
 const PORTS_PATIENCE: Duration = Duration::from_secs(2);
+/// So long the registrars that we leave are waited for.
+const UNREGISTER_PATIENCE: Duration = Duration::from_secs(2);
 /// So long the names of trunks are waited for.
 const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 /// A nonce is good for this long.
@@ -121,6 +124,17 @@ impl Running {
         self.drainer.drain(self.engine.shared(), true, drain::Wish::default());
     }
 
+    /// Gives up our registrations at providers, as far as they answer soon.
+    pub async fn unregister(&self) {
+        self.drain();
+        let ask = Ask::BeRegistered { registered: false, stopping: true };
+        if tokio::time::timeout(UNREGISTER_PATIENCE, self.engine.ask_all(ask)).await.is_err() {
+            tracing::warn!(
+                "not every registrar has answered that we go: it sends calls here until they expire"
+            );
+        }
+    }
+
     /// Commits what is queued. Established calls stay in the store for the next start.
     pub fn stop(self) {
         self.ready.store(false, Ordering::Relaxed);
@@ -180,6 +194,7 @@ pub async fn start_from(
         census: tandem_actors::supervisor::Census::default(),
     });
     restore_bindings(&shared, clock.now().wall.0);
+    registration_group::restore(&shared.current().directory, shared.store.as_ref());
     let Found { shards: restore, ports, restored } =
         read_records(&shared, clock.now()).unwrap_or_else(|why| {
             tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
@@ -311,6 +326,7 @@ pub fn run(settings: &Settings, source: Source) -> Result<u8, StartError> {
         let (drainer, mut drained) = Drainer::new();
         let running = start_from(settings, source, drainer, chaos).await?;
         let status = until_told(&running, &mut hang_up, &mut drained).await?;
+        running.unregister().await;
         running.stop();
         Ok(status)
     })

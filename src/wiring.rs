@@ -2,6 +2,9 @@
 
 mod patterns;
 
+mod registration;
+mod trunk_rules;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +18,10 @@ use tandem_protocol::dns::{Bounds, Family, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
-use tandem_protocol::transaction::Timers;
+use tandem_protocol::transaction::{Timers, timer_f};
 
 use crate::settings::{
-    self, Credential, DigestAlgorithm, HostPort, MediaPath, Registration, RegistrationGroup, ServiceKind,
-    Settings, Station, Trunk,
+    self, Credential, DigestAlgorithm, HostPort, MediaPath, ServiceKind, Settings, Station, Trunk,
 };
 
 pub use patterns::dial_plan;
@@ -71,7 +73,7 @@ pub fn engine_config(
         registration_groups: settings
             .registration_group
             .iter()
-            .filter_map(|group| registration_group(settings, group))
+            .map(|group| registration::group(settings, group, &listeners))
             .collect(),
         services: settings.service.iter().map(service).collect(),
         dial_plan: Arc::new(dial_plan(settings)?),
@@ -313,6 +315,11 @@ fn address_of(proxy: &HostPort, transport: Transport) -> Option<SocketAddr> {
     proxy.ip().map(|ip| SocketAddr::new(ip, proxy.port.unwrap_or_else(|| transport.default_port())))
 }
 
+/// A host as a URI has it: an IPv6 address in brackets (RFC 3261 §25.1).
+fn uri_host(host: String) -> String {
+    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host }
+}
+
 fn place_of(settings: &Settings, trunk: &Trunk) -> u16 {
     let listen = settings.listener_of(trunk);
     let place = listen.and_then(|listen| settings.listen.iter().position(|l| l.name == listen.name));
@@ -343,21 +350,31 @@ fn dns(dns: &settings::Dns) -> config::Dns {
     }
 }
 
-/// Where a trunk's calls go, with their weights: the addresses of the settings, and what DNS must find, by the trunk's listener. Their
-/// own order decides only where their priorities, which are all the same, do not.
+/// Where a trunk's calls go, with their weights.
 fn proxies(trunk: &Trunk, listener: Option<&config::Listener>) -> (Vec<Proxy>, Vec<config::NamedProxy>) {
     let domain = trunk.domain.iter().map(|domain| HostPort { host: domain.clone(), port: None });
+    let weights = trunk.weights.iter().copied().chain(std::iter::repeat(1));
+    let places = trunk.proxies.iter().cloned().chain(domain).zip(weights);
+    servers(places, listener, trunk.transport.is_some())
+}
+
+/// Servers with their weights: the addresses of the settings, and what DNS must find, by this listener. Their own order decides only
+/// where their priorities, which are all the same, do not.
+fn servers(
+    places: impl Iterator<Item = (HostPort, u16)>,
+    listener: Option<&config::Listener>,
+    transport_named: bool,
+) -> (Vec<Proxy>, Vec<config::NamedProxy>) {
     let (mut addresses, mut named) = (Vec::new(), Vec::new());
     let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
-    let weights = trunk.weights.iter().copied().chain(std::iter::repeat(1));
-    for (proxy, weight) in trunk.proxies.iter().cloned().chain(domain).zip(weights) {
+    for (proxy, weight) in places {
         if let Some(address) = address_of(&proxy, transport) {
             addresses.push(Proxy { weight, ..Proxy::new(address) });
             continue;
         }
         let family = Family::of(listener.map_or(Ipv4Addr::UNSPECIFIED.into(), |l| l.address.ip()));
         let target = Target::new(&proxy.host, proxy.port, transport, family);
-        let target = if trunk.transport.is_some() { target.with_transport_named() } else { target };
+        let target = if transport_named { target.with_transport_named() } else { target };
         named.push(config::NamedProxy { after: addresses.len(), target, weight });
     }
     (addresses, named)
@@ -370,6 +387,7 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
     let mut timers = Timers::new(values.t1, values.t2);
     timers.give_up = values.t1 * 2u32.saturating_pow(values.max_invite_retries.min(16));
     timers.connect = Some(values.connect_timeout);
+    timers.timer_f = Some(timer_f(values.t1, values.t2, values.max_packet_retries));
     let codes: Vec<String> =
         trunk.retryable_codes.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
     config::Trunk {
@@ -395,43 +413,10 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
         redirect: redirect(trunk.redirect),
         redirect_to: trunk.redirect_to.iter().map(source).collect(),
         calling_party_mask: trunk.calling_party_mask.clone(),
-        credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
+        rules: trunk_rules::rules(trunk, &values),
+        credentials: registration::credentials_of(settings, trunk),
         certificate_names: trunk.certificate_names.clone(),
     }
-}
-
-/// The first registration of a group that can be used: at a trunk's first proxy, or at an address.
-fn registration_group(settings: &Settings, group: &RegistrationGroup) -> Option<config::RegistrationGroup> {
-    group.registrations.iter().find_map(|registration| one_registration(settings, group, registration))
-}
-
-fn one_registration(
-    settings: &Settings,
-    group: &RegistrationGroup,
-    registration: &Registration,
-) -> Option<config::RegistrationGroup> {
-    let trunk = registration.trunk.as_ref().and_then(|name| settings.trunk.iter().find(|t| t.name == *name));
-    let target = trunk.and_then(|t| t.proxies.first()).or(registration.address.as_ref());
-    let target = target.or(registration.proxy.as_ref())?;
-    let username = registration.username.as_ref().or_else(|| trunk?.username.as_ref());
-    let password = registration.password.as_ref().or_else(|| trunk?.password.as_ref());
-    let listener = trunk.map_or_else(
-        || {
-            let same = |l: &settings::Listen| Some(l.transport) == registration.transport;
-            settings.listen.iter().position(same).unwrap_or(0) as u16
-        },
-        |t| place_of(settings, t),
-    );
-    let carried =
-        settings.listen.get(usize::from(listener)).map_or(Transport::Udp, |l| transport(l.transport));
-    Some(config::RegistrationGroup {
-        name: Arc::from(group.name.as_str()),
-        listener,
-        registrar: address_of(target, carried)?,
-        domain: registration.domain.clone().unwrap_or_else(|| target.host.clone()),
-        credentials: credentials(username, password)?,
-        expires: registration.expires(),
-    })
 }
 
 fn service(service: &settings::Service) -> config::Service {

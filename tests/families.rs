@@ -7,7 +7,7 @@ mod common;
 
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
-use common::engine::stations;
+use common::engine::{station, stations};
 use common::rtp::RtpEnd;
 use common::ua::token;
 use common::{Engine, Leg, Msg, Ua, eventually, sdp, so};
@@ -51,12 +51,16 @@ struct Both {
 
 impl Both {
     fn start() -> Both {
+        Both::with(&stations(&["1001", "1002", "1003"]))
+    }
+
+    fn with(stations: &str) -> Both {
         let sockets = [(); 2].map(|()| UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).expect("a port"));
         let [listener, gateway] = sockets.each_ref().map(|s| s.local_addr().expect("an address"));
         drop(sockets);
         let settings = SETTINGS.replace("LISTENER", &listener.to_string());
         let settings = settings.replace("GATEWAY", &gateway.to_string());
-        let engine = Engine::start(&(settings + &stations(&["1001", "1002", "1003"])));
+        let engine = Engine::start(&(settings + stations));
         Both { engine, listener, gateway }
     }
 
@@ -154,6 +158,24 @@ fn an_ipv4_phone_and_an_ipv6_phone_hear_each_other() {
         call.talks(to, &invite, || {});
         nothing_is_left(&both, calls, free);
     }
+}
+
+#[test]
+fn media_that_is_to_go_past_us_goes_through_us_between_the_families_and_past_us_within_one() {
+    let bypass = |name| station(name, "media = \"bypass\"");
+    let both = Both::with(&(bypass("1001") + &bypass("1002") + &bypass("1003")));
+    let (a, b, c) = (both.four("1001"), both.six("1002"), both.four("1003"));
+    let free = free(&both);
+    let call = Caller::calls(&a, "1002");
+    let invite = b.request("INVITE");
+    call.talks(&b, &invite, || {});
+    nothing_is_left(&both, 1, free);
+    let offer = sdp(a.local(), "0");
+    let leg = a.call("1003", &offer);
+    let invite = c.request("INVITE");
+    assert_eq!(invite.body(), offer);
+    c.respond(&invite, "486 Busy Here", "c", "", "");
+    a.refused(&leg);
 }
 
 #[test]

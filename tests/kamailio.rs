@@ -36,6 +36,9 @@ listen = "TRANSPORT"
 transport = "TRANSPORT"
 proxies = ["{peer}:5070", "{peer}:5075"]
 accept_from = ["{peer}/32"]
+# As long as by UDP, also by TLS: the proxy may share its processor.
+connect_timeout_ms = 3500
+max_invite_retries = 6
 redirect_to = ["{peer}/32"]
 
 [[dial_plan.pattern]]

@@ -149,6 +149,16 @@ fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
         [[dial_plan.pattern]]
         pattern = "100"
         target = "trunk:out"
+
+        # It is its own provider.
+        [[station]]
+        name = "office"
+        extension = "200"
+        password = "hush"
+
+        [[registration_group]]
+        name = "provider"
+        registrations = [{{ address = "{sip}", username = "office", password = "hush" }}]
         "#,
         data = data.display(),
         http = places.http,

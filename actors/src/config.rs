@@ -2,6 +2,8 @@
 
 mod external;
 mod listeners;
+mod registration;
+mod trunk_rules;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use crate::sip::tls::Tls;
 
 pub use external::External;
 pub use listeners::Listeners;
+pub use registration::{Registration, RegistrationGroup};
+pub use trunk_rules::{Accept, TrunkRules};
 
 /// Whether a call's media crosses the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +203,8 @@ pub struct Trunk {
     pub redirect_to: Vec<Source>,
     /// What its far end sees of the caller's number.
     pub calling_party_mask: Option<NumberMask>,
+    /// What it changes of calls, and what it may ask for besides them.
+    pub rules: TrunkRules,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
     /// Whom the certificates of its proxies are for; empty: for its domain, or for the proxy's own name or address.
@@ -302,23 +308,6 @@ impl Source {
             _ => false,
         }
     }
-}
-
-/// Outbound registrations with one provider: the first that works is used.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RegistrationGroup {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The listener it registers from.
-    pub listener: u16,
-    /// The registrar.
-    pub registrar: SocketAddr,
-    /// The domain to register in.
-    pub domain: String,
-    /// The account.
-    pub credentials: tandem_protocol::dialog::Credentials,
-    /// The binding's life to ask for.
-    pub expires: Duration,
 }
 
 /// What a built-in service does.

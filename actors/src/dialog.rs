@@ -148,6 +148,8 @@ pub struct DialogActor {
     /// Until there is a checkpoint.
     origin: Option<Box<Origin>>,
     shell: Shell<Dialog>,
+    /// Requests of the peer's within an early dialog that have no final response: a fault would lose them.
+    unanswered: Vec<Input>,
     /// What the dialog did when it was built, done when its actor has an address.
     first: Vec<Output>,
     timer: Option<TimerId>,
@@ -176,7 +178,7 @@ impl DialogActor {
             let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
             Guard::new(env, ActorKind::Dialog, move |_| {
                 if !parted.get() {
-                    shard.tell(DialogDown(tag));
+                    shard.tell(DialogDown { tag, awaited: None });
                     call.tell(LegDown(leg));
                 }
             })
@@ -188,6 +190,7 @@ impl DialogActor {
             leg,
             origin: Some(Box::new(origin)),
             shell: Shell::new(dialog),
+            unanswered: Vec::new(),
             first,
             timer: None,
             tag,
@@ -210,11 +213,26 @@ impl DialogActor {
             Fed::Rebuilt { panic } => self.call.tell(LegFault { leg: self.leg, panic, lost: false }),
             Fed::Lost { panic } => {
                 self.shell.inject(Injection::None);
+                self.refuse_unanswered(input, &mut out);
                 self.end_after_fault(now, &mut out);
                 self.call.tell(LegFault { leg: self.leg, panic, lost: true });
             }
         }
+        if !self.shell.is_kept() && matches!(input, Input::Request { transaction: Some(_), .. }) {
+            self.unanswered.push(input.clone());
+        }
         self.release(&mut out, ctx);
+    }
+
+    /// What waits for an answer that nobody will give any more: the request that has brought the dialog to its end, and any other that
+    /// the dialog knows of no longer.
+    fn refuse_unanswered(&mut self, input: &Input, out: &mut Vec<Output>) {
+        if self.shell.is_kept() {
+            self.unanswered.clear();
+        }
+        let waiting = std::mem::take(&mut self.unanswered);
+        let machine = self.shell.machine();
+        out.extend(waiting.iter().chain([input]).filter_map(|input| machine.refuse_after_fault(input)));
     }
 
     /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
@@ -242,6 +260,7 @@ impl DialogActor {
                 Output::Challenged { account, response } => challenged = Some((account, response)),
                 Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => {
                     self.note_invite(&output);
+                    self.note_answer(&output);
                     outputs.push(output);
                 }
             }
@@ -276,6 +295,14 @@ impl DialogActor {
         }
     }
 
+    /// A request of the peer's has its final response.
+    fn note_answer(&mut self, output: &Output) {
+        if let Output::Respond { transaction, status: 200.., .. } = output {
+            let of = |input: &Input| matches!(input, Input::Request { transaction: Some(known), .. } if known == transaction);
+            self.unanswered.retain(|input| !of(input));
+        }
+    }
+
     /// Our INVITE leaves, perhaps again with credentials or another session interval.
     fn note_invite(&mut self, output: &Output) {
         if let (
@@ -291,7 +318,8 @@ impl DialogActor {
     /// mailbox already, or on the way there, still gets its answer.
     fn part(&self) {
         if !self.parted.replace(true) {
-            self.shard.tell(DialogDown(self.tag.clone()));
+            let awaited = self.shell.machine().awaited_prack();
+            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited });
             self.call.tell(LegDown(self.leg));
         }
     }
@@ -345,7 +373,11 @@ pub(crate) struct Own {
 }
 
 /// A dialog is over: its tag means nothing any more.
-pub(crate) struct DialogDown(pub(crate) Arc<str>);
+pub(crate) struct DialogDown {
+    pub(crate) tag: Arc<str>,
+    /// RSeq and CSeq of its reliable response that nobody has acknowledged.
+    pub(crate) awaited: Option<(u32, u32)>,
+}
 
 impl Handler<Told<Input>> for DialogActor {
     type Result = ();

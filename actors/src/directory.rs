@@ -26,8 +26,8 @@ use crate::sip::peers::StreamPeers;
 use crate::sip::tls::SecurePeers;
 
 pub use places::Places;
-pub use registration::{RegistrationEntry, RegistrationStatus};
-pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry};
+pub use registration::{Account, MemberStatus, RegistrationEntry, RegistrationStatus};
+pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry, TrunkSide};
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
 const THROTTLE_SLOTS: usize = 16_384;
@@ -179,6 +179,15 @@ fn domains(config: &EngineConfig) -> Vec<String> {
     domains
 }
 
+/// How our side appears to a trunk on its listener.
+fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> TrunkSide {
+    let listener = config.listeners.get(usize::from(trunk.listener));
+    let own = |side| Arc::new(crate::calls::with_timers_of(trunk, side));
+    let plain = listener.map(|listener| own(crate::calls::local_side(listener)));
+    let secure = listener.and_then(crate::calls::secure_side).map(own);
+    TrunkSide(plain.unwrap_or_default(), secure)
+}
+
 /// The shared state of one engine under one set of settings.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
@@ -209,6 +218,8 @@ pub struct Directory {
     /// Who is at the other end of connections by its certificate.
     pub secure_peers: Arc<SecurePeers>,
     draining: Arc<AtomicBool>,
+    /// Whether packets to any trunk are marked.
+    marks: bool,
 }
 
 impl Directory {
@@ -238,6 +249,7 @@ impl Directory {
             stream_peers: Arc::default(),
             secure_peers: Arc::default(),
             draining: Arc::default(),
+            marks: false,
         };
         empty.next(config, metrics)
     }
@@ -263,9 +275,13 @@ impl Directory {
             registrations: config
                 .registration_groups
                 .iter()
-                .map(|g| (g.name.clone(), self.next_registration(g)))
+                .map(|g| (g.name.clone(), self.next_registration(g, metrics)))
                 .collect(),
-            trunks: config.trunks.iter().map(|t| (t.name.clone(), self.next_trunk(t, metrics))).collect(),
+            trunks: config
+                .trunks
+                .iter()
+                .map(|t| (t.name.clone(), self.next_trunk(config, t, metrics)))
+                .collect(),
             domains: domains(config),
             shards: self.shards,
             throttle: self.throttle.clone(),
@@ -281,6 +297,7 @@ impl Directory {
             secure_peers: self.secure_peers.clone(),
             stream_peers: self.stream_peers.clone(),
             draining: self.draining.clone(),
+            marks: config.trunks.iter().any(|trunk| trunk.rules.dscp.is_some()),
         }
     }
 
@@ -292,18 +309,20 @@ impl Directory {
         }
     }
 
-    fn next_trunk(&self, config: &Trunk, metrics: &Metrics) -> Arc<TrunkEntry> {
+    fn next_trunk(&self, engine: &EngineConfig, config: &Trunk, metrics: &Metrics) -> Arc<TrunkEntry> {
+        // What its listener says of us is part of it.
+        let side = trunk_side(engine, config);
         match self.trunks.get(&config.name) {
-            Some(same) if same.config == *config => same.clone(),
-            Some(before) => Arc::new(before.with(config, metrics)),
-            None => Arc::new(TrunkEntry::new(config, metrics)),
+            Some(same) if same.config == *config && same.has_side(&side) => same.clone(),
+            Some(before) => Arc::new(before.with(config, side, metrics)),
+            None => Arc::new(TrunkEntry::new(config, side, metrics)),
         }
     }
 
-    fn next_registration(&self, config: &RegistrationGroup) -> Arc<RegistrationEntry> {
+    fn next_registration(&self, config: &RegistrationGroup, metrics: &Metrics) -> Arc<RegistrationEntry> {
         match self.registrations.get(&config.name) {
             Some(same) if same.config == *config => same.clone(),
-            Some(_) | None => Arc::new(RegistrationEntry::new(config)),
+            Some(_) | None => Arc::new(RegistrationEntry::new(config, metrics)),
         }
     }
 
@@ -370,6 +389,20 @@ impl Directory {
         self.registrations.values()
     }
 
+    /// The account that a request is for by the `line` of its Request-URI, which only those know whom we have registered with.
+    pub fn account_of_line(&self, line: &str) -> Option<Account> {
+        self.registrations.values().find_map(|entry| {
+            let (trunk, registration) = entry.of_line(line)?;
+            let trunk = self.trunks.get(trunk).cloned()?;
+            Some(Account { trunk, entry: entry.clone(), registration })
+        })
+    }
+
+    /// By which way calls by a trunk go on from its proxy: that of the account that holds there (RFC 3608).
+    pub fn service_route(&self, trunk: &str) -> Vec<String> {
+        self.registrations.values().find_map(|entry| entry.service_route(trunk)).unwrap_or_default()
+    }
+
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
     /// port that its sender listens on; a stream leads to a proxy if we have opened it to there, and of others it is
     /// `accept_from` alone, or by TLS the certificate.
@@ -381,6 +414,19 @@ impl Directory {
         known.or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
+    }
+
+    /// How packets to a peer are marked: as the settings of its trunk say (RFC 2474).
+    pub fn dscp_towards(&self, flow: Flow) -> Option<u8> {
+        if !self.marks {
+            return None;
+        }
+        let marked = self.trunks.values().filter(|trunk| trunk.config.rules.dscp.is_some());
+        let is_its = |trunk: &&Arc<TrunkEntry>| {
+            let accepted = || trunk.config.accept_from.iter().any(|source| source.contains(flow.remote));
+            trunk.has_proxy(flow.remote) || accepted()
+        };
+        marked.into_iter().find(is_its).and_then(|trunk| trunk.config.rules.dscp)
     }
 
     /// True if `host` is one of our domains.

@@ -50,6 +50,14 @@ impl Engine {
         adopted
     }
 
+    /// Asks every shard, for the sake of what it does.
+    pub fn tell_all(&self, ask: &Ask) {
+        let (reply, _) = mpsc::unbounded_channel();
+        for shard in &self.shards {
+            shard.tell(Asked(ask.clone(), reply.clone()));
+        }
+    }
+
     /// Asks every shard.
     pub async fn ask_all(&self, ask: Ask) -> Vec<Value> {
         let (reply, answers) = mpsc::unbounded_channel();
@@ -61,6 +69,7 @@ impl Engine {
     }
 }
 
+/// All answers, in the order they came.
 async fn collect(mut answers: mpsc::UnboundedReceiver<Value>) -> Vec<Value> {
     let mut all = Vec::new();
     while let Some(answer) = answers.recv().await {

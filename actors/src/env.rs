@@ -20,7 +20,7 @@ use tandem_protocol::time::{Instant, Now};
 use tokio::sync::oneshot;
 
 use crate::config::EngineConfig;
-use crate::directory::Directory;
+use crate::directory::{Directory, TrunkEntry};
 use crate::generation::{Generation, Generations};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
@@ -192,6 +192,17 @@ impl Env {
         let place = self.config().listeners.place(listener);
         let secure = place.filter(|_| sips).and_then(|place| self.directory().secure_side(place));
         secure.unwrap_or_else(|| self.directory().local_side(place))
+    }
+
+    /// The same to a trunk: with its timers, on its own listener.
+    pub(crate) fn local_side_of(
+        &self,
+        trunk: &TrunkEntry,
+        listener: ListenerId,
+        sips: bool,
+    ) -> Arc<LocalSide> {
+        let own = self.config().listener_id(trunk.config.listener) == listener;
+        if own { trunk.local_side(sips) } else { self.local_side_for(listener, sips) }
     }
 
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.

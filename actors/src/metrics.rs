@@ -2,6 +2,7 @@
 
 mod dns;
 mod refusal;
+mod registration;
 mod reload;
 mod sip;
 mod tls;
@@ -15,6 +16,7 @@ use tandem_protocol::trunk_health::State;
 
 pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
+pub use registration::RegistrationMetrics;
 pub use reload::ReloadMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 pub use tls::{Handshake, TlsMetrics, not_after};
@@ -141,6 +143,8 @@ pub struct TrunkMetrics {
     pub failover_transport: Counter,
     /// Calls that went on because the trunk had as many as it may.
     pub failover_limit: Counter,
+    /// Header rules that wrote nothing, because a call had not what they need.
+    pub header_rules_failed: Counter,
     /// Calls up.
     pub calls: Gauge,
 }
@@ -326,6 +330,9 @@ impl Metrics {
             failover_progress: failover("progress"),
             failover_transport: failover("transport"),
             failover_limit: failover("limit"),
+            header_rules_failed: self
+                .registry
+                .counter("tandem_trunk_header_rules_failed_total", &[("trunk", name.to_owned())]),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
         }
     }
@@ -337,6 +344,11 @@ impl Metrics {
             up: self.registry.gauge("tandem_trunk_up", &labels),
             degraded: self.registry.gauge("tandem_trunk_degraded", &labels),
         }
+    }
+
+    /// The handles of one registration group.
+    pub fn registration(&self, group: &str) -> RegistrationMetrics {
+        RegistrationMetrics::new(&self.registry, group)
     }
 
     /// The handles of one media worker.
@@ -413,6 +425,7 @@ fn describe(registry: &Registry) {
     );
     registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
     sip::describe(registry);
+    registration::describe(registry);
     registry.describe(Counter, "tandem_sip_dropped_total", None, "Messages on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
@@ -436,6 +449,12 @@ fn describe(registry: &Registry) {
         "tandem_trunk_failovers_total",
         None,
         "Calls that went on to another proxy or trunk, by cause",
+    );
+    registry.describe(
+        Counter,
+        "tandem_trunk_header_rules_failed_total",
+        None,
+        "Header rules of the trunk that wrote nothing, because a call had not what they need",
     );
     registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
     registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");

@@ -30,6 +30,7 @@ use crate::links::Inlet;
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::ActorKind;
 use crate::shard::{LinkMessage, Linked, Restore, Shard, Tick};
+use crate::sip::dscp::MarkedSocket;
 use crate::sip::tcp::{self, Door, Streams};
 use crate::sip::udp;
 
@@ -225,6 +226,7 @@ impl Seat {
             random.next_u64(),
         );
         let seams = Threads {
+            shared: self.shared.clone(),
             listeners: self.listeners,
             clock: self.clock,
             read: Cell::new(self.clock.now()),
@@ -258,9 +260,9 @@ impl Seat {
 }
 
 /// What a shard sends datagrams of a listener by; connections have their own.
-fn sender(socket: &ListenSocket) -> io::Result<Option<StdUdpSocket>> {
+fn sender(socket: &ListenSocket) -> io::Result<Option<MarkedSocket>> {
     match socket {
-        ListenSocket::Udp(socket) => socket.try_clone().map(Some),
+        ListenSocket::Udp(socket) => socket.try_clone().map(MarkedSocket::new).map(Some),
         ListenSocket::Tcp(_) => Ok(None),
     }
 }
@@ -300,12 +302,13 @@ async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
 
 /// The seams of one shard in production.
 struct Threads {
+    shared: Arc<Shared>,
     listeners: Listeners,
     clock: Clock,
     /// When both clocks were last read.
     read: Cell<Now>,
     /// One a listener of datagrams.
-    sockets: Vec<Option<StdUdpSocket>>,
+    sockets: Vec<Option<MarkedSocket>>,
     streams: Rc<Streams>,
     links: Links,
     media: MediaRoute,
@@ -331,7 +334,10 @@ impl Seams for Threads {
         let place = self.listeners.place(flow.listener);
         match (flow.connection, place.and_then(|place| self.sockets.get(place))) {
             (Some(connection), _) => self.streams.send(connection, message, leftover),
-            (None, Some(Some(socket))) => udp::send(socket, flow.remote, &message),
+            (None, Some(Some(marked))) => {
+                marked.mark(self.shared.settings.peek().directory.dscp_towards(flow));
+                udp::send(&marked.socket, flow.remote, &message)
+            }
             (None, Some(None) | None) => Err(Unsent::Unreachable),
         }
     }

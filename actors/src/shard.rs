@@ -5,6 +5,7 @@ mod ask;
 mod flows;
 mod icmp;
 mod invite;
+mod late_prack;
 mod located;
 mod named;
 mod refuse;
@@ -54,7 +55,7 @@ pub(crate) use adopt::Adopted;
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
-pub use located::ProxyLocated;
+pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
@@ -168,6 +169,7 @@ pub struct Shard {
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
+    late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
     _guard: Guard,
 }
@@ -197,6 +199,7 @@ impl Shard {
             timer: None,
             due: Vec::new(),
             strays: stray::StrayLimit::default(),
+            late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
@@ -263,6 +266,9 @@ impl Shard {
             if self.may_be_restored(request.to_tag(), flow) {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
+            }
+            if self.late_pracks.take(&request, self.env.now().mono) {
+                return self.endpoint.reply_once(&request, flow, Answer::new(200, &[]));
             }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
@@ -469,7 +475,10 @@ impl Handler<Told<Own>> for Shard {
 impl Handler<Told<DialogDown>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(key) = self.dialogs.remove(&told.0.0).and_then(|known| known.merge_key) {
+        if let Some(rack) = told.0.awaited {
+            self.late_pracks.expect(told.0.tag.clone(), rack, self.env.now().mono);
+        }
+        if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
             self.merges.remove(&key);
         }
     }

@@ -170,7 +170,7 @@ impl TrunkActor {
         message.header(Header::Accept, check::ACCEPT);
         let give_up = config.timers.t1 * QUALIFY_T1;
         let connect = config.timers.connect.map(|connect| connect.min(give_up));
-        let timers = Timers { give_up, connect, ..config.timers };
+        let timers = Timers { give_up, connect, timer_f: None, ..config.timers };
         let outgoing = Outgoing {
             message: message.finish(None),
             method: Method::Options,

@@ -127,6 +127,7 @@ fn local() -> Arc<LocalSide> {
         contact: "<sip:10.0.0.1:5060>".into(),
         timers: Timers::default(),
         session: SessionPolicy::default(),
+        ..LocalSide::default()
     })
 }
 

@@ -142,7 +142,7 @@ impl Phone {
         self.ep.config.media = media;
     }
 
-    /// Where a call receives its media, or is to once its re-INVITE is accepted.
+    /// Where a call receives its media, as its ends have last agreed.
     pub fn media_of(&self, call: CallHandle) -> Option<SocketAddr> {
         self.calls.get(&call).map(Call::media)
     }

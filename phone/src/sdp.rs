@@ -220,17 +220,24 @@ pub(crate) struct LocalSdp {
     version: u64,
     /// What the last description said after its o= line.
     last: Option<String>,
+    /// Where the last description has media received.
+    described: SocketAddr,
 }
 
 impl LocalSdp {
     pub(crate) fn new(media: SocketAddr, id: u64) -> LocalSdp {
         // RFC 8866 section 5.2 wants a number; 63 bits fit every reader.
-        LocalSdp { media, id: id >> 1, version: 1, last: None }
+        LocalSdp { media, id: id >> 1, version: 1, last: None, described: media }
     }
 
     /// Where it says that media is received.
     pub(crate) fn media(&self) -> SocketAddr {
         self.media
+    }
+
+    /// Where the last description has media received.
+    pub(crate) fn described(&self) -> SocketAddr {
+        self.described
     }
 
     /// Descriptions from now on name another address.
@@ -259,6 +266,7 @@ impl LocalSdp {
         }
         let out = format!("v=0\r\no=- {} {} IN {family} {ip}\r\n{rest}", self.id, self.version);
         self.last = Some(rest);
+        self.described = self.media;
         out
     }
 }

@@ -282,7 +282,10 @@ fn an_invite_without_offer_gets_one_and_the_ack_answers_it() {
 fn what_a_phone_cannot_do_is_refused_plainly() {
     let mut peer = Peer::new(QUICK);
     peer.request("FROBNICATE", ("c1", ""), 1, &[], "");
-    assert_eq!(peer.take("SIP/2.0 405 ").header("Allow"), "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE");
+    assert_eq!(
+        peer.take("SIP/2.0 405 ").header("Allow"),
+        "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE"
+    );
     peer.request("SUBSCRIBE", ("c2", ""), 1, &[], "");
     peer.take("SIP/2.0 405");
     for method in ["BYE", "INVITE", "UPDATE", "FROBNICATE"] {

@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tandem_actors::directory::{ProxyEntry, RegistrationEntry, StationEntry, TrunkEntry};
+use tandem_actors::directory::{ProxyEntry, StationEntry, TrunkEntry};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
@@ -127,7 +127,7 @@ fn raw(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-fn now() -> UnixMillis {
+pub(super) fn now() -> UnixMillis {
     Clock::default().now().wall
 }
 
@@ -225,31 +225,6 @@ fn name(host: &str, located: Option<&Located>) -> Value {
     let because = located.and_then(|located| located.because.as_ref());
     let servers: Vec<Value> = located.iter().flat_map(|located| &located.servers).map(server).collect();
     json!({"name": host, "state": state, "why": because.map(ToString::to_string), "servers": servers})
-}
-
-pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
-    let shared = state.engine.shared();
-    let current = shared.current();
-    let now = now();
-    let listener = |id: ListenerId| current.config.listener(id).map(|l| l.name.as_str());
-    let group = |entry: &Arc<RegistrationEntry>| {
-        let (config, status) = (&entry.config, entry.status());
-        let expires = status.expires_at.filter(|at| *at > now);
-        json!({
-            "name": &*config.name,
-            "listener": listener(current.config.listener_id(config.listener)),
-            "registrar": config.registrar.to_string(),
-            "domain": config.domain,
-            "username": config.credentials.username,
-            "state": status.state.as_str(),
-            "registered": expires.is_some(),
-            "expires": expires.map(|at| rfc3339(at.0)),
-            "expires_in_s": expires.map(|at| at.0.saturating_sub(now.0).div_ceil(1000)),
-            "last_failure": status.last_failure.as_ref().map(|(at, _)| rfc3339(at.0)),
-            "last_cause": status.last_failure.as_ref().map(|(_, cause)| cause),
-        })
-    };
-    Json(current.directory.registrations().map(group).collect())
 }
 
 pub(super) async fn tree(Given(state): Given<Arc<State>>) -> Answer {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tandem_actors::metrics::ActorKind;
+use tandem_actors::shard::Ask;
 use tandem_protocol::time::{Now, UnixMillis};
 
 use super::State;
@@ -49,6 +50,8 @@ pub(super) async fn drain(
         Now { mono: now.mono + wait, wall: UnixMillis(now.wall.0 + u64::from(seconds) * 1000) }
     });
     state.drainer.drain(state.engine.shared(), on, Wish { exit, limit });
+    // Whoever takes no calls is not to be called: providers send them elsewhere.
+    state.engine.tell_all(&Ask::BeRegistered { registered: !on, stopping: false });
     Ok(draining(Given(state)).await.into_response())
 }
 

@@ -361,7 +361,9 @@ impl Reloader {
         };
         let trunks = &comparison.trunks;
         let mut touched = trunks.added.iter().chain(&trunks.changed).chain(&trunks.removed);
-        running.dns != settings.dns || touched.any(|name| named(running, name) || named(settings, name))
+        !comparison.registration_groups.is_empty()
+            || running.dns != settings.dns
+            || touched.any(|name| named(running, name) || named(settings, name))
     }
 
     /// Every shard takes it over; those that do not say so in time.

@@ -25,13 +25,13 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("station.location", None),
     ("trunk.location", None),
     ("trunk.codecs", None),
-    ("trunk.max_packet_retries", None),
-    ("trunk.reinvite_delay_ms", None),
+    ("trunk.accept_presence", None),
+    ("trunk.accept_refer", None),
+    ("trunk.accept_replaces", None),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),
     ("trunk.srtp", Some("offered")),
     ("trunk.srtp", Some("required")),
-    ("trunk.dscp", None),
 ];
 
 /// Every key of the table above, for the test that proves each to exist.

@@ -12,6 +12,7 @@ use crate::account::{Dial, End};
 use crate::complaints;
 use crate::engine::Life;
 use crate::ladder;
+use crate::rules;
 use crate::run::Sim;
 use crate::sound::Sound;
 use crate::store::Disk;
@@ -60,8 +61,8 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     let disk = std::mem::take(&mut *sim.disk.lock().expect("the disk is whole"));
     let cdrs = one_record_a_call(sim, &disk);
     let wire = Wire::read(&sim.world);
-    let mut sound = Sound::read(sim, &disk);
     let book = trunks::Book::read(&sim.world, &disk.cdrs);
+    let mut sound = Sound::read(sim, &disk, &book);
     trunks::at_rest(sim, life, &book);
     for dial in sim.script.dials.iter().flatten() {
         each_end_was_told_once(sim, dial);
@@ -69,6 +70,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
             violation(sim, dial, &what);
         }
         nobody_was_forgotten(sim, &wire, dial);
+        for what in rules::broken(sim, &wire, dial) {
+            violation(sim, dial, &what);
+        }
         let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
         let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
         record_agrees(sim, dial, &records);
@@ -259,7 +263,9 @@ fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
         let answered_before = wire
             .bye_answered_at(&dial.call_ids, local)
             .is_some_and(|answered| sim.outages.iter().any(|(down, _)| answered <= *down && down <= at));
-        let given_up = stray || answered_before || wire.was_told_in_vain(&dial.call_ids, *at);
+        // Its BYE got lost, and it told the engine meanwhile that it knows no call.
+        let forgotten = wire.is_disowned(&dial.call_ids, local, *at);
+        let given_up = stray || answered_before || forgotten || wire.was_told_in_vain(&dial.call_ids, *at);
         if established && *status != 200 && alone && !given_up {
             violation(sim, dial, &format!("a BYE of an established call got {status}"));
         }

@@ -85,6 +85,15 @@ impl Case<'_> {
             what if what.starts_with("a request with a low CSeq got") => {
                 self.sim.world.plan().panics.dialog > 0 || self.was_killed_since("INVITE", true)
             }
+            // The fault that ends a dialog ends what it was asked with 500, and the INVITE.
+            "a PRACK got 500" | "a PRACK got 481" if self.sim.world.plan().panics.dialog > 0 => {
+                let mut faults =
+                    self.dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
+                faults.any(|said| said.status == Some(500)) || self.was_killed_since("INVITE", true)
+            }
+            what if what.starts_with("a PRACK got") => self.was_killed_since("INVITE", true),
+            what if what.starts_with("PRACK missing") => self.is_unpracked(),
+            what if what.starts_with("session timer: not refreshed") => self.is_unrefreshed(),
             // Who follows on a process that was killed cannot know whether its reliable response has come.
             "the 2xx has SDP after the answer in a reliable response" => {
                 self.was_killed_since("INVITE", true)
@@ -104,7 +113,9 @@ impl Case<'_> {
         let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
         let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == invite.cseq);
         let heard = answers.flat_map(|said| said.arrives.iter()).min();
-        let silent = heard.is_none_or(|first| *first >= invite.at + self.patience_us());
+        let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == invite.cseq);
+        let begun = asked.map_or(invite.at, |asked| asked.at);
+        let silent = heard.is_none_or(|first| *first >= begun + self.patience_us());
         let panics = self.sim.world.plan().panics;
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
@@ -115,6 +126,29 @@ impl Case<'_> {
     /// How long the engine waits for the first response to an INVITE to this phone, at least.
     fn patience_us(&self) -> u64 {
         crate::trunks::give_up_us(self.phone).unwrap_or(4_000_000)
+    }
+
+    /// A reliable response has no PRACK: the engine has not heard it, or each PRACK was lost, or the engine was killed.
+    fn is_unpracked(&self) -> bool {
+        let Some(last) = self.ours().filter(|said| said.rseq.is_some()).last() else { return false };
+        let mut copies = self.ours().filter(|said| said.rseq == last.rseq && said.to_tag == last.to_tag);
+        let unheard = copies.all(|said| said.arrives.is_empty());
+        let pracks = || self.theirs().filter(|said| said.rack == last.rseq.map(|rseq| (rseq, last.cseq)));
+        let lost = pracks().next().is_some() && pracks().all(|said| said.arrives.is_empty());
+        unheard || lost || self.was_killed_since("INVITE", true)
+    }
+
+    /// A session was not refreshed: each refresh was lost, or the engine was killed.
+    fn is_unrefreshed(&self) -> bool {
+        let refreshes = |said: &&Said| said.is("UPDATE") || said.is("INVITE");
+        let renews = |said: &&Said| {
+            matches!(said.method.as_str(), "INVITE" | "UPDATE") && said.status.is_some_and(|s| s / 100 == 2)
+        };
+        let renewed = self.dialog.iter().copied().filter(renews).map(|said| said.at).max().unwrap_or(0);
+        let mut tried =
+            self.dialog.iter().copied().filter(refreshes).filter(|said| said.at > renewed).peekable();
+        let lost = tried.peek().is_some() && tried.all(|said| said.arrives.is_empty());
+        lost || self.killed_since(renewed)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {
@@ -202,8 +236,17 @@ impl Case<'_> {
             lost && (first.is_none()
                 || answered
                 || given_up
-                || asked.is_some_and(|asked| self.killed_since(asked))
+                || asked.is_some_and(|asked| self.killed_since(asked) || self.is_cut_off(asked, since))
                 || self.is_closed(cseq, first.copied()))
+        })
+    }
+
+    /// The connection by which the engine asked had ended before the answer left: it has heard that the phone cannot be reached
+    /// (RFC 3261 section 18.4), and waits for nothing more.
+    fn is_cut_off(&self, asked: u64, answered: u64) -> bool {
+        let until = answered + self.sim.world.plan().longest_way_us();
+        self.sim.world.with_streams(|streams| {
+            streams.ended.iter().any(|(at, phone)| *phone == self.phone && (asked..=until).contains(at))
         })
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar,
-    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
+    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar, Registration,
+    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk, TrunkRules,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -135,6 +135,7 @@ pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk
         redirect_to: Vec::new(),
         media_delayed: false,
         calling_party_mask: None,
+        rules: TrunkRules::default(),
         credentials: None,
         certificate_names: Vec::new(),
     }
@@ -209,11 +210,23 @@ pub(crate) fn config(world: &World) -> EngineConfig {
         users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),
-            listener: 0,
-            registrar: PROVIDER,
-            domain: "provider.test".into(),
-            credentials: Credentials { username: "tandem".into(), password: "secret".into() },
-            expires: Duration::from_secs(120),
+            registrations: vec![Registration {
+                label: "address:provider.test".into(),
+                trunk: None,
+                listener: 0,
+                proxies: vec![Proxy::new(PROVIDER)],
+                named: Vec::new(),
+                domain: "provider.test".into(),
+                credentials: Credentials { username: "tandem".into(), password: "secret".into() },
+                expires: Duration::from_secs(120),
+                number: None,
+                timers: Timers::default(),
+            }],
+            active: 1,
+            return_after: Duration::from_secs(60),
+            base_retry: Duration::from_secs(30),
+            max_retry: Duration::from_secs(300),
+            unregister_on_stop: true,
         }],
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
         dial_plan: Arc::new(dial_plan()),
@@ -276,6 +289,7 @@ impl Life {
             census: Census::default(),
         });
         restore_bindings(&shared, now.wall);
+        tandem_actors::registration_group::restore(&shared.current().directory, store.as_ref());
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
         let media = Workers::start(world, air, &shared, ports);

@@ -31,8 +31,11 @@ pub(crate) fn render(line: &Line) -> String {
     // Where its session description wants media.
     let media: String = text
         .lines()
-        .filter(|l| l.starts_with("c=") || l.starts_with("m="))
-        .map(|l| format!(" {l}"))
+        .filter(|l| l.starts_with("o=") || l.starts_with("c=") || l.starts_with("m="))
+        .map(|l| match l.split(' ').nth(2).filter(|_| l.starts_with("o=")) {
+            Some(version) => format!(" o= {version}"),
+            None => format!(" {l}"),
+        })
         .collect();
     // What is not the same in every message of its kind.
     let extras = ["RSeq", "RAck", "Session-Expires", "Min-SE", "Reason", "Require"];

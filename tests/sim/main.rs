@@ -25,11 +25,13 @@
 //! | `engine` | one life of the engine |
 //! | `script`, `verbs`, `fade`, `phones`, `provider` | what people and peers do |
 //! | `trunks` | trunks whose proxies fail in every way, and what must hold of the calls that hunt over them |
+//! | `operators` | those who end calls and break actors |
 //! | `account` | what came of it, as they saw it |
 //! | `reloads` | other settings, while calls are made and up |
 //! | `nonsense`, `intruders` | strangers who mean no good, and those of them who connect |
 //! | `voices`, `air` | what is said and heard in calls, and the book of every packet of it |
 //! | `checks`, `sound` | what must hold, of calls and of their sound |
+//! | `rules` | what the RFCs demand in every dialog |
 //! | `wire`, `complaints` | the SIP sorted by call, and what in it justifies a phone's complaint |
 //! | `ladder` | how a call that went wrong is shown |
 // A test bounds its waits by the real clock.
@@ -47,12 +49,14 @@ mod intruders;
 mod ladder;
 mod media;
 mod nonsense;
+mod operators;
 mod options;
 mod phones;
 mod plan;
 mod provider;
 mod reloads;
 mod rng;
+mod rules;
 mod run;
 mod script;
 mod seams;

@@ -8,12 +8,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_actors::env::{Datagram, Tell, in_flight};
-use tandem_actors::events::EventKind;
 use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
-use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Tick, parse_call_id, place};
-use tandem_actors::shell::Injection;
+use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Tick, place};
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
 use tandem_protocol::flow::Transport;
@@ -61,7 +59,7 @@ pub(crate) struct Sim {
     pub(crate) nonsense: Nonsense,
     front: Front,
     pub(crate) disk: Arc<Mutex<Disk>>,
-    rng: Rng,
+    pub(crate) rng: Rng,
     told: Vec<(usize, phone::Event)>,
     /// When the engine was killed, and when it was back.
     pub(crate) outages: Vec<(u64, u64)>,
@@ -310,29 +308,6 @@ impl Sim {
             }
         }
         false
-    }
-
-    /// An operator does something to one of the calls that began last.
-    fn operate(&mut self, life: &Life, breaks: bool) {
-        let recent: Vec<String> = {
-            let disk = self.disk.lock().expect("the disk is whole");
-            let started = disk.events.iter().rev().filter(|(_, event)| event.kind == EventKind::CallStarted);
-            started.take(8).filter_map(|(_, event)| Some(event.call_id.as_ref()?.to_string())).collect()
-        };
-        let Some(id) = recent.get(self.rng.below(recent.len() as u64) as usize) else { return };
-        let Some((shard, key)) = parse_call_id(id) else { return };
-        let ask = if breaks {
-            let actors =
-                ["call:ID", "dialog:ID/0", "dialog:ID/1", "media_session:ID/0", "media_session:ID/1"];
-            let actor = self.rng.pick(&actors).replace("ID", id);
-            Ask::Inject(actor, self.rng.pick(&[Injection::Once, Injection::Always]))
-        } else {
-            Ask::HangUp(key)
-        };
-        let (reply, _) = tokio::sync::mpsc::unbounded_channel();
-        if let Some(shard) = life.shards.get(usize::from(shard.0)) {
-            shard.tell(Asked(ask, reply));
-        }
     }
 
     /// The socket a datagram comes to: any, or that of its call's shard.

@@ -92,7 +92,7 @@ impl Script {
                 verbs::of_phone(world, &mut rng, index, at);
             }
         }
-        for _ in 0..plan.calls / 40 {
+        for _ in 0..plan.calls / if plan.choice.trunks { 10 } else { 40 } {
             let (operator, chaos) = (8_000_000 + rng.below(at), 8_000_000 + rng.below(at));
             if plan.choice.has(Part::Operators) {
                 world.push(operator, world::Event::Operator);

@@ -48,6 +48,10 @@ pub(crate) enum Turn {
     Broken,
     /// The phone's end is gone and nobody says so.
     Lost,
+    /// The phone sends nothing more, and still reads.
+    HalfClosed,
+    /// What the engine owes to a phone that sends nothing more has been waited for.
+    Paid,
     /// The phone does not read any more, and reads again.
     Stalled(bool),
 }
@@ -87,6 +91,10 @@ struct Connection {
     active: u64,
     /// The message that has begun must be whole by then.
     whole_by: Option<u64>,
+    /// Requests that have come by it and have no final response yet.
+    owed: u32,
+    /// The phone sends nothing more: only answers leave, and it ends with the last that is owed.
+    half_closed: bool,
     /// Since when it cannot be read any further: what still comes is thrown away until it is closed.
     unreadable: Option<u64>,
     rng: Rng,
@@ -100,6 +108,8 @@ pub(crate) struct Streams {
     /// By which each phone sends.
     homes: BTreeMap<SocketAddr, u64>,
     opened: BTreeMap<(u16, SocketAddr), u64>,
+    /// When connections of phones ended.
+    pub(crate) ended: Vec<(u64, SocketAddr)>,
     pub(crate) breaks: u64,
     pub(crate) idle: u64,
 }
@@ -150,7 +160,7 @@ impl World {
             let (to_engine, to_phone) = (Way::new(), Way::new());
             let lost = None;
             let (is_up, stalled, whole_by, active, epoch) = (false, None, None, now, self.epoch());
-            let unreadable = None;
+            let (unreadable, owed, half_closed) = (None, 0, false);
             let made = Connection {
                 epoch,
                 flow,
@@ -163,6 +173,8 @@ impl World {
                 to_phone,
                 active,
                 whole_by,
+                owed,
+                half_closed,
                 unreadable,
                 rng,
             };
@@ -196,14 +208,19 @@ impl World {
     pub(crate) fn stream_transmit(&self, connection: ConnectionId, message: Bytes) -> Result<(), Unsent> {
         let waiting = self.with_streams(|streams| {
             let connection = streams.connections.get(&connection.generation)?;
-            Some((connection.phone, connection.to_phone.waiting()))
+            let closed = connection.half_closed && ends::status_of(&message).is_none();
+            (!closed).then(|| (connection.phone, connection.to_phone.waiting()))
         });
         let (phone, waiting) = waiting.ok_or(Unsent::Unreachable)?;
         if waiting + message.len() > limits().send_queue {
             self.turn(self.now(), connection.generation, Turn::Broken);
             return Err(Unsent::Unreachable);
         }
+        let last = ends::status_of(&message).is_some_and(|status| status >= 200);
         self.write(connection.generation, Toward::Phone, (LISTENER, phone), message);
+        if last {
+            self.pay(connection.generation);
+        }
         Ok(())
     }
 
@@ -278,20 +295,29 @@ impl World {
                 let line = rest.is_empty().then_some(line);
                 way.pieces.push_back(Piece { at: way.last, bytes: piece, line });
             }
-            let breaks = rng.permille(faults.resets).then(|| (rng.below(3_000_000), rng.below(4)));
+            let breaks = rng.permille(faults.resets).then(|| (rng.below(3_000_000), rng.below(6)));
+            let within = arrivals[0];
+            let after = *arrivals.last().unwrap_or(&within);
+            let breaks = breaks.map(|(wait, how)| match how {
+                0 => (now + wait, Turn::Lost),
+                1 => (now + wait, Turn::Stalled(true)),
+                // In the midst of a message, if it comes in pieces.
+                2 => (within, Turn::Broken),
+                3 if toward == Toward::Engine => (after + 1, Turn::HalfClosed),
+                _ => (now + wait, Turn::Broken),
+            });
             connection.rng = rng;
+            if matches!(breaks, Some((_, Turn::HalfClosed))) && streams.homes.get(&from) == Some(&number) {
+                // What the phone says from now on goes by another.
+                streams.homes.remove(&from);
+            }
             (if is_up && !lost { arrivals } else { Vec::new() }, breaks)
         });
         for at in arrivals {
             self.turn(at, number, Turn::Arrived(toward));
         }
-        if let Some((after, how)) = breaks {
-            let turn = match how {
-                0 => Turn::Lost,
-                1 => Turn::Stalled(true),
-                _ => Turn::Broken,
-            };
-            self.turn(now + after, number, turn);
+        if let Some((at, turn)) = breaks {
+            self.turn(at, number, turn);
             self.with_streams(|streams| streams.breaks += 1);
         }
     }
@@ -332,7 +358,8 @@ impl World {
             }
             Turn::Arrived(toward) => self.arrive(number, toward),
             Turn::Looked => self.look(number),
-            Turn::Broken => self.gone(number, true),
+            Turn::Broken | Turn::Paid => self.gone(number, true),
+            Turn::HalfClosed => self.half_close(number),
             Turn::Lost => {
                 self.with_streams(|streams| {
                     if let Some(connection) = streams.connections.get_mut(&number) {
@@ -398,6 +425,10 @@ impl World {
             }
             if any {
                 connection.active = now;
+            }
+            if toward == Toward::Engine {
+                connection.owed +=
+                    messages.iter().filter(|message| ends::wants_answer(message)).count() as u32;
             }
             if toward == Toward::Engine {
                 let by = now + limits().message.as_micros() as u64;

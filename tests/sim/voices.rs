@@ -11,6 +11,7 @@ use crate::engine::LISTENER;
 use crate::phones::Phones;
 use crate::rng::Rng;
 use crate::script::Script;
+use crate::trunks;
 use crate::wire;
 use crate::world::{self, Fate, World};
 
@@ -211,11 +212,15 @@ impl Voices {
         let Some(says) = said.ear else { return false };
         let dial = |(phone, call)| script.whose(phone, call).and_then(|(n, _)| script.dials[n].as_ref());
         let (Some(one), Some(other)) = (dial(hears), dial(says)) else { return false };
-        let is_killed = |dial: &Dial| dial.first_killed.is_some_and(|killed| killed < one.at.max(other.at));
+        // The other call's INVITE may have come to the next process only when it was said again.
+        let is_killed = |dial: &Dial| dial.first_killed.is_some_and(|killed| killed < said.at);
         let is_over = |left: &Dial, ear: Ear, new: &Dial| {
             let home = self.voices.get(&ear).and_then(|voice| voice.history.last());
             home.is_some_and(|(_, home, _)| {
-                world.with_lines(|lines| wire::ended_before(lines, &left.call_ids, home.ip(), new.at))
+                world.with_lines(|lines| {
+                    wire::ended_before(lines, &left.call_ids, home.ip(), new.at)
+                        || trunks::was_given_up(lines, &left.call_ids, home.ip())
+                })
             })
         };
         // The phone of the new call need not have heard of it yet.

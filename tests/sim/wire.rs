@@ -26,6 +26,14 @@ pub(crate) struct Said {
     pub(crate) cseq: u32,
     /// That of To, which tells the branches of a fork apart.
     pub(crate) to_tag: String,
+    pub(crate) has_sdp: bool,
+    /// Of a reliable response.
+    pub(crate) rseq: Option<u32>,
+    /// RSeq and CSeq of what a PRACK acknowledges.
+    pub(crate) rack: Option<(u32, u32)>,
+    /// Session-Expires: seconds, and whether the sender of the request refreshes.
+    pub(crate) session: Option<(u64, bool)>,
+    pub(crate) reason: String,
 }
 
 impl Said {
@@ -43,6 +51,16 @@ impl Said {
 /// All of it.
 pub(crate) struct Wire {
     calls: BTreeMap<String, Vec<Said>>,
+}
+
+fn rack_of(value: &str) -> Option<(u32, u32)> {
+    let mut words = value.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+fn session_of(value: &str) -> Option<(u64, bool)> {
+    let seconds = value.split(';').next()?.trim().parse().ok()?;
+    Some((seconds, !value.contains("refresher=uas")))
 }
 
 /// True if the engine said before `time` that a call is over: by a BYE, by accepting one, or by a CANCEL to this phone.
@@ -92,6 +110,11 @@ impl Wire {
                     status,
                     method: method.trim().to_owned(),
                     cseq: cseq.parse().unwrap_or(0),
+                    has_sdp: text.contains("\r\n\r\nv=0"),
+                    rseq: header(&text, ["RSeq", "RSeq"]).parse().ok(),
+                    rack: rack_of(header(&text, ["RAck", "RAck"])),
+                    session: session_of(header(&text, ["Session-Expires", "x"])),
+                    reason: header(&text, ["Reason", "Reason"]).to_owned(),
                     to_tag: header(&text, ["To", "t"]).split_once(";tag=").unwrap_or_default().1.to_owned(),
                 };
                 calls.entry(String::from_utf8_lossy(id).into_owned()).or_default().push(said);
@@ -168,6 +191,11 @@ impl Wire {
     pub(crate) fn bye_answered_at(&self, call_ids: &[String], phone: SocketAddr) -> Option<u64> {
         let accepts = |said: &&Said| said.method == "BYE" && said.status == Some(200) && said.to == phone;
         self.of(call_ids).filter(accepts).map(|said| said.at).min()
+    }
+
+    /// True if this phone answered a request of the engine's before `time` that it knows no such call.
+    pub(crate) fn is_disowned(&self, call_ids: &[String], phone: SocketAddr, time: u64) -> bool {
+        self.of(call_ids).any(|said| said.from == phone && said.status == Some(481) && said.at <= time)
     }
 
     /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there, or told it in vain that

@@ -89,6 +89,8 @@ pub(crate) struct Outbound {
     pub(crate) max_forwards: u8,
     /// The INVITE's timers.
     pub(crate) timers: Timers,
+    /// By which way it goes on from a proxy of the trunk (RFC 3608).
+    pub(crate) route: Vec<String>,
     /// How long whoever is called may say nothing further after 100; `None`: as long as the call lasts.
     pub(crate) progress: Option<Duration>,
     /// Answers a challenge.
@@ -259,6 +261,7 @@ impl CallActor {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        let outbound_trunk = outbound.trunk.clone();
         self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
@@ -269,7 +272,7 @@ impl CallActor {
             local_tag: self.env.name(),
             flow: target.flow,
             routing: target.routing,
-            route: target.route,
+            route: if target.route.is_empty() { outbound.route } else { target.route },
             sdp,
             reliable,
             max_forwards: outbound.max_forwards,
@@ -282,7 +285,11 @@ impl CallActor {
         };
         let call_id = spec.call_id.clone();
         let sips = is_sips(&spec.request_uri);
-        let local = self.env.local_side_for(target.flow.listener, sips);
+        let trunk = outbound_trunk.and_then(|name| self.env.directory().trunk(&name).cloned());
+        let local = match trunk {
+            Some(trunk) => self.env.local_side_of(&trunk, target.flow.listener, sips),
+            None => self.env.local_side_for(target.flow.listener, sips),
+        };
         self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
     }
 

@@ -21,6 +21,8 @@ use crate::events::{Event, EventKind};
 pub(super) struct Diversion {
     /// Who named the contacts that are left.
     by: Callee,
+    /// Who calls, with the diversion that this is.
+    party: Option<Arc<Party>>,
     /// Numbers and addresses that the call has been at.
     visited: Vec<String>,
 }
@@ -34,11 +36,15 @@ impl CallActor {
         now: Now,
         ctx: &mut Context<Self>,
     ) {
-        if fresh {
-            self.diversion.by = self.callee();
-        }
         if self.diversion.visited.is_empty() {
             self.diversion.visited.push(self.info.to.clone());
+        }
+        if fresh {
+            self.diversion.by = self.callee();
+            let place = self.diversion.visited.last().cloned().unwrap_or_default();
+            let number = place.split('@').next().unwrap_or_default();
+            let party = self.outbound.first().map(|outbound| outbound.party.diverted(number, status));
+            self.diversion.party = party.map(Arc::new);
         }
         let reroute = if fresh && self.diversion.by.redirect() == Redirect::Pass {
             self.note_diversion(now, status, "is handed to the caller", &contacts.join(", "));
@@ -71,7 +77,7 @@ impl CallActor {
     fn lead(&mut self, contact: &str) -> Result<(Route, Vec<Outbound>), String> {
         let uri = Uri::parse(contact).map_err(|_| "is no address".to_owned())?;
         let by = self.diversion.by.clone();
-        let party = self.outbound.first().map(|outbound| outbound.party.clone()).ok_or("comes too late")?;
+        let party = self.diversion.party.clone().ok_or("comes too late")?;
         let number = uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
         // Who has asked for a `sips` URI is not sent on to less (RFC 5630 §5.1).
         let sips = party.secure || uri.is_sips();
@@ -133,7 +139,7 @@ impl CallActor {
         let destination =
             Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
         let mut route = Route::to(destination, format!("leads to {address}, which its trunk allows"), number);
-        route.signalling = Some(address.ip());
+        route.signalling = vec![address.ip()];
         let outbound = vec![elsewhere(&self.env, party, &route, trunk, address)];
         (route, outbound)
     }

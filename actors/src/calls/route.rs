@@ -29,8 +29,8 @@ pub(crate) struct Route {
     /// False if either end wants its media through us.
     pub(super) bypass: bool,
     pub(super) record: bool,
-    /// Where the callee's signalling comes from.
-    pub(crate) signalling: Option<IpAddr>,
+    /// Where the callees' signalling may come from, the first to be called at the front.
+    pub(crate) signalling: Vec<IpAddr>,
     pub(crate) permit: Option<Permit>,
     pub(crate) why: String,
     pub(super) number: String,
@@ -52,7 +52,7 @@ impl Route {
             service: None,
             bypass: true,
             record: false,
-            signalling: None,
+            signalling: Vec::new(),
             permit: None,
             why,
             number: number.to_owned(),
@@ -81,6 +81,8 @@ struct Wanted<'a> {
     /// Only by TLS.
     secure: bool,
     why: String,
+    /// It leads to one of ours.
+    inside: bool,
 }
 
 /// Where a number leads for one who may dial what `css` holds. `secure`: it was asked for by a `sips` URI.
@@ -93,7 +95,8 @@ pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str, secure: bool) -
     let pattern = found.pattern;
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
     let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
-    let wanted = Wanted { number: &found.number_out, emergency: pattern.emergency, secure, why };
+    let wanted =
+        Wanted { number: &found.number_out, emergency: pattern.emergency, secure, why, inside: false };
     let route = match &pattern.target {
         dial_plan::Target::Station(name) => to_station(env, name, None, wanted),
         dial_plan::Target::User(name) => to_user(env, name, wanted),
@@ -158,7 +161,7 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
                 None => return full(wanted.why),
             };
             let why = format!("{}, which is behind trunk:{trunk}", wanted.why);
-            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, ..wanted });
+            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, inside: true, ..wanted });
             let destination = match by.destination {
                 Destination::Trunk { hunt, .. } => Destination::Trunk { hunt, ring_timeout },
                 other => other,
@@ -193,7 +196,7 @@ fn place(station: &Arc<StationEntry>, emergency: bool) -> Option<Permit> {
 
 fn ring(station: &Arc<StationEntry>, contacts: Fork, ring_timeout: Duration, wanted: Wanted<'_>) -> Route {
     let Some(permit) = place(station, wanted.emergency) else { return full(wanted.why) };
-    let signalling = contacts.first().map(|c| c.flow.remote.ip());
+    let signalling = contacts.ways().map(|contact| contact.flow.remote.ip()).collect();
     Route {
         signalling,
         bypass: station.config.media == MediaPath::Bypass,

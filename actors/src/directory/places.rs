@@ -1,4 +1,4 @@
-//! The places of a trunk's list: at each an address that the settings give, or a name with what DNS has found for it.
+//! The places of a trunk's or registration's list: at each an address that the settings give, or a name with what DNS has found for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tandem_protocol::dns::{Located, order};
 use tandem_protocol::proxy_list::{Proxy, ProxyHealth, whose_turn};
 use tandem_protocol::trunk_health::State;
 
-use crate::config::Trunk;
+use crate::config::NamedProxy;
 
 /// What stands at one place.
 #[derive(Clone)]
@@ -58,15 +58,15 @@ impl Place {
     }
 }
 
-/// The places of one trunk as of one moment.
+/// The places of one list as of one moment.
 #[derive(Clone)]
 pub struct Places(Vec<Place>);
 
 impl Places {
-    /// Those of a trunk before DNS has found anything.
-    pub fn new(trunk: &Trunk) -> Places {
-        let mut places: Vec<Place> = trunk.proxies.iter().map(|proxy| Place::Address(*proxy)).collect();
-        for (number, named) in trunk.named.iter().enumerate() {
+    /// Those of a trunk or registration before DNS has found anything.
+    pub fn new(proxies: &[Proxy], named: &[NamedProxy]) -> Places {
+        let mut places: Vec<Place> = proxies.iter().map(|proxy| Place::Address(*proxy)).collect();
+        for (number, named) in named.iter().enumerate() {
             let (host, domain) = (named.target.to_string(), named.target.host.clone());
             let name = Place::Name { host, domain, weight: named.weight, located: None };
             // The named ones before it stand in the list already.
@@ -76,9 +76,9 @@ impl Places {
     }
 
     /// The same with what was found for named proxy `number`.
-    pub(super) fn with(&self, number: usize, found: Arc<Located>, trunk: &Trunk) -> Places {
+    pub(super) fn with(&self, number: usize, found: Arc<Located>, named: &[NamedProxy]) -> Places {
         let mut next = self.clone();
-        let at = trunk.named.get(number).map(|named| named.after + number);
+        let at = named.get(number).map(|named| named.after + number);
         if let Some(Place::Name { located, .. }) = at.and_then(|at| next.0.get_mut(at)) {
             *located = Some(found);
         }
@@ -94,6 +94,17 @@ impl Places {
             }
         }
         list
+    }
+
+    /// Each address once, in the order of the places and as `chance` draws it at each (RFC 2782).
+    pub(super) fn draw(&self, chance: &mut dyn FnMut() -> u64) -> Vec<SocketAddr> {
+        let mut drawn: Vec<SocketAddr> = Vec::new();
+        for address in self.0.iter().flat_map(|place| place.draw(chance)) {
+            if !drawn.contains(&address) {
+                drawn.push(address);
+            }
+        }
+        drawn
     }
 
     /// True if DNS has a say.

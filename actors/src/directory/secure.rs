@@ -31,10 +31,15 @@ impl TrunkEntry {
 }
 
 impl RegistrationEntry {
-    /// A registrar proves the domain that is registered in.
-    fn identity_at(&self, listener: u16, address: SocketAddr) -> Option<Vec<String>> {
-        let here = self.config.listener == listener && self.config.registrar == address;
-        here.then(|| vec![self.config.domain.clone()])
+    /// A registrar proves the domain that is registered in, or who it is by its own name.
+    fn identities_at(&self, listener: u16, address: SocketAddr) -> impl Iterator<Item = Vec<String>> {
+        let here = self.config.registrations.iter().zip(self.places()).filter(move |(config, places)| {
+            config.listener == listener && places.list().iter().any(|server| server.address == address)
+        });
+        here.map(move |(config, places)| {
+            let own = places.identities_at(address).into_iter().flatten();
+            std::iter::once(config.domain.clone()).chain(own).collect()
+        })
     }
 }
 
@@ -44,7 +49,7 @@ impl Directory {
         let trunks = self.trunks().filter(|trunk| trunk.config.listener == listener);
         let mut groups: Vec<Vec<String>> = trunks.flat_map(|trunk| trunk.identities_at(remote)).collect();
         if groups.is_empty() {
-            groups.extend(self.registrations().filter_map(|group| group.identity_at(listener, remote)));
+            groups.extend(self.registrations().flat_map(|group| group.identities_at(listener, remote)));
         }
         Expected::new(groups, remote.ip())
     }

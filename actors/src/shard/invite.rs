@@ -6,7 +6,7 @@ use tandem_protocol::message::Message;
 
 use super::Shard;
 use crate::call::{CallActor, Caller as CallerLeg, Setup};
-use crate::calls::{Admitted, Refused, admit, check, has_secure_contact, identify};
+use crate::calls::{Admitted, Refused, admit, check, identify};
 use crate::dialog::Origin;
 use crate::env::Shared;
 use crate::metrics::Refusal;
@@ -46,14 +46,14 @@ impl Shard {
 
     fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {
         let transaction = self.endpoint.accept(invite, flow);
-        let Admitted { info, machine, outbound, media, permits, routing, account } = admitted;
+        let Admitted { info, machine, outbound, media, permits, routing, local, account } = admitted;
         let key = info.key;
         let origin = Origin::Incoming {
             transaction,
             invite: invite.clone(),
             source: flow.answering(&invite.via()),
             tag: self.env.name(),
-            local: self.env.local_side_for(flow.listener, has_secure_contact(invite)),
+            local,
             routing,
             account,
         };

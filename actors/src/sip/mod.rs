@@ -1,5 +1,6 @@
 //! SIP on the wire: sockets and connections, the transaction table of a shard, and the trace of its messages.
 
+pub(crate) mod dscp;
 pub mod endpoint;
 pub mod icmp;
 pub mod peers;

@@ -49,6 +49,8 @@ pub(crate) struct Call {
     remote_sdp: RemoteSdp,
     /// What the peer described last and we agreed to.
     remote: Option<Audio>,
+    /// Where we receive media since then.
+    agreed_media: Option<SocketAddr>,
     /// The script wants the peer held.
     holding: bool,
     /// Our INVITE or re-INVITE without a final response.
@@ -102,6 +104,7 @@ impl Call {
             local: LocalSdp::new(ep.config.media, session),
             remote_sdp: RemoteSdp::default(),
             remote: None,
+            agreed_media: None,
             holding: false,
             inviting: None,
             reinvite: reinvite::Reinvite::default(),
@@ -236,9 +239,9 @@ impl Call {
         }
     }
 
-    /// Where it receives its media.
+    /// Where it receives its media, as last agreed.
     pub(crate) fn media(&self) -> SocketAddr {
-        self.local.media()
+        self.agreed_media.unwrap_or_else(|| self.local.media())
     }
 
     /// The script wants its media elsewhere.
@@ -375,6 +378,7 @@ impl Call {
 
     /// The call has its first agreed media.
     fn tell_answered(&mut self, ep: &mut Endpoint, audio: Audio) {
+        self.agreed_media = Some(self.local.described());
         self.remote = Some(audio);
         let (call, remote_media, codec) = (self.handle, audio.address, audio.codec);
         ep.events.push_back(Event::Answered { call, remote_media, codec });
@@ -385,6 +389,7 @@ impl Call {
         if self.agreed_early().is_some() {
             return self.agree_early(ep, audio);
         }
+        self.agreed_media = Some(self.local.described());
         self.remote = Some(audio);
         let direction = self.wanted_direction().limited_by(audio.direction);
         let (call, remote_media, codec) = (self.handle, audio.address, audio.codec);

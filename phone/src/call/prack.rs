@@ -82,6 +82,11 @@ impl Client {
         self.agreed.as_ref().filter(|(known, _)| Some(known.as_str()) == tag).map(|(_, audio)| *audio)
     }
 
+    /// A PRACK of ours has no final response.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     pub(super) fn offers(&self) -> bool {
         self.open.values().any(|offers| *offers)
     }
@@ -236,6 +241,7 @@ impl Call {
         } else {
             self.reliable.agreed = Some(audio);
         }
+        self.agreed_media = Some(self.local.described());
         let (call, remote_media, codec) = (self.handle, audio.address, audio.codec);
         ep.events.push_back(Event::EarlyMedia { call, remote_media, codec });
     }

@@ -32,6 +32,8 @@ impl Call {
     /// The script wants an UPDATE sent.
     pub(crate) fn update(&mut self, ep: &mut Endpoint, now: Duration) {
         let open = self.our_offer_is_open() || self.their_offer_is_open() || !self.unacked.is_empty();
+        // A PRACK that is overtaken would be out of order (RFC 3261 section 12.2.2).
+        let open = open || self.early.is_open();
         let possible = self.state == CallState::Established || self.agreed_early().is_some();
         if !possible || self.hung_up || open || !ep.config.manners.updates {
             return;

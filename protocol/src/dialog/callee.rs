@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::caller::sdp_of;
 use super::offer_answer::Answer;
 use super::{
-    Body, Dialog, EndedBy, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
+    Body, Dialog, EndedBy, Input, LegEvent, LocalSide, Output, Pending, Phase, Routing, ServerTransactionId,
     Unacknowledged,
 };
 use crate::flow::Flow;
@@ -96,6 +96,13 @@ impl Dialog {
         let body = body.map(|body| (body.content_type.as_str(), body.bytes.as_ref()));
         let (transaction, to) = (pending.transaction, pending.source);
         Output::Respond { transaction, status, message: message.finish(body), to }
+    }
+
+    /// The 500 to a request within the dialog that has brought it to an end: nobody else will answer it.
+    pub fn refuse_after_fault(&self, input: &Input) -> Option<Output> {
+        let Input::Request { transaction: Some(transaction), request, source } = input else { return None };
+        let pending = Pending { transaction: *transaction, request: request.clone(), source: *source };
+        Some(self.respond(&pending, 500, None, &[]))
     }
 
     pub(super) fn prepare_answer(&mut self, sdp: &Bytes, out: &mut Vec<Output>) {

@@ -44,6 +44,7 @@ pub use interface::{
     Command, EndedBy, Input, LegEvent, LocalSide, NoAnswer, Output, Routing, ServerTransactionId,
 };
 pub use offer_answer::glare_back_off;
+pub use prack::rack_of;
 pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
@@ -231,6 +232,9 @@ impl Dialog {
                 None => self.ack(request, now, out),
             },
             Input::Response(response) => self.response(response, now, out),
+            Input::Unanswered { method, cseq, why: NoAnswer::Transport } if self.is_established() => {
+                self.unsent(*method, *cseq, now, out);
+            }
             Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
                 self.refresh_unanswered(*cseq, now, out);
             }
@@ -299,6 +303,7 @@ impl Dialog {
             }
             Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             Method::Update => self.update_response(response, now, out),
+            Method::Prack if response.status() >= 200 => self.prack_answered(response.cseq(), out),
             // Any other answer to our OPTIONS, a refusal too, comes from somebody who knows the dialog.
             Method::Options if self.is_established() && matches!(response.status(), 408 | 481) => {
                 self.finish(EndedBy::Lost, out);
@@ -329,6 +334,7 @@ impl Dialog {
             Method::Bye => self.bye_answered(cseq, out),
             Method::Info | Method::Message => self.asked_unanswered(cseq, out),
             Method::Update => self.update_unanswered(cseq, out),
+            Method::Prack => self.prack_answered(cseq, out),
             _ => {}
         }
     }

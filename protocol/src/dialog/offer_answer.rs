@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) proposal: Option<Proposal>,
     /// The CSeq of our UPDATE that waits for the peer.
     pub(super) updating: Option<u32>,
+    /// The CSeq of our PRACK that waits for the peer: an UPDATE that overtakes it would have it refused (RFC 3261 §12.2.2).
+    pub(super) pracking: Option<u32>,
     /// The CSeq of our last re-INVITE, if it left the offer to the peer.
     pub(super) solicited: Option<u32>,
     /// The description that the caller was last told, while its 200 can still say another.
@@ -232,7 +234,8 @@ impl Dialog {
 
     /// A 491: the proposal waits and is tried again, but not for ever.
     pub(super) fn proposal_met_glare(&mut self, now: Now, out: &mut Vec<Output>) {
-        let wait = glare_back_off(!self.invited, self.chance());
+        let by_rfc = || glare_back_off(!self.invited, self.chance());
+        let wait = self.local.reinvite_delay.unwrap_or_else(by_rfc);
         self.reoffering = None;
         self.session.updating = None;
         match &mut self.session.proposal {
@@ -468,5 +471,6 @@ impl Session {
         self.updated = None;
         self.proposal = None;
         self.updating = None;
+        self.pracking = None;
     }
 }

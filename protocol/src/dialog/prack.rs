@@ -130,6 +130,11 @@ impl Early {
 }
 
 impl Dialog {
+    /// RSeq and CSeq of our reliable response that the peer has not acknowledged.
+    pub fn awaited_prack(&self) -> Option<(u32, u32)> {
+        self.session.reliable.open.as_ref().map(|open| (self.session.reliable.rseq, open.cseq))
+    }
+
     /// Sends a provisional response, reliably if the peer requires it, or supports it and `settled` says that `sdp` will hold.
     pub(super) fn provisional(
         &mut self,
@@ -410,9 +415,21 @@ impl Dialog {
             self.session.early[at].session = Some(offer);
             sdp.clone()
         });
+        let mut cseq = None;
         self.within_early(at, |dialog| {
-            dialog.in_dialog_request(Method::Prack, sdp.as_ref(), &[(Header::RAck, rack)], out);
+            cseq = Some(dialog.in_dialog_request(Method::Prack, sdp.as_ref(), &[(Header::RAck, rack)], out));
         });
+        self.session.pracking = cseq.or(self.session.pracking);
+    }
+
+    /// Our PRACK has a final response, or will get none: an offer of ours need not wait for it any longer.
+    pub(super) fn prack_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
+        let last = self.session.pracking.take_if(|pracking| *pracking == cseq).is_some();
+        let waits = self.session.proposal.as_ref().is_some_and(|proposal| !proposal.waits());
+        let open = self.session.updating.is_some() || self.reoffering.is_some();
+        if last && waits && !open && (self.is_established() || matches!(self.phase, Phase::Calling(_))) {
+            self.send_proposal(out);
+        }
     }
 
     /// Does something as if the early dialog were the dialog.
@@ -435,8 +452,8 @@ fn contact_of(message: &Message) -> Option<String> {
     }
 }
 
-/// RAck: the RSeq, and the CSeq number of the INVITE.
-fn rack_of(value: &str) -> Option<(u32, u32)> {
+/// RAck (§7.2): the RSeq, and the CSeq number of the INVITE. `None` if it cannot be read.
+pub fn rack_of(value: &str) -> Option<(u32, u32)> {
     let mut words = value.split_ascii_whitespace();
     let rack = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     (words.next() == Some("INVITE") && words.next().is_none()).then_some(rack)

@@ -107,7 +107,8 @@ impl Dialog {
         // RFC 3261 §14.1: not before our 200 is acknowledged. Its ACK sets the proposal free.
         let until = self.unacknowledged.as_ref().map(|answer| answer.give_up);
         self.session.proposal = Some(proposal.not_before(until));
-        if until.is_none() {
+        let overtakes = self.session.pracking.is_some() && matches!(self.phase, Phase::Calling(_));
+        if until.is_none() && !overtakes {
             self.send_proposal(out);
         }
     }

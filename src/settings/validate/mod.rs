@@ -6,9 +6,11 @@ mod loops;
 mod network;
 mod pattern;
 mod registrar;
+mod registration;
 mod station;
 mod tls;
 mod trunk;
+mod trunk_rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -25,6 +27,7 @@ pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
     tls::check(settings, findings);
     station::check(settings, &names, findings);
     trunk::check(settings, &names, findings);
+    registration::check(settings, &names, findings);
     dns::check(settings, findings);
     registrar::check(settings, findings);
     dial_plan::check(settings, &names, findings);

@@ -17,7 +17,59 @@ const WRITE_PATIENCE_US: u64 = 10_000_000;
 /// What cannot be read is closed at once, or when what was sent into it has arrived.
 const UNREADABLE_US: u64 = 3_000_000;
 
+/// A phone that sends nothing more is waited for so long (`actors/src/sip/tcp/connection.rs`).
+const HALF_CLOSED_US: u64 = 32_000_000;
+
+/// The status of a response.
+pub(super) fn status_of(message: &[u8]) -> Option<u16> {
+    let status = message.strip_prefix(b"SIP/2.0 ")?.get(..3)?;
+    std::str::from_utf8(status).ok()?.parse().ok()
+}
+
+/// True for a request that has an answer.
+pub(super) fn wants_answer(message: &[u8]) -> bool {
+    status_of(message).is_none() && !message.starts_with(b"ACK ")
+}
+
 impl World {
+    /// A phone sends nothing more. While answers are owed to it they leave; for all else its connection has ended, and the shard hears.
+    pub(super) fn half_close(&self, number: u64) -> Vec<Told> {
+        let now = self.now();
+        let waits = self.with_streams(|streams| {
+            let connection = streams.connections.get_mut(&number).filter(|c| c.is_up && c.lost.is_none())?;
+            connection.half_closed = connection.owed > 0;
+            let phone = connection.phone;
+            streams.ended.push((now, phone));
+            let (waits, flow) = (connection.half_closed, connection.flow);
+            streams.opened.retain(|_, opened| *opened != number || !waits);
+            Some((waits, flow))
+        });
+        match waits {
+            None => Vec::new(),
+            Some((false, _)) => self.gone(number, true),
+            Some((true, flow)) => {
+                self.turn(self.now() + HALF_CLOSED_US, number, Turn::Paid);
+                let gone = |connection: tandem_protocol::flow::ConnectionId| Told::Stream {
+                    shard: connection.shard,
+                    what: FromStream::Gone { connection, was_up: true, brought: true },
+                };
+                flow.connection.map(gone).into_iter().collect()
+            }
+        }
+    }
+
+    /// A final response leaves; the last that is owed to a phone that sends nothing more is the end.
+    pub(super) fn pay(&self, number: u64) {
+        let ends = self.with_streams(|streams| {
+            let connection = streams.connections.get_mut(&number)?;
+            connection.owed = connection.owed.saturating_sub(1);
+            (connection.half_closed && connection.owed == 0).then_some(connection.to_phone.last)
+        });
+        if let Some(last) = ends {
+            self.turn(last.max(self.now()) + 1, number, Turn::Paid);
+        }
+    }
+
     /// Now and then each connection is judged by the rules of its kind.
     pub(super) fn look(&self, number: u64) -> Vec<Told> {
         let now = self.now();
@@ -62,8 +114,10 @@ impl World {
 
     /// What was under way by it is lost.
     pub(super) fn drop_stream(&self, number: u64) -> Option<Flow> {
+        let now = self.now();
         let connection = self.with_streams(|streams| {
             let connection = streams.connections.remove(&number)?;
+            streams.ended.push((now, connection.phone));
             if streams.homes.get(&connection.phone) == Some(&number) {
                 streams.homes.remove(&connection.phone);
             }

@@ -1,12 +1,12 @@
 //! Every attempt of every call at a proxy, as the wire shows it: the book that the engine's records are held against.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tandem_actors::cdr::Cdr;
 use tandem_protocol::message::framing::peek_call_id;
 
-use super::{phones, route};
+use super::{give_up_us, phones, route};
 use crate::engine::LISTENER;
 use crate::ladder::header;
 use crate::world::{Line, WALL_START_MS, World};
@@ -82,6 +82,22 @@ pub(crate) struct Book {
 
 fn tag(text: &str) -> String {
     header(text, ["To", "t"]).split_once(";tag=").unwrap_or_default().1.to_owned()
+}
+
+/// True if the INVITE of a call to the proxy at `host` was given up for want of any response: nothing told the proxy so.
+pub(crate) fn was_given_up(lines: &[Line], call_ids: &[String], host: IpAddr) -> bool {
+    let of_call = |line: &&Line| {
+        peek_call_id(&line.bytes).is_some_and(|id| call_ids.iter().any(|wanted| wanted.as_bytes() == id))
+    };
+    let mut said = lines.iter().filter(of_call);
+    let invite =
+        said.find(|line| line.from == LISTENER && line.to.ip() == host && line.bytes.starts_with(b"INVITE "));
+    let Some((at, patience)) = invite.and_then(|line| Some((line.at, give_up_us(line.to)?))) else {
+        return false;
+    };
+    let heard =
+        said.filter(|line| line.from.ip() == host).flat_map(|line| line.arrives.into_iter().flatten());
+    heard.min().is_none_or(|first| first >= at + patience)
 }
 
 impl Book {
@@ -183,6 +199,20 @@ impl Book {
     /// Those of the call to this number.
     pub(crate) fn of(&self, number: &str) -> &[Attempt] {
         self.calls.get(number).map_or(&[], Vec::as_slice)
+    }
+
+    /// The numbers of the calls that have asked a proxy which had been silent for too long to some call: it may still send its media to a
+    /// port that another call has by then.
+    pub(crate) fn haunted(&self) -> BTreeSet<String> {
+        let silent = |attempt: &&Attempt| {
+            let patience = give_up_us(attempt.proxy).unwrap_or(u64::MAX);
+            let is_late = |heard: &Heard| heard.at >= attempt.at + patience;
+            attempt.heard.first().is_some_and(is_late) || attempt.answers().into_iter().any(is_late)
+        };
+        let late: BTreeSet<SocketAddr> =
+            self.calls.values().flatten().filter(silent).map(|attempt| attempt.proxy).collect();
+        let asked = |attempts: &Vec<Attempt>| attempts.iter().any(|attempt| late.contains(&attempt.proxy));
+        self.calls.iter().filter(|(_, attempts)| asked(attempts)).map(|(number, _)| number.clone()).collect()
     }
 
     /// Those of every call.

@@ -247,27 +247,27 @@ impl Case<'_> {
     /// A request of the engine's in one of the call's dialogs had no answer for as long as one is waited for, or a refusal that says
     /// that the peer has forgotten the call.
     fn was_unanswered(&self, end: u64) -> bool {
-        let said: Vec<_> = self.wire.of(&self.dial.call_ids).collect();
-        let asks = |said: &&&crate::wire::Said| {
+        let asks = |said: &&crate::wire::Said| {
             said.from == LISTENER
-                && ["UPDATE", "INVITE", "OPTIONS"].iter().any(|method| said.is(method))
+                && ["UPDATE", "INVITE", "OPTIONS", "INFO"].iter().any(|method| said.is(method))
                 && said.at <= end
         };
-        said.iter().filter(asks).any(|ask| {
-            let answer = said.iter().find(|other| {
-                other.to == LISTENER
-                    && other.cseq == ask.cseq
-                    && other.method == ask.method
-                    && other.is_final()
-            });
-            match answer {
-                None => true,
-                Some(answer) => {
+        let in_vain = |id: &String| {
+            let dialog = self.wire.dialog(id);
+            dialog.iter().filter(asks).any(|ask| {
+                let answer = dialog.iter().find(|other| {
+                    other.to == LISTENER
+                        && other.cseq == ask.cseq
+                        && other.method == ask.method
+                        && other.is_final()
+                });
+                answer.is_none_or(|answer| {
                     matches!(answer.status, Some(408 | 481))
                         || answer.arrives.iter().all(|at| *at >= ask.at + LIFE_US - 1_000_000)
-                }
-            }
-        }) || self.peer_never_refreshed(end)
+                })
+            })
+        };
+        self.dial.call_ids.iter().any(in_vain) || self.peer_never_refreshed(end)
     }
 
     /// Whoever was to refresh the session has not been heard of since half of its time.

@@ -24,7 +24,7 @@ use tandem_protocol::proxy_list::{Proxy, Selection};
 use crate::engine::{NOWHERE, STREAMS, trunk};
 use crate::rng::Rng;
 
-pub(crate) use book::Book;
+pub(crate) use book::{Book, was_given_up};
 pub(crate) use checks::of_call;
 pub(crate) use front::{Front, Turn};
 pub(crate) use health::{at_rest, gauges};

@@ -32,6 +32,7 @@ use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
 use crate::shard::{FromStream, Shard};
+use crate::sip::dscp;
 use crate::sip::tls::{Expected, Tls};
 
 pub use door::Door;
@@ -216,6 +217,7 @@ impl Streams {
             }
         };
         tune(&stream);
+        self.mark(&stream, listener, remote);
         let streams = self.clone();
         match self.tls(listener) {
             None => {
@@ -232,6 +234,14 @@ impl Streams {
                     drop(guest);
                 });
             }
+        }
+    }
+
+    /// Marks what goes by a connection as the settings of its trunk say.
+    fn mark(&self, stream: &TcpStream, listener: u16, remote: SocketAddr) {
+        let flow = Flow::to(self.listeners.id(listener), remote);
+        if let Some(dscp) = self.shared.current().directory.dscp_towards(flow) {
+            dscp::mark(stream, remote.is_ipv4(), dscp);
         }
     }
 

@@ -46,6 +46,7 @@ impl Streams {
             }
             Err(_) => return self.remove(wire, Closed::Unreachable, false),
         };
+        self.mark(&stream, listener, remote);
         let Some((tls, expected)) = secure else {
             self.shared.current().directory.stream_peers.note(remote.ip());
             return self.run(stream, wire, false).await;
