@@ -66,6 +66,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         calling_party_mask: None,
         credentials: None,
         certificate_names: Vec::new(),
+        rules: Default::default(),
     }
 }
 
