@@ -131,7 +131,7 @@ fn places_take_turns_whatever_stands_at_them_and_one_that_is_down_has_none() {
 fn a_domain_that_changes_its_addresses_for_ever_makes_a_bounded_number_of_gauges() {
     let config = trunk(&[], &[(0, "a")]);
     let metrics = Metrics::new(Registry::new(Arc::new(metrics::NoopRecorder)));
-    let entry = TrunkEntry::new(&config, &metrics);
+    let entry = TrunkEntry::new(&config, crate::directory::TrunkSide::default(), &metrics);
     for last in 0..200 {
         let proxies = entry.locate(0, located(&[(1, 0, last)]));
         assert!(!entry.has_exactly(&proxies));
