@@ -15,6 +15,7 @@ import established
 import plot
 import registrations
 import relay
+import reload
 import soak
 import stations
 import tls
@@ -32,6 +33,7 @@ COMPARISONS = {
     "memory": established.memory,
     "growth": established.growth,
     "stations": stations.memory,
+    "reload": reload.compare,
     "tls": tls.handshakes,
 }
 

@@ -129,6 +129,7 @@ impl Load {
             call_id: id.to_string(),
             segment: 1,
             from: "1001".into(),
+            from_trunk: None,
             to: "95551234".into(),
             trunk: Some("a".into()),
             proxy: Some("127.0.0.1:5070".into()),

@@ -1,5 +1,6 @@
 //! Certificates are read again while the engine runs: when their files become others, and when somebody asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::env::Shared;
@@ -19,8 +20,10 @@ pub struct NotReloaded {
     pub source: TlsError,
 }
 
-fn secure(shared: &Shared) -> impl Iterator<Item = (&str, &Tls)> {
-    shared.config.listeners.iter().filter_map(|l| Some((l.name.as_str(), l.tls.as_deref()?)))
+/// The listeners with a certificate: their names, and what reads it.
+fn secure(shared: &Shared) -> Vec<(String, Arc<Tls>)> {
+    let current = shared.current();
+    current.config.listeners.iter().filter_map(|l| Some((l.name.clone(), l.tls.clone()?))).collect()
 }
 
 /// Reads the certificates, keys and authorities of every listener again. Connections stay, handshakes that begin from now on have what
@@ -28,7 +31,7 @@ fn secure(shared: &Shared) -> impl Iterator<Item = (&str, &Tls)> {
 ///
 /// What cannot be read stays as it was; it is logged, counted, and handed back.
 pub fn reload(shared: &Shared) -> Vec<NotReloaded> {
-    secure(shared).filter_map(|(listener, tls)| reload_one(shared, listener, tls).err()).collect()
+    secure(shared).iter().filter_map(|(listener, tls)| reload_one(shared, listener, tls).err()).collect()
 }
 
 fn reload_one(shared: &Shared, listener: &str, tls: &Tls) -> Result<(), NotReloaded> {
@@ -66,7 +69,7 @@ pub struct Watch {
 impl Watch {
     /// Begins to watch the files of an engine that has read them.
     pub fn new(shared: &Shared) -> Watch {
-        for (listener, tls) in secure(shared) {
+        for (listener, tls) in &secure(shared) {
             show(shared, listener, tls);
         }
         Watch::default()
@@ -76,9 +79,9 @@ impl Watch {
     /// are seldom written at once.
     pub fn look(&mut self, shared: &Shared) {
         let mut changing = Vec::new();
-        for (listener, tls) in secure(shared) {
+        for (listener, tls) in &secure(shared) {
             let Some(change) = tls.change() else { continue };
-            let seen = (listener.to_owned(), change);
+            let seen = (listener.clone(), change);
             if self.given_up.contains(&seen) {
                 continue;
             }

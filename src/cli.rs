@@ -7,11 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::{self, ClientError};
+use crate::reload::Source;
 use crate::settings::{LoadError, Settings};
 use crate::wiring::{self, WiringError};
-
-/// The status of a command that was understood but is not built, and of wrong usage.
-const EXIT_USAGE: u8 = 2;
 
 /// An actor-model SIP engine: B2BUA, registrar, trunk gateway and media server in one daemon.
 #[derive(Clone, Debug, Parser)]
@@ -34,7 +32,7 @@ pub enum Command {
     Demo(Demo),
     /// Check the settings; prints every error with its file, key and what is allowed
     Check,
-    /// Explain where dialled digits would lead, without placing a call
+    /// Explain where dialled digits would lead, without placing a call; or which calls of before would go elsewhere
     Route(Route),
     /// List the calls of a running daemon
     Calls(Client),
@@ -50,20 +48,25 @@ pub enum Command {
     Tree(Client),
     /// Tell why a call went as it did
     Why(Why),
-    /// Let a running daemon take no new calls; those that are up go on, and it stays
+    /// Let a running daemon take no new calls and end with the last one that is up
     ///
     /// From then on a new call is refused with 503, and /readyz answers 503, so that whoever balances load sends calls
-    /// elsewhere. Calls that are up or ring go on until they end, emergency calls are still taken, phones register as
-    /// before, and the daemon keeps running: ending it is another command. A restart of it takes calls again, and so does
-    /// POST /api/v1/drain with {"on": false}.
+    /// elsewhere. Calls that are up or ring go on until they end, emergency calls are still taken, and phones register as
+    /// before. With the last call the daemon ends, with status 0; with --limit at the latest then: it ends the calls that
+    /// are left, and its status is 3. POST /api/v1/drain with {"on": false} has it take calls again.
     Drain(Drain),
-    /// Make a running daemon read its settings again (not built yet)
+    /// Have a running daemon read its settings and imported stations again, while calls are up
+    ///
+    /// Everything is checked first: settings with an error are refused with file, key and what is allowed, and nothing has
+    /// changed. What changes is printed and comes into force at once, for new calls; calls that are up keep the settings
+    /// they began with. Keys that only a restart can change stay as they are, and are named. SIGHUP does the same, and tells
+    /// what came of it in the log.
     Reload(Reload),
-    /// Put the stations of a JSON-lines file into the store of a running daemon, for its next start
+    /// Put the stations of a JSON-lines file into the store of a running daemon, for its next reload or start
     ///
     /// A settings file is for hundreds of stations; the store holds a million. Each line is an object with the keys of
     /// `[[station]]`; one with a name that the store has replaces it. Nothing is stored unless every line is right. What
-    /// is in the store takes effect when the daemon starts again.
+    /// is in the store takes effect with `tandem reload`, or when the daemon starts again.
     Import(Import),
 }
 
@@ -93,10 +96,17 @@ pub struct Demo {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Route {
     /// Who dials: the name or extension of a station, or the name of a trunk
-    #[arg(long, value_name = "A")]
-    pub from: String,
+    #[arg(long, value_name = "A", required_unless_present = "against_cdrs")]
+    pub from: Option<String>,
     /// What is dialled
-    pub digits: String,
+    #[arg(required_unless_present = "against_cdrs")]
+    pub digits: Option<String>,
+    /// Route the calls of these CDRs (cdr.jsonl) again, and print each that would go elsewhere than by --before
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "before", conflicts_with_all = ["from", "digits"])]
+    pub against_cdrs: Vec<PathBuf>,
+    /// The settings that are compared with
+    #[arg(long, value_name = "FILE", requires = "against_cdrs")]
+    pub before: Option<PathBuf>,
 }
 
 /// `tandem call`.
@@ -128,10 +138,16 @@ pub struct Why {
 /// `tandem drain`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Drain {
+    /// Keep the daemon running when no call is left
+    #[arg(long)]
+    pub stay: bool,
+    /// End the calls that are left after this long, and the daemon with them
+    #[arg(long, value_name = "SECONDS", conflicts_with = "stay")]
+    pub limit: Option<u32>,
     /// Return once no call is left; prints the number as it falls
     #[arg(long)]
     pub wait: bool,
-    /// Wait this long at most; if calls are left then, the status is 1, and it goes on draining
+    /// Wait this long at most; if calls are left then, the status is 1, and the daemon goes on draining
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub timeout: Option<u32>,
     /// The daemon
@@ -145,6 +161,9 @@ pub struct Reload {
     /// Tell what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// With --dry-run: print each call of the last HOURS that would go elsewhere, by the daemon's CDRs
+    #[arg(long, value_name = "HOURS", requires = "dry_run", num_args = 0..=1, default_missing_value = "24")]
+    pub against_cdrs: Option<u32>,
     /// The daemon
     #[command(flatten)]
     pub client: Client,
@@ -209,9 +228,6 @@ pub enum CommandError {
     /// The log cannot be written as the environment asks.
     #[error(transparent)]
     Telemetry(#[from] crate::telemetry::TelemetryError),
-    /// The command exists only by name.
-    #[error("`tandem {0}` is not built yet")]
-    NotBuilt(&'static str),
 }
 
 impl CommandError {
@@ -225,7 +241,6 @@ impl CommandError {
             | Self::Client(_)
             | Self::Wiring(_)
             | Self::Telemetry(_) => 1,
-            Self::NotBuilt(_) => EXIT_USAGE,
         }
     }
 }
@@ -235,7 +250,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let command = cli.command.as_ref().unwrap_or(&Command::Run);
     let done = match command {
         Command::Check => check(cli.config.as_deref(), out).map(|()| ExitCode::SUCCESS),
-        Command::Run => run_daemon(cli.config.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Run => run_daemon(cli.config.as_deref()).map(ExitCode::from),
         Command::Route(asked) => route(cli.config.as_deref(), asked, out),
         Command::Calls(_)
         | Command::Call(_)
@@ -245,13 +260,13 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         | Command::Tree(_)
         | Command::Why(_)
         | Command::Drain(_)
+        | Command::Reload(_)
         | Command::Import(_) => client::run(command, cli.config.as_deref(), out)
             .map(|()| ExitCode::SUCCESS)
             .map_err(CommandError::from),
         Command::Demo(demo) => {
             crate::demo::run(demo.exit, out).map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
         }
-        Command::Reload(_) => Err(CommandError::NotBuilt(command.name())),
     };
     match done {
         Ok(code) => code,
@@ -263,7 +278,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     }
 }
 
-fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
+fn run_daemon(config: Option<&Path>) -> Result<u8, CommandError> {
     let loaded = Settings::load(config)?;
     let _log = crate::telemetry::init()?;
     for warning in &loaded.warnings {
@@ -272,15 +287,27 @@ fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
     for fault in &loaded.faults {
         tracing::error!("{fault}");
     }
-    crate::daemon::run(&loaded.settings)?;
-    Ok(())
+    let source = Source::File(config.map(Path::to_owned));
+    Ok(crate::daemon::run(&loaded.settings, source)?)
 }
 
-/// Status 1: the call would be refused.
+/// Status 1: the call would be refused, or some call would go elsewhere.
 fn route(config: Option<&Path>, asked: &Route, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
-    let settings = Settings::load(config)?.settings;
+    let (settings, left_out) = with_imported(Settings::load(config)?.settings);
+    for why in left_out {
+        writeln!(out, "warning: {why}")?;
+    }
+    let (from, digits) = match (&asked.before, &asked.from, &asked.digits) {
+        (Some(before), ..) => {
+            let before = with_imported(Settings::load(Some(before))?.settings).0;
+            let differ = client::against_cdrs((&before, &settings), &asked.against_cdrs, out)?;
+            return Ok(if differ { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        // clap asks for both, or for CDRs.
+        (None, from, digits) => (from.as_deref().unwrap_or_default(), digits.as_deref().unwrap_or_default()),
+    };
     let plan = wiring::dial_plan(&settings)?;
-    let routed = client::route(&settings, &plan, &asked.from, &asked.digits, out)?;
+    let routed = client::route(&settings, &plan, from, digits, out)?;
     Ok(if routed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -292,8 +319,30 @@ fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError>
     if !loaded.faults.is_empty() {
         return Err(LoadError::Invalid(loaded.faults).into());
     }
-    writeln!(out, "ok: {}", loaded.settings)?;
+    let own = loaded.settings.station.len();
+    let (all, left_out) = with_imported(loaded.settings);
+    for why in left_out {
+        writeln!(out, "warning: {why}; left out")?;
+    }
+    let imported = match all.station.len() - own {
+        0 => String::new(),
+        1 => " (1 of the stations is imported)".to_owned(),
+        count => format!(" ({count} of the stations are imported)"),
+    };
+    writeln!(out, "ok: {all}{imported}")?;
     Ok(())
+}
+
+/// The settings with the stations of the store in their data directory, and what keeps some of those out.
+fn with_imported(settings: Settings) -> (Settings, Vec<String>) {
+    let kept = match crate::store::stations(&settings.node.data_dir) {
+        Ok(kept) => kept,
+        Err(why) => return (settings, vec![format!("the imported stations are not looked at: {why}")]),
+    };
+    if kept.is_empty() {
+        return (settings, Vec::new());
+    }
+    settings.with_stations(kept.iter().map(AsRef::as_ref))
 }
 
 #[cfg(test)]
@@ -318,6 +367,8 @@ mod tests {
             ("tandem demo --exit", "demo"),
             ("tandem check --config a.toml", "check"),
             ("tandem route --from 1001 9555123", "route"),
+            ("tandem route --against-cdrs a.jsonl b.jsonl --before old.toml", "route"),
+            ("tandem reload --dry-run --against-cdrs 48", "reload"),
             ("tandem calls --url http://127.0.0.1:8080 --token abc", "calls"),
             ("tandem call 7 --hangup", "call"),
             ("tandem stations", "stations"),
@@ -327,6 +378,8 @@ mod tests {
             ("tandem registrations", "registrations"),
             ("tandem drain", "drain"),
             ("tandem drain --wait --timeout 60", "drain"),
+            ("tandem drain --limit 600", "drain"),
+            ("tandem drain --stay", "drain"),
             ("tandem reload --dry-run", "reload"),
             ("tandem import stations.jsonl", "import"),
             ("tandem import --remove stations.jsonl", "import"),
@@ -339,6 +392,7 @@ mod tests {
     #[test]
     fn a_limit_to_waiting_makes_no_sense_without_waiting() {
         assert!(Cli::try_parse_from(["tandem", "drain", "--timeout", "60"]).is_err());
+        assert!(Cli::try_parse_from(["tandem", "drain", "--stay", "--limit", "60"]).is_err());
     }
 
     #[test]
@@ -346,14 +400,5 @@ mod tests {
         for line in ["tandem --config a.toml check", "tandem check --config a.toml"] {
             assert_eq!(parse(line).config, Some(PathBuf::from("a.toml")), "{line}");
         }
-    }
-
-    #[test]
-    fn a_command_that_is_not_built_says_so() {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(&parse("tandem reload"), &mut out, &mut err);
-        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(EXIT_USAGE)));
-        assert_eq!(String::from_utf8(err).unwrap(), "`tandem reload` is not built yet\n");
-        assert!(out.is_empty());
     }
 }

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tandem_actors::directory::Directory;
 use tandem_actors::dns::{self, Finder};
 use tandem_actors::engine::Engine;
 use tandem_actors::env::Shared;
+use tandem_actors::generation::Generations;
 use tandem_actors::ids::Names;
 use tandem_actors::media_pool::{self, threads::Link};
-use tandem_actors::metrics::{Describe, Metrics, Registry};
+use tandem_actors::metrics::{Describe, Metrics};
 use tandem_actors::registration_group;
 use tandem_actors::runtime::{self, Clock};
 use tandem_actors::shard::{Ask, Found, Restored, read_records};
@@ -25,12 +25,15 @@ use tandem_actors::station::read_bindings;
 use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::certificates::{self, Watch};
+use crate::drain::{self, Drained, Drainer, EXIT_CUT, Ending};
 use crate::http;
-use crate::settings::token::{self, TokenError};
-use crate::settings::{Secret, Settings, Transport};
-use crate::store::{Dropped, Embedded, Meter, OpenError, Options};
+use crate::reload::{self, Asker, FindNames, Reloader, Source, Wish};
+use crate::settings::token::TokenError;
+use crate::settings::{Settings, Transport};
+use crate::store::{Embedded, OpenError, Options, StoreMeter};
 use crate::telemetry::{self, TelemetryError};
 use crate::wiring::{self, WiringError};
 
@@ -105,8 +108,12 @@ pub struct Running {
     pub data_dir: PathBuf,
     /// Where HTTP is served.
     pub http_address: SocketAddr,
-    /// Finds named proxies as long as this lives.
-    _names: Option<Finder>,
+    /// The engine's clock.
+    pub clock: Clock,
+    /// Reads the settings again.
+    pub reloader: Arc<Reloader>,
+    /// Lets it drain.
+    pub drainer: Arc<Drainer>,
     /// Ends the HTTP surface when dropped or told.
     stop_http: tokio::sync::oneshot::Sender<()>,
 }
@@ -114,7 +121,7 @@ pub struct Running {
 impl Running {
     /// Refuses new calls from now on.
     pub fn drain(&self) {
-        self.engine.shared().directory.set_draining(true);
+        self.drainer.drain(self.engine.shared(), true, drain::Wish::default());
     }
 
     /// Gives up our registrations at providers, as far as they answer soon.
@@ -128,26 +135,35 @@ impl Running {
         }
     }
 
-    /// Reads the certificates of every listener again; connections stay. What cannot be read is logged, and the old stays in use.
-    pub fn reload_certificates(&self) {
-        certificates::reload(self.engine.shared());
-    }
-
     /// Commits what is queued. Established calls stay in the store for the next start.
     pub fn stop(self) {
         self.ready.store(false, Ordering::Relaxed);
-        self.drain();
+        self.engine.shared().current().directory.set_draining(true);
+        self.reloader.end();
         self.engine.shared().store.flush();
         // Nobody listens if the surface has ended by itself.
         let _ = self.stop_http.send(());
     }
 }
 
-/// Starts an engine on the current actor system.
+/// Starts an engine on the current actor system that neither reads settings again nor ends by draining.
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartError> {
+    start_from(settings, Source::Nowhere, Drainer::idle(), chaos).await
+}
+
+/// Starts an engine on the current actor system whose settings come from `source`.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start_from(
+    settings: &Settings,
+    source: Source,
+    drainer: Drainer,
+    chaos: bool,
+) -> Result<Running, StartError> {
     let clock = Clock::default();
     let (registry, prometheus) = telemetry::prometheus()?;
     let http = bind_http(settings.http.address.0).await?;
@@ -165,30 +181,29 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
     let meter = Box::new(StoreMeter::new(metrics.registry()));
     let data_dir = settings.node.data_dir.clone();
     let store = Arc::new(Embedded::open(&data_dir, Options::default(), Arc::new(links.clone()), meter)?);
-    let mut config = wiring::engine_config(&with_imported(settings, store.as_ref()), &bound, chaos)?;
+    let config = wiring::engine_config(&with_imported(settings, store.as_ref()), &bound, chaos)?;
     let nonces = NonceSigner::new(random_key()?, clock.now().wall);
     let windows = NonceWindows::new(NONCE_SLOTS, NONCE_AGE);
     let directory = Directory::new(&config, &metrics, nonces, windows);
-    // The directory has them, and a million of them are not kept twice.
-    config.stations = Vec::new();
     let shared = Arc::new(Shared {
         names: Names::new(&config.node),
         placement_key: placement_key(store.as_ref())?,
-        config,
-        directory,
+        settings: Generations::new(config, directory),
         store,
         metrics,
         census: tandem_actors::supervisor::Census::default(),
     });
     restore_bindings(&shared, clock.now().wall.0);
-    registration_group::restore(&shared.directory, shared.store.as_ref());
+    registration_group::restore(&shared.current().directory, shared.store.as_ref());
     let Found { shards: restore, ports, restored } =
         read_records(&shared, clock.now()).unwrap_or_else(|why| {
             tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
             Found::default()
         });
     let media = media_route(&shared, clock, &links, ports)?;
-    let names = find_names(&shared, clock, &links)?;
+    let finding = links.clone();
+    let find: FindNames = Box::new(move |shared| find_names(shared, clock, &finding));
+    let names = find(&shared)?;
     let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
     let engine = runtime::start(start).await?;
     if tokio::time::timeout(PORTS_PATIENCE, engine.ask_all(Ask::Ready)).await.is_err() {
@@ -213,13 +228,18 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         listen = ?bound,
         "ready: established calls restored, attempts closed"
     );
+    let set = (settings, reload::tokens(settings)?);
+    let (at, names) = ((bound.clone(), chaos), (find, names));
+    let reloader = Arc::new(Reloader::new(engine.clone(), clock, source, set, at, names));
+    let drainer = Arc::new(drainer);
     let state = http::State {
         engine: engine.clone(),
-        tokens: tokens(settings)?,
+        clock,
+        reloader: reloader.clone(),
+        drainer: drainer.clone(),
         prometheus: prometheus.clone(),
         ready: ready.clone(),
         chaos,
-        settings: Arc::new(settings.clone()),
         started_at: clock.now().wall,
     };
     let http_address = http.local_addr()?;
@@ -228,7 +248,7 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         // An engine that was dropped is one that has stopped.
         let _ = stopped.await;
     }));
-    actix::spawn(upkeep(prometheus, Arc::downgrade(&ready)));
+    actix::spawn(upkeep(prometheus, Arc::downgrade(&ready), Arc::downgrade(engine.shared())));
     actix::spawn(watch_certificates(engine.shared().clone(), Arc::downgrade(&ready)));
     Ok(Running {
         engine,
@@ -237,7 +257,9 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         ready,
         data_dir,
         http_address,
-        _names: names,
+        clock,
+        reloader,
+        drainer,
         stop_http,
     })
 }
@@ -266,20 +288,18 @@ async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Http { address, source })
 }
 
-/// The tokens of the settings, else the one in the data directory.
-fn tokens(settings: &Settings) -> Result<Vec<Secret>, StartError> {
-    if !settings.http.tokens.is_empty() {
-        return Ok(settings.http.tokens.clone());
-    }
-    Ok(vec![token::load_or_create(&settings.node.data_dir)?])
-}
-
-/// Empties the histograms' buffers while the engine lives.
-async fn upkeep(prometheus: PrometheusHandle, alive: Weak<AtomicBool>) {
+/// Empties the histograms' buffers and frees settings that no call uses any more, while the engine lives.
+async fn upkeep(prometheus: PrometheusHandle, alive: Weak<AtomicBool>, shared: Weak<Shared>) {
     let mut every = tokio::time::interval(UPKEEP);
     while alive.strong_count() > 0 {
         every.tick().await;
         prometheus.run_upkeep();
+        if let Some(shared) = shared.upgrade() {
+            let left = tokio::task::spawn_blocking(move || (shared.settings.reap(), shared)).await;
+            if let Ok((left, shared)) = left {
+                shared.metrics.reloads.former.set(left as f64);
+            }
+        }
     }
 }
 
@@ -293,27 +313,47 @@ async fn watch_certificates(shared: Arc<Shared>, alive: Weak<AtomicBool>) {
     }
 }
 
-/// Runs an engine until it is told to end: SIGTERM or SIGINT. SIGHUP has it read its certificates again.
+/// Runs an engine until it is told to end: by SIGTERM or SIGINT, or by draining. At SIGHUP it reads its settings again. The status of
+/// the process.
 ///
 /// # Errors
 /// See [`StartError`].
-pub fn run(settings: &Settings) -> Result<(), StartError> {
+pub fn run(settings: &Settings, source: Source) -> Result<u8, StartError> {
     let chaos = std::env::var("TANDEM_CHAOS").is_ok_and(|v| v == "1");
     actix::System::new().block_on(async {
-        let running = start(settings, chaos).await?;
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                done = tokio::signal::ctrl_c() => break done?,
-                _ = hang_up.recv() => running.reload_certificates(),
-            }
-        }
+        // Before the engine is there a SIGHUP would end the process.
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let (drainer, mut drained) = Drainer::new();
+        let running = start_from(settings, source, drainer, chaos).await?;
+        let status = until_told(&running, &mut hang_up, &mut drained).await?;
         running.unregister().await;
         running.stop();
-        Ok(())
+        Ok(status)
     })
+}
+
+async fn until_told(
+    running: &Running,
+    hang_up: &mut Signal,
+    drained: &mut Drained,
+) -> Result<u8, StartError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(0),
+            _ = interrupt.recv() => return Ok(0),
+            ending = drained.wait(&running.engine, running.clock) => return Ok(match ending {
+                Ending::LastCall => 0,
+                Ending::Cut(_) => EXIT_CUT,
+            }),
+            Some(()) = hang_up.recv() => {
+                let reloader = running.reloader.clone();
+                // What came of it is in the log. A signal that comes meanwhile is not lost.
+                actix::spawn(async move { reloader.reload(Wish::Apply, Asker::Signal).await.map(drop).unwrap_or(()) });
+            }
+        }
+    }
 }
 
 type Bound = (Vec<SocketAddr>, Vec<Vec<runtime::ListenSocket>>);
@@ -377,15 +417,16 @@ fn restore_bindings(shared: &Shared, now: u64) {
         tracing::error!(%why, "the bindings cannot be read; stations must register again");
         Vec::new()
     });
+    let current = shared.current();
     let (mut restored, mut moved) = (0, 0);
     for entry in entries {
-        let Some(station) = shared.directory.station(&entry.key) else { continue };
+        let Some(station) = current.directory.station(&entry.key) else { continue };
         let Some(mut bindings) = read_bindings(&entry.value) else { continue };
         bindings.retain(|binding| binding.expires_at.0 > now);
         restored += bindings.len();
         for binding in &mut bindings {
             let named = binding.source.listener;
-            if let Some(listener) = shared.config.listener(named) {
+            if let Some(listener) = current.config.listener(named) {
                 moved += usize::from(named.former_place().is_none() && listener.id != named);
                 binding.source.listener = listener.id;
             }
@@ -399,91 +440,4 @@ fn restore_bindings(shared: &Shared, now: u64) {
         );
     }
     shared.metrics.registrations_active.set(restored as f64);
-}
-
-/// The store's figures.
-struct StoreMeter {
-    commit: Histogram,
-    failed: Counter,
-    dropped: [Counter; 6],
-    waiting_batches: Gauge,
-    waiting_bytes: Gauge,
-}
-
-impl StoreMeter {
-    fn new(registry: &Registry) -> StoreMeter {
-        registry.describe(
-            Describe::Histogram,
-            "tandem_store_commit_seconds",
-            Some(metrics::Unit::Seconds),
-            "How long a group commit took",
-        );
-        registry.describe(
-            Describe::Counter,
-            "tandem_store_failed_total",
-            None,
-            "Groups that were not committed",
-        );
-        registry.describe(
-            Describe::Counter,
-            "tandem_store_dropped_total",
-            None,
-            "What the store dropped, by kind",
-        );
-        registry.describe(
-            Describe::Gauge,
-            "tandem_store_waiting_batches",
-            None,
-            "Batches that wait for a commit",
-        );
-        registry.describe(
-            Describe::Gauge,
-            "tandem_store_waiting_bytes",
-            Some(metrics::Unit::Bytes),
-            "Bytes that wait for a commit",
-        );
-        let dropped =
-            |kind: &str| registry.counter("tandem_store_dropped_total", &[("kind", kind.to_owned())]);
-        StoreMeter {
-            commit: registry.histogram("tandem_store_commit_seconds", &[]),
-            failed: registry.counter("tandem_store_failed_total", &[]),
-            dropped: [
-                dropped("urgent"),
-                dropped("lazy"),
-                dropped("conflict"),
-                dropped("backend"),
-                dropped("repeated_cdr"),
-                dropped("cdr_line"),
-            ],
-            waiting_batches: registry.gauge("tandem_store_waiting_batches", &[]),
-            waiting_bytes: registry.gauge("tandem_store_waiting_bytes", &[]),
-        }
-    }
-}
-
-impl Meter for StoreMeter {
-    fn committed(&self, took: Duration, _batches: usize) {
-        self.commit.record(took.as_secs_f64());
-    }
-
-    fn failed(&self) {
-        self.failed.increment(1);
-    }
-
-    fn dropped(&self, what: Dropped, count: u64) {
-        let counter = match what {
-            Dropped::OverflowUrgent => &self.dropped[0],
-            Dropped::OverflowLazy => &self.dropped[1],
-            Dropped::Conflict => &self.dropped[2],
-            Dropped::Backend => &self.dropped[3],
-            Dropped::RepeatedCdr => &self.dropped[4],
-            Dropped::CdrLine => &self.dropped[5],
-        };
-        counter.increment(count);
-    }
-
-    fn waiting(&self, batches: usize, bytes: usize) {
-        self.waiting_batches.set(batches as f64);
-        self.waiting_bytes.set(bytes as f64);
-    }
 }

@@ -1,5 +1,7 @@
 //! From settings to what an engine is told: names become places, defaults become values.
 
+mod patterns;
+
 mod registration;
 mod trunk_rules;
 
@@ -9,9 +11,7 @@ use std::time::Duration;
 
 use tandem_actors::config::{self, EngineConfig};
 use tandem_actors::sip::tls::{Tls, TlsError};
-use tandem_protocol::dial_plan::{
-    self, CallingTransform, DialPlan, DialPlanError, DialPlanSpec, SearchSpace,
-};
+use tandem_protocol::dial_plan::{self, DialPlanError};
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
 use tandem_protocol::dns::{Bounds, Family, Target};
@@ -23,6 +23,9 @@ use tandem_protocol::transaction::{Timers, timer_f};
 use crate::settings::{
     self, Credential, DigestAlgorithm, HostPort, MediaPath, ServiceKind, Settings, Station, Trunk,
 };
+
+pub use patterns::dial_plan;
+pub(crate) use patterns::{build_dial_plan, own_patterns};
 
 /// Stations get a CRLF this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
@@ -73,7 +76,7 @@ pub fn engine_config(
             .map(|group| registration::group(settings, group, &listeners))
             .collect(),
         services: settings.service.iter().map(service).collect(),
-        dial_plan: dial_plan(settings)?,
+        dial_plan: Arc::new(dial_plan(settings)?),
         media: config::Media {
             address: media_address(settings, &listeners, media),
             other: other_media.map(|ip| media_address(settings, &listeners, ip)),
@@ -424,57 +427,4 @@ fn service(service: &settings::Service) -> config::Service {
             ServiceKind::Tone => config::ServiceKind::Tone,
         },
     }
-}
-
-/// The dial plan: its own patterns, and one for each extension.
-///
-/// # Errors
-/// Every fault of it.
-pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
-    build_dial_plan(settings).map_err(WiringError::DialPlan)
-}
-
-pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialPlanError>> {
-    let plan = &settings.dial_plan;
-    let mut patterns: Vec<dial_plan::Pattern> = plan
-        .pattern
-        .iter()
-        .map(|p| {
-            let mut pattern =
-                dial_plan::Pattern::new(p.pattern.clone(), p.target.clone()).in_partition(&p.partition);
-            pattern.strip = p.strip.map(|strip| strip as usize);
-            pattern.prefix.clone_from(&p.prefix);
-            pattern.calling = CallingTransform {
-                mask: p.calling_party_mask.clone(),
-                prefix: p.calling_party_prefix.clone(),
-            };
-            pattern.emergency = p.emergency;
-            pattern
-        })
-        .collect();
-    let extension = |number: &str, target, partition: &str| {
-        dial_plan::Pattern::new(number, target).in_partition(partition)
-    };
-    patterns.extend(
-        settings
-            .station
-            .iter()
-            .map(|s| extension(&s.extension, dial_plan::Target::Station(s.name.clone()), &s.partition)),
-    );
-    patterns.extend(settings.service.iter().map(|s| {
-        extension(&s.extension, dial_plan::Target::Service(s.name.clone()), settings::INTERNAL_PARTITION)
-    }));
-    patterns.extend(settings.user.iter().map(|u| {
-        extension(&u.extension, dial_plan::Target::User(u.name.clone()), settings::INTERNAL_PARTITION)
-    }));
-    let spec = DialPlanSpec {
-        partitions: plan.partition.iter().map(|p| p.name.clone()).collect(),
-        search_spaces: plan
-            .calling_search_space
-            .iter()
-            .map(|c| SearchSpace { name: c.name.clone(), partitions: c.partitions.clone() })
-            .collect(),
-        patterns,
-    };
-    DialPlan::new(spec)
 }

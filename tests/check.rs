@@ -85,10 +85,3 @@ fn a_variable_overrides_the_file() {
     let output = tandem(&["check"], Some(&file), &[("TANDEM__MEDIA__PORTS", "20000,20999")]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
-
-#[test]
-fn a_command_that_is_not_built_ends_with_status_2() {
-    let output = tandem(&["reload"], None, &[]);
-    assert_eq!(output.status.code(), Some(2));
-    assert_eq!(text(&output.stderr), "`tandem reload` is not built yet\n");
-}

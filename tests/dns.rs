@@ -383,3 +383,28 @@ target = "trunk:tcp"
         engine.metric("tandem_trunk_failovers_total", &[("trunk", "tcp"), ("cause", "transport")]) >= 1.0
     );
 }
+
+#[test]
+fn a_reload_has_names_found_for_what_it_adds_and_keeps_those_that_were() {
+    let site = Site::start(BY_DOMAIN, |ports| {
+        srv(&[(10, 0, ports[0])]) + &format!("_sip._udp.other 1 SRV 1 0 {} a\n", ports[1])
+    });
+    site.call(&[(0, BUSY)]);
+    let keys = format!("{BY_DOMAIN}\nmax_calls = 9");
+    let toml = SITE.replace("SERVERS", "[\"{peer}:5353\"]").replace("TRUNK", &keys) + &station("1001", "");
+    let added = "[[trunk]]\nname = \"other\"\ndomain = \"other.test\"\n\
+                 [[dial_plan.pattern]]\npattern = \"8XXX\"\ntarget = \"trunk:other\"\n";
+    site.engine.settle(&(toml + added));
+    let answer = site.engine.ask("POST", "/api/v1/reload", "{}");
+    assert_eq!((answer.status, answer.json()["result"].as_str()), (200, Some("applied")), "{answer:?}");
+    // At once: what was found of it before is still so.
+    site.call(&[(0, BUSY)]);
+    eventually("the name of the new trunk", || {
+        let trunks = site.engine.api("GET", "/api/v1/trunks");
+        so(trunks[1]["proxies"][0]["address"] == *site.proxies[1].local().to_string())
+    });
+    let leg = site.phone.call("8100", &sdp(site.phone.local(), "0"));
+    let invite = site.proxies[1].request("INVITE");
+    site.proxies[1].respond(&invite, BUSY, &token(), "", "");
+    site.phone.refused(&leg);
+}

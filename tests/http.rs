@@ -225,7 +225,7 @@ fn garbage_on_the_port_harms_nobody() {
 #[test]
 fn draining_is_seen_by_whoever_balances_load() {
     with_daemon("", false, |daemon| {
-        let shown = daemon.command("drain");
+        let shown = daemon.command("drain --stay");
         assert_eq!(shown, "draining: new calls are refused; no call is left\n");
         daemon.send("GET", "/readyz", None, None).is_problem(503);
         assert_eq!(daemon.post("/api/v1/drain", &json!({"on": false})).json()["draining"], false);

@@ -43,6 +43,9 @@ pub struct Cdr {
     pub segment: u32,
     /// The caller: a station's name or the caller number.
     pub from: String,
+    /// The trunk the call came by, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_trunk: Option<String>,
     /// What was dialled.
     pub to: String,
     /// The trunk the call left by, if any.

@@ -124,7 +124,7 @@ pub enum ConnectedAt {
 }
 
 /// One station.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Station {
     /// Its name, which is its digest user name and the user of its AOR.
     pub name: Arc<str>,
@@ -159,7 +159,7 @@ pub struct Station {
 }
 
 /// One trunk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trunk {
     /// Its name.
     pub name: Arc<str>,
@@ -212,7 +212,7 @@ pub struct Trunk {
 }
 
 /// A proxy, or the domain of a trunk, that DNS must find.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NamedProxy {
     /// How many of the trunk's `proxies` come before it.
     pub after: usize,
@@ -223,7 +223,7 @@ pub struct NamedProxy {
 }
 
 /// Whom names are asked of, and how long answers are good.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dns {
     /// The servers in order; empty: those of /etc/resolv.conf.
     pub servers: Vec<SocketAddr>,
@@ -247,7 +247,7 @@ impl Default for Dns {
 }
 
 /// Trunks that stand for each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteGroup {
     /// Its name.
     pub name: Arc<str>,
@@ -258,7 +258,7 @@ pub struct RouteGroup {
 }
 
 /// Route groups in the order they are tried.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteList {
     /// Its name.
     pub name: String,
@@ -269,7 +269,7 @@ pub struct RouteList {
 }
 
 /// A person, who is reached at a station.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct User {
     /// The name.
     pub name: String,
@@ -320,7 +320,7 @@ pub enum ServiceKind {
 }
 
 /// A service of the engine that can be dialled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -338,7 +338,7 @@ pub struct MediaAddress {
 }
 
 /// Where media may go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Media {
     /// Where it goes unless a peer is of the other family.
     pub address: MediaAddress,
@@ -367,7 +367,7 @@ impl Media {
 }
 
 /// Expiry bounds of the registrar.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Registrar {
     /// Shorter asks are refused with 423.
     pub min_expires: Duration,
@@ -428,7 +428,7 @@ pub struct EngineConfig {
     /// The services.
     pub services: Vec<Service>,
     /// The dial plan.
-    pub dial_plan: DialPlan,
+    pub dial_plan: Arc<DialPlan>,
     /// Media.
     pub media: Media,
     /// The registrar.

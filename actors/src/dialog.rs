@@ -287,7 +287,9 @@ impl DialogActor {
             self.env.arm(timer, self.shell.machine().deadline());
         }
         if let Some((account, challenge)) = challenged {
-            let trunk = self.env.directory().trunk(&account);
+            // A password that was changed counts at once, for a call that is up too.
+            let current = self.env.shared().current();
+            let trunk = current.directory.trunk(&account).or_else(|| self.env.directory().trunk(&account));
             let credentials = trunk.and_then(|trunk| trunk.config.credentials.clone());
             self.feed(&Input::Credentials { credentials, challenge }, ctx);
         }

@@ -19,7 +19,7 @@ use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
-use crate::config::{EngineConfig, Listener, Station, Trunk};
+use crate::config::{EngineConfig, Listener, RegistrationGroup, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
@@ -35,7 +35,8 @@ const THROTTLE_SLOTS: usize = 16_384;
 /// How many calls something has, and how many it may have.
 #[derive(Debug, Default)]
 pub struct Permits {
-    taken: AtomicU32,
+    /// Shared with those under other settings, so that calls from before a reload count.
+    taken: Arc<AtomicU32>,
     limit: u32,
     /// How many of them are kept for emergency calls.
     kept: u32,
@@ -44,7 +45,12 @@ pub struct Permits {
 impl Permits {
     /// At most `limit` at once; 0: any number.
     pub fn new(limit: u32) -> Permits {
-        Permits { taken: AtomicU32::new(0), limit, kept: 0 }
+        Permits { taken: Arc::default(), limit, kept: 0 }
+    }
+
+    /// The same calls under another limit.
+    fn limited(&self, limit: u32) -> Permits {
+        Permits { taken: self.taken.clone(), limit, kept: 0 }
     }
 
     /// The same, of which so many are for emergency calls only.
@@ -91,6 +97,16 @@ pub enum Permit {
     Trunk(Arc<TrunkEntry>),
 }
 
+impl Permit {
+    /// The trunk whose place it is.
+    pub fn trunk(&self) -> Option<Arc<str>> {
+        match self {
+            Permit::Station(_) => None,
+            Permit::Trunk(trunk) => Some(trunk.config.name.clone()),
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         match self {
@@ -109,10 +125,21 @@ pub struct StationEntry {
     pub config: Station,
     /// Its calls.
     pub calls: Permits,
-    bindings: ArcSwap<Vec<Binding>>,
+    /// Shared with the entries of the same station under other settings.
+    bindings: Arc<ArcSwap<Vec<Binding>>>,
 }
 
 impl StationEntry {
+    fn new(config: Station) -> StationEntry {
+        StationEntry { calls: Permits::new(config.max_calls), bindings: Arc::default(), config }
+    }
+
+    /// The same station with other settings: its bindings and its calls are the same ones.
+    fn with(&self, config: Station) -> StationEntry {
+        let calls = self.calls.limited(config.max_calls);
+        StationEntry { calls, bindings: self.bindings.clone(), config }
+    }
+
     /// Its bindings as of now.
     pub fn bindings(&self) -> Arc<Vec<Binding>> {
         self.bindings.load_full()
@@ -140,6 +167,18 @@ impl StationEntry {
     }
 }
 
+/// The hosts that are ours, in lower case.
+fn domains(config: &EngineConfig) -> Vec<String> {
+    let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
+    for Listener { address, external, .. } in config.listeners.iter() {
+        domains.push(address.ip().to_string());
+        domains.push(external.host().to_ascii_lowercase());
+    }
+    domains.sort();
+    domains.dedup();
+    domains
+}
+
 /// How our side appears to a trunk on its listener.
 fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> TrunkSide {
     let listener = config.listeners.get(usize::from(trunk.listener));
@@ -149,7 +188,7 @@ fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> TrunkSide {
     TrunkSide(plain.unwrap_or_default(), secure)
 }
 
-/// The shared state of one engine.
+/// The shared state of one engine under one set of settings.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
     /// The first station, by name, of each extension: so that one that does not exist takes no longer to find.
@@ -159,15 +198,15 @@ pub struct Directory {
     /// Stations that are known by where their requests come from.
     unmanaged: Vec<Arc<StationEntry>>,
     /// Whose turn it is in each route group.
-    group_turns: BTreeMap<Arc<str>, AtomicUsize>,
+    group_turns: BTreeMap<Arc<str>, Arc<AtomicUsize>>,
     domains: Vec<String>,
     shards: u16,
     /// Makes and knows our nonces.
-    pub nonces: NonceSigner,
+    pub nonces: Arc<NonceSigner>,
     /// Which nonce counts were used.
-    pub windows: NonceWindows,
+    pub windows: Arc<NonceWindows>,
     /// Who has guessed passwords.
-    pub throttle: Throttle,
+    pub throttle: Arc<Throttle>,
     /// How our side appears on each listener.
     local_sides: Vec<Arc<LocalSide>>,
     /// The same with a `sips` Contact, on those of TLS.
@@ -175,10 +214,10 @@ pub struct Directory {
     /// What flows call the listeners, in the order of their places.
     listeners: Vec<ListenerId>,
     /// Who is known to take streams.
-    pub stream_peers: StreamPeers,
+    pub stream_peers: Arc<StreamPeers>,
     /// Who is at the other end of connections by its certificate.
-    pub secure_peers: SecurePeers,
-    draining: AtomicBool,
+    pub secure_peers: Arc<SecurePeers>,
+    draining: Arc<AtomicBool>,
     /// Whether packets to any trunk are marked.
     marks: bool,
 }
@@ -188,49 +227,66 @@ impl Directory {
     pub fn new(
         config: &EngineConfig,
         metrics: &Metrics,
-        nonces: NonceSigner,
+        nonces: impl Into<Arc<NonceSigner>>,
         windows: NonceWindows,
     ) -> Directory {
-        let station = |s: &Station| StationEntry {
-            config: s.clone(),
-            calls: Permits::new(s.max_calls),
-            bindings: ArcSwap::default(),
+        let nonces = nonces.into();
+        let empty = Directory {
+            stations: BTreeMap::new(),
+            by_extension: BTreeMap::new(),
+            trunks: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            unmanaged: Vec::new(),
+            group_turns: BTreeMap::new(),
+            domains: Vec::new(),
+            shards: config.shards,
+            throttle: Arc::new(Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS)),
+            nonces,
+            windows: Arc::new(windows),
+            local_sides: Vec::new(),
+            secure_sides: Vec::new(),
+            listeners: Vec::new(),
+            stream_peers: Arc::default(),
+            secure_peers: Arc::default(),
+            draining: Arc::default(),
+            marks: false,
         };
-        let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
-        for Listener { address, external, .. } in config.listeners.iter() {
-            domains.push(address.ip().to_string());
-            domains.push(external.host().to_ascii_lowercase());
-        }
-        domains.sort();
-        domains.dedup();
+        empty.next(config, metrics)
+    }
+
+    /// The directory of the same engine with other settings. What is set as before is the same entry; what is set otherwise shares with the
+    /// one before what has come about since: calls, bindings, health. The number of shards stays.
+    pub(crate) fn next(&self, config: &EngineConfig, metrics: &Metrics) -> Directory {
         let stations: BTreeMap<Arc<str>, Arc<StationEntry>> =
-            config.stations.iter().map(|s| (s.name.clone(), Arc::new(station(s)))).collect();
+            config.stations.iter().map(|s| (s.name.clone(), self.next_station(s))).collect();
         let mut by_extension = BTreeMap::new();
         for station in stations.values() {
             by_extension.entry(station.config.extension.clone()).or_insert_with(|| station.clone());
         }
         let is_unmanaged =
             |s: &&Arc<StationEntry>| s.config.secret.is_none() && s.config.connection.is_some();
+        let turn = |name: &Arc<str>| self.group_turns.get(name).cloned().unwrap_or_default();
+        self.stream_peers.note_trunks(config);
         Directory {
             unmanaged: stations.values().filter(is_unmanaged).cloned().collect(),
-            group_turns: config.route_groups.iter().map(|g| (g.name.clone(), AtomicUsize::new(0))).collect(),
+            group_turns: config.route_groups.iter().map(|g| (g.name.clone(), turn(&g.name))).collect(),
             stations,
             by_extension,
             registrations: config
                 .registration_groups
                 .iter()
-                .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g, metrics))))
+                .map(|g| (g.name.clone(), self.next_registration(g, metrics)))
                 .collect(),
             trunks: config
                 .trunks
                 .iter()
-                .map(|t| (t.name.clone(), Arc::new(TrunkEntry::new(t, trunk_side(config, t), metrics))))
+                .map(|t| (t.name.clone(), self.next_trunk(config, t, metrics)))
                 .collect(),
-            domains,
-            shards: config.shards,
-            throttle: Throttle::new(nonces.derive("throttle"), THROTTLE_SLOTS),
-            nonces,
-            windows,
+            domains: domains(config),
+            shards: self.shards,
+            throttle: self.throttle.clone(),
+            nonces: self.nonces.clone(),
+            windows: self.windows.clone(),
             local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
             secure_sides: config
                 .listeners
@@ -238,10 +294,35 @@ impl Directory {
                 .map(|l| crate::calls::secure_side(l).map(Arc::new))
                 .collect(),
             listeners: config.listeners.iter().map(|l| l.id).collect(),
-            stream_peers: StreamPeers::of_trunks(config),
-            secure_peers: SecurePeers::default(),
-            draining: AtomicBool::new(false),
+            secure_peers: self.secure_peers.clone(),
+            stream_peers: self.stream_peers.clone(),
+            draining: self.draining.clone(),
             marks: config.trunks.iter().any(|trunk| trunk.rules.dscp.is_some()),
+        }
+    }
+
+    fn next_station(&self, config: &Station) -> Arc<StationEntry> {
+        match self.stations.get(&config.name) {
+            Some(same) if same.config == *config => same.clone(),
+            Some(before) => Arc::new(before.with(config.clone())),
+            None => Arc::new(StationEntry::new(config.clone())),
+        }
+    }
+
+    fn next_trunk(&self, engine: &EngineConfig, config: &Trunk, metrics: &Metrics) -> Arc<TrunkEntry> {
+        // What its listener says of us is part of it.
+        let side = trunk_side(engine, config);
+        match self.trunks.get(&config.name) {
+            Some(same) if same.config == *config && same.has_side(&side) => same.clone(),
+            Some(before) => Arc::new(before.with(config, side, metrics)),
+            None => Arc::new(TrunkEntry::new(config, side, metrics)),
+        }
+    }
+
+    fn next_registration(&self, config: &RegistrationGroup, metrics: &Metrics) -> Arc<RegistrationEntry> {
+        match self.registrations.get(&config.name) {
+            Some(same) if same.config == *config => same.clone(),
+            Some(_) | None => Arc::new(RegistrationEntry::new(config, metrics)),
         }
     }
 

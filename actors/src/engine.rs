@@ -7,8 +7,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::env::{Shared, Tell};
+use crate::generation::Change;
 use crate::ids::ShardId;
-use crate::shard::{Ask, Asked, Shard};
+use crate::shard::{Adopt, Ask, Asked, Shard};
 
 /// The actors of one engine, for those who ask.
 #[derive(Clone)]
@@ -35,6 +36,18 @@ impl Engine {
             shard.tell(Asked(ask, reply));
         }
         collect(answers).await
+    }
+
+    /// Puts other settings into force. Each shard that has taken them over is told by the channel, which closes after the last one. One
+    /// that is silent takes them over before whatever comes to it later.
+    pub fn adopt(&self, change: Change) -> mpsc::UnboundedReceiver<ShardId> {
+        let (done, adopted) = mpsc::unbounded_channel();
+        self.shared.settings.put(change.generation.clone());
+        let change = Arc::new(change);
+        for shard in &self.shards {
+            shard.tell(Adopt { change: change.clone(), done: done.clone() });
+        }
+        adopted
     }
 
     /// Asks every shard, for the sake of what it does.

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::config::EngineConfig;
 use crate::directory::{Directory, TrunkEntry};
+use crate::generation::{Generation, Generations};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::{ActorKind, Metrics};
@@ -78,10 +79,8 @@ pub enum Unsent {
 
 /// What all shards of one engine share.
 pub struct Shared {
-    /// The settings.
-    pub config: EngineConfig,
-    /// Bindings, trunk health, permits, nonce windows.
-    pub directory: Directory,
+    /// The settings in force, with bindings, trunk health, permits and nonce windows.
+    pub settings: Generations,
     /// The store.
     pub store: Arc<dyn Store>,
     /// The metrics.
@@ -94,6 +93,13 @@ pub struct Shared {
     pub placement_key: u64,
 }
 
+impl Shared {
+    /// The settings in force, for those that are no shard: a shard asks its [`Env`].
+    pub fn current(&self) -> Arc<Generation> {
+        self.settings.current()
+    }
+}
+
 /// Whose timer it is.
 #[derive(Clone)]
 pub(crate) enum TimerKey {
@@ -103,7 +109,7 @@ pub(crate) enum TimerKey {
     Actor(WeakRecipient<Told<Fire>>),
 }
 
-struct Inner {
+struct Common {
     seams: Box<dyn Seams>,
     shard: ShardId,
     shared: Arc<Shared>,
@@ -111,7 +117,13 @@ struct Inner {
     wake: Cell<Option<Instant>>,
 }
 
-/// One shard's way out. Cheap to clone; never leaves its thread.
+struct Inner {
+    common: Rc<Common>,
+    settings: Arc<Generation>,
+}
+
+/// One shard's way out, and the settings that hold for whoever has it: a clone keeps them, whatever is reloaded, until it
+/// [adopts](Env::adopt) others. Cheap to clone; never leaves its thread.
 #[derive(Clone)]
 pub struct Env(Rc<Inner>);
 
@@ -119,47 +131,55 @@ impl Env {
     /// The way out of `shard`.
     pub fn new(shard: ShardId, shared: Arc<Shared>, seams: Box<dyn Seams>) -> Env {
         let timers = RefCell::new(TimerWheel::new(seams.now().mono));
-        Env(Rc::new(Inner { seams, shard, shared, timers, wake: Cell::new(None) }))
+        let settings = shared.current();
+        let common = Rc::new(Common { seams, shard, shared, timers, wake: Cell::new(None) });
+        Env(Rc::new(Inner { common, settings }))
+    }
+
+    /// These settings hold from now on for whoever has this `Env`, and for its later clones.
+    pub fn adopt(&mut self, settings: &Arc<Generation>) {
+        let (common, settings) = (self.0.common.clone(), settings.clone());
+        self.0 = Rc::new(Inner { common, settings });
     }
 
     /// Both clocks.
     pub fn now(&self) -> Now {
-        self.0.seams.now()
+        self.0.common.seams.now()
     }
 
     /// Chance.
     pub fn random(&self) -> u64 {
-        self.0.seams.random()
+        self.0.common.seams.random()
     }
 
     /// This shard.
     pub fn shard(&self) -> ShardId {
-        self.0.shard
+        self.0.common.shard
     }
 
     /// What all shards share.
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.0.shared
+        &self.0.common.shared
     }
 
     /// The settings.
     pub fn config(&self) -> &EngineConfig {
-        &self.0.shared.config
+        &self.0.settings.config
     }
 
     /// Bindings, trunk health, permits, nonce windows.
     pub fn directory(&self) -> &Directory {
-        &self.0.shared.directory
+        &self.0.settings.directory
     }
 
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
-        &self.0.shared.metrics
+        &self.0.common.shared.metrics
     }
 
     /// Queues a batch for the store.
     pub fn submit(&self, batch: Batch) {
-        self.0.shared.store.submit(batch);
+        self.0.common.shared.store.submit(batch);
     }
 
     /// How our side appears on a listener.
@@ -218,14 +238,14 @@ impl Env {
             Some(connection) if connection.shard >= self.directory().shards() => {
                 return Err(Unsent::Unreachable);
             }
-            Some(connection) if connection.shard != self.0.shard.0 => {
-                let from = self.0.shard;
+            Some(connection) if connection.shard != self.0.common.shard.0 => {
+                let from = self.0.common.shard;
                 self.link(ShardId(connection.shard), LinkMessage::Send { flow, message, leftover, from });
                 return Ok(flow);
             }
             None | Some(_) => flow,
         };
-        self.0.seams.transmit(flow, message, leftover).map(|()| flow)
+        self.0.common.seams.transmit(flow, message, leftover).map(|()| flow)
     }
 
     /// A connection to `remote`; see [`Seams::connect`].
@@ -238,45 +258,45 @@ impl Env {
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
-        self.0.seams.connect(listener, remote, within)
+        self.0.common.seams.connect(listener, remote, within)
     }
 
     /// Closes a connection of this shard; see [`Seams::close`].
     pub fn close(&self, connection: ConnectionId) {
-        self.0.seams.close(connection);
+        self.0.common.seams.close(connection);
     }
 
     /// Hands a message to a shard.
     pub fn link(&self, to: ShardId, message: LinkMessage) {
-        if to != self.0.shard {
+        if to != self.0.common.shard {
             self.metrics().crossings.increment(1);
         }
-        self.0.seams.link(to, message);
+        self.0.common.seams.link(to, message);
     }
 
     /// Hands an order to a media worker.
     pub fn media(&self, worker: u16, order: MediaOrder) {
-        self.0.seams.media(worker, order);
+        self.0.common.seams.media(worker, order);
     }
 
     /// True if an actor of this kind shall panic now.
     pub fn inject_panic(&self, kind: ActorKind) -> bool {
-        self.0.seams.inject_panic(kind)
+        self.0.common.seams.inject_panic(kind)
     }
 
     /// A new tag or Call-ID that leads back to this shard.
     pub fn name(&self) -> String {
-        self.0.shared.names.make(self.0.shard, self.random())
+        self.0.common.shared.names.make(self.0.common.shard, self.random())
     }
 
     /// A new, disarmed timer of an actor.
     pub(crate) fn timer(&self, owner: TimerKey) -> TimerId {
-        self.0.timers.borrow_mut().insert(owner)
+        self.0.common.timers.borrow_mut().insert(owner)
     }
 
     /// Arms, re-arms or disarms a timer.
     pub(crate) fn arm(&self, timer: TimerId, at: Option<Instant>) {
-        let mut timers = self.0.timers.borrow_mut();
+        let mut timers = self.0.common.timers.borrow_mut();
         timers.arm(timer, at);
         let next = timers.next_wake();
         drop(timers);
@@ -285,14 +305,14 @@ impl Env {
 
     /// Forgets a timer.
     pub(crate) fn forget(&self, timer: TimerId) {
-        self.0.timers.borrow_mut().remove(timer);
+        self.0.common.timers.borrow_mut().remove(timer);
     }
 
     /// Takes what is due and asks to be woken for the next.
     pub(crate) fn sweep(&self, due: &mut Vec<TimerKey>) {
         let now = self.now().mono;
-        self.0.wake.set(None);
-        let mut timers = self.0.timers.borrow_mut();
+        self.0.common.wake.set(None);
+        let mut timers = self.0.common.timers.borrow_mut();
         timers.sweep(now, due);
         let next = timers.next_wake();
         drop(timers);
@@ -301,16 +321,16 @@ impl Env {
 
     fn want_wake(&self, next: Option<Instant>) {
         if let Some(at) = next
-            && self.0.wake.get().is_none_or(|asked| at < asked)
+            && self.0.common.wake.get().is_none_or(|asked| at < asked)
         {
-            self.0.wake.set(Some(at));
-            self.0.seams.wake_at(at);
+            self.0.common.wake.set(Some(at));
+            self.0.common.seams.wake_at(at);
         }
     }
 
     /// How many timers exist on this shard.
     pub fn timers(&self) -> usize {
-        self.0.timers.borrow().len()
+        self.0.common.timers.borrow().len()
     }
 }
 

@@ -46,6 +46,9 @@ pub enum EventKind {
     /// A recording began, ended or failed.
     #[serde(rename = "recording")]
     Recording,
+    /// The settings were reloaded, or a reload was refused.
+    #[serde(rename = "settings")]
+    Settings,
 }
 
 impl EventKind {
@@ -63,6 +66,7 @@ impl EventKind {
             EventKind::ActorRestarted => "actor.restarted",
             EventKind::MediaFault => "media.fault",
             EventKind::Recording => "recording",
+            EventKind::Settings => "settings",
         }
     }
 }

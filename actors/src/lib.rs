@@ -31,6 +31,7 @@ pub mod dns;
 pub mod engine;
 pub mod env;
 pub mod events;
+pub mod generation;
 pub mod ids;
 pub mod links;
 pub mod map;

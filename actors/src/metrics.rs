@@ -3,6 +3,7 @@
 mod dns;
 mod refusal;
 mod registration;
+mod reload;
 mod sip;
 mod tls;
 
@@ -16,6 +17,7 @@ use tandem_protocol::trunk_health::State;
 pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
 pub use registration::RegistrationMetrics;
+pub use reload::ReloadMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 pub use tls::{Handshake, TlsMetrics, not_after};
 
@@ -204,6 +206,8 @@ pub struct Metrics {
     pub auth_throttled: Counter,
     /// The asking for names.
     pub dns: DnsMetrics,
+    /// Reloads of the settings.
+    pub reloads: ReloadMetrics,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -283,6 +287,7 @@ impl Metrics {
             auth_failures: registry.counter("tandem_auth_failures_total", &[]),
             auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
             dns: DnsMetrics::new(&registry),
+            reloads: ReloadMetrics::new(&registry),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),

@@ -31,8 +31,16 @@ pub struct RegisterDone {
     pub(crate) request: Message,
     pub(crate) update: Update,
     pub(crate) now: UnixMillis,
-    /// `None` if a fault has ended the station's actor, or too much waited to tell it.
+    /// `None` if a fault has ended the station's actor, if too much waited to tell it, or if there is no such station any more.
     pub(crate) result: Option<Result<Vec<Binding>, RegisterError>>,
+}
+
+impl RegisterDone {
+    /// Nobody can say what is to become of it.
+    pub(crate) fn of_none(register: Register, now: UnixMillis) -> RegisterDone {
+        let Register { transaction, flow, request, update, .. } = register;
+        RegisterDone { transaction, flow, request, update, now, result: None }
+    }
 }
 
 /// A REGISTER whose sender has proved who he is.

@@ -22,7 +22,7 @@ use crate::directory::{MemberStatus, RegistrationEntry, RegistrationStatus};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
-use crate::shard::{Fault, NamedDown, SendRequest, Shard};
+use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
@@ -331,6 +331,13 @@ impl Handler<Told<dialog::Input>> for GroupActor {
             | dialog::Input::Timeout => return,
         };
         self.feed(input, ctx);
+    }
+}
+
+impl Handler<Told<Adopted>> for GroupActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Adopted>, _: &mut Context<Self>) {
+        self.env.adopt(&told.0.0);
     }
 }
 

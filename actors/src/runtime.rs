@@ -22,6 +22,7 @@ use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 
+use crate::config::Listeners;
 use crate::engine::Engine;
 use crate::env::{Env, Leftover, Seams, Shared, Tell, Unsent};
 use crate::ids::ShardId;
@@ -133,7 +134,8 @@ pub struct Start {
 pub async fn start(start: Start) -> io::Result<Engine> {
     let Start { shared, clock, mut sockets, links, inlets, media, mut restore } = start;
     let mut shards = Vec::new();
-    let doors: Vec<Arc<Door>> = shared.config.listeners.iter().map(|l| Door::new(l.streams)).collect();
+    let config = &shared.current().config;
+    let doors: Vec<Arc<Door>> = config.listeners.iter().map(|l| Door::new(l.streams)).collect();
     for (number, inlet) in inlets.0.into_iter().enumerate() {
         let shard = ShardId(number as u16);
         let own: Vec<ListenSocket> = sockets.iter_mut().filter_map(Vec::pop).collect();
@@ -141,6 +143,7 @@ pub async fn start(start: Start) -> io::Result<Engine> {
         let seat = Seat {
             shard,
             shared: shared.clone(),
+            listeners: config.listeners.clone(),
             clock,
             links: links.clone(),
             media: media.clone(),
@@ -196,6 +199,8 @@ impl Pace {
 struct Seat {
     shard: ShardId,
     shared: Arc<Shared>,
+    /// Which sockets there are: none come or go while the process runs.
+    listeners: Listeners,
     clock: Clock,
     links: Links,
     media: MediaRoute,
@@ -212,9 +217,17 @@ impl Seat {
         let wake = Rc::new(Wake::default());
         let senders = sockets.iter().map(sender).collect::<io::Result<Vec<_>>>()?;
         let mut random = StdRng::from_os_rng();
-        let streams = Streams::new(self.shard, self.shared.clone(), self.doors, random.next_u64());
+        let ids: Vec<ListenerId> = self.listeners.iter().map(|listener| listener.id).collect();
+        let streams = Streams::new(
+            self.shard,
+            self.shared.clone(),
+            self.listeners.clone(),
+            self.doors,
+            random.next_u64(),
+        );
         let seams = Threads {
             shared: self.shared.clone(),
+            listeners: self.listeners,
             clock: self.clock,
             read: Cell::new(self.clock.now()),
             sockets: senders,
@@ -224,19 +237,16 @@ impl Seat {
             wake: wake.clone(),
             random: RefCell::new(random),
         };
-        let shared = self.shared.clone();
-        let ids = |place: u16| shared.config.listener_id(place);
         let env = Env::new(self.shard, self.shared, Box::new(seams));
         let shard = Shard::new(env).start();
         streams.belong_to(shard.clone());
         if let Some(restore) = restore {
             shard.tell(restore);
         }
-        for (listener, socket) in sockets.into_iter().enumerate() {
-            let listener = listener as u16;
+        for ((listener, socket), id) in (0_u16..).zip(sockets).zip(ids) {
             match socket {
                 ListenSocket::Udp(socket) => {
-                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, ids(listener), shard.clone()))
+                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, id, shard.clone()))
                 }
                 ListenSocket::Tcp(socket) => {
                     actix::spawn(tcp::accept(TcpListener::from_std(socket)?, listener, streams.clone()))
@@ -293,6 +303,7 @@ async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
 /// The seams of one shard in production.
 struct Threads {
     shared: Arc<Shared>,
+    listeners: Listeners,
     clock: Clock,
     /// When both clocks were last read.
     read: Cell<Now>,
@@ -320,11 +331,11 @@ impl Seams for Threads {
     }
 
     fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent> {
-        let place = self.shared.config.listeners.place(flow.listener);
+        let place = self.listeners.place(flow.listener);
         match (flow.connection, place.and_then(|place| self.sockets.get(place))) {
             (Some(connection), _) => self.streams.send(connection, message, leftover),
             (None, Some(Some(marked))) => {
-                marked.mark(self.shared.directory.dscp_towards(flow));
+                marked.mark(self.shared.settings.peek().directory.dscp_towards(flow));
                 udp::send(&marked.socket, flow.remote, &message)
             }
             (None, Some(None) | None) => Err(Unsent::Unreachable),

@@ -1,5 +1,6 @@
 //! A shard: one thread's share of the engine. It owns the endpoint, the free ports and the calls, and supervises its actors.
 
+mod adopt;
 mod ask;
 mod flows;
 mod icmp;
@@ -33,6 +34,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
+use crate::directory::Directory;
 use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
@@ -48,6 +50,8 @@ use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
+pub use adopt::Adopt;
+pub(crate) use adopt::Adopted;
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
@@ -112,17 +116,17 @@ pub(crate) struct Returned(pub(crate) Vec<Lease>);
 
 /// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says. A REGISTER belongs where its
 /// station lives, so that it crosses once and not for each of its steps; so does one for a station that does not exist.
-pub fn place(shared: &Shared, bytes: &[u8]) -> Option<ShardId> {
+pub fn place(shared: &Shared, directory: &Directory, bytes: &[u8]) -> Option<ShardId> {
     if let Some(user) = peek_registered_user(bytes) {
-        let station = shared.directory.station_of_user(user);
-        return Some(shared.directory.home(station.map_or(user, |station| &station.config.name)));
+        let station = directory.station_of_user(user);
+        return Some(directory.home(station.map_or(user, |station| &station.config.name)));
     }
     let call_id = peek_call_id(bytes)?;
-    Some(place_call_id(shared, call_id))
+    Some(place_call_id(shared, directory, call_id))
 }
 
-fn place_call_id(shared: &Shared, call_id: &[u8]) -> ShardId {
-    let shards = u64::from(shared.directory.shards().max(1));
+fn place_call_id(shared: &Shared, directory: &Directory, call_id: &[u8]) -> ShardId {
+    let shards = u64::from(directory.shards().max(1));
     if let Some(shard) = shared.names.shard_of(call_id) {
         return ShardId((u64::from(shard.0) % shards) as u16);
     }
@@ -203,7 +207,7 @@ impl Shard {
     }
 
     fn receive(&mut self, datagram: Datagram, ctx: &mut Context<Self>) {
-        match place(self.env.shared(), &datagram.bytes) {
+        match place(self.env.shared(), self.env.directory(), &datagram.bytes) {
             Some(home) if home != self.env.shard() => self.env.link(home, LinkMessage::Datagram(datagram)),
             _ => self.take(&datagram, ctx),
         }

@@ -19,7 +19,7 @@ use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::registrar::{Register, RegisterDone};
-use crate::shard::{Fault, LinkMessage, NamedDown, NextExpiry, Shard, StationIdle};
+use crate::shard::{Adopted, Fault, LinkMessage, NamedDown, NextExpiry, Shard, StationIdle};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
@@ -59,6 +59,9 @@ pub(crate) struct Expire;
 /// A connection has ended by which a device kept a flow.
 pub(crate) struct FlowGone(pub(crate) ConnectionId);
 
+/// The settings have this station no longer.
+pub(crate) struct Removed;
+
 /// The store has committed the REGISTER at this place, or could not.
 pub(crate) struct Committed {
     pub(crate) place: Place,
@@ -74,6 +77,7 @@ pub(crate) enum Change {
     Register(Update),
     Expire,
     FlowGone(ConnectionId),
+    Clear,
     Nothing,
 }
 
@@ -95,6 +99,7 @@ impl Machine for Registered {
             }
             Change::Expire => out.push(Outcome::Removed(bindings.expire(now.wall))),
             Change::FlowGone(connection) => out.push(Outcome::Removed(bindings.flow_failed(*connection))),
+            Change::Clear => out.push(Outcome::Removed(std::mem::take(&mut bindings).into_list())),
             Change::Nothing => {}
         }
         self.0 = bindings.into_list();
@@ -121,6 +126,8 @@ pub struct StationActor {
     shell: Shell<Registered>,
     waiting: Commits<(Register, Result<Vec<Binding>, RegisterError>)>,
     idle_at: Instant,
+    /// The settings have it no longer.
+    removed: bool,
     /// How many of the shard's messages it has handled.
     handled: u64,
     timer: Option<TimerId>,
@@ -138,6 +145,7 @@ impl StationActor {
             entry,
             waiting: Commits::new(env.random() as Place),
             idle_at: env.now().mono + IDLE,
+            removed: false,
             handled: 0,
             timer: None,
             fault,
@@ -166,6 +174,9 @@ impl StationActor {
     }
 
     fn register(&mut self, register: Register, ctx: &mut Context<Self>) {
+        if self.removed {
+            return self.reply(register, None);
+        }
         let now = self.env.now();
         let known = self.entry.bindings();
         let change = Change::Register(register.update.clone());
@@ -321,6 +332,29 @@ impl Handler<Told<FlowGone>> for StationActor {
     fn handle(&mut self, told: Told<FlowGone>, ctx: &mut Context<Self>) {
         self.handled += 1;
         self.remove(&Change::FlowGone(told.0.0), "flow_failed", ctx);
+        self.rearm();
+    }
+}
+
+impl Handler<Told<Removed>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, _: Told<Removed>, ctx: &mut Context<Self>) {
+        self.handled += 1;
+        self.removed = true;
+        self.remove(&Change::Clear, "station_removed", ctx);
+        self.rearm();
+    }
+}
+
+impl Handler<Told<Adopted>> for StationActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Adopted>, _: &mut Context<Self>) {
+        self.handled += 1;
+        self.env.adopt(&told.0.0);
+        if let Some(entry) = self.env.directory().station(&self.entry.config.name) {
+            self.entry = entry.clone();
+            self.removed = false;
+        }
         self.rearm();
     }
 }

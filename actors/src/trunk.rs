@@ -22,7 +22,7 @@ use crate::directory::{ProxyStatus, TrunkEntry};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
-use crate::shard::{Fault, NamedDown, SendRequest, Shard, TrunkReport};
+use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard, TrunkReport};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::sip::endpoint::Outgoing;
 use crate::store::{Batch, Urgency};
@@ -227,6 +227,20 @@ impl Handler<Told<Proxies>> for TrunkActor {
         }
         self.entry.set_proxies(&told.0.0, self.env.metrics());
         self.feed(&Input::Proxies(addresses), ctx);
+    }
+}
+
+/// What is believed of the proxies that stay is kept.
+impl Handler<Told<Adopted>> for TrunkActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Adopted>, ctx: &mut Context<Self>) {
+        self.env.adopt(&told.0.0);
+        let Some(entry) = self.env.directory().trunk(&self.entry.config.name) else { return };
+        if !Arc::ptr_eq(entry, &self.entry) {
+            self.entry = entry.clone();
+            let addresses = self.entry.proxies().iter().map(|entry| entry.proxy.address).collect();
+            self.feed(&Input::Proxies(addresses), ctx);
+        }
     }
 }
 

@@ -33,6 +33,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -190,6 +191,15 @@ pub struct DialPlan {
     internal: Vec<usize>,
 }
 
+/// Two are equal if they were made from the same patterns, partitions and search spaces, in the same order.
+impl PartialEq for DialPlan {
+    fn eq(&self, other: &DialPlan) -> bool {
+        self.search_spaces == other.search_spaces
+            && self.partition_names().eq(other.partition_names())
+            && self.patterns().eq(other.patterns())
+    }
+}
+
 /// Where a dialled number goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match<'a> {
@@ -240,25 +250,31 @@ impl DialPlan {
         index_of: &BTreeMap<String, usize>,
         seen: &mut BTreeMap<(usize, Vec<pattern::Element>), usize>,
     ) -> Result<(), DialPlanError> {
-        let (text, partition) = (pattern.pattern.clone(), pattern.partition.clone());
-        let place = match index_of.get(&partition) {
-            Some(place) => *place,
-            None => return Err(DialPlanError::UnknownPartition { pattern: text, partition }),
+        // A plan may have a million extensions: nothing is copied but for a fault.
+        let (text, partition) = (&pattern.pattern, &pattern.partition);
+        let named = || (text.clone(), partition.clone());
+        let Some(place) = index_of.get(partition).copied() else {
+            let (pattern, partition) = named();
+            return Err(DialPlanError::UnknownPartition { pattern, partition });
         };
-        let compiled = match Compiled::parse(&text) {
-            Ok(compiled) => compiled,
-            Err(fault) => return Err(DialPlanError::BadPattern { pattern: text, partition, fault }),
-        };
+        let compiled = Compiled::parse(text).map_err(|fault| {
+            let (pattern, partition) = named();
+            DialPlanError::BadPattern { pattern, partition, fault }
+        })?;
         let shortest = compiled.elements().len();
         if let Some(strip) = pattern.strip.filter(|strip| *strip > shortest) {
-            return Err(DialPlanError::StripsTooMuch { pattern: text, partition, strip, shortest });
+            let (pattern, partition) = named();
+            return Err(DialPlanError::StripsTooMuch { pattern, partition, strip, shortest });
         }
         let index = self.patterns.len();
-        if let Some(first) = seen.get(&(place, compiled.elements().to_vec())) {
-            let first = self.patterns[*first].0.pattern.clone();
-            return Err(DialPlanError::DuplicatePattern { first, second: text, partition });
-        }
-        seen.insert((place, compiled.elements().to_vec()), index);
+        match seen.entry((place, compiled.elements().to_vec())) {
+            Entry::Occupied(first) => {
+                let first = self.patterns[*first.get()].0.pattern.clone();
+                let (second, partition) = named();
+                return Err(DialPlanError::DuplicatePattern { first, second, partition });
+            }
+            Entry::Vacant(free) => free.insert(index),
+        };
         match compiled.exact() {
             Some(exact) => {
                 self.partitions[place].exact.insert(exact, index);

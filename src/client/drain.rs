@@ -1,4 +1,4 @@
-//! `tandem drain`: no new calls, and if asked to, the wait until none is left.
+//! `tandem drain`: no new calls, and the end of the daemon with the last one; if asked to, the wait for that.
 
 use std::io::Write;
 use std::thread;
@@ -15,7 +15,8 @@ const PERIOD: Duration = Duration::from_millis(250);
 
 /// Begins to drain; with `--wait` returns the last answer, which has no call left.
 pub(super) fn drain(api: &Api, asked: &cli::Drain, out: &mut dyn Write) -> Result<Value, ClientError> {
-    let mut answer = api.post("/api/v1/drain", &json!({"on": true}))?;
+    let mut answer =
+        api.post("/api/v1/drain", &json!({"on": true, "exit": !asked.stay, "limit_s": asked.limit}))?;
     if !asked.wait {
         return Ok(answer);
     }
@@ -27,7 +28,8 @@ pub(super) fn drain(api: &Api, asked: &cli::Drain, out: &mut dyn Write) -> Resul
             write!(out, "{}", left(&answer))?;
             out.flush()?;
         }
-        answer = fewer(api, calls(&answer), || {
+        let exits = answer["exit"] == true;
+        answer = fewer(api, (calls(&answer), exits), || {
             deadline.filter(|(_, at)| clock.now().mono >= *at).map(|(seconds, _)| seconds)
         })?;
     }
@@ -35,9 +37,19 @@ pub(super) fn drain(api: &Api, asked: &cli::Drain, out: &mut dyn Write) -> Resul
 }
 
 /// Waits until there are fewer calls than `before`. More, of emergencies, are no news. `over`: the wait was so long, in seconds.
-fn fewer(api: &Api, before: u64, over: impl Fn() -> Option<u32>) -> Result<Value, ClientError> {
+fn fewer(
+    api: &Api,
+    (before, exits): (u64, bool),
+    over: impl Fn() -> Option<u32>,
+) -> Result<Value, ClientError> {
     loop {
-        let answer = api.get("/api/v1/drain")?;
+        let answer = match api.get("/api/v1/drain") {
+            // It has ended between two looks.
+            Err(ClientError::Unreachable { .. }) if exits => {
+                return Ok(json!({"draining": true, "calls": 0, "exit": true}));
+            }
+            answer => answer?,
+        };
         if answer["draining"] != true {
             return Err(ClientError::TakesCalls);
         }
@@ -58,9 +70,15 @@ fn calls(answer: &Value) -> u64 {
 
 /// How many calls there are, for people.
 pub(super) fn left(answer: &Value) -> String {
+    let end = match (answer["exit"] == true, answer["limit"].as_str(), calls(answer)) {
+        (false, ..) => String::new(),
+        (true, _, 0) => "; the daemon ends".to_owned(),
+        (true, None, _) => ", and the daemon ends with the last one".to_owned(),
+        (true, Some(limit), _) => format!(", and the daemon ends with the last one, or at {limit}"),
+    };
     match calls(answer) {
-        0 => "draining: new calls are refused; no call is left\n".to_owned(),
-        1 => "draining: new calls are refused; 1 call is left\n".to_owned(),
-        calls => format!("draining: new calls are refused; {calls} calls are left\n"),
+        0 => format!("draining: new calls are refused; no call is left{end}\n"),
+        1 => format!("draining: new calls are refused; 1 call is left{end}\n"),
+        calls => format!("draining: new calls are refused; {calls} calls are left{end}\n"),
     }
 }

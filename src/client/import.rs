@@ -51,7 +51,7 @@ pub(super) fn done(answer: &Value) -> String {
     let what = if answer["removed"] == true { "removed from" } else { "put into" };
     let stations = answer["stations"].as_u64().unwrap_or_default();
     let plural = if stations == 1 { "station was" } else { "stations were" };
-    format!("{stations} {plural} {what} the store; this takes effect when the daemon starts again\n")
+    format!("{stations} {plural} {what} the store; this takes effect with `tandem reload`\n")
 }
 
 #[cfg(test)]
@@ -72,9 +72,6 @@ mod tests {
     #[test]
     fn one_station_is_not_stations() {
         let told = done(&json!({"stations": 1, "removed": false}));
-        assert_eq!(
-            told,
-            "1 station was put into the store; this takes effect when the daemon starts again\n"
-        );
+        assert_eq!(told, "1 station was put into the store; this takes effect with `tandem reload`\n");
     }
 }

@@ -1,8 +1,10 @@
 //! The commands that ask a running daemon, and `route`, which needs none.
 
+mod against_cdrs;
 mod api;
 mod drain;
 mod import;
+mod reload;
 mod route;
 mod show;
 mod table;
@@ -17,7 +19,9 @@ use serde_json::Value;
 use crate::cli::{self, Command};
 use crate::settings::token::{self, TokenError};
 use crate::settings::{LoadError, Settings};
+use crate::wiring::WiringError;
 
+pub use against_cdrs::against_cdrs;
 pub use api::Api;
 pub use route::route;
 
@@ -65,6 +69,9 @@ pub enum ClientError {
         /// Why.
         why: io::Error,
     },
+    /// The settings fit no engine.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
     /// Calls are left when the wait for their end is over.
     #[error("not every call has ended within {seconds} s, {calls} left; the daemon goes on draining")]
     CallsLeft {
@@ -84,7 +91,7 @@ pub enum ClientError {
     Output(#[from] io::Error),
 }
 
-/// Runs one of `calls`, `call`, `stations`, `trunks`, `registrations`, `tree`, `why`, `drain` and `import`, and writes its answer to `out`.
+/// Runs one of `calls`, `call`, `stations`, `trunks`, `registrations`, `tree`, `why`, `drain`, `reload` and `import`, and writes its answer to `out`.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -95,6 +102,7 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
     | Command::Registrations(client)
     | Command::Tree(client)
     | Command::Drain(cli::Drain { client, .. })
+    | Command::Reload(cli::Reload { client, .. })
     | Command::Import(cli::Import { client, .. })
     | Command::Call(cli::Call { client, .. })
     | Command::Why(cli::Why { client, .. })) = command
@@ -109,6 +117,7 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
         Command::Tree(_) => api.get("/api/v1/tree")?,
         Command::Registrations(_) => api.get("/api/v1/registration_groups")?,
         Command::Drain(asked) => drain::drain(&api, asked, out)?,
+        Command::Reload(asked) => reload::reload(&api, asked)?,
         Command::Import(asked) => import::import(&api, asked)?,
         Command::Call(call) if call.hangup => {
             api.delete(&format!("/api/v1/calls/{}", api::segment(&call.id)))?
@@ -117,7 +126,7 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
         Command::Why(why) => {
             api.get(&format!("/api/v1/calls/{}/why?sip={}", api::segment(&why.id), why.sip))?
         }
-        Command::Run | Command::Demo(_) | Command::Check | Command::Route(_) | Command::Reload(_) => {
+        Command::Run | Command::Demo(_) | Command::Check | Command::Route(_) => {
             return Err(ClientError::NoQuestion(command.name()));
         }
     };
@@ -145,11 +154,10 @@ fn readable(command: &Command, answer: &Value) -> String {
         Command::Tree(_) => show::tree(answer),
         Command::Registrations(_) => show::registrations(answer),
         Command::Drain(_) => drain::left(answer),
+        Command::Reload(_) => reload::done(answer),
         Command::Import(_) => import::done(answer),
         Command::Why(_) => why::why(answer),
-        Command::Run | Command::Demo(_) | Command::Check | Command::Route(_) | Command::Reload(_) => {
-            String::new()
-        }
+        Command::Run | Command::Demo(_) | Command::Check | Command::Route(_) => String::new(),
     }
 }
 

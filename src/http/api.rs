@@ -73,7 +73,7 @@ pub(super) async fn calls(Given(state): Given<Arc<State>>) -> Answer {
 /// Its shard does not answer.
 pub(super) async fn living(state: &State, id: &str) -> Result<Option<Value>, Problem> {
     let Some((shard, key)) = parse_call_id(id) else { return Ok(None) };
-    if shard.0 >= state.engine.shared().directory.shards() {
+    if shard.0 >= state.engine.shared().current().directory.shards() {
         return Ok(None);
     }
     let asked = tokio::time::timeout(PATIENCE, state.engine.ask(shard, Ask::Call(key))).await;
@@ -89,7 +89,7 @@ pub(super) async fn call(Given(state): Given<Arc<State>>, Path(id): Path<String>
 }
 
 pub(super) async fn hang_up(Given(state): Given<Arc<State>>, Path(id): Path<String>) -> Answer {
-    let shards = state.engine.shared().directory.shards();
+    let shards = state.engine.shared().current().directory.shards();
     if let Some((shard, key)) = parse_call_id(&id).filter(|(shard, _)| shard.0 < shards) {
         let answer = ask::one(&state.engine, shard, Ask::HangUp(key), PATIENCE).await;
         match answer {
@@ -133,9 +133,10 @@ pub(super) fn now() -> UnixMillis {
 
 pub(super) async fn stations(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
     let shared = state.engine.shared();
+    let current = shared.current();
     let now = now();
-    let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.as_str());
-    Json(shared.directory.stations().map(|entry| station(entry, now, listener)).collect())
+    let listener = |id: ListenerId| current.config.listener(id).map(|l| l.name.as_str());
+    Json(current.directory.stations().map(|entry| station(entry, now, listener)).collect())
 }
 
 fn station<'a>(
@@ -187,7 +188,8 @@ fn proxy(entry: &ProxyEntry, hosts: &[(SocketAddr, String)]) -> Value {
 
 pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
     let shared = state.engine.shared();
-    let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.as_str());
+    let current = shared.current();
+    let listener = |id: ListenerId| current.config.listener(id).map(|l| l.name.as_str());
     let trunk = |entry: &Arc<TrunkEntry>| {
         let places = entry.places();
         let names: Vec<Value> = places.located().map(|(host, located)| name(host, located)).collect();
@@ -195,7 +197,7 @@ pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> 
         let proxies: Vec<Value> = entry.proxies().iter().map(|entry| proxy(entry, &hosts)).collect();
         json!({
             "name": &*entry.config.name,
-            "listener": listener(shared.config.listener_id(entry.config.listener)),
+            "listener": listener(current.config.listener_id(entry.config.listener)),
             "calls": entry.calls.taken(),
             "max_calls": entry.config.max_calls,
             "emergency_channels": entry.config.emergency_channels,
@@ -204,7 +206,7 @@ pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> 
             "names": names,
         })
     };
-    Json(shared.directory.trunks().map(trunk).collect())
+    Json(current.directory.trunks().map(trunk).collect())
 }
 
 /// What DNS has found for a named proxy.
@@ -227,9 +229,10 @@ fn name(host: &str, located: Option<&Located>) -> Value {
 
 pub(super) async fn tree(Given(state): Given<Arc<State>>) -> Answer {
     let shared = state.engine.shared();
+    let current = shared.current();
     let asked = ask::each_shard(&state.engine, &Ask::Tree, PATIENCE).await;
     let mut shards = asked.map_err(|silent| Problem::silent(&silent))?;
-    let mut workers: Vec<Value> = (0..shared.config.media.workers)
+    let mut workers: Vec<Value> = (0..current.config.media.workers)
         .map(|worker| json!({"id": format!("media_worker:{worker}"), "media_sessions": []}))
         .collect();
     for shard in &mut shards {
@@ -250,7 +253,7 @@ pub(super) async fn tree(Given(state): Given<Arc<State>>) -> Answer {
     });
     let tree = json!({
         "id": "engine",
-        "node": shared.config.node,
+        "node": current.config.node,
         "kinds": kinds,
         "shards": shards,
         "media_workers": workers,
@@ -282,34 +285,6 @@ pub(super) async fn events(
     Ok(raw(format!("[{}]", lines.join(","))))
 }
 
-/// `POST /api/v1/drain`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Drain {
-    on: bool,
-}
-
-pub(super) async fn drain(
-    Given(state): Given<Arc<State>>,
-    body: Result<Json<Drain>, JsonRejection>,
-) -> Answer {
-    let Json(Drain { on }) = body?;
-    let shared = state.engine.shared();
-    if shared.directory.draining() != on {
-        tracing::warn!(on, "an operator has changed draining");
-    }
-    shared.directory.set_draining(on);
-    // Whoever takes no calls is not to be called: providers send them elsewhere.
-    state.engine.tell_all(&Ask::BeRegistered { registered: !on, stopping: false });
-    Ok(draining(Given(state)).await.into_response())
-}
-
-pub(super) async fn draining(Given(state): Given<Arc<State>>) -> Json<Value> {
-    let shared = state.engine.shared();
-    let calls = shared.census.alive(ActorKind::Call);
-    Json(json!({"draining": shared.directory.draining(), "calls": calls}))
-}
-
 /// What is done to an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -336,7 +311,7 @@ pub(super) async fn chaos(
         return Err(Problem::not_found("chaos is off; it needs TANDEM_CHAOS=1"));
     }
     let Json(Chaos { actor, fault }) = body?;
-    let shards = state.engine.shared().directory.shards();
+    let shards = state.engine.shared().current().directory.shards();
     let shard = actor.strip_prefix("shard:").map(|n| n.parse().ok().filter(|n| *n < shards).map(ShardId));
     let injection = match (fault, shard) {
         (_, Some(None)) => return Err(no_actor(&actor)),

@@ -34,7 +34,7 @@ pub(super) async fn each_shard(
 
 /// The same, with the answers there are.
 pub(super) async fn each(engine: &Engine, ask: &Ask, patience: Duration) -> Vec<(ShardId, Option<Value>)> {
-    let shards = (0..engine.shared().directory.shards()).map(ShardId);
+    let shards = (0..engine.shared().current().directory.shards()).map(ShardId);
     let mut asked = JoinSet::new();
     for shard in shards.clone() {
         let (engine, ask) = (engine.clone(), ask.clone());

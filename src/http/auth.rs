@@ -15,7 +15,7 @@ use crate::settings::Secret;
 /// Lets a request with a good token pass and answers every other 401, whatever it asks for.
 pub(super) async fn require_token(Given(state): Given<Arc<State>>, request: Request, next: Next) -> Response {
     let presented = bearer(request.headers());
-    if presented.is_some_and(|token| is_known(token, &state.tokens)) {
+    if presented.is_some_and(|token| is_known(token, &state.reloader.tokens())) {
         return next.run(request).await;
     }
     let detail = match presented {

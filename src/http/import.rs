@@ -37,7 +37,7 @@ pub(super) async fn stations(
 ) -> Result<Response, Problem> {
     let Query(asked) = query?;
     let text = body?;
-    let settings = state.settings.clone();
+    let settings = state.reloader.settings();
     let done = from_store(&state, move |store| Ok(import(store, &settings, asked, &text))).await?;
     let count = done.map_err(|bad| unprocessable(&bad, asked.lines_before))?;
     if !asked.check {

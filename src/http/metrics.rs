@@ -35,7 +35,7 @@ pub(super) async fn readyz(Given(state): Given<Arc<State>>) -> Response {
     let refused = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
     if !state.ready.load(Ordering::Relaxed) {
         refused("starting or stopping")
-    } else if state.engine.shared().directory.draining() {
+    } else if state.engine.shared().current().directory.draining() {
         refused("draining: new calls are refused")
     } else {
         "ready\n".into_response()

@@ -11,12 +11,13 @@
 //! | `GET /api/v1/calls/{id}/why?sip=true` | its events, its CDR, its SIP messages |
 //! | `GET /api/v1/cdrs/{id}` | its record |
 //! | `GET /api/v1/stations`, `/trunks` | with bindings; with the health of proxies |
-//! | `POST /api/v1/stations?check=&remove=` | lines of JSON into the store, or the stations they name out of it: for the next start |
+//! | `POST /api/v1/stations?check=&remove=` | lines of JSON into the store, or the stations they name out of it: for the next reload or start |
 //! | `GET /api/v1/registration_groups` | our registrations at providers: registrar, state, age, expiry, route, when and why one last failed |
 //! | `GET /api/v1/tree` | the actors; ids as `chaos` takes them |
 //! | `GET /api/v1/events?from=N&max=M` | numbered events from N on |
 //! | `GET /api/v1/drain` | whether new calls are refused, and how many calls there are |
-//! | `POST /api/v1/drain {"on": true}` | new calls but emergency calls are refused, or no longer; answers as GET |
+//! | `POST /api/v1/drain {"on": true, "exit": false, "limit_s": 60}` | new calls but emergency calls are refused, or no longer; with `exit` the process ends with its last call, or at the limit; answers as GET |
+//! | `POST /api/v1/reload {"dry_run": false}` | reads the settings again: what changes, what waits for a restart; 422: they are wrong, and nothing has changed |
 //! | `POST /api/v1/chaos {"actor": ID, "do": "panic\|stall\|panic_always"}` | a fault on purpose; 404 unless `TANDEM_CHAOS=1` |
 //!
 //! Times are RFC 3339 in UTC. Every error is `application/problem+json` (RFC 9457).
@@ -26,10 +27,12 @@
 mod api;
 mod ask;
 mod auth;
+mod drain;
 mod import;
 mod metrics;
 mod problem;
 mod registrations;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -51,12 +54,14 @@ use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tandem_actors::engine::Engine;
 use tandem_actors::metrics::Describe;
+use tandem_actors::runtime::Clock;
 use tandem_protocol::time::UnixMillis;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::settings::{Secret, Settings};
+use crate::drain::Drainer;
+use crate::reload::Reloader;
 use problem::Problem;
 
 /// The connections at once; further ones wait in the listener's queue.
@@ -81,16 +86,18 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub struct State {
     /// The engine.
     pub engine: Engine,
-    /// The bearer tokens of the API. None: nobody may use it.
-    pub tokens: Vec<Secret>,
+    /// The clock of limits.
+    pub clock: Clock,
+    /// The settings in force, with the bearer tokens of the API, and what reads them again.
+    pub reloader: Arc<Reloader>,
+    /// What lets the process drain.
+    pub drainer: Arc<Drainer>,
     /// Renders the metrics of the engine.
     pub prometheus: PrometheusHandle,
     /// True once calls are taken, and until the process stops.
     pub ready: Arc<AtomicBool>,
     /// Whether faults may be injected.
     pub chaos: bool,
-    /// What was set, without the stations of the store.
-    pub settings: Arc<Settings>,
     /// When the process started: SIP messages from before are gone.
     pub started_at: UnixMillis,
 }
@@ -167,7 +174,8 @@ fn router(state: State) -> Router {
         .route("/registration_groups", get(registrations::registration_groups))
         .route("/tree", get(api::tree))
         .route("/events", get(api::events))
-        .route("/drain", get(api::draining).post(api::drain))
+        .route("/drain", get(drain::draining).post(drain::drain))
+        .route("/reload", post(reload::reload))
         .route("/chaos", post(api::chaos))
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_that_method)

@@ -14,15 +14,15 @@ use super::State;
 use super::api::{now, rfc3339};
 
 pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
-    let shared = state.engine.shared();
+    let current = state.engine.shared().current();
     let now = now();
-    let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.clone());
+    let listener = |id: ListenerId| current.config.listener(id).map(|l| l.name.clone());
     let group = |entry: &Arc<RegistrationEntry>| {
         let (config, status) = (&entry.config, entry.status());
         let each = config.registrations.iter().zip(&status.members).enumerate();
         let registrations: Vec<Value> = each
             .map(|(place, (config, member))| {
-                let listener = listener(shared.config.listener_id(config.listener));
+                let listener = listener(current.config.listener_id(config.listener));
                 let in_use = status.in_use == Some(place);
                 registration(config, member, listener.as_deref(), in_use, now)
             })
@@ -35,7 +35,7 @@ pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json
             "registrations": registrations,
         })
     };
-    Json(shared.directory.registrations().map(group).collect())
+    Json(current.directory.registrations().map(group).collect())
 }
 
 fn registration(

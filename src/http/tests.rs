@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::Shared;
+use tandem_actors::generation::Generations;
 use tandem_actors::ids::Names;
 use tandem_actors::metrics::Metrics;
 use tandem_actors::shard::Shard;
@@ -14,7 +15,8 @@ use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::settings::Settings;
+use crate::reload::Source;
+use crate::settings::{Secret, Settings};
 use crate::{telemetry, wiring};
 
 const CALL: &str = "c000123456789abcdef";
@@ -57,21 +59,32 @@ fn stuck(tokens: &[&str]) -> (State, Vec<Context<Shard>>) {
     let shared = Arc::new(Shared {
         names: Names::new(&config.node),
         placement_key: 1,
-        config,
-        directory,
+        settings: Generations::new(config, directory),
         store: Arc::new(Broken),
         metrics,
         census: Default::default(),
     });
     let contexts: Vec<Context<Shard>> = (0..2).map(|_| Context::new()).collect();
     let shards: Vec<Addr<Shard>> = contexts.iter().map(AsyncContext::address).collect();
+    let engine = Engine::new(shards, shared);
+    let clock = Clock::default();
+    let tokens = tokens.iter().map(|token| Secret::from((*token).to_owned())).collect();
+    let reloader = Reloader::new(
+        engine.clone(),
+        clock,
+        Source::Nowhere,
+        (&settings, tokens),
+        (bound.to_vec(), true),
+        (Box::new(|_| Ok(None)), None),
+    );
     let state = State {
-        engine: Engine::new(shards, shared),
-        tokens: tokens.iter().map(|token| Secret::from((*token).to_owned())).collect(),
+        engine,
+        clock,
+        reloader: Arc::new(reloader),
+        drainer: Arc::new(Drainer::idle()),
         prometheus,
         ready: Arc::new(AtomicBool::new(true)),
         chaos: true,
-        settings: Arc::new(settings),
         started_at: UnixMillis(0),
     };
     (state, contexts)
@@ -135,7 +148,7 @@ async fn what_needs_no_shard_is_answered_while_all_are_stuck() {
     }
     let (status, answer) = ask(&state, Method::POST, "/api/v1/drain", r#"{"on": true}"#).await;
     assert_eq!((status, &answer["draining"]), (StatusCode::OK, &serde_json::Value::Bool(true)));
-    assert!(state.engine.shared().directory.draining());
+    assert!(state.engine.shared().current().directory.draining());
 }
 
 #[tokio::test]

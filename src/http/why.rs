@@ -104,7 +104,7 @@ async fn messages(state: &State, known: &Known) -> Value {
     let ids: Vec<String> = known.sip_call_ids().into_iter().collect();
     let start = known.start_ms();
     let mut notes = Vec::new();
-    if state.engine.shared().config.sip_trace_bytes == 0 {
+    if state.engine.shared().current().config.sip_trace_bytes == 0 {
         notes.push("node.sip_trace_mb is 0: no SIP messages are kept".to_owned());
     }
     if ids.is_empty() {

@@ -216,7 +216,7 @@ fn found(root: &Value, path: &KeyPath) -> String {
 pub(super) fn lookup<'a>(root: &'a Value, path: &KeyPath) -> Option<&'a Value> {
     let Some(parent) = path.parent() else { return Some(root) };
     match (&lookup(root, &parent)?.kind, path.steps().last()?) {
-        (ValueKind::Table(table), Step::Key(key)) => table.get(key),
+        (ValueKind::Table(table), Step::Key(key)) => table.get(&**key),
         (ValueKind::Array(items), Step::Index(index)) => items.get(*index),
         _ => None,
     }

@@ -120,6 +120,11 @@ impl Settings {
         (all, left_out)
     }
 
+    /// What does not hold in these settings, of which each key for itself is right.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        self.beside(Vec::new()).1.into_iter().map(|(_, text)| text).collect()
+    }
+
     /// These settings with further stations, and every error that they bring: the place of the station if it is one's, counted
     /// from 0, and the text.
     fn beside(&self, stations: Vec<Station>) -> (Settings, Vec<(Option<usize>, String)>) {
@@ -133,7 +138,7 @@ impl Settings {
         let mut unfit: BTreeMap<Option<usize>, BTreeSet<String>> = BTreeMap::new();
         for Problem { key, text, .. } in errors {
             let (place, text) = match key.steps() {
-                [Step::Key(list), Step::Index(index), rest @ ..] if list == "station" && *index >= own => {
+                [Step::Key(list), Step::Index(index), rest @ ..] if **list == *"station" && *index >= own => {
                     (Some(index - own), told(rest, &text))
                 }
                 _ => (None, told(key.steps(), &text)),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
 use config::{Config, Value};
 
@@ -52,11 +53,12 @@ impl Settings {
         file: Option<(&str, &str)>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Loaded, LoadError> {
-        let built_in = Layer::from_toml(DEFAULT_TOML, |_| Place::BuiltIn);
-        let from_file = file.map_or_else(Layer::default, |(name, text)| {
-            Layer::from_toml(text, |line| Place::File { file: name.to_owned(), line: Some(line) })
+        let mut built_in = Layer::from_toml(DEFAULT_TOML, |_| Place::BuiltIn);
+        let mut from_file = file.map_or_else(Layer::default, |(name, text)| {
+            let name: Arc<str> = name.into();
+            Layer::from_toml(text, |line| Place::File { file: name.clone(), line: Some(line) })
         });
-        let environment = Layer::from_environment(variables);
+        let mut environment = Layer::from_environment(variables);
         let unreadable = !from_file.problems.is_empty();
         let mut problems: Vec<Problem> =
             [&from_file, &environment].iter().flat_map(|layer| layer.problems.clone()).collect();
@@ -67,10 +69,12 @@ impl Settings {
 
         let mut places = Places::default();
         if let Some((name, _)) = file {
-            places.set(KeyPath::root(), Place::File { file: name.to_owned(), line: None }, false);
+            places.set(KeyPath::root(), Place::File { file: name.into(), line: None }, false);
         }
-        for (path, place, replaces) in [&built_in, &from_file, &environment].iter().flat_map(|l| &l.places) {
-            places.set(path.clone(), place.clone(), *replaces);
+        for layer in [&mut built_in, &mut from_file, &mut environment] {
+            for (path, place, replaces) in std::mem::take(&mut layer.places) {
+                places.set(path, place, replaces);
+            }
         }
         let merged = merge([built_in, from_file, environment]).map_err(|error| {
             let text = format!("the layers cannot be merged: {error}");

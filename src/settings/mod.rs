@@ -16,6 +16,7 @@ mod imported;
 mod layer;
 mod load;
 mod problem;
+mod shown;
 pub mod token;
 mod types;
 mod unbuilt;
@@ -24,11 +25,12 @@ mod values;
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use imported::{BadLine, StationLine, names_of_stations};
 pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
+pub use shown::{KeyChange, changed_keys};
 pub use types::{
     CallingSearchSpace, Credential, DialPlan, Dns, HeaderRule, Http, INTERNAL_PARTITION, Listen, Location,
     Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Partition, Pattern, Redirect, Registrar,
@@ -44,7 +46,7 @@ pub use values::{
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
 /// Everything a settings file can say. Fields are named as its sections are.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The process as a whole.

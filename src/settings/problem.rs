@@ -1,20 +1,24 @@
 //! What is wrong in the settings, and where: the errors and warnings of [`load`](super::load).
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 /// One step of a [`KeyPath`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// A key of a table.
-    Key(String),
+    Key(Arc<str>),
     /// A place in a list, counted from 0.
     Index(usize),
 }
 
 /// The full path of a key, printed as `station[1].media`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyPath(Vec<Step>);
+pub struct KeyPath(SmallVec<[Step; 4]>);
 
 impl KeyPath {
     /// The path of the whole of the settings.
@@ -25,14 +29,14 @@ impl KeyPath {
     /// The path of `key` in the table at this path. A dot in `key` starts a further step.
     pub fn key(&self, key: &str) -> Self {
         let mut path = self.clone();
-        path.0.extend(key.split('.').map(|step| Step::Key(step.to_owned())));
+        path.0.extend(key.split('.').map(|step| Step::Key(step.into())));
         path
     }
 
     /// The path of one key exactly as it was written, dots included.
     pub(super) fn raw_key(&self, key: &str) -> Self {
         let mut path = self.clone();
-        path.0.push(Step::Key(key.to_owned()));
+        path.0.push(Step::Key(key.into()));
         path
     }
 
@@ -57,7 +61,7 @@ impl KeyPath {
     /// The last step if it is a key.
     pub fn last_key(&self) -> Option<&str> {
         match self.0.last() {
-            Some(Step::Key(key)) => Some(key),
+            Some(Step::Key(key)) => Some(&**key),
             Some(Step::Index(_)) | None => None,
         }
     }
@@ -65,7 +69,7 @@ impl KeyPath {
     /// The last key on the way, whether or not an index follows it.
     pub(super) fn nearest_key(&self) -> Option<&str> {
         self.0.iter().rev().find_map(|step| match step {
-            Step::Key(key) => Some(key.as_str()),
+            Step::Key(key) => Some(&**key),
             Step::Index(_) => None,
         })
     }
@@ -81,7 +85,7 @@ impl KeyPath {
             .0
             .iter()
             .filter_map(|step| match step {
-                Step::Key(key) => Some(key.as_str()),
+                Step::Key(key) => Some(&**key),
                 Step::Index(_) => None,
             })
             .collect();
@@ -110,7 +114,7 @@ pub enum Place {
     /// A settings file.
     File {
         /// Its path as the operator gave it.
-        file: String,
+        file: Arc<str>,
         /// The line, counted from 1; `None` for the file as a whole.
         line: Option<usize>,
     },
@@ -132,29 +136,45 @@ impl fmt::Display for Place {
 /// The place of every key of the merged settings.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    known: BTreeMap<KeyPath, Place>,
+    /// As they were set, with whether all that was there before is replaced.
+    set: Vec<(KeyPath, Place, bool)>,
+    /// Made when something is looked for: settings that are right seldom need it, and it takes as long as half of the rest.
+    known: OnceCell<BTreeMap<KeyPath, Place>>,
 }
 
 impl Places {
     /// Records where `path` was set. A list is replaced whole by a later layer, so what an earlier
     /// one said about its items is forgotten.
     pub(super) fn set(&mut self, path: KeyPath, place: Place, replaces: bool) {
-        if replaces {
-            // What lies within a path follows it at once in the order of paths.
-            let within = self.known.range(&path..).map(|(known, _)| known);
-            let within: Vec<KeyPath> = within.take_while(|known| known.is_within(&path)).cloned().collect();
-            for known in within {
-                self.known.remove(&known);
+        self.known.take();
+        self.set.push((path, place, replaces));
+    }
+
+    fn known(&self) -> &BTreeMap<KeyPath, Place> {
+        self.known.get_or_init(|| {
+            let mut known: BTreeMap<KeyPath, Place> = BTreeMap::new();
+            for (path, place, replaces) in &self.set {
+                if *replaces {
+                    // What lies within a path follows it at once in the order of paths.
+                    let within = known.range(path..).map(|(known, _)| known);
+                    let within: Vec<KeyPath> =
+                        within.take_while(|known| known.is_within(path)).cloned().collect();
+                    for known_path in within {
+                        known.remove(&known_path);
+                    }
+                }
+                known.insert(path.clone(), place.clone());
             }
-        }
-        self.known.insert(path, place);
+            known
+        })
     }
 
     /// The place of `path`, or of the nearest table or list around it.
     pub(super) fn locate(&self, path: &KeyPath) -> Place {
+        let known = self.known();
         let mut at = Some(path.clone());
         while let Some(path) = at {
-            if let Some(place) = self.known.get(&path) {
+            if let Some(place) = known.get(&path) {
                 return place.clone();
             }
             at = path.parent();
@@ -162,9 +182,12 @@ impl Places {
         Place::BuiltIn
     }
 
-    /// Every key that was set by a file or a variable.
-    pub(super) fn chosen(&self) -> impl Iterator<Item = (&KeyPath, &Place)> {
-        self.known.iter().filter(|(_, place)| **place != Place::BuiltIn)
+    /// Every key with one of these names that was set by a file or a variable, and not again by a later one.
+    pub(super) fn chosen<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a KeyPath> {
+        let named = |path: &KeyPath| path.last_key().is_some_and(|name| names.contains(&name));
+        let chosen = self.set.iter().filter(move |(path, place, _)| *place != Place::BuiltIn && named(path));
+        // Few have such a name, and only for those it is looked at what came later.
+        chosen.filter(|(path, place, _)| self.known().get(path) == Some(place)).map(|(path, ..)| path)
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) fn keys() -> impl Iterator<Item = &'static str> {
 /// Warns of every key that was set by a file or a variable and has no effect.
 pub(super) fn warn(merged: &Value, findings: &mut Findings<'_>) {
     let mut warnings = Vec::new();
-    for (path, _) in findings.places.chosen().filter(|(path, _)| path.last_key().is_some()) {
+    let names: Vec<&str> = WITHOUT_EFFECT.iter().filter_map(|(key, _)| key.rsplit('.').next()).collect();
+    for path in findings.places.chosen(&names) {
         let pattern = path.pattern();
         let Some(value) = lookup(merged, path) else { continue };
         for (key, only) in WITHOUT_EFFECT.iter().filter(|(key, _)| *key == pattern) {

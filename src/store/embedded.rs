@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tandem_actors::store::{Batch, Bucket, Completions, Entry, Store, StoreFault};
 
 use super::cdr_file::CdrFile;
@@ -170,4 +171,18 @@ impl Drop for Embedded {
             tracing::error!("the store's thread has panicked");
         }
     }
+}
+
+/// The imported stations in the store of a directory, whether or not an engine uses it; none if there is no store.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn stations(dir: &Path) -> Result<Vec<Bytes>, StoreFault> {
+    let path = dir.join(schema::FILE);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let reader = Reader::new(path, Arc::default());
+    let entries = reader.read(|conn| reader::scan(conn, Bucket::Stations))?;
+    Ok(entries.into_iter().map(|entry| entry.value).collect())
 }

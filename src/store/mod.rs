@@ -44,6 +44,7 @@ mod disk;
 mod embedded;
 mod group;
 mod log;
+mod meter;
 mod queue;
 mod reader;
 mod render;
@@ -54,6 +55,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use embedded::{Embedded, OpenError, Options};
+pub use embedded::{Embedded, OpenError, Options, stations};
+pub use meter::StoreMeter;
 pub(crate) use render::Rfc3339;
 pub use writer::{Dropped, Meter};

@@ -137,6 +137,11 @@ impl Engine {
         self.child.as_mut()?.try_wait().expect("a child")
     }
 
+    /// Whether there is a process.
+    pub(crate) fn running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Sends it a signal, by name.
     #[track_caller]
     pub(crate) fn signal(&self, name: &str) {

@@ -28,7 +28,7 @@ pub(crate) fn gauges(world: &World, life: &Life) {
     if (alive - said).abs() > 0.5 {
         world.violation(format!("{alive} calls live and tandem_calls_active says {said}"));
     }
-    let bindings: usize = life.shared.directory.stations().map(|s| s.bindings().len()).sum();
+    let bindings: usize = life.shared.current().directory.stations().map(|s| s.bindings().len()).sum();
     let said = life.gauges.gauge("tandem_registrations_active");
     if (bindings as f64 - said).abs() > 0.5 {
         world.violation(format!("{bindings} bindings live and tandem_registrations_active says {said}"));
@@ -124,7 +124,7 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
         ("call actors", alive(ActorKind::Call), 0),
         ("dialog actors", alive(ActorKind::Dialog), 0),
         ("shards", alive(ActorKind::Shard), u64::from(world.plan().shards)),
-        ("trunk actors", alive(ActorKind::Trunk), life.shared.directory.trunks().count() as u64),
+        ("trunk actors", alive(ActorKind::Trunk), life.shared.current().directory.trunks().count() as u64),
         ("registration groups", alive(ActorKind::RegistrationGroup), 1),
         ("transactions by the gauge", life.gauges.gauge("tandem_transactions_active") as u64, transactions),
         ("free ports by the gauge", life.gauges.gauge("tandem_media_ports_free") as u64, sum("free_ports")),
@@ -138,10 +138,10 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
     if transactions > 4 * sim.phones.handsets.len() as u64 {
         world.violation(format!("at rest there are {transactions} transactions"));
     }
-    for station in life.shared.directory.stations().filter(|station| station.calls.taken() != 0) {
+    for station in life.shared.current().directory.stations().filter(|station| station.calls.taken() != 0) {
         world.violation(format!("station {} holds {} permits", station.config.name, station.calls.taken()));
     }
-    for trunk in life.shared.directory.trunks().filter(|trunk| trunk.calls.taken() != 0) {
+    for trunk in life.shared.current().directory.trunks().filter(|trunk| trunk.calls.taken() != 0) {
         world.violation(format!("trunk {} holds {} permits", trunk.config.name, trunk.calls.taken()));
     }
 }
@@ -178,7 +178,8 @@ fn one_record_a_call(sim: &Sim, disk: &Disk) -> Vec<Cdr> {
             | EventKind::Registration
             | EventKind::ActorRestarted
             | EventKind::MediaFault
-            | EventKind::Recording => {}
+            | EventKind::Recording
+            | EventKind::Settings => {}
         }
     }
     for cdr in &disk.cdrs {

@@ -14,6 +14,7 @@ use tandem_actors::config::{
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
 use tandem_actors::env::{Env, Shared, Tell};
+use tandem_actors::generation::Generations;
 use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::metrics::{Metrics, Registry};
 use tandem_actors::shard::{Found, Restored, Shard, read_records};
@@ -168,7 +169,7 @@ fn listener(transport: Transport) -> Listener {
     }
 }
 
-fn config(world: &World) -> EngineConfig {
+pub(crate) fn config(world: &World) -> EngineConfig {
     let plan = world.plan();
     EngineConfig {
         node: "sim".into(),
@@ -228,7 +229,7 @@ fn config(world: &World) -> EngineConfig {
             unregister_on_stop: true,
         }],
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
-        dial_plan: dial_plan(),
+        dial_plan: Arc::new(dial_plan()),
         media: Media {
             address: MediaAddress { bound: MEDIA_IP.into(), told: MEDIA_IP.into() },
             other: None,
@@ -278,17 +279,17 @@ impl Life {
         let nonces = NonceSigner::new([epoch as u8; 32], now.wall);
         let windows = NonceWindows::new(4096, Duration::from_secs(300));
         let store = Arc::new(SimStore::new(disk.clone()));
+        let directory = Directory::new(&config, &metrics, nonces, windows);
         let shared = Arc::new(Shared {
-            directory: Directory::new(&config, &metrics, nonces, windows),
             names: Names::new(&config.node),
             placement_key: world.plan().seed,
-            config,
+            settings: Generations::new(config, directory),
             store: store.clone(),
             metrics,
             census: Census::default(),
         });
         restore_bindings(&shared, now.wall);
-        tandem_actors::registration_group::restore(&shared.directory, store.as_ref());
+        tandem_actors::registration_group::restore(&shared.current().directory, store.as_ref());
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
         let media = Workers::start(world, air, &shared, ports);
@@ -317,8 +318,9 @@ impl Life {
 
 fn restore_bindings(shared: &Shared, now: UnixMillis) {
     let mut restored = 0;
+    let directory = &shared.current().directory;
     for entry in shared.store.scan(Bucket::Bindings).expect("the disk can be read") {
-        let Some(station) = shared.directory.station(&entry.key) else { continue };
+        let Some(station) = directory.station(&entry.key) else { continue };
         let mut bindings = read_bindings(&entry.value).expect("bindings can be read");
         bindings.retain(|binding| binding.expires_at > now);
         restored += bindings.len();

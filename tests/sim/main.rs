@@ -27,6 +27,7 @@
 //! | `trunks` | trunks whose proxies fail in every way, and what must hold of the calls that hunt over them |
 //! | `operators` | those who end calls and break actors |
 //! | `account` | what came of it, as they saw it |
+//! | `reloads` | other settings, while calls are made and up |
 //! | `nonsense`, `intruders` | strangers who mean no good, and those of them who connect |
 //! | `voices`, `air` | what is said and heard in calls, and the book of every packet of it |
 //! | `checks`, `sound` | what must hold, of calls and of their sound |
@@ -53,6 +54,7 @@ mod options;
 mod phones;
 mod plan;
 mod provider;
+mod reloads;
 mod rng;
 mod rules;
 mod run;

@@ -244,7 +244,7 @@ impl Workers {
     pub(crate) fn start(world: &World, air: &Air, shared: &Arc<Shared>, reserved: Vec<u16>) -> Workers {
         let seed = world.plan().seed ^ (u64::from(world.epoch()) << 32);
         let chance = Rng::new(seed, 49).next();
-        let ports = Arc::new(PortPool::new(shared.config.media.ports, chance, reserved));
+        let ports = Arc::new(PortPool::new(shared.current().config.media.ports, chance, reserved));
         let mut all = Workers { workers: Vec::new(), desks: Vec::new() };
         for number in 0..world.plan().workers {
             let desk = Rc::new(Desk {

@@ -15,7 +15,7 @@ impl Sim {
         let name = self.rng.pick(&LINES.each_ref().map(|line| line.name));
         let ask = Ask::Inject(format!("trunk:{name}"), self.rng.pick(&[Injection::Once, Injection::Always]));
         let (reply, _) = tokio::sync::mpsc::unbounded_channel();
-        life.shards[usize::from(life.shared.directory.home(name).0)].tell(Asked(ask, reply));
+        life.shards[usize::from(life.shared.current().directory.home(name).0)].tell(Asked(ask, reply));
     }
 
     /// An operator does something to one of the calls that began last.

@@ -26,10 +26,11 @@ pub(crate) enum Part {
     Streams,
     Keepalive,
     Trunks,
+    Reloads,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 19] = [
+    pub(crate) const ALL: [Part; 20] = [
         Part::Loss,
         Part::Doubled,
         Part::Late,
@@ -49,6 +50,7 @@ impl Part {
         Part::Streams,
         Part::Keepalive,
         Part::Trunks,
+        Part::Reloads,
     ];
 
     /// As `--without` has it.
@@ -73,6 +75,7 @@ impl Part {
             Part::Streams => "streams",
             Part::Keepalive => "keepalive",
             Part::Trunks => "trunks",
+            Part::Reloads => "reloads",
         }
     }
 }

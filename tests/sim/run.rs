@@ -267,6 +267,7 @@ impl Sim {
                 Event::Kill => return true,
                 Event::Operator => self.operate(life, false),
                 Event::Chaos => self.operate(life, true),
+                Event::Reload(turn) => crate::reloads::reload(&self.world, life, turn),
                 Event::Stream(number, turn) => self.stream(Some(life), number, turn),
                 Event::Link { epoch, shard, message } if epoch == life.epoch => {
                     life.shards[usize::from(shard)].tell(Linked(vec![message]));
@@ -315,7 +316,7 @@ impl Sim {
         if self.rng.permille(300) {
             any
         } else {
-            place(&life.shared, bytes).map_or(any, |s| usize::from(s.0))
+            place(&life.shared, &life.shared.current().directory, bytes).map_or(any, |s| usize::from(s.0))
         }
     }
 
@@ -355,6 +356,7 @@ impl Sim {
             | Event::Step { .. }
             | Event::Operator
             | Event::Chaos
+            | Event::Reload(_)
             | Event::Kill
             | Event::Restart => {}
         }

@@ -21,6 +21,8 @@ pub(crate) const LONG_TALK_US: u64 = 220_000_000;
 const COOLING_US: u64 = 40_000_000;
 /// The streams of chance of the calls are numbered from here.
 const OF_DIALS: u64 = 1_000_000;
+/// The stream of chance of the reloads.
+const OF_RELOADS: u64 = 400_000;
 /// And those of the phones from here.
 const OF_PHONES: u64 = 500_000;
 
@@ -97,6 +99,13 @@ impl Script {
             }
             if plan.is_chaotic() {
                 world.push(chaos, world::Event::Chaos);
+            }
+        }
+        if plan.choice.has(Part::Reloads) {
+            let mut rng = Rng::new(plan.seed, OF_RELOADS);
+            let end = at + LONG_US;
+            for turn in 0..(plan.calls / 20) as u64 {
+                world.push(3_000_000 + rng.below(end), world::Event::Reload(turn));
             }
         }
         for (at, proxy, mood) in world.moods().downs() {

@@ -52,6 +52,8 @@ pub(crate) enum Event {
     Operator,
     /// An operator breaks an actor of a call for good, or once.
     Chaos,
+    /// Other settings come into force.
+    Reload(u64),
     /// The engine is killed.
     Kill,
     /// It starts again.

@@ -20,6 +20,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tandem_actors::config::MediaPath;
 use tandem_actors::directory::Directory;
 use tandem_actors::env::{Datagram, Env, Shared, Tell, in_flight};
+use tandem_actors::generation::Generations;
 use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::media_pool::ports::PortPool;
 use tandem_actors::media_pool::worker::{MediaWorker, Step};
@@ -245,11 +246,11 @@ fn shared(scenario: Scenario, store: &Arc<Waiting>) -> Arc<Shared> {
     let metrics = Metrics::new(Registry::new(Arc::new(builder.build_recorder())));
     let nonces = NonceSigner::new([7; 32], seams::WALL);
     let windows = NonceWindows::new(4096, Duration::from_secs(300));
+    let directory = Directory::new(&config, &metrics, nonces, windows);
     Arc::new(Shared {
-        directory: Directory::new(&config, &metrics, nonces, windows),
         names: Names::new(&config.node),
         placement_key: 7,
-        config,
+        settings: Generations::new(config, directory),
         store: store.clone(),
         metrics,
         census: Census::default(),
@@ -257,7 +258,7 @@ fn shared(scenario: Scenario, store: &Arc<Waiting>) -> Arc<Shared> {
 }
 
 fn worker(shared: &Arc<Shared>, outside: &Rc<Outside>) -> Addr<MediaWorker> {
-    let ports = Arc::new(PortPool::new(shared.config.media.ports, 0, []));
+    let ports = Arc::new(PortPool::new(shared.current().config.media.ports, 0, []));
     let seams = Box::new(media::WorkerSeams(outside.clone()));
     MediaWorker::new(0, shared.clone(), seams, Box::new(media::NoPackets::default()), ports).start()
 }

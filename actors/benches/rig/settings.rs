@@ -1,6 +1,7 @@
 //! What the engine is told: two trunks, some stations, and the defaults of `config/default.toml`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{
@@ -65,6 +66,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         calling_party_mask: None,
         credentials: None,
         certificate_names: Vec::new(),
+        rules: Default::default(),
     }
 }
 
@@ -104,7 +106,7 @@ pub(super) fn config(scenario: Scenario) -> EngineConfig {
         sip_trace_bytes: 8 << 20,
         stations: (0..STATIONS).map(station).collect(),
         trunks: vec![trunk("in", NEAR, scenario.media()), trunk("out", FAR, scenario.media())],
-        dial_plan: dial_plan(),
+        dial_plan: Arc::new(dial_plan()),
         registrar: Registrar {
             min_expires: Duration::from_secs(60),
             max_expires: Duration::from_secs(86_400),

@@ -136,6 +136,8 @@ pub struct CallActor {
     legs: Vec<Leg>,
     media: Media,
     permits: Vec<Permit>,
+    /// The trunk it came by.
+    from_trunk: Option<Arc<str>>,
     diversion: redirect::Diversion,
     /// Its place at the trunk it leaves by.
     place: Option<Permit>,
@@ -166,6 +168,8 @@ impl CallActor {
             caller: Some(Box::new(setup.caller)),
             legs: Vec::new(),
             media: setup.media,
+            // The first is the caller's.
+            from_trunk: setup.permits.first().and_then(Permit::trunk),
             permits: setup.permits,
             diversion: redirect::Diversion::default(),
             place: None,

@@ -46,6 +46,14 @@ impl Counted {
         }
     }
 
+    /// The trunk whose place it is.
+    pub(crate) fn trunk(&self) -> Option<String> {
+        match self {
+            Counted::Station(_) => None,
+            Counted::Trunk(name) => Some(name.to_string()),
+        }
+    }
+
     /// The place again; `None` if its owner is no longer configured or has as many calls as it may.
     pub(crate) fn permit(&self, directory: &Directory) -> Option<Permit> {
         match self {

@@ -126,6 +126,7 @@ impl CallActor {
             call_id: self.id.to_string(),
             segment: 1,
             from: self.info.from.clone(),
+            from_trunk: self.from_trunk.as_deref().map(str::to_owned),
             to: self.info.to.clone(),
             trunk: self.info.trunk.clone(),
             proxy: answer.and(attempts.last().and_then(|a| a.tried)).map(|tried| socket_addr(tried.proxy)),

@@ -10,7 +10,7 @@ use tandem_protocol::transaction::Timers;
 use super::NamedProxy;
 
 /// Registrations with one provider in the order they are preferred: the next is used when one fails.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RegistrationGroup {
     /// Its name.
     pub name: Arc<str>,
@@ -29,7 +29,7 @@ pub struct RegistrationGroup {
 }
 
 /// One registration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Registration {
     /// What it is at, as the settings call it.
     pub label: Arc<str>,

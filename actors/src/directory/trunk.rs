@@ -157,7 +157,7 @@ impl CallRate {
 }
 
 /// How our side appears to a trunk on its listener, and where that is one of TLS with a `sips` Contact.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrunkSide(pub Arc<LocalSide>, pub Option<Arc<LocalSide>>);
 
 /// What everyone may know of a trunk.
@@ -172,7 +172,7 @@ pub struct TrunkEntry {
     local: TrunkSide,
     /// Which of its header rules have failed before.
     failed_rules: Box<[AtomicBool]>,
-    rate: CallRate,
+    rate: Arc<CallRate>,
     proxies: ArcSwap<Vec<Arc<ProxyEntry>>>,
     places: ArcSwap<Places>,
     /// The addresses that have gauges of their own.
@@ -188,7 +188,7 @@ impl TrunkEntry {
             metrics: metrics.trunk(&config.name),
             local,
             failed_rules: config.rules.headers.iter().map(|_| AtomicBool::new(false)).collect(),
-            rate: CallRate::new(config.max_new_calls_per_s),
+            rate: Arc::new(CallRate::new(config.max_new_calls_per_s)),
             proxies: ArcSwap::default(),
             places: ArcSwap::from_pointee(Places::new(&config.proxies, &config.named)),
             gauges: ArcSwap::default(),
@@ -197,6 +197,47 @@ impl TrunkEntry {
         };
         entry.set_proxies(&config.proxies, metrics);
         entry
+    }
+
+    /// The same trunk with other settings: its calls, and what is believed of the proxies that stay, are the same ones.
+    pub(super) fn with(&self, config: &Trunk, local: TrunkSide, metrics: &Metrics) -> TrunkEntry {
+        let same_list = self.config.proxies == config.proxies && self.config.named == config.named;
+        let same_rate = self.config.max_new_calls_per_s == config.max_new_calls_per_s;
+        let rate = || Arc::new(CallRate::new(config.max_new_calls_per_s));
+        let entry = TrunkEntry {
+            calls: self.calls.limited(config.max_calls).keeping(config.emergency_channels),
+            metrics: self.metrics.clone(),
+            local,
+            failed_rules: config.rules.headers.iter().map(|_| AtomicBool::new(false)).collect(),
+            rate: if same_rate { self.rate.clone() } else { rate() },
+            proxies: ArcSwap::new(self.proxies.load_full()),
+            places: if same_list {
+                ArcSwap::new(self.places.load_full())
+            } else {
+                ArcSwap::from_pointee(Places::new(&config.proxies, &config.named))
+            },
+            gauges: ArcSwap::new(self.gauges.load_full()),
+            turn: AtomicUsize::new(self.turn.load(Ordering::Relaxed)),
+            config: config.clone(),
+        };
+        if !same_list {
+            // Those that only the settings before had are forgotten when their trunk's shard has these.
+            entry.put_proxies(&entry.places().list(), metrics);
+        }
+        entry
+    }
+
+    /// These settings are no longer in force: the proxies that those after them do not have are no longer shown.
+    pub(crate) fn retire(&self, successor: Option<&TrunkEntry>) {
+        let stays = |old: &ProxyEntry| successor.is_some_and(|next| next.has_proxy(old.proxy.address));
+        for gone in self.proxies().iter().filter(|old| !stays(old)) {
+            gone.metrics.forget();
+        }
+    }
+
+    /// True if our side appears to it like this.
+    pub(super) fn has_side(&self, side: &TrunkSide) -> bool {
+        self.local == *side
     }
 
     /// How our side appears to it on its listener; with a `sips` Contact if it must.
@@ -271,6 +312,14 @@ impl TrunkEntry {
     /// Its calls go to these from now on; calls under way keep theirs. What is believed of those that stay is kept. Only the trunk's
     /// actor, or its shard while that rests, may.
     pub fn set_proxies(&self, proxies: &[Proxy], metrics: &Metrics) {
+        let before = self.put_proxies(proxies, metrics);
+        for gone in before.iter().filter(|old| !proxies.iter().any(|new| new.address == old.proxy.address)) {
+            gone.metrics.forget();
+        }
+    }
+
+    /// Has these proxies from now on; those from before.
+    fn put_proxies(&self, proxies: &[Proxy], metrics: &Metrics) -> Arc<Vec<Arc<ProxyEntry>>> {
         let before = self.proxies.load_full();
         let entry = |proxy: &Proxy| {
             let same = before.iter().find(|entry| entry.proxy.address == proxy.address);
@@ -284,10 +333,8 @@ impl TrunkEntry {
                 None => Arc::new(ProxyEntry::new(*proxy, self.gauges_of(proxy.address, metrics))),
             }
         };
-        for gone in before.iter().filter(|old| !proxies.iter().any(|new| new.address == old.proxy.address)) {
-            gone.metrics.forget();
-        }
         self.proxies.store(Arc::new(proxies.iter().map(entry).collect()));
+        before
     }
 
     #[cfg(test)]

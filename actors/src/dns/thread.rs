@@ -52,13 +52,13 @@ impl Finder {
 /// The thread cannot be started.
 pub fn spawn(shared: &Arc<Shared>, clock: Clock, link: &Link) -> io::Result<Option<Finder>> {
     let mut wanted: BTreeMap<Target, Vec<Wanted>> = BTreeMap::new();
-    for trunk in &shared.config.trunks {
+    for trunk in &shared.current().config.trunks {
         for (place, named) in trunk.named.iter().enumerate() {
             let one = Wanted { of: Named::Trunk(trunk.name.clone()), place };
             wanted.entry(named.target.clone()).or_default().push(one);
         }
     }
-    for group in &shared.config.registration_groups {
+    for group in &shared.current().config.registration_groups {
         for (number, registration) in group.registrations.iter().enumerate() {
             for (place, named) in registration.named.iter().enumerate() {
                 let one = Wanted { of: Named::Registration(group.name.clone(), number), place };
@@ -132,8 +132,8 @@ impl Desk {
         settled: watch::Sender<bool>,
     ) -> Desk {
         let metrics = shared.metrics.dns.clone();
-        let servers = Arc::new(Servers::new(&shared.config, clock, &metrics));
-        let machine = Resolver::new(shared.config.dns.bounds);
+        let servers = Arc::new(Servers::new(&shared.current().config, clock, &metrics));
+        let machine = Resolver::new(shared.current().config.dns.bounds);
         let kept = Kept::load(shared.store.as_ref(), |target| wanted.contains_key(target));
         Desk {
             kept,
@@ -183,7 +183,8 @@ impl Desk {
     /// Until the first answers come, what the process before has found last is used.
     fn begin_with_what_is_kept(&self) {
         let now = self.clock.now();
-        for (target, servers) in self.kept.usable(now.wall, self.shared.config.dns.bounds.max_stale) {
+        for (target, servers) in self.kept.usable(now.wall, self.shared.current().config.dns.bounds.max_stale)
+        {
             let query = Query { name: target.host.clone(), kind: RecordType::Srv };
             let why = "not asked for yet since the start".to_owned();
             let because = Some(Because { trouble: Trouble::Stale, query, why });
@@ -201,9 +202,9 @@ impl Desk {
         if let Some(batch) = self.kept.batch(self.clock.now().wall) {
             self.shared.store.submit(batch);
         }
-        if !self.servers.are_current(&self.shared.config) {
+        if !self.servers.are_current(&self.shared.current().config) {
             tracing::info!("/etc/resolv.conf has changed: other servers are asked for names from now on");
-            self.servers = Arc::new(Servers::new(&self.shared.config, self.clock, &self.metrics));
+            self.servers = Arc::new(Servers::new(&self.shared.current().config, self.clock, &self.metrics));
         }
     }
 
@@ -231,7 +232,7 @@ impl Desk {
 
     /// Publishes what was found, and tells what has changed.
     fn located(&mut self, target: Target, mut located: Located) {
-        let max_stale = self.shared.config.dns.bounds.max_stale;
+        let max_stale = self.shared.current().config.dns.bounds.max_stale;
         self.kept.take(&target, &mut located, self.clock.now().wall, max_stale);
         if located.trouble() == Some(Trouble::Stale) {
             self.metrics.stale_used.increment(1);
@@ -255,7 +256,7 @@ impl Desk {
     fn publish(&self, target: &Target, located: &Located) {
         let published = Arc::new(located.clone());
         for Wanted { of, place } in self.wanted.get(target).into_iter().flatten() {
-            let home = self.shared.directory.home(of.name());
+            let home = self.shared.current().directory.home(of.name());
             let (of, place, located) = (of.clone(), *place, published.clone());
             (self.link)(home, LinkMessage::Located(ProxyLocated { of, place, located }));
         }

@@ -71,7 +71,7 @@ pub fn spawn_paced(
     reserved: Vec<u16>,
     period: Duration,
 ) -> io::Result<Vec<Addr<MediaWorker>>> {
-    let media = &shared.config.media;
+    let media = &shared.current().config.media;
     log_capacity(media.ports, raise_descriptor_limit());
     let ports = Arc::new(PortPool::new(media.ports, StdRng::from_os_rng().next_u64(), reserved));
     let start = |number| {

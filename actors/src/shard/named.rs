@@ -15,7 +15,7 @@ use super::{LinkMessage, Shard};
 use crate::env::{Env, Leftover, Tell, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
-use crate::registrar::{self, Register};
+use crate::registrar::{self, Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Outgoing, Owner};
 use crate::station::{self, StationActor};
@@ -70,6 +70,16 @@ pub(super) struct KnownStation {
     told: u64,
 }
 
+impl KnownStation {
+    pub(super) fn tell<T>(&mut self, message: T)
+    where
+        Addr<StationActor>: Tell<T>,
+    {
+        self.told += 1;
+        self.actor.tell(message);
+    }
+}
+
 /// A station has nothing to do. It goes once nobody has its address: a message on its way to it is not lost.
 pub(crate) struct StationIdle {
     pub(crate) station: Arc<str>,
@@ -109,14 +119,14 @@ impl Shard {
         }
     }
 
-    fn start_trunk(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
+    pub(super) fn start_trunk(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
         if let Some(entry) = self.env.directory().trunk(name) {
             let trunk = TrunkActor::launch(&self.env, &ctx.address(), entry.clone());
             self.trunks.insert(name.clone(), trunk);
         }
     }
 
-    fn start_group(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
+    pub(super) fn start_group(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
         if let Some(entry) = self.env.directory().registration(name) {
             let group = GroupActor::launch(&self.env, &ctx.address(), entry.clone());
             self.groups.insert(name.clone(), group);
@@ -137,8 +147,7 @@ impl Shard {
             known = self.stations.get_mut(name);
         }
         if let Some(station) = known {
-            station.told += 1;
-            station.actor.tell(message);
+            station.tell(message);
         }
         true
     }
@@ -170,7 +179,15 @@ impl Shard {
         if let Some(connection) = register.flow.connection.filter(|_| register.update.outbound) {
             self.flows.expect(&register.station, connection);
         }
-        self.tell_station(&register.station.clone(), register, ctx);
+        let name = register.station.clone();
+        if self.env.directory().station(&name).is_some() || self.stations.contains_key(&name) {
+            self.tell_station(&name, register, ctx);
+        } else {
+            // It was verified under settings that have just been replaced.
+            let shard = register.shard;
+            let done = RegisterDone::of_none(register, self.env.now().wall);
+            self.env.link(shard, LinkMessage::RegisterDone(Box::new(done)));
+        }
     }
 
     /// A connection has ended: the stations whose devices kept a flow by it drop that.
@@ -255,8 +272,11 @@ impl Handler<Told<NamedDown>> for Shard {
                     self.station_tokens.remove(&station::token(&name));
                 }
             }
-            ActorKind::Trunk => drop(self.trunks.remove(&name)),
-            ActorKind::RegistrationGroup => drop(self.groups.remove(&name)),
+            // Another may have its place already, with other settings.
+            ActorKind::Trunk => self.trunks.retain(|known, actor| *known != name || actor.connected()),
+            ActorKind::RegistrationGroup => {
+                self.groups.retain(|known, actor| *known != name || actor.connected());
+            }
             ActorKind::Shard
             | ActorKind::Call
             | ActorKind::Dialog
@@ -300,9 +320,8 @@ impl Handler<Told<NextExpiry>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<NextExpiry>, _: &mut Context<Self>) {
         let NextExpiry { station, at } = told.0;
-        if let Some(entry) = self.env.directory().station(&station) {
-            self.flows.set(&station, &entry.bindings());
-        }
+        let bindings = self.env.directory().station(&station).map(|entry| entry.bindings());
+        self.flows.set(&station, bindings.as_deref().map_or(&[], Vec::as_slice));
         self.expect_expiry(&station, at);
         self.rearm();
     }

@@ -7,7 +7,7 @@ use tandem_protocol::b2bua::Call;
 use tandem_protocol::time::{Now, UnixMillis};
 
 use super::Shard;
-use crate::call::{CallActor, CallRecord, Caller, Media, Setup};
+use crate::call::{CallActor, CallRecord, Caller, Counted, Media, Setup};
 use crate::cdr::Cdr;
 use crate::env::{Shared, Told};
 use crate::events::{Event, EventKind};
@@ -49,7 +49,9 @@ pub struct Found {
 /// # Errors
 /// The store cannot be read.
 pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
-    let mut per_shard: Vec<Vec<CallRecord>> = (0..shared.directory.shards()).map(|_| Vec::new()).collect();
+    let current = shared.current();
+    let directory = &current.directory;
+    let mut per_shard: Vec<Vec<CallRecord>> = (0..directory.shards()).map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     let mut found = Restored::default();
     for entry in shared.store.scan(Bucket::Calls)? {
@@ -73,7 +75,7 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
         ports.extend(record.media.sides.iter().map(|side| side.lease.rtp.port()));
         let caller = record.legs.iter().find(|(leg, ..)| leg.0 == 0);
         let shard =
-            caller.map_or(ShardId(0), |(_, _, call_id)| super::place_call_id(shared, call_id.as_bytes()));
+            caller.map_or(ShardId(0), |(_, _, id)| super::place_call_id(shared, directory, id.as_bytes()));
         if let Some(shard) = per_shard.get_mut(usize::from(shard.0)) {
             shard.push(record);
         }
@@ -98,6 +100,7 @@ fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMil
         call_id: info.id.to_string(),
         segment: 1,
         from: info.from.clone(),
+        from_trunk: record.counted.first().and_then(Counted::trunk),
         to: info.to.clone(),
         trunk: info.trunk.clone(),
         start: info.started_at,

@@ -20,17 +20,15 @@ impl Default for StreamPeers {
 }
 
 impl StreamPeers {
-    /// Knows the proxies of the trunks that use streams.
-    pub fn of_trunks(config: &EngineConfig) -> StreamPeers {
-        let peers = StreamPeers::default();
+    /// Notes the proxies of the trunks that use streams.
+    pub fn note_trunks(&self, config: &EngineConfig) {
         for trunk in config
             .trunks
             .iter()
             .filter(|t| config.transport(config.listener_id(t.listener)) == Transport::Tcp)
         {
-            trunk.proxies.iter().for_each(|proxy| peers.note(proxy.address.ip()));
+            trunk.proxies.iter().for_each(|proxy| self.note(proxy.address.ip()));
         }
-        peers
     }
 
     fn place(&self, ip: IpAddr) -> (&AtomicU64, u64) {

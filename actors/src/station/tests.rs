@@ -12,6 +12,7 @@ use super::*;
 use crate::config::{MediaPath, Station};
 use crate::directory::Directory;
 use crate::env::{Leftover, Seams, Shared, Unsent};
+use crate::generation::Generations;
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::media_pool::tests::fixture;
@@ -54,7 +55,8 @@ impl Seams for Bench {
 /// An engine with one station.
 fn shared() -> Arc<Shared> {
     let base = fixture::shared(&Arc::default(), IpAddr::V4(Ipv4Addr::LOCALHOST), (20_000, 20_003));
-    let mut config = base.config.clone();
+    let base_settings = base.current();
+    let mut config = base_settings.config.clone();
     config.stations.push(Station {
         name: "1001".into(),
         extension: "1001".into(),
@@ -73,11 +75,11 @@ fn shared() -> Arc<Shared> {
         max_calls: 0,
     });
     let metrics = crate::metrics::Metrics::new(base.metrics.registry().clone());
-    let nonces = base.directory.nonces.clone();
+    let nonces = base_settings.directory.nonces.clone();
     let windows = tandem_protocol::digest::NonceWindows::new(8, Duration::from_secs(300));
+    let directory = Directory::new(&config, &metrics, nonces, windows);
     Arc::new(Shared {
-        directory: Directory::new(&config, &metrics, nonces, windows),
-        config,
+        settings: Generations::new(config, directory),
         store: base.store.clone(),
         metrics,
         names: Names::new("test"),

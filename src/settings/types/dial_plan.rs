@@ -1,12 +1,12 @@
 //! `[dial_plan]`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Selection, internal};
 use crate::settings::values::{NumberMask, Target, number_mask, target};
 
 /// Which number leads where, for whom.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DialPlan {
     /// The partitions besides `internal`.
@@ -22,7 +22,7 @@ pub struct DialPlan {
 }
 
 /// A set of patterns that a caller sees or does not see.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
     /// Its name.
@@ -30,7 +30,7 @@ pub struct Partition {
 }
 
 /// The partitions a caller sees.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallingSearchSpace {
     /// Its name.
@@ -40,7 +40,7 @@ pub struct CallingSearchSpace {
 }
 
 /// A pattern of numbers and where they lead.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pattern {
     /// The numbers that match.
@@ -49,7 +49,7 @@ pub struct Pattern {
     #[serde(default = "internal")]
     pub partition: String,
     /// Where a match leads.
-    #[serde(deserialize_with = "target")]
+    #[serde(deserialize_with = "target", serialize_with = "crate::settings::shown::target")]
     pub target: Target,
     /// How many leading characters are removed; `None`: those before the dot of the pattern.
     #[serde(default)]
@@ -69,7 +69,7 @@ pub struct Pattern {
 }
 
 /// Route groups in the order they are tried.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteList {
     /// Its name.
@@ -86,7 +86,7 @@ fn yes() -> bool {
 }
 
 /// Trunks that stand for each other.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteGroup {
     /// Its name.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::values::HostPort;
 
 /// Whom the names of `trunk.proxies` and `trunk.domain` are asked of, and how long answers are good.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// The servers in order; empty: those of /etc/resolv.conf.

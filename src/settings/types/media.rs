@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::values::{Codec, Ip, PortRange};
 
 /// Whether audio crosses the engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaPath {
     /// Audio crosses the engine.
@@ -19,7 +19,7 @@ pub enum MediaPath {
 }
 
 /// Audio.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Media {
     /// The local addresses of RTP; empty: the one the call's signalling uses.
@@ -57,7 +57,7 @@ impl Media {
 }
 
 /// Local addresses of RTP that locations choose by name.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MediaPool {
     /// What locations call it.
@@ -67,7 +67,7 @@ pub struct MediaPool {
 }
 
 /// A site: which codecs are used there and which addresses carry its audio.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Location {
     /// What stations and trunks call it.

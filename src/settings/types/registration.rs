@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Transport;
 use crate::settings::values::{HostPort, Secret};
 
 /// Registrations of ours at other servers, in order: the next is used when one fails.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistrationGroup {
     /// Its name.
@@ -50,7 +50,7 @@ impl RegistrationGroup {
 }
 
 /// One registration: at exactly one of a trunk, an address, a proxy or a domain.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
     /// A trunk, whose proxies, transport and credentials are used.

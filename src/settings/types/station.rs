@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{MediaPath, Redirect, internal};
 use crate::settings::values::{ConnectionAddress, NumberMask, Secret, number_mask};
 
 /// A device that registers, or is reached at a fixed address.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Station {
     /// Its name, which is also the user of its address of record and of its digest.
@@ -127,7 +127,7 @@ fn sixty() -> u32 {
 }
 
 /// A person, who is reached at the station they are logged in at.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
     /// Their name.
@@ -153,7 +153,7 @@ impl User {
 }
 
 /// What a service does with a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceKind {
     /// Sends the caller's audio back.
@@ -163,7 +163,7 @@ pub enum ServiceKind {
 }
 
 /// Something of the engine's own that can be dialled.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// What the dial plan calls it.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{HeaderRule, Listen, MediaPath, NumberRule, TimerPreset, Transport};
 use crate::settings::values::{CodeRange, Codec, HostPort, NumberMask, Secret, Source, number_mask};
 
 /// How the next of several is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
     /// The first that is up, in the order of the list.
@@ -19,7 +19,7 @@ pub enum Selection {
 }
 
 /// Whether an outbound INVITE carries an offer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaTiming {
     /// The offer is in the INVITE (early offer).
@@ -30,7 +30,7 @@ pub enum MediaTiming {
 }
 
 /// What a redirection (3xx) does to a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Redirect {
     /// The call goes on to its contacts.
@@ -41,7 +41,7 @@ pub enum Redirect {
 }
 
 /// Whether media is encrypted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Srtp {
     /// RTP only.
@@ -54,7 +54,7 @@ pub enum Srtp {
 }
 
 /// A line to another SIP server.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trunk {
     /// What the dial plan, logs and metrics call it.

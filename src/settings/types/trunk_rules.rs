@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A set of timers by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimerPreset {
     /// For UDP and TCP: T1 500 ms, T2 4 s, connect 3.5 s, 10 and 6 retransmissions, re-INVITE 750 ms.
@@ -51,7 +51,7 @@ impl TimerPreset {
 }
 
 /// Which calls of a trunk a rule is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleDirection {
     /// Those that come by it.
@@ -61,7 +61,7 @@ pub enum RuleDirection {
 }
 
 /// Whose number a rule changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleParty {
     /// Who is called.
@@ -71,7 +71,7 @@ pub enum RuleParty {
 }
 
 /// A rule for numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NumberRule {
     /// Which calls.
@@ -93,7 +93,7 @@ pub struct NumberRule {
 }
 
 /// A rule that writes a header.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderRule {
     /// Which calls.

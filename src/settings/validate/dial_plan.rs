@@ -1,6 +1,7 @@
 //! `[dial_plan]`, and every number that can be dialled.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use tandem_protocol::dial_plan::{PatternKey, is_dialable};
 
@@ -83,14 +84,14 @@ fn check_numbers(settings: &Settings, findings: &mut Findings<'_>) {
                 continue;
             }
         };
-        match first.get(&(partition, key.clone())) {
-            Some(other) => {
-                let other = findings.repairs.written(other);
+        match first.entry((partition, key)) {
+            Entry::Occupied(other) => {
+                let other = findings.repairs.written(other.get());
                 let allowed = format!("a number of its own in partition {partition:?}; {other} has this one");
                 findings.unfit(&path, number, allowed);
             }
-            None => {
-                first.insert((partition, key), path);
+            Entry::Vacant(free) => {
+                free.insert(path);
             }
         }
     }

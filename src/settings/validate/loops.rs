@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tandem_protocol::dial_plan::{Loop, Return};
+use tandem_protocol::dial_plan::{DialPlan, Loop, Return};
 
 use super::{Findings, item};
 use crate::settings::Settings;
@@ -17,7 +17,13 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings<'_>) {
         return;
     }
     let root = KeyPath::root().key("dial_plan");
-    let plan = match wiring::build_dial_plan(settings) {
+    // Without a way back there is no loop, and each extension for itself has been looked at.
+    let returns_by_any = settings.trunk.iter().any(|trunk| leads_back(settings, trunk));
+    let built = match returns_by_any {
+        true => wiring::build_dial_plan(settings),
+        false => DialPlan::new(wiring::own_patterns(settings)),
+    };
+    let plan = match built {
         Ok(plan) => plan,
         Err(errors) => {
             errors.iter().for_each(|error| findings.error(&root, error.to_string()));

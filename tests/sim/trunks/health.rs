@@ -16,7 +16,7 @@ pub(crate) fn gauges(world: &World, life: &Life) {
             world.violation(format!("{name} of {labels:?} is {is} and the gauge says {said:?}"));
         }
     };
-    for trunk in life.shared.directory.trunks() {
+    for trunk in life.shared.current().directory.trunks() {
         let name = ("trunk", &*trunk.config.name);
         check("tandem_trunk_calls_active", &[name], f64::from(trunk.calls.taken()));
         for proxy in trunk.proxies().iter() {
@@ -37,7 +37,8 @@ pub(crate) fn at_rest(sim: &Sim, life: &Life, book: &Book) {
         return;
     }
     for line in LINES.iter().filter(|line| line.qualify.is_some()) {
-        let Some(trunk) = life.shared.directory.trunk(line.name) else { continue };
+        let current = life.shared.current();
+        let Some(trunk) = current.directory.trunk(line.name) else { continue };
         for proxy in trunk.proxies().iter() {
             let (address, state) = (proxy.proxy.address, proxy.state());
             let wanted = if address.ip() == NOWHERE { State::Down } else { State::Up };

@@ -13,6 +13,7 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 use tandem_actors::config::{EngineConfig, Listeners, Media, MediaAddress, Registrar};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::Shared;
+use tandem_actors::generation::Generations;
 use tandem_actors::ids::Names;
 use tandem_actors::metrics::{Metrics, Registry};
 use tandem_actors::store::{Batch, Bucket, Entry, Store, StoreFault};
@@ -82,8 +83,7 @@ pub fn shared(figures: &Arc<Figures>, address: IpAddr, ports: (u16, u16)) -> Arc
     let nonces = NonceSigner::new([7; 32], UnixMillis(0));
     let directory = Directory::new(&config, &metrics, nonces, NonceWindows::new(8, Duration::from_secs(300)));
     Arc::new(Shared {
-        config,
-        directory,
+        settings: Generations::new(config, directory),
         store: Arc::new(Nothing),
         metrics,
         names: Names::new("test"),
@@ -110,7 +110,7 @@ pub fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
         users: Vec::new(),
         registration_groups: Vec::new(),
         services: Vec::new(),
-        dial_plan: DialPlan::new(DialPlanSpec::default()).unwrap(),
+        dial_plan: Arc::new(DialPlan::new(DialPlanSpec::default()).unwrap()),
         media: Media {
             address: MediaAddress { bound: address, told: address },
             other: None,

@@ -107,6 +107,11 @@ impl Endpoint {
         }
     }
 
+    /// The settings of `env` hold for transactions that begin from now on.
+    pub(crate) fn adopt(&mut self, env: &Env) {
+        self.env = env.clone();
+    }
+
     pub(crate) fn trace(&self) -> &Trace {
         &self.trace
     }

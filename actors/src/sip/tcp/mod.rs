@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use self::connection::carry;
 use self::wire::Wire;
+use crate::config::Listeners;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
@@ -83,6 +84,7 @@ struct Opened {
 pub(crate) struct Streams {
     shard: ShardId,
     shared: Arc<Shared>,
+    listeners: Listeners,
     doors: Vec<Arc<Door>>,
     /// Set as soon as the shard has an address, which is before anything can come.
     to: OnceCell<Addr<Shard>>,
@@ -96,10 +98,17 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// No connections. `first` is the number of the first: chance, so that a flow of an earlier process names none of ours.
-    pub(crate) fn new(shard: ShardId, shared: Arc<Shared>, doors: Vec<Arc<Door>>, first: u64) -> Rc<Streams> {
+    pub(crate) fn new(
+        shard: ShardId,
+        shared: Arc<Shared>,
+        listeners: Listeners,
+        doors: Vec<Arc<Door>>,
+        first: u64,
+    ) -> Rc<Streams> {
         Rc::new(Streams {
             shard,
             shared,
+            listeners,
             doors,
             to: OnceCell::new(),
             wires: RefCell::default(),
@@ -117,11 +126,11 @@ impl Streams {
 
     /// What is counted of the connections of a listener.
     fn metrics(&self, listener: ListenerId) -> &ConnectionMetrics {
-        self.shared.metrics.connections(self.shared.config.transport(listener))
+        self.shared.metrics.connections(self.listeners.transport(listener))
     }
 
     fn tls(&self, place: u16) -> Option<Arc<Tls>> {
-        self.shared.config.listeners.get(usize::from(place))?.tls.clone()
+        self.listeners.get(usize::from(place))?.tls.clone()
     }
 
     /// Sends by a connection.
@@ -149,10 +158,10 @@ impl Streams {
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
-        let place = self.shared.config.listeners.place(listener).ok_or(Unsent::Unreachable)?;
+        let place = self.listeners.place(listener).ok_or(Unsent::Unreachable)?;
         let listener = place as u16;
         let tls = self.tls(listener);
-        let expected = tls.as_ref().map(|_| self.shared.directory.expected(listener, remote));
+        let expected = tls.as_ref().map(|_| self.shared.current().directory.expected(listener, remote));
         let opened = self
             .opened
             .borrow()
@@ -162,11 +171,11 @@ impl Streams {
         if let Some(wire) = open.filter(|wire| wire.is_whole()) {
             return Ok(wire.flow);
         }
-        let local = self.shared.config.listeners.get(usize::from(listener)).map(|l| l.address);
+        let local = self.listeners.get(usize::from(listener)).map(|l| l.address);
         let local = local.filter(|l| l.is_ipv4() == remote.is_ipv4()).ok_or(Unsent::Unreachable)?;
         let door = self.doors.get(usize::from(listener)).ok_or(Unsent::Unreachable)?;
         if self.opened.borrow().len() >= door.limits().connections {
-            self.metrics(self.shared.config.listener_id(listener)).refuse(Refused::Limit);
+            self.metrics(self.listeners.id(listener)).refuse(Refused::Limit);
             return Err(Unsent::Unreachable);
         }
         let wire = self.insert(listener, remote, true);
@@ -186,9 +195,10 @@ impl Streams {
         self.next.set(number.wrapping_add(1));
         let id = ConnectionId::new(self.shard.0, number, ours);
         let (generation, connection) = (id.generation, Some(id));
-        let settings = self.shared.config.listeners.get(usize::from(listener));
+        let listener = self.listeners.id(listener);
+        let current = self.shared.current();
+        let settings = current.config.listener(listener);
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
-        let listener = self.shared.config.listener_id(listener);
         let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes, ours);
         self.wires.borrow_mut().insert(generation, wire.clone());
         self.metrics(listener).active.increment(1.0);
@@ -201,7 +211,7 @@ impl Streams {
         let guest = match door.enter(remote.ip()) {
             Ok(guest) => guest,
             Err(why) => {
-                self.metrics(self.shared.config.listener_id(listener)).refuse(why);
+                self.metrics(self.listeners.id(listener)).refuse(why);
                 tracing::debug!(peer = %remote, reason = why.as_str(), "a connection was refused");
                 return;
             }
@@ -229,8 +239,8 @@ impl Streams {
 
     /// Marks what goes by a connection as the settings of its trunk say.
     fn mark(&self, stream: &TcpStream, listener: u16, remote: SocketAddr) {
-        let flow = Flow::to(self.shared.config.listener_id(listener), remote);
-        if let Some(dscp) = self.shared.directory.dscp_towards(flow) {
+        let flow = Flow::to(self.listeners.id(listener), remote);
+        if let Some(dscp) = self.shared.current().directory.dscp_towards(flow) {
             dscp::mark(stream, remote.is_ipv4(), dscp);
         }
     }
@@ -248,8 +258,7 @@ impl Streams {
         let flow = wire.flow;
         let number = number_of(flow);
         self.wires.borrow_mut().remove(&number);
-        let place =
-            self.shared.config.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
+        let place = self.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
         if let Some(place) =
             place.filter(|place| self.opened.borrow().get(place).is_some_and(|o| o.number == number))
         {
@@ -258,7 +267,7 @@ impl Streams {
         self.metrics(flow.listener).active.decrement(1.0);
         self.metrics(flow.listener).close(why);
         if let Some(connection) = flow.connection {
-            self.shared.directory.secure_peers.forget(connection);
+            self.shared.current().directory.secure_peers.forget(connection);
         }
         tracing::debug!(peer = %flow.remote, cause = why.as_str(), "a connection has ended");
         let (Some(connection), Some(shard)) = (flow.connection, self.to.get()) else { return };
@@ -289,7 +298,7 @@ pub(crate) async fn accept(socket: TcpListener, listener: u16, streams: Rc<Strea
         match socket.accept().await {
             Ok((stream, remote)) => streams.accepted(stream, remote, listener),
             Err(why) => {
-                streams.metrics(streams.shared.config.listener_id(listener)).refuse(Refused::System);
+                streams.metrics(streams.listeners.id(listener)).refuse(Refused::System);
                 tracing::warn!(listener, %why, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;
             }

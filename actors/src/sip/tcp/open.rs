@@ -48,7 +48,7 @@ impl Streams {
         };
         self.mark(&stream, listener, remote);
         let Some((tls, expected)) = secure else {
-            self.shared.directory.stream_peers.note(remote.ip());
+            self.shared.current().directory.stream_peers.note(remote.ip());
             return self.run(stream, wire, false).await;
         };
         let whom = expected.to_string();
@@ -110,7 +110,7 @@ impl Streams {
                 metrics.handshake(false, Handshake::Ok);
                 let wire = self.insert(listener, remote, false);
                 if let (Some(connection), Some(peer)) = (wire.flow.connection, peer) {
-                    self.shared.directory.secure_peers.note(connection, peer);
+                    self.shared.current().directory.secure_peers.note(connection, peer);
                 }
                 return self.run(stream, &wire, true).await;
             }

@@ -1,0 +1,153 @@
+//! What a running process cannot change: its sockets, threads and directories. A reload leaves these as they are and says so.
+
+use serde::Serialize;
+
+use crate::settings::{KeyChange, Listen, Settings, changed_keys};
+
+/// Keys of `[node]` that are settled at the start.
+const NODE: &[&str] = &["name", "data_dir", "sip_trace_mb", "shards"];
+/// Keys of `[http]`.
+const HTTP: &[&str] = &["address"];
+/// Keys of `[media]`.
+const MEDIA: &[&str] = &["addresses", "external_address", "ports", "workers"];
+/// Keys of `[[listen]]`.
+const LISTEN: &[&str] = &[
+    "transport",
+    "address",
+    "certificate",
+    "private_key",
+    "client_ca",
+    "require_client_certificate",
+    "server_ca",
+    "handshake_timeout_ms",
+    "max_handshakes",
+    "max_connections",
+    "max_connections_per_source",
+];
+
+/// The settings that can come into force now: `wanted`, but with what runs where only a restart can change it. The changes that
+/// wait for one.
+pub(super) fn keep(running: &Settings, wanted: &Settings) -> (Settings, Vec<KeyChange>) {
+    let (mut next, mut pending) = (wanted.clone(), Vec::new());
+    next.node.name.clone_from(&running.node.name);
+    next.node.data_dir.clone_from(&running.node.data_dir);
+    next.node.sip_trace_mb = running.node.sip_trace_mb;
+    next.node.shards = running.node.shards;
+    next.http.address = running.http.address;
+    next.media.addresses.clone_from(&running.media.addresses);
+    next.media.external_address = running.media.external_address;
+    next.media.ports = running.media.ports;
+    next.media.workers = running.media.workers;
+    note("node", NODE, &running.node, &wanted.node, &mut pending);
+    note("http", HTTP, &running.http, &wanted.http, &mut pending);
+    note("media", MEDIA, &running.media, &wanted.media, &mut pending);
+    next.listen = running.listen.iter().map(|listen| keep_listen(listen, wanted, &mut pending)).collect();
+    let added = wanted.listen.iter().filter(|new| !running.listen.iter().any(|old| old.name == new.name));
+    pending.extend(added.map(|new| KeyChange {
+        key: format!("listen {}", new.name),
+        from: "not there".to_owned(),
+        to: format!("{} {}", new.transport, new.address.0),
+    }));
+    (next, pending)
+}
+
+/// A listener that runs, with what can change of it as `wanted` has it.
+fn keep_listen(running: &Listen, wanted: &Settings, pending: &mut Vec<KeyChange>) -> Listen {
+    let Some(new) = wanted.listen.iter().find(|new| new.name == running.name) else {
+        pending.push(KeyChange {
+            key: format!("listen {}", running.name),
+            from: format!("{} {}", running.transport, running.address.0),
+            to: "not there".to_owned(),
+        });
+        return running.clone();
+    };
+    note(&format!("listen {}", running.name), LISTEN, running, new, pending);
+    Listen {
+        transport: running.transport,
+        address: running.address,
+        certificate: running.certificate.clone(),
+        private_key: running.private_key.clone(),
+        client_ca: running.client_ca.clone(),
+        require_client_certificate: running.require_client_certificate,
+        server_ca: running.server_ca.clone(),
+        handshake_timeout_ms: running.handshake_timeout_ms,
+        max_handshakes: running.max_handshakes,
+        max_connections: running.max_connections,
+        max_connections_per_source: running.max_connections_per_source,
+        ..new.clone()
+    }
+}
+
+fn note<T: Serialize>(section: &str, keys: &[&str], running: &T, wanted: &T, pending: &mut Vec<KeyChange>) {
+    let settled = changed_keys(running, wanted).into_iter().filter(|c| keys.contains(&c.key.as_str()));
+    pending.extend(settled.map(|change| KeyChange { key: format!("{section}.{}", change.key), ..change }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        Settings::load_from(Some(("test", text)), []).unwrap().settings
+    }
+
+    #[test]
+    fn sockets_threads_and_directories_stay_and_the_rest_goes_on() {
+        let running = settings(
+            "[node]\nrealm = \"a\"\n[[listen]]\nname = \"one\"\naddress = \"127.0.0.1:5060\"\n\
+             [[listen]]\nname = \"two\"\naddress = \"127.0.0.1:5062\"\n",
+        );
+        let wanted = settings(
+            "[node]\nrealm = \"b\"\nshards = 3\n[media]\nrtp_timeout_s = 5\nports = [30000, 30999]\n\
+             [[listen]]\nname = \"three\"\naddress = \"127.0.0.1:5064\"\n\
+             [[listen]]\nname = \"two\"\naddress = \"127.0.0.1:5066\"\nt1_ms = 300\n",
+        );
+        let (next, pending) = keep(&running, &wanted);
+        let told: Vec<String> =
+            pending.iter().map(|p| format!("{}: {} -> {}", p.key, p.from, p.to)).collect();
+        assert_eq!(
+            told,
+            [
+                "node.shards: 0 -> 3",
+                "media.ports: [20000,39999] -> [30000,30999]",
+                "listen one: udp 127.0.0.1:5060 -> not there",
+                "listen two.address: \"127.0.0.1:5062\" -> \"127.0.0.1:5066\"",
+                "listen three: not there -> udp 127.0.0.1:5064",
+            ]
+        );
+        assert_eq!(next.node.shards, running.node.shards);
+        assert_eq!((next.node.realm.as_deref(), next.media.rtp_timeout_s), (Some("b"), 5));
+        let listeners: Vec<(&str, u32)> = next.listen.iter().map(|l| (l.name.as_str(), l.t1_ms)).collect();
+        assert_eq!(listeners, [("one", 500), ("two", 300)]);
+        assert_eq!(next.listen[1].address, running.listen[1].address);
+    }
+
+    #[test]
+    fn every_key_that_is_said_to_stay_exists_and_does() {
+        let running = settings("");
+        let names = |value: serde_json::Value| -> Vec<String> {
+            value.as_object().map(|keys| keys.keys().cloned().collect()).unwrap_or_default()
+        };
+        let json = |value: &dyn erased::Json| names(value.json());
+        for (keys, there) in [
+            (NODE, json(&running.node)),
+            (HTTP, json(&running.http)),
+            (MEDIA, json(&running.media)),
+            (LISTEN, json(&running.listen[0])),
+        ] {
+            assert!(keys.iter().all(|key| there.iter().any(|known| known == key)), "{keys:?}");
+        }
+    }
+
+    /// `Serialize` cannot be made into an object.
+    mod erased {
+        pub(super) trait Json {
+            fn json(&self) -> serde_json::Value;
+        }
+        impl<T: serde::Serialize> Json for T {
+            fn json(&self) -> serde_json::Value {
+                serde_json::to_value(self).unwrap()
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! A reload of the settings as callers, phones and operators see it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::digest::Challenge;
+use common::engine::{station, stations};
+use common::{Engine, Leg, Sipp, Ua, eventually, sdp, so};
+use serde_json::Value;
+
+/// Stations 1001 and 1002, and a trunk for each of `trunks`: name, the digit that leads to it, the port of its proxy.
+fn office(trunks: &[(&str, u8, u16)], more: &str) -> String {
+    let mut text = stations(&["1001", "1002"]);
+    for (name, digit, port) in trunks {
+        text += &format!(
+            "[[trunk]]\nname = \"{name}\"\nproxies = [\"{{peer}}:{port}\"]\n\
+             [[dial_plan.pattern]]\npattern = \"{digit}.X!\"\ntarget = \"trunk:{name}\"\n"
+        );
+    }
+    text + more
+}
+
+fn proxy(engine: &Engine, port: u16) -> Ua {
+    Ua::on(engine, "proxy", (engine.peer(), port).into())
+}
+
+/// `tandem reload` with settings.
+fn reload(engine: &Engine, settings: &str, options: &[&str]) -> Output {
+    engine.settle(settings);
+    engine.command(&[&["reload"], options].concat()).output().expect("the program")
+}
+
+/// The same; it must succeed. What it prints.
+#[track_caller]
+fn reloaded(engine: &Engine, settings: &str, options: &[&str]) -> String {
+    let done = reload(engine, settings, options);
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Calls, and the far end answers.
+#[track_caller]
+fn talk(caller: &Ua, number: &str, answering: &Ua) -> (Leg, Leg) {
+    let mut leg = caller.call(number, &sdp(caller.local(), "0"));
+    let invite = answering.request("INVITE");
+    let far = answering.answer(&invite, &sdp(answering.local(), "0"));
+    caller.established(&mut leg);
+    (leg, far)
+}
+
+#[track_caller]
+fn end(caller: &Ua, leg: &mut Leg, far: &Ua) {
+    caller.next(leg, "BYE", "", "");
+    far.respond(&far.request("BYE"), "200 OK", "", "", "");
+    caller.response("BYE", 200);
+}
+
+fn generation(engine: &Engine) -> f64 {
+    engine.metric("tandem_settings_generation", &[])
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_call_keeps_the_settings_it_began_with_and_the_next_has_the_new() {
+    let plan = |keys: &str, limit: u32| {
+        format!(
+            "{}{}[[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5071\", \"{{peer}}:5072\"]\n{keys}\n\
+             [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n",
+            station("1001", &format!("max_calls = {limit}")),
+            stations(&["1002"]),
+        )
+    };
+    let engine = Engine::start(&plan("retryable_codes = [\"503\"]", 0));
+    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let callee = Ua::new(&engine, "1002").registered();
+    let (mut up, _) = talk(&caller, "1002", &callee);
+    let hunting = Ua::new(&engine, "1001");
+    let mut leg = hunting.call("9555", &sdp(hunting.local(), "0"));
+    let invite = first.request("INVITE");
+
+    let told = reloaded(&engine, &plan("retryable_codes = [\"480\"]", 2), &[]);
+    assert!(told.contains("~ station 1001: max_calls 0 -> 2\n"), "{told}");
+    assert!(
+        told.contains("~ trunk out: retryable_codes [\"503\"] -> [\"480\"] (1 call keeps its settings)\n"),
+        "{told}"
+    );
+    assert!(told.contains(": 2 changes in force\n"), "{told}");
+
+    // 503 led on when this call began.
+    first.respond(&invite, "503 Service Unavailable", "x", "", "");
+    let invite = second.request("INVITE");
+    second.answer(&invite, &sdp(second.local(), "0"));
+    hunting.established(&mut leg);
+    // Both calls count under the limit that is new.
+    let third = Ua::new(&engine, "1001");
+    let refused = third.call("1002", &sdp(third.local(), "0"));
+    assert!(third.refused(&refused).status().is_some_and(|status| status >= 480));
+    end(&caller, &mut up, &callee);
+    let next = caller.call("9556", &sdp(caller.local(), "0"));
+    first.respond(&first.request("INVITE"), "503 Service Unavailable", "y", "", "");
+    assert!(
+        caller.refused(&next).status().is_some_and(|status| status >= 500),
+        "it does not lead on any more"
+    );
+    end(&hunting, &mut leg, &second);
+    engine.quiet();
+}
+
+#[test]
+fn a_changed_password_counts_at_once_and_other_stations_notice_nothing() {
+    let engine = Engine::start(&stations(&["1001", "1002"]));
+    let mut phone = Ua::new(&engine, "1001").registered();
+    let other = Ua::new(&engine, "1002");
+    let mut leg = other.registration();
+    let challenge = other.register_once(&mut leg, &[], "Expires: 600\r\n");
+    let challenge = Challenge::parse(challenge.header("WWW-Authenticate"));
+    let answer = |nc| {
+        let answer = challenge.answer("1002", "secret-1002", "REGISTER", &leg.target, nc);
+        format!("Expires: 600\r\nAuthorization: {answer}\r\n")
+    };
+    let (first, second) = (answer(1), answer(2));
+    assert_eq!(other.register_once(&mut leg, &[], &first).status(), Some(200));
+
+    let told = reloaded(&engine, &stations(&["1001", "1002"]).replace("\"secret-1001\"", "\"another\""), &[]);
+    assert!(told.starts_with("~ station 1001: password\n"), "{told}");
+    assert!(!told.contains("another"), "{told}");
+    assert!(!engine.log().contains("another\""), "no log shows it");
+
+    let bindings = || -> Vec<usize> {
+        let list = engine.api("GET", "/api/v1/stations");
+        list.as_array().unwrap().iter().map(|s| s["bindings"].as_array().unwrap().len()).collect()
+    };
+    assert_eq!(bindings(), [1, 1], "a binding ends with its time");
+    let caller = Ua::new(&engine, "1002");
+    let (mut leg_of_call, _) = talk(&caller, "1001", &phone);
+    end(&caller, &mut leg_of_call, &phone);
+    assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(401));
+    phone.password = "another".to_owned();
+    assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(200));
+    assert_eq!(other.register_once(&mut leg, &[], &second).status(), Some(200), "its nonce goes on");
+    assert_eq!(bindings(), [1, 1]);
+}
+
+#[test]
+fn a_trunk_that_is_added_is_used_and_what_is_believed_of_others_stays() {
+    let before = office(&[("one", 9, 5071)], "");
+    let engine = Engine::start(&before);
+    let caller = Ua::new(&engine, "1001");
+    // Nobody has its port.
+    let leg = caller.call("9555", &sdp(caller.local(), "0"));
+    caller.refused(&leg);
+    let state = |name: &str| {
+        let trunks = engine.api("GET", "/api/v1/trunks");
+        let trunk = trunks.as_array().unwrap().iter().find(|t| t["name"] == name).cloned();
+        trunk.map(|trunk| trunk["proxies"][0]["state"].as_str().unwrap_or_default().to_owned())
+    };
+    eventually("it is down", || so(state("one").as_deref() == Some("down")));
+    let unknown = caller.call("8555", &sdp(caller.local(), "0"));
+    assert_eq!(caller.refused(&unknown).status(), Some(404));
+
+    let told = reloaded(&engine, &office(&[("one", 9, 5071), ("two", 8, 5072)], ""), &[]);
+    assert!(told.contains("+ trunk two\n") && told.contains("+ dial_plan.pattern internal/8.X!\n"), "{told}");
+    assert_eq!(state("one").as_deref(), Some("down"), "it is as down as before");
+    let far = proxy(&engine, 5072);
+    let (mut leg, _) = talk(&caller, "8555", &far);
+    end(&caller, &mut leg, &far);
+    assert_eq!(generation(&engine), 2.0);
+    // A change of another key leaves what is believed, too.
+    let changed = office(&[("one", 9, 5071), ("two", 8, 5072)], "")
+        .replace("name = \"one\"\n", "name = \"one\"\nmax_calls = 7\n");
+    let told = reloaded(&engine, &changed, &[]);
+    assert!(told.contains("~ trunk one: max_calls 0 -> 7\n"), "{told}");
+    assert_eq!(state("one").as_deref(), Some("down"));
+    // Asked otherwise it begins anew, by another actor that stays when the one before has gone.
+    let asked = changed.replace("max_calls = 7\n", "qualify_interval_s = 1\n");
+    reloaded(&engine, &asked, &[]);
+    let far = proxy(&engine, 5071);
+    far.respond(&far.request("OPTIONS"), "200 OK", "x", "", "");
+    eventually("it is up", || so(state("one").as_deref() == Some("up")));
+    assert!(engine.ask("GET", "/api/v1/tree", "").body.contains("trunk:one"));
+    assert_eq!(engine.metric("tandem_trunk_up", &[("trunk", "one")]), 1.0);
+}
+
+#[test]
+fn calls_on_a_trunk_that_is_removed_go_on_to_their_end() {
+    let engine = Engine::start(&office(&[("one", 9, 5071), ("two", 8, 5072)], ""));
+    let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
+    let (mut leg, mut far_leg) = talk(&caller, "9555", &far);
+    let told = reloaded(&engine, &office(&[("two", 8, 5072)], ""), &[]);
+    assert!(told.contains("- trunk one (1 call goes on)\n"), "{told}");
+    assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["two"]);
+    assert!(!engine.ask("GET", "/api/v1/tree", "").body.contains("trunk:one"), "its actor has ended");
+
+    let next = Ua::new(&engine, "1001");
+    let refused = next.call("9555", &sdp(next.local(), "0"));
+    assert_eq!(next.refused(&refused).status(), Some(404));
+    // Both ends still reach each other through us, in both directions.
+    far.next(&mut far_leg, "INFO", "Content-Length: 0\r\n", "");
+    assert!(far.final_response("INFO").status().is_some());
+    end(&caller, &mut leg, &far);
+    let cdrs = engine.wait_cdrs(2);
+    let ended = |cdr: &Value| (cdr["trunk"].as_str() == Some("one"), cdr["cause"] == "normal");
+    assert_eq!(cdrs.iter().map(ended).collect::<Vec<_>>(), [(false, false), (true, true)], "{cdrs:#?}");
+    engine.quiet();
+}
+
+#[test]
+fn a_removed_station_loses_its_bindings_and_is_refused_over_a_restart_too() {
+    let mut engine = Engine::start(&stations(&["1001", "1002", "1003"]));
+    let phone = Ua::new(&engine, "1002").registered();
+    let caller = Ua::new(&engine, "1001").registered();
+    let (mut leg, _) = talk(&caller, "1002", &phone);
+    assert_eq!(engine.metric("tandem_registrations_active", &[]), 2.0);
+    let told = reloaded(&engine, &stations(&["1001", "1003"]), &[]);
+    assert!(told.starts_with("- station 1002 (1 binding ends, 1 call goes on)\n"), "{told}");
+    engine.counts("tandem_registrations_active", &[], 1.0);
+    assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(401));
+    let refused = caller.call("1002", &sdp(caller.local(), "0"));
+    assert_eq!(caller.refused(&refused).status(), Some(404));
+    end(&caller, &mut leg, &phone);
+
+    // It is not there again because it was once.
+    reloaded(&engine, &stations(&["1001", "1002", "1003"]), &[]);
+    let list = engine.api("GET", "/api/v1/stations");
+    assert_eq!(list[1]["bindings"].as_array().map(Vec::len), Some(0), "{list}");
+    engine.recorded("registration", 3);
+    engine.kill9();
+    engine.restart();
+    let list = engine.api("GET", "/api/v1/stations");
+    assert_eq!(names(&list), ["1001", "1002", "1003"]);
+    assert_eq!(list[1]["bindings"].as_array().map(Vec::len), Some(0), "{list}");
+    assert_eq!(list[0]["bindings"].as_array().map(Vec::len), Some(1), "{list}");
+}
+
+#[test]
+fn settings_that_are_wrong_are_refused_with_file_and_key_and_nothing_changes() {
+    let good = office(&[("one", 9, 5071)], "");
+    let engine = Engine::start(&good);
+    let bad = office(&[], "[registrar]\nmin_expires_s = \"soon\"\n[[trunk]]\nname = \"x\"\nproxys = []\n");
+    let done = reload(&engine, &bad, &[]);
+    assert_eq!(done.status.code(), Some(1));
+    let told = String::from_utf8(done.stderr).unwrap();
+    let file = engine.dir().join("settings.toml").display().to_string();
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines.len() >= 2, "{told}");
+    assert!(
+        lines.iter().any(|l| l.starts_with(&format!("{file}:12: registrar.min_expires_s: found "))),
+        "{told}"
+    );
+    assert!(lines.iter().any(|l| l.contains("trunk[0].proxys: unknown key; ")), "{told}");
+
+    let answer = engine.ask("POST", "/api/v1/reload", "{}");
+    let told = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(told.contains(":12: registrar.min_expires_s: found "), "{told}");
+    assert_eq!((answer.status, answer.json()["status"].as_u64()), (422, Some(422)), "{answer:?}");
+    assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["one"]);
+    let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
+    let (mut leg, _) = talk(&caller, "9555", &far);
+    end(&caller, &mut leg, &far);
+    // The command has not even asked: it finds the daemon by the same settings.
+    assert_eq!(engine.metric("tandem_reloads_total", &[("result", "refused")]), 1.0);
+    assert_eq!(generation(&engine), 1.0);
+    engine.recorded("settings", 1);
+    assert!(engine.log().contains("the reload was refused"));
+}
+
+#[test]
+fn a_dry_run_tells_the_plan_and_changes_nothing() {
+    let engine = Engine::start(&office(&[("one", 9, 5071)], ""));
+    let phone = Ua::new(&engine, "1002").registered();
+    let after = format!("{}{}", stations(&["1001"]), "[node]\nrealm = \"elsewhere\"\n");
+    let told = reloaded(&engine, &after, &["--dry-run"]);
+    for line in [
+        "~ node: realm not set -> \"elsewhere\"\n",
+        "- station 1002 (1 binding ends)\n",
+        "- trunk one\n",
+        "- dial_plan.pattern internal/9.X!\n",
+        "dry run: 4 changes would come into force, nothing has changed\n",
+    ] {
+        assert!(told.contains(line), "{line}{told}");
+    }
+    assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["one"]);
+    assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(200));
+    assert_eq!(generation(&engine), 1.0);
+    assert_eq!(engine.metric("tandem_trunk_up", &[("trunk", "one")]), 1.0);
+
+    let told = reloaded(&engine, &after, &[]);
+    assert!(told.ends_with(": 4 changes in force\n"), "{told}");
+    assert_eq!(reloaded(&engine, &after, &[]), "nothing was different\n");
+    assert_eq!(generation(&engine), 2.0);
+    assert_eq!(engine.metric("tandem_reloads_total", &[("result", "unchanged")]), 1.0);
+}
+
+#[test]
+fn sighup_reloads_as_the_command_does() {
+    let mut engine = Engine::start(&office(&[], ""));
+    engine.settle(&office(&[("one", 9, 5071)], ""));
+    let hang_up = |engine: &Engine| {
+        let pid = engine.pid().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    hang_up(&engine);
+    engine.counts("tandem_settings_generation", &[], 2.0);
+    let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
+    let (mut leg, _) = talk(&caller, "9555", &far);
+    // A bad file neither ends the process nor anything in it.
+    engine.settle("[nonsense");
+    hang_up(&engine);
+    engine.counts("tandem_reloads_total", &[("result", "refused")], 1.0);
+    end(&caller, &mut leg, &far);
+    assert_eq!(engine.ended(), None);
+    assert!(engine.log().contains("SIGHUP"));
+}
+
+#[test]
+fn what_only_a_restart_can_change_is_named_and_stays_while_the_rest_comes_into_force() {
+    let listen = |address: &str, t1: u32| {
+        format!("[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:{address}\"\nt1_ms = {t1}\n")
+    };
+    let mut engine = Engine::start(&office(&[], &listen("5060", 500)));
+    let after = office(&[("one", 9, 5071)], &listen("5062", 400)) + "[node]\nshards = 3\n";
+    let told = reloaded(&engine, &after, &[]);
+    assert!(told.contains("+ trunk one\n") && told.contains("~ listen udp: t1_ms 500 -> 400\n"), "{told}");
+    assert!(
+        told.contains("! node.shards 0 -> 3: needs a restart, and stays as it is until then\n"),
+        "{told}"
+    );
+    assert!(told.contains("! listen udp.address "), "{told}");
+    assert_eq!(engine.metric("tandem_settings_pending", &[]), 2.0);
+    let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
+    let (mut leg, _) = talk(&caller, "9555", &far);
+    end(&caller, &mut leg, &far);
+
+    // What would not hold without the listener that is not there yet is refused.
+    let by_tcp = "[[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{ip}:5060\"\n\
+                  [[trunk]]\nname = \"two\"\nlisten = \"tcp\"\nproxies = [\"{peer}:5072\"]\n";
+    let done = reload(&engine, &office(&[("one", 9, 5071)], &(listen("5060", 400) + by_tcp)), &[]);
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    assert!(told.contains("stays as it is until a restart (listen tcp)"), "{told}");
+    assert!(told.contains("trunk[1].listen"), "{told}");
+    assert_eq!(generation(&engine), 2.0);
+    engine.kill9();
+    engine.restart();
+    assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["one", "two"]);
+}
+
+#[test]
+fn a_reload_under_load_loses_no_call() {
+    let plan = |number: u32| {
+        format!(
+            "[[trunk]]\nname = \"in\"\nproxies = [\"{{peer}}:5090\"]\ncalling_search_space = \"all\"\n\
+             [[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5070\"]\nmax_calls = {}\n\
+             [[dial_plan.calling_search_space]]\nname = \"all\"\npartitions = [\"internal\"]\n\
+             [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n{}",
+            500 + number,
+            stations(&[&format!("{}", 2000 + number), &format!("{}", 3000 + number)]),
+        )
+    };
+    let engine = Engine::start(&plan(0));
+    let peer = engine.peer();
+    const CALLS: usize = 150;
+    let count = CALLS.to_string();
+    let uas = Sipp::start(&engine, "uas", (peer, 5070).into(), &["-m", &count]);
+    let calls = ["-s", "9555123", "-m", &count, "-r", "30", "-d", "300"];
+    let uac = Sipp::start(&engine, "uac", (peer, 5090).into(), &calls);
+    engine.reaches("tandem_calls_active", &[], 1.0);
+    let mut number = 0;
+    while engine.cdrs().len() < CALLS - 20 {
+        number += 1;
+        engine.settle(&plan(number));
+        let answer = engine.ask("POST", "/api/v1/reload", "{}");
+        assert_eq!((answer.status, answer.json()["result"].as_str()), (200, Some("applied")), "{answer:?}");
+    }
+    assert!(number >= 3, "{number} reloads under way");
+    uac.passes();
+    uas.passes();
+    for cdr in engine.wait_cdrs(CALLS) {
+        assert_eq!(
+            (cdr["cause"].as_str(), cdr["ended_by"].as_str()),
+            (Some("normal"), Some("caller")),
+            "{cdr:#}"
+        );
+    }
+    engine.quiet();
+    assert_eq!(engine.metric("tandem_trunk_calls_active", &[]), 0.0);
+    // Nobody uses the settings of before any more.
+    engine.counts("tandem_settings_former", &[], 0.0);
+}
+
+#[test]
+fn imported_stations_come_and_go_with_a_reload() {
+    let settings = stations(&["1001"]);
+    let engine = Engine::start(&settings);
+    let import = |options: &[&str], line: &str| {
+        let file = engine.dir().join("stations.jsonl");
+        std::fs::write(&file, line).unwrap();
+        let done =
+            engine.command(&[&["import"], options, &[file.to_str().unwrap()]].concat()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    import(&[], "{\"name\": \"1002\", \"extension\": \"1002\", \"password\": \"secret-1002\"}\n");
+    let phone = Ua::new(&engine, "1002");
+    assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(401), "not yet");
+    assert!(reloaded(&engine, &settings, &[]).starts_with("+ station 1002\n"));
+    let phone = phone.registered();
+    let caller = Ua::new(&engine, "1001");
+    let (mut leg, _) = talk(&caller, "1002", &phone);
+    end(&caller, &mut leg, &phone);
+
+    // Settings under which it could not stay are refused.
+    let taken =
+        settings.clone() + &station("1003", "").replace("extension = \"1003\"", "extension = \"1002\"");
+    let done = reload(&engine, &taken, &[]);
+    assert_eq!(done.status.code(), Some(1));
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert!(told.contains("imported station \"1002\": extension"), "{told}");
+
+    import(&["--remove"], "{\"name\": \"1002\"}");
+    assert!(reloaded(&engine, &settings, &[]).starts_with("- station 1002 (1 binding ends)\n"));
+    let refused = caller.call("1002", &sdp(caller.local(), "0"));
+    assert_eq!(caller.refused(&refused).status(), Some(404));
+}
