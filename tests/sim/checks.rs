@@ -255,7 +255,9 @@ fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
         let answered_before = wire
             .bye_answered_at(&dial.call_ids, local)
             .is_some_and(|answered| sim.outages.iter().any(|(down, _)| answered <= *down && down <= at));
-        let given_up = stray || answered_before || wire.was_told_in_vain(&dial.call_ids, *at);
+        // It has said itself that there is no such dialog: its BYE was on its way already.
+        let gone = wire.is_gone(&dial.call_ids, local, *at);
+        let given_up = gone || stray || answered_before || wire.was_told_in_vain(&dial.call_ids, *at);
         if established && *status != 200 && alone && !given_up {
             violation(sim, dial, &format!("a BYE of an established call got {status}"));
         }

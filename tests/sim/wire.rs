@@ -204,6 +204,13 @@ impl Wire {
         })
     }
 
+    /// True if a phone has told the engine, before `time`, that it knows no such dialog.
+    pub(crate) fn is_gone(&self, call_ids: &[String], phone: SocketAddr, time: u64) -> bool {
+        self.of(call_ids).any(|said| {
+            said.from == phone && said.status == Some(481) && said.arrives.iter().any(|at| *at <= time)
+        })
+    }
+
     /// One Call-ID's.
     pub(crate) fn dialog(&self, call_id: &str) -> &[Said] {
         self.calls.get(call_id).map_or(&[], Vec::as_slice)

@@ -212,7 +212,17 @@ impl Call {
                 EndedBy::SessionExpired => (Cause::SessionExpired, Call::side(leg)),
                 EndedBy::Fault => (Cause::Fault, Side::Engine),
             };
-            let status = if by == EndedBy::Fault { 500 } else { 480 };
+            // A 2xx that is never acknowledged has left; what was to go before it has not been, and ends the INVITE.
+            let status = match by {
+                EndedBy::Fault => 500,
+                EndedBy::NoAck if self.answered_at.is_none() => 504,
+                EndedBy::NoAck
+                | EndedBy::Peer
+                | EndedBy::Us
+                | EndedBy::NoSession
+                | EndedBy::Lost
+                | EndedBy::SessionExpired => 480,
+            };
             self.clear(cause, side, status, now, out);
         } else if self.verdict.is_none() {
             self.callee_failed(leg, (500, None), None, now, out);
