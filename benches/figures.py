@@ -17,6 +17,7 @@ import registrations
 import relay
 import soak
 import stations
+import tls
 from harness import Failed
 
 # What is measured if nothing is named comes first.
@@ -31,6 +32,7 @@ COMPARISONS = {
     "memory": established.memory,
     "growth": established.growth,
     "stations": stations.memory,
+    "tls": tls.handshakes,
 }
 
 

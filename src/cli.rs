@@ -269,6 +269,9 @@ fn run_daemon(config: Option<&Path>) -> Result<(), CommandError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    for fault in &loaded.faults {
+        tracing::error!("{fault}");
+    }
     crate::daemon::run(&loaded.settings)?;
     Ok(())
 }
@@ -285,6 +288,9 @@ fn check(config: Option<&Path>, out: &mut dyn Write) -> Result<(), CommandError>
     let loaded = Settings::load(config)?;
     for warning in &loaded.warnings {
         writeln!(out, "warning: {warning}")?;
+    }
+    if !loaded.faults.is_empty() {
+        return Err(LoadError::Invalid(loaded.faults).into());
     }
     writeln!(out, "ok: {}", loaded.settings)?;
     Ok(())

@@ -18,6 +18,7 @@ use tandem_actors::env::Shared;
 use tandem_actors::ids::Names;
 use tandem_actors::media_pool::{self, threads::Link};
 use tandem_actors::metrics::{Describe, Metrics, Registry};
+use tandem_actors::registration_group;
 use tandem_actors::runtime::{self, Clock};
 use tandem_actors::shard::{Ask, Found, Restored, read_records};
 use tandem_actors::station::read_bindings;
@@ -25,6 +26,7 @@ use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tokio::net::TcpListener;
 
+use crate::certificates::{self, Watch};
 use crate::http;
 use crate::settings::token::{self, TokenError};
 use crate::settings::{Secret, Settings, Transport};
@@ -34,6 +36,8 @@ use crate::wiring::{self, WiringError};
 
 /// Media workers say at once which ports they have; this long is waited for them before calls are taken.
 const PORTS_PATIENCE: Duration = Duration::from_secs(2);
+/// So long the registrars that we leave are waited for.
+const UNREGISTER_PATIENCE: Duration = Duration::from_secs(2);
 /// So long the names of trunks are waited for.
 const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 /// A nonce is good for this long.
@@ -113,6 +117,22 @@ impl Running {
         self.engine.shared().directory.set_draining(true);
     }
 
+    /// Gives up our registrations at providers, as far as they answer soon.
+    pub async fn unregister(&self) {
+        self.drain();
+        let ask = Ask::BeRegistered { registered: false, stopping: true };
+        if tokio::time::timeout(UNREGISTER_PATIENCE, self.engine.ask_all(ask)).await.is_err() {
+            tracing::warn!(
+                "not every registrar has answered that we go: it sends calls here until they expire"
+            );
+        }
+    }
+
+    /// Reads the certificates of every listener again; connections stay. What cannot be read is logged, and the old stays in use.
+    pub fn reload_certificates(&self) {
+        certificates::reload(self.engine.shared());
+    }
+
     /// Commits what is queued. Established calls stay in the store for the next start.
     pub fn stop(self) {
         self.ready.store(false, Ordering::Relaxed);
@@ -161,6 +181,7 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         census: tandem_actors::supervisor::Census::default(),
     });
     restore_bindings(&shared, clock.now().wall.0);
+    registration_group::restore(&shared.directory, shared.store.as_ref());
     let Found { shards: restore, ports, restored } =
         read_records(&shared, clock.now()).unwrap_or_else(|why| {
             tracing::error!(%why, "the calls of the process before cannot be read; they are lost");
@@ -208,6 +229,7 @@ pub async fn start(settings: &Settings, chaos: bool) -> Result<Running, StartErr
         let _ = stopped.await;
     }));
     actix::spawn(upkeep(prometheus, Arc::downgrade(&ready)));
+    actix::spawn(watch_certificates(engine.shared().clone(), Arc::downgrade(&ready)));
     Ok(Running {
         engine,
         sip_addresses: bound,
@@ -261,7 +283,17 @@ async fn upkeep(prometheus: PrometheusHandle, alive: Weak<AtomicBool>) {
     }
 }
 
-/// Runs an engine until it is told to end: SIGTERM or SIGINT.
+/// Reads the certificates again whose files have become others, while the engine lives.
+async fn watch_certificates(shared: Arc<Shared>, alive: Weak<AtomicBool>) {
+    let mut watch = Watch::new(&shared);
+    let mut every = tokio::time::interval(certificates::PACE);
+    while alive.strong_count() > 0 {
+        every.tick().await;
+        watch.look(&shared);
+    }
+}
+
+/// Runs an engine until it is told to end: SIGTERM or SIGINT. SIGHUP has it read its certificates again.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -270,10 +302,15 @@ pub fn run(settings: &Settings) -> Result<(), StartError> {
     actix::System::new().block_on(async {
         let running = start(settings, chaos).await?;
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            done = tokio::signal::ctrl_c() => done?,
+        let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                done = tokio::signal::ctrl_c() => break done?,
+                _ = hang_up.recv() => running.reload_certificates(),
+            }
         }
+        running.unregister().await;
         running.stop();
         Ok(())
     })

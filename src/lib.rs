@@ -1,6 +1,7 @@
 //! The daemon `tandem`: command line, settings, store and wiring. Telephony lives in the crates below.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod certificates;
 pub mod cli;
 pub mod client;
 pub mod daemon;

@@ -1,10 +1,14 @@
 //! From settings to what an engine is told: names become places, defaults become values.
 
+mod registration;
+mod trunk_rules;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{self, EngineConfig};
+use tandem_actors::sip::tls::{Tls, TlsError};
 use tandem_protocol::dial_plan::{
     self, CallingTransform, DialPlan, DialPlanError, DialPlanSpec, SearchSpace,
 };
@@ -14,11 +18,10 @@ use tandem_protocol::dns::{Bounds, Family, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
-use tandem_protocol::transaction::Timers;
+use tandem_protocol::transaction::{Timers, timer_f};
 
 use crate::settings::{
-    self, Credential, DigestAlgorithm, HostPort, MediaPath, Registration, RegistrationGroup, ServiceKind,
-    Settings, Station, Trunk,
+    self, Credential, DigestAlgorithm, HostPort, MediaPath, ServiceKind, Settings, Station, Trunk,
 };
 
 /// Stations get a CRLF this often.
@@ -29,19 +32,27 @@ pub enum WiringError {
     /// The dial plan.
     #[error("dial_plan: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     DialPlan(Vec<DialPlanError>),
+    /// The certificate of a listener, or what belongs to it.
+    #[error("listen {name:?}: {}: {source}", source.key())]
+    Tls {
+        /// The listener's name.
+        name: String,
+        /// Why.
+        source: TlsError,
+    },
 }
 
 /// The configuration of an engine whose listeners are bound to `bound`, in the order of the settings.
 ///
 /// # Errors
-/// The dial plan cannot be built.
+/// The dial plan cannot be built, or a certificate not be read.
 pub fn engine_config(
     settings: &Settings,
     bound: &[SocketAddr],
     chaos: bool,
 ) -> Result<EngineConfig, WiringError> {
-    let listeners: Vec<config::Listener> =
-        settings.listen.iter().zip(bound).map(|(listen, address)| listener(listen, *address)).collect();
+    let listeners = settings.listen.iter().zip(bound).map(|(listen, address)| listener(listen, *address));
+    let listeners: Vec<config::Listener> = listeners.collect::<Result<_, _>>()?;
     let (media, other_media) = media_addresses(settings, &listeners);
     Ok(EngineConfig {
         node: settings.node.name.clone(),
@@ -59,7 +70,7 @@ pub fn engine_config(
         registration_groups: settings
             .registration_group
             .iter()
-            .filter_map(|group| registration_group(settings, group))
+            .map(|group| registration::group(settings, group, &listeners))
             .collect(),
         services: settings.service.iter().map(service).collect(),
         dial_plan: dial_plan(settings)?,
@@ -101,16 +112,15 @@ fn algorithm(algorithm: DigestAlgorithm) -> digest::Algorithm {
     }
 }
 
-fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener {
+fn listener(listen: &settings::Listen, address: SocketAddr) -> Result<config::Listener, WiringError> {
     let external = match &listen.external_address {
-        Some(external) => SocketAddr::new(
-            external.ip().unwrap_or_else(|| address.ip()),
-            external.port.unwrap_or(address.port()),
-        ),
-        None => SocketAddr::new(reachable(address.ip()), address.port()),
+        Some(external) => config::External::new(&external.host, external.port.unwrap_or(address.port())),
+        None => SocketAddr::new(reachable(address.ip()), address.port()).into(),
     };
     let transport = transport(listen.transport);
-    config::Listener {
+    let tls = listen.tls_files().map(Tls::load).transpose();
+    let tls = tls.map_err(|source| WiringError::Tls { name: listen.name.clone(), source })?;
+    Ok(config::Listener {
         name: listen.name.clone(),
         id: ListenerId::new(transport, address),
         address,
@@ -124,20 +134,21 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> config::Listener 
             message: listen.message_timeout(),
             connect: listen.connect_timeout(),
             send_queue: listen.send_queue(),
+            handshake: listen.handshake_timeout(),
+            handshakes: listen.max_handshakes as usize,
         },
         session: session(listen),
         limits: limits(listen),
-    }
+        tls: tls.map(Arc::new),
+    })
 }
 
 /// How a listener carries SIP. The settings have been checked: one whose transport is not built is refused before.
 pub fn transport(transport: settings::Transport) -> Transport {
     match transport {
         settings::Transport::Udp => Transport::Udp,
-        settings::Transport::Tcp
-        | settings::Transport::Tls
-        | settings::Transport::Ws
-        | settings::Transport::Wss => Transport::Tcp,
+        settings::Transport::Tcp | settings::Transport::Ws => Transport::Tcp,
+        settings::Transport::Tls | settings::Transport::Wss => Transport::Tls,
     }
 }
 
@@ -198,7 +209,7 @@ fn media_address(settings: &Settings, listeners: &[config::Listener], bound: IpA
     let alike = |ip: IpAddr| ip.is_ipv4() == bound.is_ipv4();
     let external = settings.media.external_address.as_ref().map(|ip| ip.0).filter(|ip| alike(*ip));
     let told = external.unwrap_or_else(|| {
-        let listener = listeners.iter().map(|l| l.external.ip()).find(|ip| alike(*ip));
+        let listener = listeners.iter().filter_map(|l| l.external.ip()).find(|ip| alike(*ip));
         if bound.is_unspecified() { listener.unwrap_or_else(|| reachable(bound)) } else { bound }
     });
     config::MediaAddress { bound, told }
@@ -259,7 +270,7 @@ pub fn trunk_of_station<'a>(settings: &'a Settings, station: &Station) -> Option
 fn connection(settings: &Settings, station: &Station) -> Option<config::Connection> {
     let address = station.connection_address.as_ref()?;
     let at = match &address.host {
-        Some(host) => config::ConnectedAt::Address(address_of(host)?),
+        Some(host) => config::ConnectedAt::Address(address_of(host, Transport::Udp)?),
         None => config::ConnectedAt::Trunk(Arc::from(trunk_of_station(settings, station)?.name.as_str())),
     };
     let user = address.user.clone().unwrap_or_else(|| number_of(station));
@@ -297,8 +308,13 @@ fn user(user: &settings::User) -> config::User {
     }
 }
 
-fn address_of(proxy: &HostPort) -> Option<SocketAddr> {
-    proxy.ip().map(|ip| SocketAddr::new(ip, proxy.port.unwrap_or(5060)))
+fn address_of(proxy: &HostPort, transport: Transport) -> Option<SocketAddr> {
+    proxy.ip().map(|ip| SocketAddr::new(ip, proxy.port.unwrap_or_else(|| transport.default_port())))
+}
+
+/// A host as a URI has it: an IPv6 address in brackets (RFC 3261 §25.1).
+fn uri_host(host: String) -> String {
+    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host }
 }
 
 fn place_of(settings: &Settings, trunk: &Trunk) -> u16 {
@@ -331,21 +347,31 @@ fn dns(dns: &settings::Dns) -> config::Dns {
     }
 }
 
-/// Where a trunk's calls go, with their weights: the addresses of the settings, and what DNS must find, by the trunk's listener. Their
-/// own order decides only where their priorities, which are all the same, do not.
+/// Where a trunk's calls go, with their weights.
 fn proxies(trunk: &Trunk, listener: Option<&config::Listener>) -> (Vec<Proxy>, Vec<config::NamedProxy>) {
     let domain = trunk.domain.iter().map(|domain| HostPort { host: domain.clone(), port: None });
-    let (mut addresses, mut named) = (Vec::new(), Vec::new());
     let weights = trunk.weights.iter().copied().chain(std::iter::repeat(1));
-    for (proxy, weight) in trunk.proxies.iter().cloned().chain(domain).zip(weights) {
-        if let Some(address) = address_of(&proxy) {
+    let places = trunk.proxies.iter().cloned().chain(domain).zip(weights);
+    servers(places, listener, trunk.transport.is_some())
+}
+
+/// Servers with their weights: the addresses of the settings, and what DNS must find, by this listener. Their own order decides only
+/// where their priorities, which are all the same, do not.
+fn servers(
+    places: impl Iterator<Item = (HostPort, u16)>,
+    listener: Option<&config::Listener>,
+    transport_named: bool,
+) -> (Vec<Proxy>, Vec<config::NamedProxy>) {
+    let (mut addresses, mut named) = (Vec::new(), Vec::new());
+    let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
+    for (proxy, weight) in places {
+        if let Some(address) = address_of(&proxy, transport) {
             addresses.push(Proxy { weight, ..Proxy::new(address) });
             continue;
         }
-        let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
         let family = Family::of(listener.map_or(Ipv4Addr::UNSPECIFIED.into(), |l| l.address.ip()));
         let target = Target::new(&proxy.host, proxy.port, transport, family);
-        let target = if trunk.transport.is_some() { target.with_transport_named() } else { target };
+        let target = if transport_named { target.with_transport_named() } else { target };
         named.push(config::NamedProxy { after: addresses.len(), target, weight });
     }
     (addresses, named)
@@ -358,6 +384,7 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
     let mut timers = Timers::new(values.t1, values.t2);
     timers.give_up = values.t1 * 2u32.saturating_pow(values.max_invite_retries.min(16));
     timers.connect = Some(values.connect_timeout);
+    timers.timer_f = Some(timer_f(values.t1, values.t2, values.max_packet_retries));
     let codes: Vec<String> =
         trunk.retryable_codes.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
     config::Trunk {
@@ -383,39 +410,10 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
         redirect: redirect(trunk.redirect),
         redirect_to: trunk.redirect_to.iter().map(source).collect(),
         calling_party_mask: trunk.calling_party_mask.clone(),
-        credentials: credentials(trunk.username.as_ref(), trunk.password.as_ref()),
+        rules: trunk_rules::rules(trunk, &values),
+        credentials: registration::credentials_of(settings, trunk),
+        certificate_names: trunk.certificate_names.clone(),
     }
-}
-
-/// The first registration of a group that can be used: at a trunk's first proxy, or at an address.
-fn registration_group(settings: &Settings, group: &RegistrationGroup) -> Option<config::RegistrationGroup> {
-    group.registrations.iter().find_map(|registration| one_registration(settings, group, registration))
-}
-
-fn one_registration(
-    settings: &Settings,
-    group: &RegistrationGroup,
-    registration: &Registration,
-) -> Option<config::RegistrationGroup> {
-    let trunk = registration.trunk.as_ref().and_then(|name| settings.trunk.iter().find(|t| t.name == *name));
-    let target = trunk.and_then(|t| t.proxies.first()).or(registration.address.as_ref());
-    let target = target.or(registration.proxy.as_ref())?;
-    let username = registration.username.as_ref().or_else(|| trunk?.username.as_ref());
-    let password = registration.password.as_ref().or_else(|| trunk?.password.as_ref());
-    Some(config::RegistrationGroup {
-        name: Arc::from(group.name.as_str()),
-        listener: trunk.map_or_else(
-            || {
-                let same = |l: &settings::Listen| Some(l.transport) == registration.transport;
-                settings.listen.iter().position(same).unwrap_or(0) as u16
-            },
-            |t| place_of(settings, t),
-        ),
-        registrar: address_of(target)?,
-        domain: registration.domain.clone().unwrap_or_else(|| target.host.clone()),
-        credentials: credentials(username, password)?,
-        expires: registration.expires(),
-    })
 }
 
 fn service(service: &settings::Service) -> config::Service {

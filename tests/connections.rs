@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::digest::Challenge;
-use common::stream::{EMPTY, accepted, both, options, reset, until_closed};
+use common::stream::{EMPTY, accepted, both, options, reset, silent_port, until_closed};
 use common::ua::token;
 use common::{Engine, Leg, Ua, eventually, sdp};
 
@@ -246,4 +246,31 @@ fn a_trunk_that_calls_by_the_connection_we_opened_to_it_is_known_and_nobody_else
         station.next(&mut leg, "INVITE", "", &sdp(station.local(), "0"));
         assert_eq!(station.refused(&leg).status(), Some(401));
     }
+}
+
+#[test]
+fn a_large_request_waits_half_a_second_for_a_connection_and_then_goes_as_a_datagram() {
+    let engine = Engine::start(&both(""));
+    let a = Ua::new(&engine, "1001").registered();
+    let seen = Ua::tcp(&engine, "x");
+    let b = Ua::at(&engine, "1002", seen.local().ip()).registered();
+    seen.send(options(&engine, &token(), EMPTY));
+    seen.response("OPTIONS", 200);
+    // It is known to have TCP, but its port answers nobody now.
+    let _silent = silent_port(b.local());
+    let began = Instant::now();
+    let leg = a.call("1002", &format!("{}a=x:{}\r\n", sdp(a.local(), "0"), "y".repeat(1500)));
+    let invite = b.request("INVITE");
+    let waited = began.elapsed();
+    assert!(invite.header("Via").starts_with("SIP/2.0/UDP "), "{invite:?}");
+    assert!((450..2_000).contains(&waited.as_millis()), "{waited:?}");
+    b.respond(&invite, "486 Busy Here", "bob", "", "");
+    assert_eq!(a.refused(&leg).status(), Some(486));
+    // A small one does not wait at all.
+    let began = Instant::now();
+    let leg = a.call("1002", &sdp(a.local(), "0"));
+    let invite = b.request("INVITE");
+    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    b.respond(&invite, "486 Busy Here", "bob", "", "");
+    assert_eq!(a.refused(&leg).status(), Some(486));
 }

@@ -449,3 +449,29 @@ fn check_finds_a_number_that_goes_round() {
     let (ok, text) = checked(&pattern("9.1001", "target = \"trunk:hairpin\""));
     assert!(ok && text.contains("trunk[0].proxies[0]: is a listener of ours"), "it comes back once: {text}");
 }
+
+#[test]
+fn a_number_is_dialled_in_whatever_form_its_uri_has() {
+    let engine =
+        Engine::start(&(trunks(&[("in", 5090), ("out", 5070)]) + &pattern("9.X!", "target = \"trunk:out\"")));
+    let (caller, proxy) = (server(&engine, 5090), server(&engine, 5070));
+    let ip = engine.sip.ip();
+    for (uri, status) in [
+        (format!("SIP:9555123@{ip}"), 486),
+        ("tel:9-(555)-1.23".to_owned(), 486),
+        ("TEL:9555123;phone-context=example.com".to_owned(), 486),
+        (format!("sip:9-555-123;phone-context=a@{ip};user=phone"), 486),
+        (format!("sip:9-555-123@{ip}"), 404),
+    ] {
+        let mut leg = caller.leg("x");
+        leg.target.clone_from(&uri);
+        leg.local = format!("<tel:+49-89-{}>;tag={}", 1234, common::ua::token());
+        caller.next(&mut leg, "INVITE", "", &sdp(caller.local(), "0"));
+        if status == 486 {
+            let invite = refuse(&proxy, "486 Busy Here");
+            assert_eq!(invite.uri(), format!("sip:555123@{}", proxy.local()), "{uri}");
+            assert!(invite.header("From").contains("sip:+49891234@"), "{invite:?}");
+        }
+        assert_eq!(caller.refused(&leg).status(), Some(status), "{uri}");
+    }
+}

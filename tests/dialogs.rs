@@ -393,7 +393,9 @@ fn a_caller_who_wants_privacy_is_anonymous_and_known_only_within_the_trust_domai
             assert!(invite.header("P-Asserted-Identity").contains("<sip:1001@"));
             assert_eq!(invite.header("Privacy"), "id");
         } else {
-            assert!(!invite.text.contains("1001"), "{invite:?}");
+            // A tag or Call-ID may happen to have these digits.
+            let number = ["sip:1001", "1001@", "\"1001"].iter().any(|number| invite.text.contains(number));
+            assert!(!number, "{invite:?}");
         }
     }
 }

@@ -280,3 +280,31 @@ fn early_media_of_every_contact_is_heard_and_the_one_that_answers_counts() {
     assert!(version(&answer) > version(&second) && version(&second) > version(&first));
     end(&engine, &a, &mut leg, &b);
 }
+
+#[test]
+fn a_caller_may_end_an_early_dialog_by_bye_and_the_callee_is_cancelled() {
+    let (engine, a, b) = engine("anchored");
+    let mut leg = a.call("1002", &offer(&a, "0", ""));
+    let invite = b.request("INVITE");
+    b.respond(&invite, "180 Ringing", "bob", "", "");
+    let ringing = a.response("INVITE", 180);
+    let calling = leg.clone();
+    early(&mut leg, &ringing);
+    a.next(&mut leg, "BYE", "", "");
+    let statuses = [(); 2].map(|()| {
+        let answer = a.wait("both answers", |m| m.status() >= Some(200));
+        (answer.method().to_owned(), answer.status(), answer)
+    });
+    for (method, status, answer) in &statuses {
+        assert_eq!(*status, Some(if method == "BYE" { 200 } else { 487 }), "{answer:?}");
+        if method == "INVITE" {
+            a.ack(&calling, answer);
+        }
+    }
+    assert_ne!(statuses[0].0, statuses[1].0);
+    serve(&b, "CANCEL", "");
+    b.respond(&invite, "487 Request Terminated", "bob", "", "");
+    b.request("ACK");
+    engine.cdr("abandoned", 487, "caller");
+    engine.quiet();
+}

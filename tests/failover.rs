@@ -5,10 +5,11 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use common::engine::stations;
+use common::stream::silent_port;
 use common::{Engine, Msg, Ua, eventually, sdp};
 use serde_json::Value;
 
@@ -47,6 +48,12 @@ fn causes(cdr: &Value) -> Vec<&str> {
 fn talk_and_hang_up(caller: &Ua, mut leg: common::Leg, answering: &Ua, invite: &Msg) {
     answering.answer(invite, &sdp(answering.local(), "0"));
     caller.established(&mut leg);
+    hang_up(caller, leg, answering);
+}
+
+/// The caller hangs up.
+#[track_caller]
+fn hang_up(caller: &Ua, mut leg: common::Leg, answering: &Ua) {
     caller.next(&mut leg, "BYE", "", "");
     answering.respond(&answering.request("BYE"), "200 OK", "", "", "");
     caller.response("BYE", 200);
@@ -82,16 +89,6 @@ fn a_refused_connection_is_passed_over_at_once() {
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     talk_and_hang_up(&caller, leg, &second, &invite);
     assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["transport", "answered"]);
-}
-
-/// A port of TCP that answers nobody: the kernel drops what a full queue has no room for.
-fn silent_port(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
-    let listener = TcpListener::bind(address).expect("the port");
-    let mut waiting = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-        waiting.push(stream);
-    }
-    (listener, waiting)
 }
 
 #[test]
@@ -247,4 +244,31 @@ fn every_attempt_is_told_with_its_cause() {
             |l: &str| l.contains("trunk.attempt") && l.contains(cause) && l.contains(&port.to_string());
         assert!(why.lines().any(line), "{cause}: {why}");
     }
+}
+
+#[test]
+fn a_call_outlives_a_proxy_that_refuses_connections_for_a_while() {
+    let engine = Engine::start(&by_tcp(""));
+    let listen = || TcpListener::bind((engine.peer(), 5071)).expect("the port");
+    let accept = |listener: &TcpListener| Ua::on_stream(listener.accept().expect("a connection").0, "proxy");
+    let listener = listen();
+    let caller = Ua::new(&engine, "1001");
+    let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let first = accept(&listener);
+    first.answer(&first.request("INVITE"), &sdp(first.local(), "0"));
+    caller.established(&mut leg);
+    drop((first, listener));
+    let held = sdp(caller.local(), "0").replace("o=- 1 1", "o=- 1 2") + "a=sendonly\r\n";
+    caller.next(&mut leg, "INVITE", "", &held);
+    assert_eq!(caller.refused(&leg).status(), Some(503), "it could not be asked, and the call goes on");
+    let listener = listen();
+    caller.next(&mut leg, "INVITE", "", &held);
+    let back = accept(&listener);
+    let hold = back.request("INVITE");
+    assert!(hold.text.contains("a=sendonly"), "{hold:?}");
+    let answer = sdp(back.local(), "0").replace("o=- 1 1", "o=- 1 2") + "a=recvonly\r\n";
+    back.answer(&hold, &answer);
+    caller.established(&mut leg);
+    hang_up(&caller, leg, &back);
+    assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["answered"]);
 }

@@ -439,25 +439,31 @@ fn registrations_at_providers_are_listed_with_where_they_stand() {
         const PATH: &str = "/api/v1/registration_groups";
         let before = daemon.get(PATH).json();
         assert_eq!((&before[0]["name"], &before[0]["registered"]), (&json!("carrier"), &json!(false)));
+        let first = &before[0]["registrations"][0];
         assert_eq!(
-            (&before[0]["registrar"], &before[0]["expires"]),
-            (&json!(good_at.to_string()), &Value::Null)
+            (&first["at"], &first["expires"]),
+            (&json!(format!("address:{good_at}")), &Value::Null),
+            "{before:#}"
         );
         assert!(answer_one(&good, "200 OK", "Expires: 600\r\n").starts_with("REGISTER "));
         answer_one(&bad, "403 Forbidden", "");
         let after = daemon.until(PATH, |answer| {
             let list = answer.json();
-            list[0]["state"] == "registered" && list[1]["state"] == "failed"
+            let state = |group: usize| list[group]["registrations"][0]["state"].clone();
+            state(0) == "registered" && state(1) == "failed"
         });
         let list = after.json();
+        let [good, bad] = [0, 1].map(|group| list[group]["registrations"][0].clone());
         assert_eq!(
-            (&list[0]["registered"], &list[0]["last_cause"]),
-            (&json!(true), &Value::Null),
+            (&list[0]["registered"], &list[0]["in_use"], &good["last_cause"]),
+            (&json!(true), &good["at"], &Value::Null),
             "{list:#}"
         );
-        assert!((590..=600).contains(&list[0]["expires_in_s"].as_u64().unwrap()), "{list:#}");
-        assert_eq!(list[1]["last_cause"], "the registrar answered 403", "{list:#}");
-        assert!(list[1]["last_failure"].is_string() && list[1]["expires"].is_null(), "{list:#}");
+        assert!((590..=600).contains(&good["expires_in_s"].as_u64().unwrap()), "{list:#}");
+        assert_eq!(good["registrar"], json!(good_at.to_string()), "{list:#}");
+        assert!(good["age_s"].as_u64().unwrap() < 60 && good["since"].is_string(), "{list:#}");
+        assert_eq!(bad["last_cause"], "the registrar answered 403", "{list:#}");
+        assert!(bad["last_failure"].is_string() && bad["expires"].is_null(), "{list:#}");
         assert!(!after.text.contains("hush"), "a password is nobody's business");
         let shown = daemon.command("registrations");
         let line =

@@ -8,6 +8,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use common::engine::stations;
 use common::kamailio::Kamailio;
+use common::stream::accepted;
+use common::tls::{Authority, Openssl};
 use common::ua::token;
 use common::{Engine, Leg, Msg, Ua, eventually, sdp, so};
 
@@ -22,10 +24,11 @@ address = "{ip}:5060"
 t1_ms = T1
 
 [[listen]]
-name = "tcp"
-transport = "tcp"
+name = "STREAM"
+transport = "STREAM"
 address = "{ip}:5060"
 t1_ms = T1
+KEYS
 
 [[trunk]]
 name = "proxy"
@@ -33,6 +36,9 @@ listen = "TRANSPORT"
 transport = "TRANSPORT"
 proxies = ["{peer}:5070", "{peer}:5075"]
 accept_from = ["{peer}/32"]
+# As long as by UDP, also by TLS: the proxy may share its processor.
+connect_timeout_ms = 3500
+max_invite_retries = 6
 redirect_to = ["{peer}/32"]
 
 [[dial_plan.pattern]]
@@ -41,7 +47,11 @@ target = "trunk:proxy"
 "#;
 
 /// How the proxy and the engine speak with each other.
-const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
+const TRANSPORTS: [&str; 3] = ["udp", "tcp", "tls"];
+
+/// What a listener of TLS has besides: both sides prove who they are.
+const KEYS: &str = "certificate = \"{dir}/own.pem\"\nprivate_key = \"{dir}/own.key\"\nserver_ca = \"{dir}/ca.pem\"\n\
+    client_ca = \"{dir}/ca.pem\"\nrequire_client_certificate = true";
 
 /// An engine, two gateways and the proxy between them.
 struct Site {
@@ -49,6 +59,7 @@ struct Site {
     gateways: [Ua; 2],
     proxy: Kamailio,
     transport: &'static str,
+    ca: Authority,
 }
 
 impl Site {
@@ -60,13 +71,20 @@ impl Site {
     /// The same with this T1, in milliseconds: after 64 of them a proxy that says nothing is given up.
     #[track_caller]
     fn with_t1(transport: &'static str, t1_ms: u32) -> Site {
+        let (stream, keys) = if transport == "tls" { ("tls", KEYS) } else { ("tcp", "") };
         let toml = TRUNK.replace("TRANSPORT", transport).replace("T1", &t1_ms.to_string());
-        let toml = toml + &stations(&["1001", "1002"]);
-        let engine = Engine::start(&toml);
+        let toml = toml.replace("STREAM", stream).replace("KEYS", keys) + &stations(&["1001", "1002"]);
+        let mut engine = Engine::prepare(&toml, &[]);
+        let ca = Authority::new("of both");
+        ca.write(engine.dir(), "ca.pem");
+        for (name, ip) in [("own", engine.sip.ip()), ("kamailio", engine.peer().into())] {
+            ca.issue(engine.dir(), name, &[&ip.to_string()]);
+        }
+        engine.restart();
         let mut gateways = ["9001", "9002"].map(|name| Ua::new(&engine, name));
         let proxy = Kamailio::start(&engine, transport, [&gateways[0], &gateways[1]]);
         gateways.iter_mut().for_each(|gateway| gateway.server = proxy.trunk);
-        Site { engine, gateways, proxy, transport }
+        Site { engine, gateways, proxy, transport, ca }
     }
 
     /// A phone, registered through the proxy.
@@ -75,7 +93,10 @@ impl Site {
         let phone = self.proxy.phone(&self.engine, user);
         let answer = phone.register(&[], "Expires: 600\r\nSupported: path\r\n");
         assert_eq!(answer.status(), Some(200), "{answer:?}");
-        let transport = if self.transport == "tcp" { ";transport=tcp" } else { "" };
+        let transport = match self.transport {
+            "udp" => String::new(),
+            stream => format!(";transport={stream}"),
+        };
         let path = format!("<sip:{}{transport};lr>", self.proxy.edge.ip());
         assert_eq!(answer.header("Path"), path, "{answer:?}");
         phone
@@ -290,6 +311,36 @@ fn its_redirection_is_followed_through_it() {
     }
 }
 
+/// The gateway beside the proxy, before it is called.
+enum Beside {
+    There(Box<Ua>),
+    Listens(TcpListener),
+}
+
+impl Beside {
+    #[track_caller]
+    fn start(site: &Site, at: SocketAddr) -> Beside {
+        let ip = at.ip().to_string();
+        match site.transport {
+            "udp" => Beside::There(Box::new(Ua::on(&site.engine, "9003", at))),
+            "tcp" => Beside::Listens(TcpListener::bind(at).unwrap()),
+            _ => {
+                let own = site.ca.issue(site.engine.dir(), "beside", &[&ip]);
+                let openssl = Openssl::server(&site.engine, at, &own, &[]);
+                Beside::There(Box::new(Ua::on_tls(openssl, at, site.engine.sip, "9003")))
+            }
+        }
+    }
+
+    #[track_caller]
+    fn called(self) -> Ua {
+        match self {
+            Beside::There(gateway) => *gateway,
+            Beside::Listens(listener) => Ua::on_stream(accepted(&listener), "9003"),
+        }
+    }
+}
+
 #[test]
 fn calls_go_on_to_the_next_gateway_once_it_has_crashed() {
     for transport in TRANSPORTS {
@@ -297,20 +348,13 @@ fn calls_go_on_to_the_next_gateway_once_it_has_crashed() {
         // The caller does not depend on the proxy.
         let a = Ua::new(&site.engine, "1001").registered();
         let beside = SocketAddr::from((site.engine.peer(), 5075));
-        let (by_udp, listener) = (Ua::on(&site.engine, "9003", beside), TcpListener::bind(beside).unwrap());
+        let next = Beside::start(&site, beside);
         let (mut leg, _) = connected(&a, &site.gateways[0], "9100");
         bye(&a, &mut leg, &site.gateways[0]);
         site.engine.wait_cdrs(1);
         site.proxy.kill();
         let mut leg = a.call("9100", &sdp(a.local(), "0"));
-        let last = if transport == "udp" {
-            by_udp
-        } else {
-            listener.set_nonblocking(true).unwrap();
-            let (stream, _) = eventually("a connection to the next gateway", || listener.accept().ok());
-            stream.set_nonblocking(false).unwrap();
-            Ua::on_stream(stream, "9003")
-        };
+        let last = next.called();
         let invite = last.request("INVITE");
         assert_eq!(invite.uri(), format!("sip:9100@{beside}"));
         last.answer(&invite, &sdp(last.local(), "0"));

@@ -103,6 +103,63 @@ fn a_phone_that_speaks_from_another_port_is_learned() {
     call.end();
 }
 
+/// Where a description says that nobody speaks: a port that is nobody's.
+fn nowhere() -> String {
+    sdp(([127, 0, 0, 1], 9).into(), "0")
+}
+
+#[test]
+fn a_fork_that_answers_is_heard_from_where_it_signals_though_another_was_asked_after_it() {
+    let engine = Engine::start(&stations(&["1001", "1002"]));
+    let a = Ua::new(&engine, "1001");
+    let forks = [engine.peer(), engine.stranger()].map(|ip| Ua::at(&engine, "1002", ip.into()).registered());
+    for (answers, loses) in [(&forks[0], &forks[1]), (&forks[1], &forks[0])] {
+        let (caller, callee) = (RtpEnd::new(engine.peer().into()), RtpEnd::new(answers.local().ip()));
+        let lost = RtpEnd::new(loses.local().ip());
+        let mut leg = a.call("1002", &sdp(caller.local(), "0"));
+        let (invite, other) = (answers.request("INVITE"), loses.request("INVITE"));
+        loses.respond(&other, "180 Ringing", "lost", "", "");
+        answers.answer(&invite, &nowhere());
+        let to_a = a.established(&mut leg).media();
+        callee.until_heard(invite.media(), 0x11, &caller).expect("the one that answered is heard");
+        caller.until_heard(to_a, 0x22, &callee).expect("and sent to");
+        lost.say(invite.media(), 0x33);
+        engine.reaches("tandem_rtp_refused_total", &[], 1.0);
+        let cancel = loses.request("CANCEL");
+        loses.respond(&cancel, "200 OK", "lost", "", "");
+        loses.respond(&other, "487 Request Terminated", "lost", "", "");
+        a.hang_up(&mut leg);
+        answers.respond(&answers.request("BYE"), "200 OK", "", "", "");
+        engine.quiet();
+    }
+}
+
+#[test]
+fn of_a_hunt_the_one_that_is_being_asked_is_heard_before_it_says_where_it_speaks() {
+    let engine = Engine::start(&stations(&["1001", "1002"]));
+    let a = Ua::new(&engine, "1001");
+    let [first, second] = [engine.peer(), engine.stranger()].map(|ip| Ua::at(&engine, "1002", ip.into()));
+    for (ua, q) in [(&first, "1.0"), (&second, "0.5")] {
+        let contact = format!("<{}>;q={q}", ua.contact());
+        assert_eq!(ua.register(&[&contact], "Expires: 600\r\n").status(), Some(200));
+    }
+    let caller = RtpEnd::new(engine.peer().into());
+    let leg = a.call("1002", &sdp(caller.local(), "0"));
+    let invite = first.request("INVITE");
+    let early = RtpEnd::new(first.local().ip());
+    early.until_heard(invite.media(), 0x11, &caller).expect("the first is heard");
+    first.respond(&invite, "486 Busy Here", "one", "", "");
+    let invite = second.request("INVITE");
+    let late = RtpEnd::new(second.local().ip());
+    late.until_heard(invite.media(), 0x22, &caller).expect("the second is heard");
+    let refused = engine.metric("tandem_rtp_refused_total", &[]);
+    early.say(invite.media(), 0x33);
+    engine.reaches("tandem_rtp_refused_total", &[], refused + 1.0);
+    second.respond(&invite, "486 Busy Here", "two", "", "");
+    a.refused(&leg);
+    engine.quiet();
+}
+
 #[test]
 fn keypresses_and_rtcp_cross_the_call() {
     let engine = Engine::start(&stations(&["1001", "1002"]));

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::host::Host;
+use common::tls::Authority;
 use serde_json::Value;
 
 /// How long anything may take.
@@ -110,7 +111,8 @@ struct Places {
     prometheus: SocketAddr,
 }
 
-fn start_engine(dir: &Path, places: &Places) -> Program {
+fn start_engine(dir: &Path, data: &Path, places: &Places) -> Program {
+    Authority::new("observed").issue(dir, "own", &["observed.example"]);
     let settings = dir.join("tandem.toml");
     let text = format!(
         r#"
@@ -126,6 +128,13 @@ fn start_engine(dir: &Path, places: &Places) -> Program {
         transport = "udp"
         address = "{sip}"
 
+        [[listen]]
+        name = "secure"
+        transport = "tls"
+        address = "{tls}"
+        certificate = "{own}/own.pem"
+        private_key = "{own}/own.key"
+
         [media]
         addresses = ["{media}"]
 
@@ -140,10 +149,22 @@ fn start_engine(dir: &Path, places: &Places) -> Program {
         [[dial_plan.pattern]]
         pattern = "100"
         target = "trunk:out"
+
+        # It is its own provider.
+        [[station]]
+        name = "office"
+        extension = "200"
+        password = "hush"
+
+        [[registration_group]]
+        name = "provider"
+        registrations = [{{ address = "{sip}", username = "office", password = "hush" }}]
         "#,
-        data = dir.join("data").display(),
+        data = data.display(),
         http = places.http,
         sip = places.sip,
+        tls = SocketAddr::new(places.sip.ip(), 5061),
+        own = dir.display(),
         media = places.sip.ip(),
         caller = places.caller,
         callee = places.callee,
@@ -233,6 +254,9 @@ fn without_comparison(condition: &str) -> Vec<String> {
 #[test]
 fn every_panel_and_every_alert_has_data_while_calls_are_made() {
     let dir = tempfile::tempdir().unwrap();
+    // In memory where there is such a place: a slow disk raises an alert, and rightly so.
+    let memory = Path::new("/dev/shm");
+    let data = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let grafana = root.join("grafana");
     let host = Host::claim();
@@ -246,7 +270,7 @@ fn every_panel_and_every_alert_has_data_while_calls_are_made() {
     };
     let prometheus = Prometheus(format!("http://{}", places.prometheus));
     let mut programs =
-        vec![start_engine(dir.path(), &places), start_prometheus(dir.path(), &grafana, &places)];
+        vec![start_engine(dir.path(), data.path(), &places), start_prometheus(dir.path(), &grafana, &places)];
     wait_until("the engine is ready", &mut programs, || {
         get(&format!("http://{}/readyz", places.http)).is_some()
     });
@@ -278,7 +302,6 @@ fn every_panel_and_every_alert_has_data_while_calls_are_made() {
         std::thread::sleep(LOOK);
     }
     assert!(unanswered.is_empty(), "no data for {:#?}", unanswered.keys());
-    // One of them says that the disk, or a busy machine, has kept an answer waiting: no fault of the engine.
-    let firing = prometheus.ask(r#"ALERTS{alertstate="firing",alertname!="TandemUnprotectedAnswers"}"#);
+    let firing = prometheus.ask(r#"ALERTS{alertstate="firing"}"#);
     assert!(firing.is_empty(), "a healthy engine raises {firing:#?}");
 }

@@ -132,8 +132,9 @@ fn options_find_a_dead_proxy_and_the_preferred_one_is_used_again_once_it_is_stea
 
 #[test]
 fn a_proxy_that_does_not_answer_options_goes_down_though_its_port_is_there() {
-    let engine = Engine::start(&settings("qualify_interval_s = 1\nt1_ms = 50"));
+    let mut engine = Engine::prepare(&settings("qualify_interval_s = 1\nt1_ms = 50"), &[]);
     let silent = Ua::on(&engine, "silent", (engine.peer(), 5071).into());
+    engine.restart();
     let _second = Proxy::start(&engine, 5072, BUSY, "");
     becomes(&engine, 0, "down");
     assert_eq!(proxies(&engine)[0]["cause"], "no response to OPTIONS");

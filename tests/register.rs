@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::digest::Challenge;
 use common::engine::{station, stations};
 use common::{Engine, Leg, Msg, Ua, eventually, sdp};
@@ -230,7 +232,8 @@ fn bindings_survive_kill_9() {
     let called = Ua::new(&engine, "1002").registered();
     engine.recorded("registration", 1);
     engine.kill9();
-    engine.restart();
+    let took = engine.restart();
+    assert!(took < Duration::from_secs(2), "{took:?}");
     engine.counts("tandem_registrations_active", &[], 1.0);
     let caller = Ua::new(&engine, "1001");
     let leg = caller.call("1002", &sdp(caller.local(), "0"));

@@ -1,10 +1,13 @@
 //! From a new INVITE to a call: who calls, may he, where does it go, by which ports.
 
+mod account;
 pub(crate) mod check;
 mod identify;
 mod outbound;
 mod refused;
 mod route;
+mod rules;
+mod secure;
 mod unmanaged;
 
 use std::sync::Arc;
@@ -14,22 +17,26 @@ use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
 use tandem_protocol::dialog::{LocalSide, Routing};
 use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::{Header, Message, Uri};
+use tandem_protocol::number_rules;
 use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
 
 use crate::call::{Media, Outbound};
-use crate::config::{Listener, MediaAddress, MediaPath, Redirect};
+use crate::config::{Listener, MediaAddress, MediaPath, Redirect, Trunk};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::Lease;
 use crate::metrics::Refusal;
 
+pub(crate) use account::LINE;
 pub(crate) use outbound::{Party, elsewhere, outbound};
 pub(crate) use route::{Route, route};
+pub(crate) use rules::{Besides, besides_calls};
 
 pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
+pub(crate) use secure::{is_sips, secure_side};
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,20 +70,29 @@ pub(crate) struct Admitted {
     pub(crate) permits: Vec<Permit>,
     /// Where requests to the caller go.
     pub(crate) routing: Routing,
+    /// How our side appears to him.
+    pub(crate) local: Arc<LocalSide>,
     /// The trunk he calls by, if it may ask who we are.
     pub(crate) account: Option<String>,
 }
 
+/// How our side appears to a trunk: with its timers.
+pub(crate) fn with_timers_of(trunk: &Trunk, side: LocalSide) -> LocalSide {
+    LocalSide { timers: trunk.timers, reinvite_delay: trunk.rules.reinvite_delay, ..side }
+}
+
 /// How our side appears on a listener.
 pub(crate) fn local_side(listener: &Listener) -> LocalSide {
-    let Listener { external, transport, timers, session, .. } = *listener;
+    let Listener { external, transport, timers, session, .. } = listener;
     let contact = match transport {
         // What a URI without the parameter means (RFC 3261 §19.1.2).
         Transport::Udp => format!("<sip:{external}>"),
-        Transport::Tcp => format!("<sip:{external};transport={}>", transport.as_str()),
+        Transport::Tcp | Transport::Tls => format!("<sip:{external};transport={}>", transport.as_str()),
     };
-    let via = format!("SIP/2.0/{} {external}", transport.via());
-    LocalSide { via, contact, timers, session }
+    // By TLS whoever we connect to may use the connection too, for he knows our certificate (RFC 5923).
+    let alias = if transport.is_secure() { ";alias" } else { "" };
+    let via = format!("SIP/2.0/{} {external}{alias}", transport.via());
+    LocalSide { via, contact, timers: *timers, session: *session, reinvite_delay: None }
 }
 
 /// Who is called.
@@ -141,6 +157,7 @@ pub(crate) fn admit(
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
+    rules::replaces(caller, invite)?;
     let (css, bypass, record, routing) = match caller {
         Caller::Station(station) => {
             let config = &station.config;
@@ -154,8 +171,13 @@ pub(crate) fn admit(
         }
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
-    let dialled = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
-    let mut route = route(env, css, &dialled);
+    let asked = || uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+    let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
+    let dialled = rules::number_in(caller, number_rules::Party::Called, dialled);
+    let mut route = route(env, css, &dialled, uri.is_sips());
+    if route.insecure {
+        return Err(secure::refused(&route.why));
+    }
     if env.directory().draining() && !route.emergency {
         return Err(Refused::new(503, Refusal::Draining));
     }
@@ -170,9 +192,12 @@ pub(crate) fn admit(
     let mut permits = vec![place.ok_or_else(|| Refused::new(503, Refusal::Limit))?];
     permits.extend(route.permit.take());
     let record = record || route.record;
-    let anchored = record || bypass == MediaPath::Anchored || !route.bypass;
+    // Ends of different address families reach each other through us only (RFC 6157).
+    let here = flow.remote.ip().to_canonical();
+    let apart = route.signalling.iter().any(|there| there.to_canonical().is_ipv4() != here.is_ipv4());
+    let anchored = record || apart || bypass == MediaPath::Anchored || !route.bypass;
     let (media, plan) = take_ports(env, leases, &route, flow, anchored, record)?;
-    let sdp = match Sdp::new(invite.body_bytes(), &plan, env.random() >> 1) {
+    let sdp = match Sdp::new(invite.session_description().unwrap_or_default(), &plan, env.random() >> 1) {
         Ok(sdp) => sdp,
         Err(refusal) => {
             leases.returned(env, media.into_unused());
@@ -188,7 +213,12 @@ pub(crate) fn admit(
     let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
-    Ok(Admitted { info, machine, outbound, media, permits, routing, account: account(caller) })
+    let sips = secure::has_secure_contact(invite);
+    let local = match caller {
+        Caller::Station(_) => env.local_side_for(flow.listener, sips),
+        Caller::Trunk(trunk) => env.local_side_of(trunk, flow.listener, sips),
+    };
+    Ok(Admitted { info, machine, outbound, media, permits, routing, local, account: account(caller) })
 }
 
 /// Where our credentials for a caller are: a trunk may ask for them when we hang up.
@@ -211,7 +241,7 @@ fn take_ports(
     let no_port = || Refused::new(503, Refusal::NoPort);
     let media = &env.config().media;
     let caller_ip = flow.remote.ip();
-    let callee_ip = route.signalling.unwrap_or(caller_ip);
+    let callee_ip = route.signalling.first().copied().unwrap_or(caller_ip);
     let (towards_caller, towards_callee) = (media.towards(caller_ip), media.towards(callee_ip));
     let local = |own: MediaAddress, lease: Lease| LocalMedia::from((own.told, lease.rtp.port()));
     match (&route.destination, route.service) {
@@ -223,10 +253,14 @@ fn take_ports(
         }
         (_, None) if anchored => {
             let addresses = [towards_caller.bound, towards_callee.bound];
-            let (a, b) = leases.take_two(env, addresses).ok_or_else(no_port)?;
+            // Nobody knows yet where a hunt or a redirection ends.
+            let elsewhere = media.addresses().find(|own| *own != towards_callee);
+            let (a, b, c) =
+                leases.take_for_call(env, addresses, elsewhere.map(|own| own.bound)).ok_or_else(no_port)?;
             let (caller, callee) = (local(towards_caller, a), local(towards_callee, b));
-            let plan = MediaPlan::Anchored { caller, callee };
-            Ok((Media::relay((a, caller_ip), (b, callee_ip), record), plan))
+            let other = elsewhere.zip(c).map(|(own, lease)| local(own, lease));
+            let plan = MediaPlan::Anchored { caller, callee, other };
+            Ok((Media::relay((a, caller_ip), (b, callee_ip), c, record), plan))
         }
         (_, None) => Ok((Media::none(), MediaPlan::Bypass)),
     }
@@ -236,7 +270,7 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
     let key = CallKey(env.random() >> 1);
     let from = match caller {
         Caller::Station(station) => station.config.name.to_string(),
-        Caller::Trunk(_) => caller_number(invite),
+        Caller::Trunk(_) => rules::number_in(caller, number_rules::Party::Calling, caller_number(invite)),
     };
     let now = env.now();
     Info {
@@ -255,6 +289,6 @@ fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &R
 }
 
 fn caller_number(invite: &Message) -> String {
-    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.user_unescaped().map(|u| u.into_owned()));
+    let user = invite.from().parsed_uri().ok().and_then(|uri| uri.dialled().map(|u| u.into_owned()));
     user.unwrap_or_else(|| "anonymous".to_owned())
 }

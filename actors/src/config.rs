@@ -1,6 +1,9 @@
 //! What an engine is told at its start: the settings, already checked, in the engine's own terms.
 
+mod external;
 mod listeners;
+mod registration;
+mod trunk_rules;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +18,12 @@ use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::Timers;
 
+use crate::sip::tls::Tls;
+
+pub use external::External;
 pub use listeners::Listeners;
+pub use registration::{Registration, RegistrationGroup};
+pub use trunk_rules::{Accept, TrunkRules};
 
 /// Whether a call's media crosses the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +46,7 @@ pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
     /// What peers are told, when that differs (NAT).
-    pub external: SocketAddr,
+    pub external: External,
     /// T1 and T2 of its transactions.
     pub timers: Timers,
     /// What its connections may ask for; of no effect on datagrams.
@@ -47,6 +55,8 @@ pub struct Listener {
     pub session: SessionPolicy,
     /// How much of a message is accepted.
     pub limits: Limits,
+    /// Its certificate and what else TLS needs; of a listener of TLS alone.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// What the connections of one listener may ask for.
@@ -64,6 +74,10 @@ pub struct StreamLimits {
     pub connect: Duration,
     /// Bytes that may wait to be sent on one connection; a peer that reads too little for that is cut off.
     pub send_queue: usize,
+    /// How long the TLS handshake of an accepted connection may take.
+    pub handshake: Duration,
+    /// How many such handshakes may be under way at once.
+    pub handshakes: usize,
 }
 
 impl Default for StreamLimits {
@@ -75,6 +89,8 @@ impl Default for StreamLimits {
             message: Duration::from_secs(10),
             connect: Duration::from_millis(3000),
             send_queue: 262_144,
+            handshake: Duration::from_secs(5),
+            handshakes: 100,
         }
     }
 }
@@ -187,8 +203,12 @@ pub struct Trunk {
     pub redirect_to: Vec<Source>,
     /// What its far end sees of the caller's number.
     pub calling_party_mask: Option<NumberMask>,
+    /// What it changes of calls, and what it may ask for besides them.
+    pub rules: TrunkRules,
     /// Answers the proxies' challenges.
     pub credentials: Option<tandem_protocol::dialog::Credentials>,
+    /// Whom the certificates of its proxies are for; empty: for its domain, or for the proxy's own name or address.
+    pub certificate_names: Vec<String>,
 }
 
 /// A proxy, or the domain of a trunk, that DNS must find.
@@ -288,23 +308,6 @@ impl Source {
             _ => false,
         }
     }
-}
-
-/// Outbound registrations with one provider: the first that works is used.
-#[derive(Clone, Debug)]
-pub struct RegistrationGroup {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The listener it registers from.
-    pub listener: u16,
-    /// The registrar.
-    pub registrar: SocketAddr,
-    /// The domain to register in.
-    pub domain: String,
-    /// The account.
-    pub credentials: tandem_protocol::dialog::Credentials,
-    /// The binding's life to ask for.
-    pub expires: Duration,
 }
 
 /// What a built-in service does.

@@ -5,6 +5,7 @@
 
 mod places;
 mod registration;
+mod secure;
 mod trunk;
 
 use std::collections::BTreeMap;
@@ -14,18 +15,19 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
-use tandem_protocol::flow::{ConnectionId, Flow, Transport};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
 
-use crate::config::{EngineConfig, Listener, Station};
+use crate::config::{EngineConfig, Listener, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
+use crate::sip::tls::SecurePeers;
 
 pub use places::Places;
-pub use registration::{RegistrationEntry, RegistrationStatus};
-pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry};
+pub use registration::{Account, MemberStatus, RegistrationEntry, RegistrationStatus};
+pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry, TrunkSide};
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
 const THROTTLE_SLOTS: usize = 16_384;
@@ -138,6 +140,15 @@ impl StationEntry {
     }
 }
 
+/// How our side appears to a trunk on its listener.
+fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> TrunkSide {
+    let listener = config.listeners.get(usize::from(trunk.listener));
+    let own = |side| Arc::new(crate::calls::with_timers_of(trunk, side));
+    let plain = listener.map(|listener| own(crate::calls::local_side(listener)));
+    let secure = listener.and_then(crate::calls::secure_side).map(own);
+    TrunkSide(plain.unwrap_or_default(), secure)
+}
+
 /// The shared state of one engine.
 pub struct Directory {
     stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
@@ -159,9 +170,17 @@ pub struct Directory {
     pub throttle: Throttle,
     /// How our side appears on each listener.
     local_sides: Vec<Arc<LocalSide>>,
+    /// The same with a `sips` Contact, on those of TLS.
+    secure_sides: Vec<Option<Arc<LocalSide>>>,
+    /// What flows call the listeners, in the order of their places.
+    listeners: Vec<ListenerId>,
     /// Who is known to take streams.
     pub stream_peers: StreamPeers,
+    /// Who is at the other end of connections by its certificate.
+    pub secure_peers: SecurePeers,
     draining: AtomicBool,
+    /// Whether packets to any trunk are marked.
+    marks: bool,
 }
 
 impl Directory {
@@ -180,7 +199,7 @@ impl Directory {
         let mut domains: Vec<String> = config.domains.iter().map(|d| d.to_ascii_lowercase()).collect();
         for Listener { address, external, .. } in config.listeners.iter() {
             domains.push(address.ip().to_string());
-            domains.push(external.ip().to_string());
+            domains.push(external.host().to_ascii_lowercase());
         }
         domains.sort();
         domains.dedup();
@@ -200,12 +219,12 @@ impl Directory {
             registrations: config
                 .registration_groups
                 .iter()
-                .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g))))
+                .map(|g| (g.name.clone(), Arc::new(RegistrationEntry::new(g, metrics))))
                 .collect(),
             trunks: config
                 .trunks
                 .iter()
-                .map(|t| (t.name.clone(), Arc::new(TrunkEntry::new(t, metrics))))
+                .map(|t| (t.name.clone(), Arc::new(TrunkEntry::new(t, trunk_side(config, t), metrics))))
                 .collect(),
             domains,
             shards: config.shards,
@@ -213,8 +232,16 @@ impl Directory {
             nonces,
             windows,
             local_sides: config.listeners.iter().map(|l| Arc::new(crate::calls::local_side(l))).collect(),
+            secure_sides: config
+                .listeners
+                .iter()
+                .map(|l| crate::calls::secure_side(l).map(Arc::new))
+                .collect(),
+            listeners: config.listeners.iter().map(|l| l.id).collect(),
             stream_peers: StreamPeers::of_trunks(config),
+            secure_peers: SecurePeers::default(),
             draining: AtomicBool::new(false),
+            marks: config.trunks.iter().any(|trunk| trunk.rules.dscp.is_some()),
         }
     }
 
@@ -256,6 +283,11 @@ impl Directory {
         side.cloned().unwrap_or_default()
     }
 
+    /// The same with a `sips` Contact (RFC 3261 §12.1.1), on a listener of TLS.
+    pub(crate) fn secure_side(&self, place: usize) -> Option<Arc<LocalSide>> {
+        self.secure_sides.get(place)?.clone()
+    }
+
     /// A trunk by name.
     pub fn trunk(&self, name: &str) -> Option<&Arc<TrunkEntry>> {
         self.trunks.get(name)
@@ -276,16 +308,44 @@ impl Directory {
         self.registrations.values()
     }
 
+    /// The account that a request is for by the `line` of its Request-URI, which only those know whom we have registered with.
+    pub fn account_of_line(&self, line: &str) -> Option<Account> {
+        self.registrations.values().find_map(|entry| {
+            let (trunk, registration) = entry.of_line(line)?;
+            let trunk = self.trunks.get(trunk).cloned()?;
+            Some(Account { trunk, entry: entry.clone(), registration })
+        })
+    }
+
+    /// By which way calls by a trunk go on from its proxy: that of the account that holds there (RFC 3608).
+    pub fn service_route(&self, trunk: &str) -> Vec<String> {
+        self.registrations.values().find_map(|entry| entry.service_route(trunk)).unwrap_or_default()
+    }
+
     /// The trunk a request belongs to by its source: one of its proxies, or within `accept_from`. Only a datagram comes from the
     /// port that its sender listens on; a stream leads to a proxy if we have opened it to there, and of others it is
-    /// `accept_from` alone.
+    /// `accept_from` alone, or by TLS the certificate.
     pub fn trunk_of_source(&self, source: Flow, transport: Transport) -> Option<&Arc<TrunkEntry>> {
         let from = source.remote;
         let from_there = !transport.is_reliable() || source.connection.is_some_and(ConnectionId::is_ours);
         let proxies = |t: &&Arc<TrunkEntry>| from_there && t.has_proxy(from);
-        self.trunks.values().find(proxies).or_else(|| {
+        let known = self.trunks.values().find(proxies).or_else(|| self.trunk_of_certificate(source));
+        known.or_else(|| {
             self.trunks.values().find(|t| t.config.accept_from.iter().any(|source| source.contains(from)))
         })
+    }
+
+    /// How packets to a peer are marked: as the settings of its trunk say (RFC 2474).
+    pub fn dscp_towards(&self, flow: Flow) -> Option<u8> {
+        if !self.marks {
+            return None;
+        }
+        let marked = self.trunks.values().filter(|trunk| trunk.config.rules.dscp.is_some());
+        let is_its = |trunk: &&Arc<TrunkEntry>| {
+            let accepted = || trunk.config.accept_from.iter().any(|source| source.contains(flow.remote));
+            trunk.has_proxy(flow.remote) || accepted()
+        };
+        marked.into_iter().find(is_its).and_then(|trunk| trunk.config.rules.dscp)
     }
 
     /// True if `host` is one of our domains.

@@ -37,6 +37,14 @@ impl Engine {
         collect(answers).await
     }
 
+    /// Asks every shard, for the sake of what it does.
+    pub fn tell_all(&self, ask: &Ask) {
+        let (reply, _) = mpsc::unbounded_channel();
+        for shard in &self.shards {
+            shard.tell(Asked(ask.clone(), reply.clone()));
+        }
+    }
+
     /// Asks every shard.
     pub async fn ask_all(&self, ask: Ask) -> Vec<Value> {
         let (reply, answers) = mpsc::unbounded_channel();
@@ -48,6 +56,7 @@ impl Engine {
     }
 }
 
+/// All answers, in the order they came.
 async fn collect(mut answers: mpsc::UnboundedReceiver<Value>) -> Vec<Value> {
     let mut all = Vec::new();
     while let Some(answer) = answers.recv().await {

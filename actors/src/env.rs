@@ -20,7 +20,7 @@ use tandem_protocol::time::{Instant, Now};
 use tokio::sync::oneshot;
 
 use crate::config::EngineConfig;
-use crate::directory::Directory;
+use crate::directory::{Directory, TrunkEntry};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::{ActorKind, Metrics};
@@ -167,6 +167,24 @@ impl Env {
         self.directory().local_side(self.config().listeners.place(listener))
     }
 
+    /// The same; with a `sips` Contact where the peer must have one and the listener is one of TLS.
+    pub(crate) fn local_side_for(&self, listener: ListenerId, sips: bool) -> Arc<LocalSide> {
+        let place = self.config().listeners.place(listener);
+        let secure = place.filter(|_| sips).and_then(|place| self.directory().secure_side(place));
+        secure.unwrap_or_else(|| self.directory().local_side(place))
+    }
+
+    /// The same to a trunk: with its timers, on its own listener.
+    pub(crate) fn local_side_of(
+        &self,
+        trunk: &TrunkEntry,
+        listener: ListenerId,
+        sips: bool,
+    ) -> Arc<LocalSide> {
+        let own = self.config().listener_id(trunk.config.listener) == listener;
+        if own { trunk.local_side(sips) } else { self.local_side_for(listener, sips) }
+    }
+
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.
     ///
     /// # Errors
@@ -186,6 +204,11 @@ impl Env {
         leftover: Leftover,
         connect: Option<Duration>,
     ) -> Result<Flow, Unsent> {
+        if let Some(aliased) = self.directory().aliased(flow)
+            && let Ok(sent) = self.transmit_within(aliased, message.clone(), leftover, connect)
+        {
+            return Ok(sent);
+        }
         let flow = match flow.connection {
             None if self.config().transport(flow.listener).is_reliable() => {
                 let limits = self.config().listener(flow.listener).map(|l| l.streams);

@@ -2,7 +2,9 @@
 
 mod dns;
 mod refusal;
+mod registration;
 mod sip;
+mod tls;
 
 use std::sync::Arc;
 
@@ -13,7 +15,9 @@ use tandem_protocol::trunk_health::State;
 
 pub use dns::{DnsMetrics, ServerMetrics};
 pub use refusal::Refusal;
+pub use registration::RegistrationMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
+pub use tls::{Handshake, TlsMetrics, not_after};
 
 /// The kinds of actor, for restarts and shed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -137,6 +141,8 @@ pub struct TrunkMetrics {
     pub failover_transport: Counter,
     /// Calls that went on because the trunk had as many as it may.
     pub failover_limit: Counter,
+    /// Header rules that wrote nothing, because a call had not what they need.
+    pub header_rules_failed: Counter,
     /// Calls up.
     pub calls: Gauge,
 }
@@ -183,8 +189,9 @@ pub struct Metrics {
     /// Seconds from INVITE to its 200.
     pub call_setup: Histogram,
     messages: sip::Messages,
-    /// Connections of listeners of streams.
-    pub connections: ConnectionMetrics,
+    connections: [ConnectionMetrics; 2],
+    /// TLS handshakes and certificates.
+    pub tls: TlsMetrics,
     /// SIP messages that were dropped: not SIP at all, or malformed beyond an answer.
     pub sip_dropped: Counter,
     /// Transactions that exist now.
@@ -268,7 +275,8 @@ impl Metrics {
             refused_requests: per_refusal("tandem_requests_refused_total"),
             call_setup: registry.histogram("tandem_call_setup_seconds", &[]),
             messages: sip::Messages::new(&registry),
-            connections: ConnectionMetrics::new(&registry, Transport::Tcp),
+            connections: [Transport::Tcp, Transport::Tls].map(|t| ConnectionMetrics::new(&registry, t)),
+            tls: TlsMetrics::new(&registry),
             sip_dropped: registry.counter("tandem_sip_dropped_total", &[]),
             transactions_active: registry.gauge("tandem_transactions_active", &[]),
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
@@ -317,6 +325,9 @@ impl Metrics {
             failover_progress: failover("progress"),
             failover_transport: failover("transport"),
             failover_limit: failover("limit"),
+            header_rules_failed: self
+                .registry
+                .counter("tandem_trunk_header_rules_failed_total", &[("trunk", name.to_owned())]),
             calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
         }
     }
@@ -328,6 +339,11 @@ impl Metrics {
             up: self.registry.gauge("tandem_trunk_up", &labels),
             degraded: self.registry.gauge("tandem_trunk_degraded", &labels),
         }
+    }
+
+    /// The handles of one registration group.
+    pub fn registration(&self, group: &str) -> RegistrationMetrics {
+        RegistrationMetrics::new(&self.registry, group)
     }
 
     /// The handles of one media worker.
@@ -367,6 +383,12 @@ impl Metrics {
         self.messages.sent(method, transport).increment(1);
     }
 
+    /// The connections of listeners of TLS, or of those of TCP.
+    pub fn connections(&self, transport: Transport) -> &ConnectionMetrics {
+        let [tcp, tls] = &self.connections;
+        if transport.is_secure() { tls } else { tcp }
+    }
+
     /// Counts an actor's restart.
     pub fn restarted(&self, kind: ActorKind) {
         self.restarts[kind as usize].increment(1);
@@ -398,6 +420,7 @@ fn describe(registry: &Registry) {
     );
     registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
     sip::describe(registry);
+    registration::describe(registry);
     registry.describe(Counter, "tandem_sip_dropped_total", None, "Messages on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
@@ -421,6 +444,12 @@ fn describe(registry: &Registry) {
         "tandem_trunk_failovers_total",
         None,
         "Calls that went on to another proxy or trunk, by cause",
+    );
+    registry.describe(
+        Counter,
+        "tandem_trunk_header_rules_failed_total",
+        None,
+        "Header rules of the trunk that wrote nothing, because a call had not what they need",
     );
     registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
     registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tandem_protocol::dialog::ServerTransactionId;
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Header, Message, reason_phrase, response_to};
+use tandem_protocol::message::{Header, Message, NameAddr, reason_phrase, response_to};
 use tandem_protocol::registrar::{self, BadRegister, Binding, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
@@ -53,7 +53,7 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     };
     // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
     check::well_formed(request)?;
-    let read = registrar::read(request, flow, limits, registrar.accept_path);
+    let read = registrar::read(request, flow.answering(&request.via()), limits, registrar.accept_path);
     if matches!(read, Err(BadRegister::Malformed)) {
         return Err(Refused::bad("Bad Contact"));
     }
@@ -66,7 +66,12 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     let named = presented.as_ref().and_then(|presented| env.directory().station(&presented.username));
     let claimed = named.or(station);
     verify_presented(env, request, flow, presented, claimed)?;
-    check::acceptable(request).map_err(Refused::for_known)?;
+    let transport = env.config().transport(flow.listener);
+    check::acceptable(request, transport).map_err(Refused::for_known)?;
+    if !transport.is_secure() && request.values(Header::Contact).any(has_sips) {
+        // Calls to it could not go by the way it has come (RFC 5630 §5.1.1).
+        return Err(Refused::bad("SIPS Contact Needs TLS").for_known());
+    }
     let mut update = read.map_err(|bad| refuse(&bad).for_known())?;
     let own = station.filter(|station| claimed.is_some_and(|c| c.config.name == station.config.name));
     let Some(station) = own else {
@@ -75,6 +80,10 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
     };
     update.limits.max_contacts = station.config.max_contacts;
     Ok(Accepted { station: station.config.name.clone(), update })
+}
+
+fn has_sips(contact: &str) -> bool {
+    NameAddr::parse(contact).is_ok_and(|contact| contact.parsed_uri().is_ok_and(|uri| uri.is_sips()))
 }
 
 fn refuse(bad: &BadRegister) -> Refused {

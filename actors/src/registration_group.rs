@@ -1,62 +1,81 @@
 //! The actor of one registration group: keeps us registered with a provider (RFC 3261 §10.2).
 
+mod kept;
+mod request;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
+use serde_json::Value;
 use tandem_protocol::dialog;
-use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Builder, Contacts, Header, Message, Method};
-use tandem_protocol::registration::{Input, Output, Registration, RegistrationSettings, Response};
+use tandem_protocol::registration::{
+    DownCause, GroupInput, GroupOutput, GroupSettings, Output, Registration, RegistrationGroup,
+    RegistrationSettings, Request,
+};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
-use tandem_protocol::transaction::Timers;
+use tokio::sync::mpsc::UnboundedSender;
 
-use crate::directory::RegistrationEntry;
+use crate::directory::{MemberStatus, RegistrationEntry, RegistrationStatus};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::shard::{Fault, NamedDown, SendRequest, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
-use crate::sip::endpoint::Outgoing;
 use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
-const FORMAT: u8 = 1;
+pub use kept::{KeptRegistration, restore};
+use request::Line;
 
-/// What happens, with the chance that back-off and client nonce need.
+const FORMAT: u8 = 2;
+/// At a start so much time is taken for each group there is, so that they do not all register in one moment.
+const SPREAD: Duration = Duration::from_millis(10);
+/// However many groups there are, all have begun after this.
+const MAX_SPREAD: Duration = Duration::from_secs(30);
+/// A response says only by its CSeq number which registration of the group it is for: each has so many of them.
+const CSEQ_BITS: u32 = 24;
+/// As many registrations as CSeq has room for.
+pub const MAX_REGISTRATIONS: usize = 64;
+
+/// What happens, with the chance that waits and client nonces need.
 #[derive(Clone)]
-pub enum Step {
-    /// An input.
-    Happened(Input, u64),
-    /// Its deadline has passed.
-    Timeout(u64),
-}
+pub struct Step(GroupInput, u64);
 
-impl Machine for Registration {
+impl Machine for RegistrationGroup {
     type Input = Step;
-    type Output = Output;
+    type Output = GroupOutput;
 
-    fn handle(&mut self, step: &Step, now: Now, out: &mut Vec<Output>) {
-        match step {
-            Step::Happened(input, random) => {
-                out.extend(Registration::handle(self, now, input.clone(), *random))
-            }
-            Step::Timeout(random) => out.extend(self.handle_timeout(now, *random)),
-        }
+    fn handle(&mut self, step: &Step, now: Now, out: &mut Vec<GroupOutput>) {
+        let Step(input, random) = step;
+        out.extend(RegistrationGroup::handle(self, now, input, *random));
     }
 
     fn deadline(&self) -> Option<Instant> {
-        Registration::deadline(self)
+        RegistrationGroup::deadline(self)
     }
 
     fn freeze(&self) -> Option<Bytes> {
         crate::checkpoint::freeze(FORMAT, self)
     }
 
-    fn thaw(frozen: &Bytes, _now: Now) -> Option<Registration> {
+    fn thaw(frozen: &Bytes, _now: Now) -> Option<RegistrationGroup> {
         crate::checkpoint::thaw(FORMAT, frozen)
     }
+}
+
+/// DNS has found a server of a registration.
+pub(crate) struct ServersFound;
+
+/// Whether to be registered. Who asks hears nothing but the end of the channel, when it is done.
+pub(crate) struct BeRegistered {
+    pub(crate) registered: bool,
+    /// The process ends: some groups keep what they have over a restart.
+    pub(crate) stopping: bool,
+    pub(crate) done: UnboundedSender<Value>,
 }
 
 /// The actor.
@@ -64,10 +83,14 @@ pub struct GroupActor {
     env: Env,
     shard: Addr<Shard>,
     entry: Arc<RegistrationEntry>,
-    shell: Shell<Registration>,
-    call_id: String,
-    tag: String,
-    sent: u32,
+    shell: Shell<RegistrationGroup>,
+    lines: Vec<Line>,
+    /// Where each registration's REGISTERs may go, as the machine has it.
+    servers: Vec<Vec<SocketAddr>>,
+    /// The one that was in use last.
+    used: Option<usize>,
+    /// Who waits until it is unregistered.
+    waiting: Vec<UnboundedSender<Value>>,
     timer: Option<TimerId>,
     fault: Fault,
     _guard: Guard,
@@ -77,20 +100,20 @@ impl GroupActor {
     pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, entry: Arc<RegistrationEntry>) -> Addr<GroupActor> {
         let config = &entry.config;
         let (fault, guard) = NamedDown::guard(env, shard, ActorKind::RegistrationGroup, &config.name);
-        let uri = format!("sip:{}", config.domain);
-        let who = &config.credentials;
-        let mut settings = RegistrationSettings::new(uri, who.username.clone(), who.password.clone());
-        settings.expires = u32::try_from(config.expires.as_secs()).unwrap_or(u32::MAX);
-        // Above whatever an earlier process sent with another Call-ID; the registrar compares only within one (§10.3).
-        let registration = Registration::new(settings, 1);
+        let (lines, registrations): (Vec<Line>, Vec<Registration>) =
+            (0..config.registrations.len().min(MAX_REGISTRATIONS))
+                .filter_map(|place| kept::begin(env, &entry, place))
+                .unzip();
+        let settings = GroupSettings { active: config.active, return_after: config.return_after };
         GroupActor {
             env: env.clone(),
             shard: shard.clone(),
-            call_id: env.name(),
-            tag: env.name(),
+            servers: vec![Vec::new(); lines.len()],
+            lines,
+            shell: Shell::new(RegistrationGroup::new(settings, registrations)),
             entry,
-            shell: Shell::new(registration),
-            sent: 0,
+            used: None,
+            waiting: Vec::new(),
             timer: None,
             fault,
             _guard: guard,
@@ -98,13 +121,13 @@ impl GroupActor {
         .start()
     }
 
-    fn feed(&mut self, step: &Step, ctx: &mut Context<Self>) {
+    fn feed(&mut self, input: GroupInput, ctx: &mut Context<Self>) {
         if self.env.inject_panic(ActorKind::RegistrationGroup) {
             self.shell.inject(Injection::Once);
         }
         let now = self.env.now();
         let mut out = Vec::new();
-        match self.shell.feed(step, now, &mut out) {
+        match self.shell.feed(&Step(input, self.env.random()), now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => NamedDown::note_rebuilt(
                 &self.env,
@@ -118,100 +141,157 @@ impl GroupActor {
             }
         }
         let before = self.entry.status();
-        let mut status = (*before).clone();
+        let mut failures: Vec<_> = before.members.iter().map(|member| member.last_failure.clone()).collect();
         for output in out {
             match output {
-                Output::Send { cseq, expires, authorization, proxy_authorization } => {
-                    let credentials = authorization
-                        .map(|value| (Header::Authorization, value))
-                        .or(proxy_authorization.map(|value| (Header::ProxyAuthorization, value)));
-                    self.send(cseq, expires, credentials, ctx);
+                GroupOutput::Of(place, Output::Send(request)) => self.send(place, &request, ctx),
+                GroupOutput::Of(place, Output::Up { expires }) => self.note_up(place, expires, &before, now),
+                GroupOutput::Of(place, Output::Down { cause }) => {
+                    self.note_down(place, &cause, now);
+                    if let Some(failure) = failures.get_mut(place).filter(|_| cause != DownCause::Stopped) {
+                        *failure = Some((now.wall, cause.to_string()));
+                    }
                 }
-                Output::Up { expires } => {
-                    let until = now.wall.0.saturating_add(u64::from(expires) * 1_000);
-                    status.expires_at = Some(UnixMillis(until));
-                    self.note(now, "registered", format!("for {expires} s"));
-                }
-                Output::Down { cause } => {
-                    status.expires_at = None;
-                    status.last_failure = Some((now.wall, cause.to_string()));
-                    self.note(now, "not registered", cause.to_string());
-                }
+                GroupOutput::InUse(place) => self.note_in_use(place, now),
             }
         }
-        status.state = self.shell.machine().state();
-        if *before != status {
-            self.entry.publish(status);
+        self.publish(&before, failures);
+        if self.shell.machine().is_idle() {
+            self.waiting.clear();
         }
         if let Some(timer) = self.timer {
             self.env.arm(timer, self.shell.machine().deadline());
         }
     }
 
-    fn send(&mut self, cseq: u32, expires: u32, credentials: Option<(Header, String)>, ctx: &Context<Self>) {
-        let local = self.env.local_side(self.env.config().listener_id(self.entry.config.listener));
-        self.sent += 1;
-        let branch = format!("z9hG4bK{}.{:x}", self.tag, self.sent);
-        let account =
-            format!("<sip:{}@{}>", self.entry.config.credentials.username, self.entry.config.domain);
-        let contact =
-            local.contact.replacen("sip:", &format!("sip:{}@", self.entry.config.credentials.username), 1);
-        let mut message = Builder::request("REGISTER", &format!("sip:{}", self.entry.config.domain));
-        message.header(Header::Via, format_args!("{};branch={branch};rport", local.via));
-        message.header(Header::MaxForwards, 70);
-        message.header(Header::From, format_args!("{account};tag={}", self.tag));
-        message.header(Header::To, &account);
-        message.header(Header::CallId, &self.call_id);
-        message.header(Header::CSeq, format_args!("{cseq} REGISTER"));
-        message.header(Header::Contact, contact);
-        message.header(Header::Expires, expires);
-        if let Some((header, value)) = credentials {
-            message.header(header, value);
-        }
-        let outgoing = Outgoing {
-            message: message.finish(None),
-            method: Method::Register,
-            branch,
-            cseq,
-            to: Flow::to(
-                self.env.config().listener_id(self.entry.config.listener),
-                self.entry.config.registrar,
-            ),
-            timers: Timers::new(local.timers.t1, local.timers.t2),
+    fn publish(&self, before: &RegistrationStatus, failures: Vec<Option<(UnixMillis, String)>>) {
+        let machine = self.shell.machine();
+        let each = machine.registrations().zip(&self.lines).zip(failures);
+        let members = each.map(|((registration, line), last_failure)| MemberStatus {
+            state: registration.state(),
+            granted: registration.granted().cloned(),
+            last_failure,
+            line: Some(line.token.clone()),
+        });
+        let status = RegistrationStatus {
+            running: machine.is_running(),
+            in_use: machine.in_use(),
+            members: members.collect(),
         };
-        self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
+        let granted = |status: &RegistrationStatus| -> Vec<_> {
+            status.members.iter().map(|member| member.granted.clone()).collect()
+        };
+        if granted(before) != granted(&status) {
+            kept::keep(&self.env, &self.entry, &self.lines, machine);
+        }
+        if *before != status {
+            self.entry.publish(status);
+        }
     }
 
-    fn note(&self, now: Now, what: &'static str, detail: String) {
+    /// Tells the machine where its registrars are, if they are elsewhere than before.
+    fn look_for_servers(&mut self, ctx: &mut Context<Self>) {
+        for place in 0..self.lines.len() {
+            let found = self.entry.servers(place, &mut || self.env.random());
+            let Some(known) = self.servers.get_mut(place) else { continue };
+            let same = known.len() == found.len() && found.iter().all(|server| known.contains(server));
+            if !same {
+                known.clone_from(&found);
+                self.feed(GroupInput::Servers(place, found), ctx);
+            }
+        }
+    }
+
+    fn start_within(&self) -> Duration {
+        let groups = u32::try_from(self.env.config().registration_groups.len()).unwrap_or(u32::MAX);
+        SPREAD.saturating_mul(groups).min(MAX_SPREAD)
+    }
+
+    fn note_up(&self, place: usize, expires: u32, before: &RegistrationStatus, now: Now) {
+        let (group, label) = self.names(place);
+        let refreshed = before.members.get(place).is_some_and(|m| m.granted.is_some());
+        if refreshed {
+            tracing::debug!(registration_group = group, registration = label, expires, "registered again");
+            return;
+        }
+        tracing::info!(registration_group = group, registration = label, expires, "registered");
+        self.event(now, "registered", Some(label), format!("for {expires} s"));
+    }
+
+    fn note_down(&self, place: usize, cause: &DownCause, now: Now) {
+        let (group, label) = self.names(place);
+        let why = cause.to_string();
+        if *cause == DownCause::Stopped {
+            tracing::info!(registration_group = group, registration = label, "no longer registered");
+        } else {
+            tracing::warn!(registration_group = group, registration = label, why, "not registered");
+            self.entry.metrics.failed(cause);
+        }
+        self.event(now, "not registered", Some(label), why);
+    }
+
+    /// Another registration is in use: calls leave by its route, and come by it.
+    fn note_in_use(&mut self, place: Option<usize>, now: Now) {
+        let group = &*self.entry.config.name;
+        let Some(place) = place else {
+            if self.shell.machine().is_running() {
+                tracing::error!(
+                    registration_group = group,
+                    "no registration of the group holds: the account cannot be called"
+                );
+                self.event(now, "lost", None, "no registration holds".to_owned());
+            }
+            return;
+        };
+        if self.used.replace(place).is_some_and(|used| used != place) {
+            let (_, label) = self.names(place);
+            tracing::warn!(
+                registration_group = group,
+                registration = label,
+                "another registration is in use"
+            );
+            self.entry.metrics.failovers.increment(1);
+            self.event(now, "in use", Some(label), "in place of another".to_owned());
+        }
+    }
+
+    fn names(&self, place: usize) -> (&str, &str) {
+        let config = &self.entry.config;
+        (&config.name, config.registrations.get(place).map_or("", |registration| &registration.label))
+    }
+
+    fn event(&self, now: Now, what: &'static str, label: Option<&str>, detail: String) {
         let group = self.entry.config.name.to_string();
-        tracing::info!(registration_group = group, registrar = %self.entry.config.registrar, detail, "{what}");
-        let event = Event::new(now.wall, EventKind::Registration, what).with("registration_group", group);
+        let mut event = Event::new(now.wall, EventKind::Registration, what).with("registration_group", group);
+        if let Some(label) = label {
+            event = event.with("registration", label.to_owned());
+        }
         let mut batch = Batch::new(Urgency::Lazy);
         batch.events.push(event.with("detail", detail));
         self.env.submit(batch);
     }
 
-    fn response(&self, response: &Message) -> Response {
-        let challenge =
-            if response.status() == 401 { Header::WwwAuthenticate } else { Header::ProxyAuthenticate };
-        let ours = &self.entry.config.credentials.username;
-        let granted = match response.contacts() {
-            Ok(Contacts::List(list)) => list
-                .iter()
-                .find(|c| c.parsed_uri().is_ok_and(|uri| uri.user == Some(ours)))
-                .and_then(|c| c.param("expires")?.parse().ok()),
-            Ok(Contacts::None | Contacts::Star) | Err(_) => None,
-        };
-        let number =
-            |header| response.header(header).and_then(|v| v.split([' ', ';', '(']).next()?.parse().ok());
-        Response {
-            status: response.status(),
-            expires: granted.or_else(|| response.expires()),
-            challenges: response.headers(challenge).map(str::to_owned).collect(),
-            min_expires: number(Header::MinExpires),
-            retry_after: number(Header::RetryAfter),
+    fn send(&mut self, place: usize, request: &Request, ctx: &Context<Self>) {
+        let config = self.entry.config.registrations.get(place);
+        if let Some((line, config)) = self.lines.get(place).zip(config) {
+            let outgoing = line.register(&self.env, config, request);
+            self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
         }
     }
+}
+
+/// The settings of a registration as its machine takes them.
+fn settings_of(env: &Env, entry: &RegistrationEntry, place: usize) -> Option<RegistrationSettings> {
+    let (group, config) = (&entry.config, entry.config.registrations.get(place)?);
+    let who = &config.credentials;
+    let uri = format!("sip:{}", config.domain);
+    let mut settings = RegistrationSettings::new(uri, who.username.clone(), who.password.clone());
+    settings.transport = env.config().transport(env.config().listener_id(config.listener));
+    settings.expires = u32::try_from(config.expires.as_secs()).unwrap_or(u32::MAX);
+    (settings.base_retry, settings.max_retry) = (group.base_retry, group.max_retry);
+    settings.refused_retry = settings.refused_retry.max(group.max_retry);
+    settings.rest = group.return_after;
+    Some(settings)
 }
 
 impl Actor for GroupActor {
@@ -219,8 +299,10 @@ impl Actor for GroupActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
-        let random = self.env.random();
-        self.feed(&Step::Happened(Input::Start, random), ctx);
+        self.look_for_servers(ctx);
+        if !self.env.directory().draining() {
+            self.feed(GroupInput::Start { within: self.start_within() }, ctx);
+        }
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
@@ -233,11 +315,14 @@ impl Actor for GroupActor {
 impl Handler<Told<dialog::Input>> for GroupActor {
     type Result = ();
     fn handle(&mut self, told: Told<dialog::Input>, ctx: &mut Context<Self>) {
+        let place_of = |cseq: u32| (cseq >> CSEQ_BITS) as usize;
         let input = match told.0 {
             dialog::Input::Response(response) if response.status() >= 200 => {
-                Input::Response(self.response(&response))
+                let place = place_of(response.cseq());
+                let Some(line) = self.lines.get(place) else { return };
+                GroupInput::Response(place, line.response(&response))
             }
-            dialog::Input::Unanswered { .. } => Input::NoResponse,
+            dialog::Input::Unanswered { cseq, .. } => GroupInput::NoResponse(place_of(cseq), cseq),
             dialog::Input::Response(_)
             | dialog::Input::Request { .. }
             | dialog::Input::Cancelled { .. }
@@ -245,16 +330,39 @@ impl Handler<Told<dialog::Input>> for GroupActor {
             | dialog::Input::Command(_)
             | dialog::Input::Timeout => return,
         };
-        let random = self.env.random();
-        self.feed(&Step::Happened(input, random), ctx);
+        self.feed(input, ctx);
     }
 }
 
 impl Handler<Told<Fire>> for GroupActor {
     type Result = ();
     fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
-        let random = self.env.random();
-        self.feed(&Step::Timeout(random), ctx);
+        self.feed(GroupInput::Timeout, ctx);
+    }
+}
+
+impl Handler<Told<ServersFound>> for GroupActor {
+    type Result = ();
+    fn handle(&mut self, _: Told<ServersFound>, ctx: &mut Context<Self>) {
+        self.look_for_servers(ctx);
+    }
+}
+
+impl Handler<Told<BeRegistered>> for GroupActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<BeRegistered>, ctx: &mut Context<Self>) {
+        let BeRegistered { registered, stopping, done } = told.0;
+        if stopping && !self.entry.config.unregister_on_stop {
+            return;
+        }
+        match (registered, self.shell.machine().is_running()) {
+            (true, false) => self.feed(GroupInput::Start { within: self.start_within() }, ctx),
+            (false, _) => {
+                self.waiting.push(done);
+                self.feed(GroupInput::Stop, ctx);
+            }
+            (true, true) => {}
+        }
     }
 }
 
@@ -262,7 +370,6 @@ impl Handler<Told<Injection>> for GroupActor {
     type Result = ();
     fn handle(&mut self, told: Told<Injection>, ctx: &mut Context<Self>) {
         self.shell.inject(told.0);
-        let random = self.env.random();
-        self.feed(&Step::Timeout(random), ctx);
+        self.feed(GroupInput::Timeout, ctx);
     }
 }

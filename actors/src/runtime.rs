@@ -29,6 +29,7 @@ use crate::links::Inlet;
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::ActorKind;
 use crate::shard::{LinkMessage, Linked, Restore, Shard, Tick};
+use crate::sip::dscp::MarkedSocket;
 use crate::sip::tcp::{self, Door, Streams};
 use crate::sip::udp;
 
@@ -99,7 +100,7 @@ pub fn bind(
     match transport {
         Transport::Udp => udp::bind(address, shards)
             .map(|(address, sockets)| (address, sockets.into_iter().map(ListenSocket::Udp).collect())),
-        Transport::Tcp => tcp::bind(address, shards)
+        Transport::Tcp | Transport::Tls => tcp::bind(address, shards)
             .map(|(address, sockets)| (address, sockets.into_iter().map(ListenSocket::Tcp).collect())),
     }
 }
@@ -249,9 +250,9 @@ impl Seat {
 }
 
 /// What a shard sends datagrams of a listener by; connections have their own.
-fn sender(socket: &ListenSocket) -> io::Result<Option<StdUdpSocket>> {
+fn sender(socket: &ListenSocket) -> io::Result<Option<MarkedSocket>> {
     match socket {
-        ListenSocket::Udp(socket) => socket.try_clone().map(Some),
+        ListenSocket::Udp(socket) => socket.try_clone().map(MarkedSocket::new).map(Some),
         ListenSocket::Tcp(_) => Ok(None),
     }
 }
@@ -296,7 +297,7 @@ struct Threads {
     /// When both clocks were last read.
     read: Cell<Now>,
     /// One a listener of datagrams.
-    sockets: Vec<Option<StdUdpSocket>>,
+    sockets: Vec<Option<MarkedSocket>>,
     streams: Rc<Streams>,
     links: Links,
     media: MediaRoute,
@@ -322,7 +323,10 @@ impl Seams for Threads {
         let place = self.shared.config.listeners.place(flow.listener);
         match (flow.connection, place.and_then(|place| self.sockets.get(place))) {
             (Some(connection), _) => self.streams.send(connection, message, leftover),
-            (None, Some(Some(socket))) => udp::send(socket, flow.remote, &message),
+            (None, Some(Some(marked))) => {
+                marked.mark(self.shared.directory.dscp_towards(flow));
+                udp::send(&marked.socket, flow.remote, &message)
+            }
             (None, Some(None) | None) => Err(Unsent::Unreachable),
         }
     }

@@ -51,7 +51,7 @@ use crate::trunk::TrunkActor;
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
-pub use located::ProxyLocated;
+pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
@@ -223,9 +223,8 @@ impl Shard {
     }
 
     /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
-    fn may_be_restored(&self, request: &Message, flow: Flow) -> bool {
-        let ours =
-            request.to_tag().is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
+    fn may_be_restored(&self, local_tag: Option<&str>, flow: Flow) -> bool {
+        let ours = local_tag.is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
         ours && flow.connection.is_none()
             && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
     }
@@ -260,7 +259,7 @@ impl Shard {
 
     fn in_dialog(&mut self, request: Message, flow: Flow) {
         let Some(dialog) = self.dialog_of(&request) else {
-            if self.may_be_restored(&request, flow) {
+            if self.may_be_restored(request.to_tag(), flow) {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
             }
@@ -277,11 +276,13 @@ impl Shard {
             // It hears of a CANCEL of the re-INVITE.
             self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
         }
-        dialog.tell(Input::Request { transaction: Some(transaction), request, source: flow });
+        let source = flow.answering(&request.via());
+        dialog.tell(Input::Request { transaction: Some(transaction), request, source });
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
-        match check::well_formed(request).and_then(|()| check::acceptable(request)) {
+        let transport = self.env.config().transport(flow.listener);
+        match check::well_formed(request).and_then(|()| check::acceptable(request, transport)) {
             Ok(()) => {
                 let accept = (Header::Accept, check::ACCEPT);
                 let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];

@@ -156,7 +156,8 @@ impl TrunkActor {
         let place = self.env.config().listener_id(config.listener);
         let local = self.env.local_side(place);
         let uri = format!("sip:{proxy}");
-        let us = self.env.config().listener(place).map_or_else(String::new, |l| l.external.to_string());
+        let us =
+            self.env.config().listener(place).map_or_else(String::new, |l| l.external.as_str().to_owned());
         let branch = format!("z9hG4bK{}.{number:x}", self.tag);
         let mut message = Builder::request("OPTIONS", &uri);
         message.header(Header::Via, format_args!("{};branch={branch};rport", local.via));
@@ -169,7 +170,7 @@ impl TrunkActor {
         message.header(Header::Accept, check::ACCEPT);
         let give_up = config.timers.t1 * QUALIFY_T1;
         let connect = config.timers.connect.map(|connect| connect.min(give_up));
-        let timers = Timers { give_up, connect, ..config.timers };
+        let timers = Timers { give_up, connect, timer_f: None, ..config.timers };
         let outgoing = Outgoing {
             message: message.finish(None),
             method: Method::Options,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use tandem_protocol::message::{
-    Builder, Header, Limits, Malformed, Message, bad_request, is_keepalive, peek_call_id, peek_to_tag,
-    response_to, stamp_via,
+    Builder, Header, Limits, Malformed, Message, NotUnderstood, bad_request, is_keepalive, peek_call_id,
+    peek_to_tag, response_to, stamp_via,
 };
 
 const SOURCE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5099);
@@ -48,6 +48,13 @@ fn read(message: &Message) {
     for (name, value) in message.iter() {
         assert!(message.other(name).any(|found| found == value), "{name} is not found");
         assert!(!value.contains(['\r', '\n']), "a line end in {name}");
+    }
+    if let Some(sdp) = message.session_description() {
+        assert!(
+            message.body().windows(sdp.len()).any(|part| part == sdp),
+            "a description that is no part of the body"
+        );
+        assert_ne!(message.understood(), Err(NotUnderstood::Malformed));
     }
     for header in [Header::Via, Header::Route, Header::Supported] {
         message.values(header).for_each(|value| assert!(!value.is_empty()));

@@ -57,6 +57,7 @@ fn local() -> Arc<LocalSide> {
         via: "SIP/2.0/UDP 192.0.2.1:5060".into(),
         contact: "<sip:192.0.2.1:5060>".into(),
         timers: Timers::default(),
+        reinvite_delay: None,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
     })
 }

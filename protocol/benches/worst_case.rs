@@ -1,75 +1,20 @@
-//! What the worst inputs cost: each at three sizes, the next twice the one before. The time for each byte must not grow.
+//! What the worst inputs cost: each at three sizes, the next twice the one before. Neither the time nor the memory for each byte may grow.
 //!
-//! `cargo bench -p tandem-protocol --bench worst_case`
+//! `cargo bench -p tandem-protocol --bench worst_case` prints a table.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
+
+#[path = "worst_case/inputs.rs"]
+mod inputs;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tandem_protocol::message::{Header, Limits, Message};
-use tandem_protocol::sdp::SessionDescription;
+use inputs::{INPUTS, SMALLEST, read};
+use tandem_counting::{Counting, allocated_by};
 
-/// The default limits but for the counts, so that only the largest datagram bounds the input.
-const LIMITS: Limits =
-    Limits { max_bytes: 65_535, max_header_line: 65_535, max_headers: 65_535, max_vias: 65_535 };
-
-/// The size of the smallest input; four times this is near the largest datagram.
-const SMALLEST: usize = 15_000;
-
-/// A request with `lines` among its headers.
-fn request(lines: &str, body: &str) -> Bytes {
-    Bytes::from(format!(
-        "INVITE sip:1002@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n{lines}\
-         From: <sip:1001@example.com>;tag=1\r\nTo: <sip:1002@example.com>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n\
-         Max-Forwards: 70\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ))
-}
-
-fn filled(before: &str, filler: &str, after: &str, size: usize) -> Bytes {
-    request(&format!("{before}{}{after}\r\n", filler.repeat(size / filler.len())), "")
-}
-
-fn largest_sdp(size: usize) -> Bytes {
-    let line = "a=rtpmap:96 opus/48000/2\r\n";
-    let head = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 96\r\n";
-    request("", &format!("{head}{}", line.repeat(size / line.len())))
-}
-
-type Input = fn(usize) -> Bytes;
-
-const INPUTS: &[(&str, Input)] = &[
-    ("longest header", |n| filled("X-A: ", "x", "", n)),
-    ("most headers", |n| filled("X-A: ", "1\r\nX-A: ", "1", n)),
-    ("most Vias, a line each", |n| filled("", "v: SIP/2.0/UDP h\r\n", "X: 1", n)),
-    ("most Vias in one line", |n| filled("v: SIP/2.0/UDP h", ",SIP/2.0/UDP h", "", n)),
-    ("deepest fold", |n| filled("X-A: 1", "\r\n 1", "", n)),
-    ("most commas", |n| filled("Contact: <sip:a@b>", ",", "", n)),
-    ("most contacts", |n| filled("Contact: <sip:a@b>", ",<sip:a@b>", "", n)),
-    ("most quotes", |n| filled("Contact: ", "\"\"", " <sip:a@b>", n)),
-    ("most escapes in a quote", |n| filled("Contact: \"", "\\\"", "\" <sip:a@b>", n)),
-    ("most parameters", |n| filled("Contact: <sip:a@b>", ";a", "", n)),
-    ("most URI parameters", |n| filled("Contact: <sip:a@b", ";a", ">", n)),
-    ("refused: an unclosed quote", |n| filled("t: \"", "\\\"", "", n)),
-    ("refused: no end of the headers", |n| {
-        Bytes::from("INVITE sip:a@b SIP/2.0\r\n".to_owned() + &"v: a\r\n".repeat(n / 6))
-    }),
-    ("largest SDP", largest_sdp),
-];
-
-/// Parses, and reads what a call reads of it.
-fn read(datagram: &Bytes) -> usize {
-    match Message::parse(datagram.clone(), &LIMITS) {
-        Ok(message) => {
-            let contacts = message.contacts().is_ok();
-            let vias = message.values(Header::Via).count();
-            let session = SessionDescription::parse(message.body()).is_ok();
-            usize::from(contacts) + vias + usize::from(session) + message.to_tag().map_or(0, str::len)
-        }
-        Err(malformed) => malformed.answer.map_or(0, |answer| answer.via.len()),
-    }
-}
+#[global_allocator]
+static ALLOCATOR: Counting<std::alloc::System> = Counting(std::alloc::System);
 
 /// The shortest of many runs: what is added to it is the machine's, not the code's.
 fn shortest(datagram: &Bytes) -> Duration {
@@ -84,14 +29,16 @@ fn shortest(datagram: &Bytes) -> Duration {
 }
 
 fn main() {
-    println!("| input | bytes | us | ns/byte | bytes | us | ns/byte | bytes | us | ns/byte |");
-    println!("| --- |{}", " ---: |".repeat(9));
+    println!("| input |{}", " bytes | us | ns/byte | allocated/byte |".repeat(3));
+    println!("| --- |{}", " ---: |".repeat(12));
     for (name, input) in INPUTS {
         let cells: String = [1, 2, 4]
             .map(|times| {
                 let datagram = input(SMALLEST * times);
                 let took = shortest(&datagram).as_nanos() as f64;
-                format!(" {} | {:.1} | {:.2} |", datagram.len(), took / 1e3, took / datagram.len() as f64)
+                let (_, allocated) = allocated_by(|| read(&datagram));
+                let (size, memory) = (datagram.len() as f64, allocated.bytes as f64);
+                format!(" {size} | {:.1} | {:.2} | {:.2} |", took / 1e3, took / size, memory / size)
             })
             .concat();
         println!("| {name} |{cells}");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::fnv::fnv1a;
+use crate::message::Via;
 
 /// How a listener carries SIP (RFC 3261 §18).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -14,11 +15,13 @@ pub enum Transport {
     Udp,
     /// A byte stream.
     Tcp,
+    /// A byte stream that nobody else reads, between peers that have proved who they are (RFC 3261 §26.2).
+    Tls,
 }
 
 impl Transport {
     /// Every transport, in the order of [`Transport::place`].
-    pub const ALL: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+    pub const ALL: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
     /// Its place in [`Transport::ALL`], for tables with one entry each.
     pub fn place(self) -> usize {
@@ -30,6 +33,7 @@ impl Transport {
         match self {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
         }
     }
 
@@ -38,6 +42,7 @@ impl Transport {
         match self {
             Transport::Udp => "UDP",
             Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
         }
     }
 
@@ -45,8 +50,21 @@ impl Transport {
     pub fn is_reliable(self) -> bool {
         match self {
             Transport::Udp => false,
-            Transport::Tcp => true,
+            Transport::Tcp | Transport::Tls => true,
         }
+    }
+
+    /// True if a `sips` URI may go by it (RFC 3261 §26.2.2).
+    pub fn is_secure(self) -> bool {
+        match self {
+            Transport::Udp | Transport::Tcp => false,
+            Transport::Tls => true,
+        }
+    }
+
+    /// The port where there is none in a URI or Via (RFC 3261 §18.1.1, §19.1.2).
+    pub fn default_port(self) -> u16 {
+        if self.is_secure() { 5061 } else { 5060 }
     }
 }
 
@@ -135,6 +153,17 @@ impl Flow {
         Flow { listener, remote, connection: None }
     }
 
+    /// Where whoever sent a request with this topmost Via by this flow hears responses, and calls: where he sent it from. Only who neither asks
+    /// for that (RFC 3581) nor is behind a NAT, which his own address shows, hears datagrams at the port that he names (RFC 3261 §18.2.2).
+    pub fn answering(self, via: &Via<'_>) -> Flow {
+        let datagrams = self.connection.is_none() && !self.listener.transport().is_reliable();
+        let source = self.remote.ip().to_canonical();
+        if !datagrams || via.rport().is_some() || via.host.parse() != Ok(source) {
+            return self;
+        }
+        Flow { remote: SocketAddr::new(self.remote.ip(), via.port.unwrap_or(5060)), ..self }
+    }
+
     /// The way to an address that the peer of this flow has named: over the same connection if it is the same host, since
     /// a connection's far port says nothing about where that host listens; else by itself.
     pub fn towards(self, named: SocketAddr) -> Flow {
@@ -164,6 +193,28 @@ mod tests {
             Flow::to(listener, same_host),
             "no connection to keep"
         );
+    }
+
+    #[test]
+    fn who_sends_from_another_port_than_he_listens_at_is_answered_where_he_says_unless_he_is_behind_a_nat() {
+        let listener = |transport| ListenerId::new(transport, ([192, 0, 2, 9], 5060).into());
+        let answered = |transport, source: &str, via: &str| {
+            let flow = Flow::to(listener(transport), source.parse().unwrap());
+            flow.answering(&Via::parse(&format!("SIP/2.0/UDP {via};branch=z9hG4bKx")).unwrap())
+                .remote
+                .to_string()
+        };
+        for (source, via, to) in [
+            ("192.0.2.1:40000", "192.0.2.1:5062", "192.0.2.1:5062"),
+            ("192.0.2.1:40000", "192.0.2.1", "192.0.2.1:5060"),
+            ("192.0.2.1:40000", "192.0.2.1:5062;rport", "192.0.2.1:40000"),
+            ("192.0.2.1:40000", "10.0.0.1:5062", "192.0.2.1:40000"),
+            ("192.0.2.1:40000", "phone.example:5062", "192.0.2.1:40000"),
+            ("[2001:db8::1]:40000", "[2001:DB8::1]:5062", "[2001:db8::1]:5062"),
+        ] {
+            assert_eq!(answered(Transport::Udp, source, via), to, "{via}");
+            assert_eq!(answered(Transport::Tcp, source, via), source, "{via}");
+        }
     }
 
     #[test]

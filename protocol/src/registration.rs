@@ -1,185 +1,44 @@
 //! One outbound registration: a REGISTER that is kept alive (RFC 3261 §10.2).
 //!
 //! ```text
-//!            Start                  2xx
-//!   Idle ----------> Registering ----------> Registered --refresh--> Registering
-//!    ^               ^    |  ^ 401/407 answered, 423 obeyed
-//!    |               |    +--+ stays, with a new Send
-//!    |               |    | anything else, Timer F, transport error
-//!    | Stop          |    v
+//!          Start             2xx
+//!   Idle --------> Registering --------> Registered --refresh--> Registering
+//!    ^  \          ^    |  ^ 401/407 answered, 423 obeyed, 3xx followed,
+//!    |   Waiting --+    |  | the next server after silence or 5xx
+//!    |                  |  +--+ stays, with a new Send
+//!    | Stop             | anything else, nobody left to ask
 //!    +-- Unregistering  Failed --back-off--> Registering
 //! ```
 //!
 //! The machine writes no message: an [`Output::Send`] says what differs from one REGISTER to the next. It is
 //! driven by [`Registration::handle`] and by [`Registration::handle_timeout`] when
-//! [`Registration::deadline`] has come.
+//! [`Registration::deadline`] has come. [`RegistrationGroup`] makes several stand for each other.
 
 mod auth;
+mod group;
+mod interface;
 #[cfg(test)]
 mod tests;
+mod walk;
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, UnixMillis};
 
 use auth::Authorizer;
+use walk::Walk;
 
-/// What one registration registers, and how patiently. `Debug` hides the password; serialisation keeps it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegistrationSettings {
-    /// The Request-URI, which the digest protects.
-    pub uri: String,
-    /// The user of the digest.
-    pub username: String,
-    /// Its password.
-    pub password: String,
-    /// The interval asked for, in seconds.
-    pub expires: u32,
-    /// The first back-off, before doubling (RFC 5626 §4.5).
-    pub base_retry: Duration,
-    /// The longest back-off.
-    pub max_retry: Duration,
-}
-
-impl fmt::Debug for RegistrationSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistrationSettings")
-            .field("uri", &self.uri)
-            .field("username", &self.username)
-            .field("expires", &self.expires)
-            .field("base_retry", &self.base_retry)
-            .field("max_retry", &self.max_retry)
-            .finish_non_exhaustive()
-    }
-}
-
-impl RegistrationSettings {
-    /// With an interval of an hour and the back-off of RFC 5626 §4.5: 30 s doubling up to 30 min.
-    pub fn new(uri: impl Into<String>, username: impl Into<String>, password: impl Into<String>) -> Self {
-        Self {
-            uri: uri.into(),
-            username: username.into(),
-            password: password.into(),
-            expires: 3_600,
-            base_retry: Duration::from_secs(30),
-            max_retry: Duration::from_secs(1_800),
-        }
-    }
-}
+pub use group::{GroupInput, GroupOutput, GroupSettings, RegistrationGroup};
+pub use interface::{
+    DownCause, Granted, Input, Kept, Output, Place, RegistrationSettings, Request, Response, State,
+};
 
 /// The longest interval a 423 may force on us, in seconds.
 const MAX_FORCED_EXPIRES: u32 = 7 * 86_400;
-
-/// Where a registration stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum State {
-    /// Not started, or stopped.
-    Idle,
-    /// A REGISTER is under way.
-    Registering,
-    /// A REGISTER with an answer to a challenge is under way.
-    Challenged,
-    /// Registered; the deadline is the refresh.
-    Registered,
-    /// Not registered; the deadline is the next attempt.
-    Failed,
-    /// A REGISTER with `Expires: 0` is under way.
-    Unregistering,
-}
-
-impl State {
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Idle => "idle",
-            State::Registering => "registering",
-            State::Challenged => "challenged",
-            State::Registered => "registered",
-            State::Failed => "failed",
-            State::Unregistering => "unregistering",
-        }
-    }
-}
-
-/// Why a registration is down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum DownCause {
-    /// This final status.
-    #[error("the registrar answered {0}")]
-    Status(u16),
-    /// Our answer to the challenge was refused.
-    #[error("the registrar refuses our credentials")]
-    Rejected,
-    /// The challenge cannot be answered: no credentials, or nothing in it that we support.
-    #[error("the registrar's challenge cannot be answered")]
-    Unanswerable,
-    /// No response (Timer F) or no transport.
-    #[error("the registrar does not answer")]
-    NoResponse,
-    /// The registrar granted no time.
-    #[error("the registrar granted no time")]
-    NothingGranted,
-    /// [`Input::Stop`].
-    #[error("stopped")]
-    Stopped,
-}
-
-/// A final or provisional response to the REGISTER under way.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Response {
-    /// The status.
-    pub status: u16,
-    /// The seconds granted to our contact: its `expires` parameter, else the `Expires` header.
-    pub expires: Option<u32>,
-    /// Every `WWW-Authenticate` value of a 401, every `Proxy-Authenticate` value of a 407.
-    pub challenges: Vec<String>,
-    /// `Min-Expires` of a 423, in seconds.
-    pub min_expires: Option<u32>,
-    /// `Retry-After`, in seconds.
-    pub retry_after: Option<u32>,
-}
-
-/// What happens to a registration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Input {
-    /// Register, now; also to try again at once.
-    Start,
-    /// Unregister.
-    Stop,
-    /// A response to the REGISTER under way.
-    Response(Response),
-    /// The REGISTER under way found no answer (Timer F) or no transport.
-    NoResponse,
-}
-
-/// What a registration wants done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Output {
-    /// Send a REGISTER in a new transaction, with the Call-ID of all the others.
-    Send {
-        /// Its CSeq number.
-        cseq: u32,
-        /// Its interval in seconds; 0 unregisters.
-        expires: u32,
-        /// The value of its `Authorization`.
-        authorization: Option<String>,
-        /// The value of its `Proxy-Authorization`.
-        proxy_authorization: Option<String>,
-    },
-    /// Registered, for this many seconds. Also after each refresh.
-    Up {
-        /// The seconds granted.
-        expires: u32,
-    },
-    /// Not registered, or not to be relied upon: a refresh failed.
-    Down {
-        /// Why.
-        cause: DownCause,
-    },
-}
+/// The least wait between two attempts, whatever the reason for haste.
+const LEAST_RETRY: Duration = Duration::from_secs(5);
 
 /// One outbound registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +53,12 @@ pub struct Registration {
     failures: u32,
     deadline: Option<Instant>,
     auth: Authorizer,
+    walk: Walk,
+    granted: Option<Granted>,
+    /// Registered, and no refresh has failed since.
+    up: bool,
+    /// It failed only because no address was known.
+    unplaced: bool,
 }
 
 impl Registration {
@@ -209,12 +74,52 @@ impl Registration {
             failures: 0,
             deadline: None,
             auth: Authorizer::default(),
+            walk: Walk::default(),
+            granted: None,
+            up: false,
+            unplaced: false,
         }
+    }
+
+    /// The registration of a process before this one. If it still holds it goes on as it was: what was due meanwhile comes at some
+    /// time before half of what is left has passed.
+    pub fn resume(settings: RegistrationSettings, kept: &Kept, now: Now, random: u64) -> Self {
+        let mut resumed = Self::new(settings, kept.cseq.saturating_add(1));
+        resumed.granted = kept.granted.clone().filter(|granted| granted.until > now.wall);
+        if let Some(granted) = &resumed.granted {
+            let left = |at: UnixMillis| Duration::from_millis(at.0.saturating_sub(now.wall.0));
+            let due = left(granted.refresh_at);
+            let due = if due.is_zero() { up_to(left(granted.until) / 2, random) } else { due };
+            resumed.state = State::Registered;
+            resumed.up = true;
+            resumed.deadline = Some(now.mono + due);
+        }
+        resumed
+    }
+
+    /// What must outlive the process.
+    pub fn kept(&self) -> Kept {
+        Kept { cseq: self.cseq, granted: self.granted.clone() }
     }
 
     /// Where it stands.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// What the registrar last granted; it may have ended since.
+    pub fn granted(&self) -> Option<&Granted> {
+        self.granted.as_ref()
+    }
+
+    /// Registered, and no refresh has failed since.
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether nothing has failed since it was started, or since it was last registered.
+    pub fn is_promising(&self) -> bool {
+        self.failures == 0 && self.state != State::Idle && self.state != State::Unregistering
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -227,21 +132,29 @@ impl Registration {
     /// An input that does not fit the state (a response to nothing) changes nothing.
     pub fn handle(&mut self, now: Now, input: Input, random: u64) -> Vec<Output> {
         match input {
-            Input::Start => match self.state {
-                State::Idle | State::Failed | State::Registered => self.begin(random),
-                State::Registering | State::Challenged | State::Unregistering => Vec::new(),
-            },
+            Input::Start { within } => self.start(now, within, random),
             Input::Stop => self.stop(random),
-            Input::Response(response) => match self.state {
+            Input::Servers(servers) => {
+                let found = !servers.is_empty();
+                self.walk.set_servers(servers);
+                if self.unplaced && found && self.state == State::Failed {
+                    return self.begin(now, random);
+                }
+                Vec::new()
+            }
+            Input::Response(response) if response.cseq == self.cseq => match self.state {
                 State::Registering | State::Challenged => self.on_response(now, &response, random),
                 State::Unregistering => self.on_unregistered(&response, random),
-                State::Idle | State::Registered | State::Failed => Vec::new(),
+                State::Idle | State::Waiting | State::Registered | State::Failed => Vec::new(),
             },
-            Input::NoResponse => match self.state {
-                State::Registering | State::Challenged => self.fail(now, DownCause::NoResponse, None, random),
+            Input::NoResponse { cseq } if cseq == self.cseq => match self.state {
+                State::Registering | State::Challenged => {
+                    self.go_on(now, DownCause::NoResponse, None, random)
+                }
                 State::Unregistering => self.rest(),
-                State::Idle | State::Registered | State::Failed => Vec::new(),
+                State::Idle | State::Waiting | State::Registered | State::Failed => Vec::new(),
             },
+            Input::Response(_) | Input::NoResponse { .. } => Vec::new(),
         }
     }
 
@@ -252,58 +165,131 @@ impl Registration {
         }
         self.deadline = None;
         match self.state {
-            State::Registered | State::Failed => self.begin(random),
+            State::Waiting | State::Registered | State::Failed => self.begin(now, random),
             State::Idle | State::Registering | State::Challenged | State::Unregistering => Vec::new(),
         }
     }
 
-    fn begin(&mut self, random: u64) -> Vec<Output> {
-        self.state = State::Registering;
+    fn start(&mut self, now: Now, within: Duration, random: u64) -> Vec<Output> {
+        match self.state {
+            State::Idle if !within.is_zero() => {
+                self.state = State::Waiting;
+                self.deadline = Some(now.mono + up_to(within, random));
+                Vec::new()
+            }
+            State::Idle | State::Waiting | State::Failed | State::Registered => self.begin(now, random),
+            State::Registering | State::Challenged | State::Unregistering => Vec::new(),
+        }
+    }
+
+    fn begin(&mut self, now: Now, random: u64) -> Vec<Output> {
         self.lengthened = false;
         self.auth.begin();
+        if self.walk.begin(now.mono).is_none() {
+            return self.fail(now, DownCause::NoServer, random);
+        }
+        self.state = State::Registering;
+        self.unplaced = false;
         self.send(self.asked, random)
     }
 
     fn send(&mut self, expires: u32, random: u64) -> Vec<Output> {
         self.deadline = None;
+        let Some(place) = self.walk.at().cloned() else { return Vec::new() };
         self.cseq = self.cseq.saturating_add(1);
-        let (authorization, proxy_authorization) = self.auth.headers(&self.settings, random);
-        vec![Output::Send { cseq: self.cseq, expires, authorization, proxy_authorization }]
+        let uri = place.uri.unwrap_or_else(|| self.settings.uri.clone());
+        let (authorization, proxy_authorization) = self.auth.headers(&self.settings, &uri, random);
+        vec![Output::Send(Box::new(Request {
+            to: place.to,
+            uri,
+            cseq: self.cseq,
+            expires,
+            others: self.walk.has_more(),
+            authorization,
+            proxy_authorization,
+        }))]
     }
 
     fn stop(&mut self, random: u64) -> Vec<Output> {
         match self.state {
             State::Registered | State::Registering | State::Challenged => {
+                let bound = self.granted.as_ref().map(|granted| granted.at.clone());
+                if let Some(place) = bound.or_else(|| self.walk.at().cloned()) {
+                    self.walk.only(place);
+                }
                 self.state = State::Unregistering;
                 self.auth.begin();
+                self.unbound();
                 let mut outputs = vec![Output::Down { cause: DownCause::Stopped }];
                 outputs.extend(self.send(0, random));
                 outputs
             }
-            State::Failed => self.rest(),
+            State::Failed | State::Waiting => self.rest(),
             State::Idle | State::Unregistering => Vec::new(),
         }
+    }
+
+    fn unbound(&mut self) {
+        self.granted = None;
+        self.up = false;
     }
 
     fn rest(&mut self) -> Vec<Output> {
         self.state = State::Idle;
         self.deadline = None;
+        self.failures = 0;
+        self.unbound();
         Vec::new()
     }
 
     fn on_response(&mut self, now: Now, response: &Response, random: u64) -> Vec<Output> {
         match response.status {
-            0..200 => Vec::new(),
-            200..300 => self.on_success(now, response, random),
+            0..=199 => Vec::new(),
+            200..=299 => self.on_success(now, response, random),
+            300..=399 => {
+                let status = response.status;
+                match self.walk.redirected(&response.contacts, self.settings.transport) {
+                    Some(_) => self.ask_anew(random),
+                    None => self.fail(now, DownCause::Redirected(status), random),
+                }
+            }
             401 | 407 => match self.auth.learn(&self.settings, response) {
                 Ok(()) => {
                     self.state = State::Challenged;
                     self.send(self.asked, random)
                 }
-                Err(cause) => self.fail(now, cause, None, random),
+                Err(cause) => self.fail(now, cause, random),
             },
             423 => self.on_too_brief(now, response, random),
-            status => self.fail(now, DownCause::Status(status), response.retry_after, random),
+            494 => self.fail(now, DownCause::SecurityAgreement, random),
+            // What is wrong with this server need not be wrong with the next (RFC 3263 §4.3).
+            status @ (408 | 500..=599) => {
+                self.go_on(now, DownCause::Status(status), response.retry_after, random)
+            }
+            status => {
+                if let Some(seconds) = response.retry_after {
+                    self.walk.failed(now.mono, self.settings.rest, Some(Duration::from_secs(seconds.into())));
+                }
+                self.fail(now, DownCause::Status(status), random)
+            }
+        }
+    }
+
+    /// Another server is asked the same, with nothing known of its nonces.
+    fn ask_anew(&mut self, random: u64) -> Vec<Output> {
+        self.state = State::Registering;
+        self.lengthened = false;
+        self.auth = Authorizer::default();
+        self.send(self.asked, random)
+    }
+
+    /// The server that is asked has failed: the next one, if there is any.
+    fn go_on(&mut self, now: Now, cause: DownCause, retry_after: Option<u32>, random: u64) -> Vec<Output> {
+        let asked = retry_after.map(|seconds| Duration::from_secs(seconds.into()));
+        self.walk.failed(now.mono, self.settings.rest, asked);
+        match self.walk.next() {
+            Some(_) => self.ask_anew(random),
+            None => self.fail(now, cause, random),
         }
     }
 
@@ -315,42 +301,72 @@ impl Registration {
                 self.asked = min_expires;
                 self.send(self.asked, random)
             }
-            Some(_) | None => self.fail(now, DownCause::Status(423), response.retry_after, random),
+            Some(_) | None => self.fail(now, DownCause::Status(423), random),
         }
     }
 
     fn on_success(&mut self, now: Now, response: &Response, random: u64) -> Vec<Output> {
         let expires = response.expires.unwrap_or(self.asked);
-        if expires == 0 {
-            return self.fail(now, DownCause::NothingGranted, response.retry_after, random);
-        }
+        let place = self.walk.at().cloned().filter(|_| expires > 0);
+        let Some(at) = place else { return self.fail(now, DownCause::NothingGranted, random) };
+        let refresh = refresh_after(expires, random);
+        let later = |wait: Duration| UnixMillis(now.wall.0.saturating_add(wait.as_millis() as u64));
+        let since = self.granted.as_ref().filter(|_| self.up).map_or(now.wall, |granted| granted.since);
+        self.granted = Some(Granted {
+            since,
+            until: later(Duration::from_secs(expires.into())),
+            refresh_at: later(refresh),
+            service_route: response.service_route.clone(),
+            at,
+        });
         self.state = State::Registered;
+        self.up = true;
         self.failures = 0;
-        self.deadline = Some(now.mono + refresh_after(expires));
+        self.deadline = Some(now.mono + refresh);
         vec![Output::Up { expires }]
     }
 
     fn on_unregistered(&mut self, response: &Response, random: u64) -> Vec<Output> {
         match response.status {
-            0..200 => Vec::new(),
+            0..=199 => Vec::new(),
             401 | 407 if self.auth.learn(&self.settings, response).is_ok() => self.send(0, random),
             _ => self.rest(),
         }
     }
 
-    fn fail(&mut self, now: Now, cause: DownCause, retry_after: Option<u32>, random: u64) -> Vec<Output> {
+    fn fail(&mut self, now: Now, cause: DownCause, random: u64) -> Vec<Output> {
         self.state = State::Failed;
         self.failures = self.failures.saturating_add(1);
-        let wait = match cause {
-            // A wrong password does not become right: asking often only locks the account.
-            DownCause::Rejected | DownCause::Unanswerable => jitter(self.settings.max_retry, random),
-            DownCause::Status(_) | DownCause::NoResponse | DownCause::NothingGranted | DownCause::Stopped => {
-                jitter(self.back_off(), random)
+        self.unplaced = cause == DownCause::NoServer;
+        self.up = false;
+        let refused = || jitter(self.settings.refused_retry, random);
+        let (wait, holds) = match &cause {
+            DownCause::Rejected | DownCause::Unanswerable(_) | DownCause::SecurityAgreement => {
+                (refused(), false)
+            }
+            DownCause::Status(status @ 400..=499) => (jitter(self.back_off(), random), *status == 408),
+            DownCause::Status(_) | DownCause::NoResponse | DownCause::NoServer => {
+                (self.before_it_ends(now, jitter(self.back_off(), random)), true)
+            }
+            DownCause::Redirected(_) | DownCause::NothingGranted | DownCause::Stopped => {
+                (jitter(self.back_off(), random), false)
             }
         };
-        let asked = Duration::from_secs(u64::from(retry_after.unwrap_or(0))).min(Duration::from_secs(86_400));
-        self.deadline = Some(now.mono + wait.max(asked));
+        if !holds {
+            self.granted = None;
+        }
+        let at = now.mono + wait;
+        self.deadline = Some(self.walk.all_rest_until().map_or(at, |rested| rested.max(at)));
         vec![Output::Down { cause }]
+    }
+
+    /// A wait that ends while the binding that could not be refreshed still holds, if there is time for that.
+    fn before_it_ends(&self, now: Now, wait: Duration) -> Duration {
+        let left = self.granted.as_ref().map(|granted| granted.until.0.saturating_sub(now.wall.0));
+        match left.map(|left| Duration::from_millis(left / 2)) {
+            Some(half) if half >= LEAST_RETRY => wait.min(half),
+            Some(_) | None => wait,
+        }
     }
 
     /// RFC 5626 §4.5: the base doubled for each failure in a row, up to the limit.
@@ -363,14 +379,20 @@ impl Registration {
 /// RFC 5626 §4.5: somewhere between half of it and all of it, so that a registrar's return is not a stampede.
 fn jitter(wait: Duration, random: u64) -> Duration {
     let half = wait / 2;
-    let range = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
-    half + Duration::from_micros(random % range)
+    half + up_to(half, random)
 }
 
-/// When to refresh: at nine tenths of the interval, and 32 s (a whole Timer F) before its end where that is
-/// earlier, but not before its half.
-fn refresh_after(expires: u32) -> Duration {
+/// Somewhere within `range`.
+fn up_to(range: Duration, random: u64) -> Duration {
+    let range = u64::try_from(range.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
+    Duration::from_micros(random % range)
+}
+
+/// When to refresh: at nine tenths of the interval, and 32 s (a whole Timer F) before its end where that is earlier, but not before
+/// its half; up to a tenth of that sooner, so that those who registered together do not refresh together.
+fn refresh_after(expires: u32, random: u64) -> Duration {
     let expires = Duration::from_secs(u64::from(expires));
     let early = (expires / 10 * 9).min(expires.saturating_sub(Duration::from_secs(32)));
-    early.max(expires / 2)
+    let latest = early.max(expires / 2);
+    latest - up_to(latest / 10, random)
 }

@@ -125,6 +125,12 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
         writeln!(out, "{answer:#}")?;
     } else {
         out.write_all(readable(command, &answer).as_bytes())?;
+        if matches!(command, Command::Trunks(_)) {
+            let groups = api.get("/api/v1/registration_groups")?;
+            if groups.as_array().is_some_and(|groups| !groups.is_empty()) {
+                write!(out, "\n{}", show::registrations(&groups))?;
+            }
+        }
     }
     Ok(out.flush()?)
 }

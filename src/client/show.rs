@@ -118,25 +118,34 @@ pub(super) fn trunks(answer: &Value) -> String {
     table(["TRUNK", "LISTENER", "CALLS", "PROXY", "STATE", "SINCE", "CAUSE"], &rows)
 }
 
-/// `tandem registrations`.
+/// `tandem registrations`: a line for each, the one whose route calls take marked with a star.
 pub(super) fn registrations(answer: &Value) -> String {
-    let row = |group: &Value| {
-        let left = group["expires_in_s"].as_i64();
-        [
-            cell(&group["name"]),
-            cell(&group["registrar"]),
-            cell(&group["domain"]),
-            cell(&group["state"]),
-            left.map_or_else(|| "-".to_owned(), |left| duration(left.saturating_mul(1000))),
-            local(&group["last_failure"]),
-            cell(&group["last_cause"]),
-        ]
-    };
-    let rows: Vec<[String; 7]> = list(answer).iter().map(row).collect();
+    let mut rows: Vec<[String; 8]> = Vec::new();
+    for group in list(answer) {
+        for one in list(&group["registrations"]) {
+            let seconds = |key: &str| {
+                let seconds = one[key].as_i64();
+                seconds.map_or_else(|| "-".to_owned(), |s| duration(s.saturating_mul(1000)))
+            };
+            let mark = if one["in_use"] == true { "*" } else { "" };
+            rows.push([
+                cell(&group["name"]),
+                cell(&one["at"]) + mark,
+                cell(&one["registrar"]),
+                cell(&one["state"]),
+                seconds("age_s"),
+                seconds("expires_in_s"),
+                local(&one["last_failure"]),
+                cell(&one["last_cause"]),
+            ]);
+        }
+    }
     if rows.is_empty() {
         return "no registrations\n".to_owned();
     }
-    table(["GROUP", "REGISTRAR", "DOMAIN", "STATE", "EXPIRES IN", "LAST FAILURE", "CAUSE"], &rows)
+    let titles =
+        ["GROUP", "REGISTRATION", "REGISTRAR", "STATE", "AGE", "EXPIRES IN", "LAST FAILURE", "CAUSE"];
+    table(titles, &rows)
 }
 
 /// A node of the drawn tree.
@@ -305,6 +314,18 @@ KIND  ALIVE  RESTARTS
 call  1      2
 ";
         assert_eq!(tree(&answer), expected);
+    }
+
+    #[test]
+    fn a_registration_is_shown_with_its_age_and_what_it_last_failed_of() {
+        let answer = json!([{"name": "carrier", "registrations": [
+            {"at": "trunk:a", "registrar": null, "state": "failed", "in_use": false,
+                "last_cause": "the registrar does not answer"},
+            {"at": "domain:b.example", "registrar": "10.0.0.2:5060", "state": "registered", "in_use": true,
+                "age_s": 61, "expires_in_s": 30}]}]);
+        let shown: Vec<String> = registrations(&answer).lines().map(squeezed).collect();
+        assert_eq!(shown[1], "carrier trunk:a - failed - - - the registrar does not answer");
+        assert_eq!(shown[2], "carrier domain:b.example* 10.0.0.2:5060 registered 1 min 01 s 30.0 s - -");
     }
 
     #[test]

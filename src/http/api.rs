@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tandem_actors::directory::{ProxyEntry, RegistrationEntry, StationEntry, TrunkEntry};
+use tandem_actors::directory::{ProxyEntry, StationEntry, TrunkEntry};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
@@ -127,7 +127,7 @@ fn raw(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-fn now() -> UnixMillis {
+pub(super) fn now() -> UnixMillis {
     Clock::default().now().wall
 }
 
@@ -225,30 +225,6 @@ fn name(host: &str, located: Option<&Located>) -> Value {
     json!({"name": host, "state": state, "why": because.map(ToString::to_string), "servers": servers})
 }
 
-pub(super) async fn registration_groups(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> {
-    let shared = state.engine.shared();
-    let now = now();
-    let listener = |id: ListenerId| shared.config.listener(id).map(|l| l.name.as_str());
-    let group = |entry: &Arc<RegistrationEntry>| {
-        let (config, status) = (&entry.config, entry.status());
-        let expires = status.expires_at.filter(|at| *at > now);
-        json!({
-            "name": &*config.name,
-            "listener": listener(shared.config.listener_id(config.listener)),
-            "registrar": config.registrar.to_string(),
-            "domain": config.domain,
-            "username": config.credentials.username,
-            "state": status.state.as_str(),
-            "registered": expires.is_some(),
-            "expires": expires.map(|at| rfc3339(at.0)),
-            "expires_in_s": expires.map(|at| at.0.saturating_sub(now.0).div_ceil(1000)),
-            "last_failure": status.last_failure.as_ref().map(|(at, _)| rfc3339(at.0)),
-            "last_cause": status.last_failure.as_ref().map(|(_, cause)| cause),
-        })
-    };
-    Json(shared.directory.registrations().map(group).collect())
-}
-
 pub(super) async fn tree(Given(state): Given<Arc<State>>) -> Answer {
     let shared = state.engine.shared();
     let asked = ask::each_shard(&state.engine, &Ask::Tree, PATIENCE).await;
@@ -323,6 +299,8 @@ pub(super) async fn drain(
         tracing::warn!(on, "an operator has changed draining");
     }
     shared.directory.set_draining(on);
+    // Whoever takes no calls is not to be called: providers send them elsewhere.
+    state.engine.tell_all(&Ask::BeRegistered { registered: !on, stopping: false });
     Ok(draining(Given(state)).await.into_response())
 }
 

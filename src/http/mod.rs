@@ -12,7 +12,7 @@
 //! | `GET /api/v1/cdrs/{id}` | its record |
 //! | `GET /api/v1/stations`, `/trunks` | with bindings; with the health of proxies |
 //! | `POST /api/v1/stations?check=&remove=` | lines of JSON into the store, or the stations they name out of it: for the next start |
-//! | `GET /api/v1/registration_groups` | our registrations at providers: registrar, state, expiry, when and why one last failed |
+//! | `GET /api/v1/registration_groups` | our registrations at providers: registrar, state, age, expiry, route, when and why one last failed |
 //! | `GET /api/v1/tree` | the actors; ids as `chaos` takes them |
 //! | `GET /api/v1/events?from=N&max=M` | numbered events from N on |
 //! | `GET /api/v1/drain` | whether new calls are refused, and how many calls there are |
@@ -29,6 +29,7 @@ mod auth;
 mod import;
 mod metrics;
 mod problem;
+mod registrations;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -163,7 +164,7 @@ fn router(state: State) -> Router {
         .route("/cdrs/{id}", get(api::cdr))
         .route("/stations", get(api::stations).post(import::stations))
         .route("/trunks", get(api::trunks))
-        .route("/registration_groups", get(api::registration_groups))
+        .route("/registration_groups", get(registrations::registration_groups))
         .route("/tree", get(api::tree))
         .route("/events", get(api::events))
         .route("/drain", get(api::draining).post(api::drain))

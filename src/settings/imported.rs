@@ -129,7 +129,7 @@ impl Settings {
         let (places, repairs) = (Places::default(), Repairs::default());
         let mut findings = Findings::new(&places, &repairs);
         validate(&all, &mut findings);
-        let (errors, _) = findings.finish();
+        let (errors, _, _) = findings.finish();
         let mut unfit: BTreeMap<Option<usize>, BTreeSet<String>> = BTreeMap::new();
         for Problem { key, text, .. } in errors {
             let (place, text) = match key.steps() {

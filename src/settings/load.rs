@@ -19,6 +19,9 @@ pub struct Loaded {
     pub settings: Settings,
     /// What the operator should know, though it stops nothing; to be shown by `check` and at start.
     pub warnings: Vec<Problem>,
+    /// What keeps a part from working, such as a certificate that has expired: `check` refuses it, and a start only says it, for the
+    /// rest works.
+    pub faults: Vec<Problem>,
 }
 
 impl Settings {
@@ -85,9 +88,9 @@ impl Settings {
         complete(&mut settings);
         validate(&settings, &mut findings);
         unbuilt::warn(&merged, &mut findings);
-        let (errors, warnings) = findings.finish();
+        let (errors, faults, warnings) = findings.finish();
         problems.extend(errors);
-        if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(invalid(problems)) }
+        if problems.is_empty() { Ok(Loaded { settings, warnings, faults }) } else { Err(invalid(problems)) }
     }
 }
 

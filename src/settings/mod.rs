@@ -30,10 +30,10 @@ pub use imported::{BadLine, StationLine, names_of_stations};
 pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use types::{
-    CallingSearchSpace, Credential, DialPlan, Dns, Http, INTERNAL_PARTITION, Listen, Location, Media,
-    MediaPath, MediaPool, MediaTiming, Node, Partition, Pattern, Redirect, Registrar, Registration,
-    RegistrationGroup, RouteGroup, RouteList, Selection, Service, ServiceKind, Srtp, Station, Transport,
-    Trunk, TrunkTimers, User,
+    CallingSearchSpace, Credential, DialPlan, Dns, HeaderRule, Http, INTERNAL_PARTITION, Listen, Location,
+    Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Partition, Pattern, Redirect, Registrar,
+    Registration, RegistrationGroup, RouteGroup, RouteList, RuleDirection, RuleParty, Selection, Service,
+    ServiceKind, Srtp, Station, TimerFigures, TimerPreset, Transport, Trunk, TrunkTimers, User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,
@@ -116,6 +116,24 @@ impl Settings {
         let first_proxy = trunk.proxies.iter().find_map(HostPort::ip);
         let reaches = |listen: &&Listen| first_proxy.is_none_or(|ip| listen.reaches(ip));
         self.listen.iter().filter(fits).find(reaches).or_else(|| self.listen.iter().find(fits))
+    }
+
+    /// The trunk that a registration is at.
+    pub fn trunk_of_registration(&self, registration: &Registration) -> Option<&Trunk> {
+        let name = registration.trunk.as_ref()?;
+        self.trunk.iter().find(|trunk| trunk.name == *name)
+    }
+
+    /// The listener that a registration is sent from: that of its trunk, else the first of its transport that reaches its server.
+    pub fn listener_of_registration(&self, registration: &Registration) -> Option<&Listen> {
+        if let Some(trunk) = self.trunk_of_registration(registration) {
+            return self.listener_of(trunk);
+        }
+        let transport = registration.transport.unwrap_or(Transport::Udp);
+        let server = registration.address.as_ref().or(registration.proxy.as_ref()).and_then(HostPort::ip);
+        let fits = |listen: &&Listen| listen.transport == transport;
+        let reaches = |listen: &&Listen| server.is_none_or(|ip| listen.reaches(ip));
+        self.listen.iter().filter(fits).find(reaches)
     }
 }
 

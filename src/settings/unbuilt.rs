@@ -10,17 +10,13 @@ use super::validate::Findings;
 use super::values::Codec;
 
 /// The transports that can be listened on. A listener of another is refused.
-pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp];
+pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls];
 
 /// The codecs that can be negotiated. Another is passed over.
 pub(super) const CODECS: &[Codec] = &[Codec::Pcmu, Codec::Pcma, Codec::G722];
 
 /// Keys and sections without effect. With a value, only that value is.
 const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
-    ("listen.certificate", None),
-    ("listen.private_key", None),
-    ("listen.client_ca", None),
-    ("listen.require_client_certificate", None),
     ("media_pool", None),
     ("location.media_pool", None),
     ("station.auto_answer", None),
@@ -29,14 +25,13 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("station.location", None),
     ("trunk.location", None),
     ("trunk.codecs", None),
-    ("trunk.max_packet_retries", None),
-    ("trunk.reinvite_delay_ms", None),
-    ("trunk.transport", Some("tls")),
+    ("trunk.accept_presence", None),
+    ("trunk.accept_refer", None),
+    ("trunk.accept_replaces", None),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),
     ("trunk.srtp", Some("offered")),
     ("trunk.srtp", Some("required")),
-    ("trunk.dscp", None),
 ];
 
 /// Every key of the table above, for the test that proves each to exist.

@@ -41,7 +41,8 @@ pub(crate) fn station(name: &str, keys: &str) -> String {
 /// Writes settings with the addresses in their places; what was written.
 fn write_settings(dir: &TempDir, host: &Host, toml: &str) -> String {
     let (ip, peer) = (host.engine().to_string(), host.peer().to_string());
-    let toml = toml.replace("{ip}", &ip).replace("{peer}", &peer);
+    let here = dir.path().display().to_string();
+    let toml = toml.replace("{ip}", &ip).replace("{peer}", &peer).replace("{dir}", &here);
     fs::write(dir.path().join("settings.toml"), &toml).expect("settings written");
     toml
 }
@@ -100,8 +101,8 @@ impl Engine {
         command
     }
 
-    /// Starts the process, which must not run, and waits until it is ready. Gives the time that took, but for that in which its threads
-    /// could have run and others had the processors: that is not the engine's.
+    /// Starts the process, which must not run, and waits until it is ready. Gives the time that took, but for that in which its most
+    /// delayed thread could have run and others had the processors: that is not the engine's.
     #[track_caller]
     pub(crate) fn restart(&mut self) -> Duration {
         self.reap();
@@ -122,18 +123,25 @@ impl Engine {
         begin.elapsed().saturating_sub(self.pushed_aside())
     }
 
-    /// How long the threads of the process have waited for a processor, as Linux counts it.
+    /// The longest that a thread of the process has waited for a processor, as Linux counts it.
     fn pushed_aside(&self) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
         let waited = |task: fs::DirEntry| -> Option<u64> {
             fs::read_to_string(task.path().join("schedstat")).ok()?.split(' ').nth(1)?.parse().ok()
         };
-        Duration::from_nanos(tasks.filter_map(waited).sum())
+        Duration::from_nanos(tasks.filter_map(waited).max().unwrap_or_default())
     }
 
     /// The process's status if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().expect("a child")
+    }
+
+    /// Sends it a signal, by name.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill, of procps").success());
     }
 
     /// Ends the process as a power cut would.

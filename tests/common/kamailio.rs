@@ -28,9 +28,9 @@ rev_dns=no
 use_dns_cache=no
 tcp_source_ipv4=PROXY
 listen=udp:PROXY:5060
-listen=tcp:PROXY:5060
+listen=STREAM:PROXY:5060
 listen=udp:PROXY:5070
-listen=tcp:PROXY:5070
+listen=STREAM:PROXY:5070
 
 loadmodule "corex.so"
 loadmodule "tm.so"
@@ -41,6 +41,7 @@ loadmodule "maxfwd.so"
 loadmodule "path.so"
 loadmodule "siputils.so"
 loadmodule "textops.so"
+TLS
 
 request_route {
     if (!mf_process_maxfwd_header("10")) {
@@ -104,6 +105,80 @@ route[RELAY] {
 }
 "#;
 
+/// A provider: what it does. It takes REGISTERs of anybody who knows the password "hush" and gives them a Service-Route; a call to
+/// 5550100 goes to the account "office".
+const PROVIDER: &str = r#"
+debug=2
+log_stderror=yes
+children=1
+tcp_children=1
+auto_aliases=no
+dns=no
+rev_dns=no
+use_dns_cache=no
+listen=udp:PROXY:5060
+listen=tcp:PROXY:5060
+listen=udp:PROXY:5070
+listen=tcp:PROXY:5070
+
+loadmodule "tm.so"
+loadmodule "sl.so"
+loadmodule "pv.so"
+loadmodule "rr.so"
+loadmodule "maxfwd.so"
+loadmodule "siputils.so"
+loadmodule "textops.so"
+loadmodule "usrloc.so"
+loadmodule "registrar.so"
+loadmodule "auth.so"
+modparam("registrar", "min_expires", 120)
+modparam("auth", "nonce_expire", 300)
+
+request_route {
+    if (!mf_process_maxfwd_header("10")) {
+        sl_send_reply("483", "Too Many Hops");
+        exit;
+    }
+    if (is_method("REGISTER")) {
+        if (!pv_www_authenticate("provider", "hush", "0")) {
+            www_challenge("provider", "1");
+            exit;
+        }
+        append_to_reply("Service-Route: <sip:PROXY:5070;lr>\r\n");
+        save("location");
+        exit;
+    }
+    if (is_method("CANCEL") || has_totag()) {
+        if (has_totag()) { loose_route(); }
+        t_relay();
+        exit;
+    }
+    if ($rU == "5550100") {
+        $ru = "sip:office@PROXY";
+        record_route();
+        if (!lookup("location")) {
+            sl_send_reply("404", "Not Registered");
+            exit;
+        }
+        t_relay();
+        exit;
+    }
+    if ($hdr(Route) == "<sip:PROXY:5070;lr>") {
+        sl_send_reply("486", "Came By The Service Route");
+        exit;
+    }
+    sl_send_reply("403", "No Service Route");
+}
+"#;
+
+/// What it needs for TLS: each side proves who it is.
+const TLS: &str = r#"loadmodule "tls.so"
+modparam("tls", "config", "DIR/tls.cfg")
+modparam("tls", "low_mem_threshold1", 0)
+modparam("tls", "low_mem_threshold2", 0)"#;
+const TLS_SIDE: &str = "method = TLSv1.2+\nverify_certificate = yes\nrequire_certificate = yes\n\
+    private_key = DIR/kamailio.key\ncertificate = DIR/kamailio.pem\nca_list = DIR/ca.pem\n";
+
 /// A Kamailio of this test's own. It is killed, with its children, when this is dropped.
 pub(crate) struct Kamailio {
     child: Child,
@@ -115,17 +190,36 @@ pub(crate) struct Kamailio {
 }
 
 impl Kamailio {
-    /// Starts it at the engine's peer address and waits until it takes messages.
+    /// Starts it at the engine's peer address, for TLS with `kamailio.pem` and `kamailio.key`, and waits until it takes messages.
     #[track_caller]
     pub(crate) fn start(engine: &Engine, transport: &str, gateways: [&Ua; 2]) -> Kamailio {
-        let (ip, dir) = (engine.peer(), engine.dir());
+        let dir = engine.dir();
+        let here = dir.display().to_string();
+        let secure = transport == "tls";
+        let sides = ["server", "client"].map(|side| format!("[{side}:default]\n{TLS_SIDE}"));
+        fs::write(dir.join("tls.cfg"), sides.concat().replace("DIR", &here)).expect("written");
         let config = CONFIG
-            .replace("PROXY", &ip.to_string())
+            .replace("TLS\n", &if secure { format!("enable_tls=yes\n{TLS}\n") } else { String::new() })
+            .replace("DIR", &here)
+            .replace("STREAM", if secure { "tls" } else { "tcp" })
+            .replace("PROXY", &engine.peer().to_string())
             .replace("ENGINE:", &format!("{}:", engine.sip.ip()))
             .replace("\"ENGINE\"", &format!("\"{}\"", engine.sip.ip()))
             .replace("TRANSPORT", transport)
             .replace("GATEWAY1", &gateways[0].local().to_string())
             .replace("GATEWAY2", &gateways[1].local().to_string());
+        Kamailio::run(engine, &config)
+    }
+
+    /// Starts it as a provider with whom the engine registers. The engine need not run yet.
+    #[track_caller]
+    pub(crate) fn provider(engine: &Engine) -> Kamailio {
+        Kamailio::run(engine, &PROVIDER.replace("PROXY", &engine.peer().to_string()))
+    }
+
+    #[track_caller]
+    fn run(engine: &Engine, config: &str) -> Kamailio {
+        let (ip, dir) = (engine.peer(), engine.dir());
         fs::write(dir.join("kamailio.cfg"), config).expect("written");
         let path = dir.join("kamailio.log");
         let log = File::create(&path).expect("a log");

@@ -20,6 +20,7 @@ pub(crate) mod phone;
 pub(crate) mod rtp;
 pub(crate) mod sipp;
 pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod ua;
 
 use std::thread;

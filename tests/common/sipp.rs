@@ -37,8 +37,6 @@ impl Sipp {
         let mut child = Command::new("sipp")
             .current_dir(engine.dir())
             .args(["-sf", &file, "-i", &ip, "-mi", &ip, "-p", &local.port().to_string()])
-            // On a busy machine both sides repeat themselves, which SIPp takes for what nobody may say. What must come it waits for.
-            .args(["-default_behaviors", "all,-abortunexp"])
             .args(["-nostdin", "-timeout", "180s", "-timeout_error", "-trace_err", "-error_file"])
             .arg(&errors)
             .args(arguments)
@@ -73,7 +71,7 @@ impl Sipp {
 }
 
 /// Whether somebody has this UDP or TCP port of this IPv4 address.
-fn is_bound(local: SocketAddr) -> bool {
+pub(crate) fn is_bound(local: SocketAddr) -> bool {
     let IpAddr::V4(ip) = local.ip() else { panic!("{local} is not of IPv4") };
     let entry = format!(" {:08X}:{:04X} ", u32::from_ne_bytes(ip.octets()), local.port());
     let holds = |table: &str| fs::read_to_string(table).is_ok_and(|table| table.contains(&entry));

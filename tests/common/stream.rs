@@ -1,7 +1,7 @@
 //! Connections to the engine's SIP port, and those that it opens.
 
 use std::io::{ErrorKind, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -55,4 +55,14 @@ pub(crate) fn accepted(listener: &TcpListener) -> TcpStream {
 /// Ends a connection as a process that dies does.
 pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("set");
+}
+
+/// A port of TCP that answers nobody: the kernel drops what a full queue has no room for.
+pub(crate) fn silent_port(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind(address).expect("the port");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+    }
+    (listener, waiting)
 }

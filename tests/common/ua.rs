@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::digest::Challenge;
+use super::tls::Openssl;
 use super::{Engine, Msg, SOON};
 
 static UNIQUE: AtomicU64 = AtomicU64::new(1);
@@ -34,6 +35,8 @@ enum Socket {
     Udp(UdpSocket),
     /// A connection, and what has come by it and was not taken yet.
     Tcp(TcpStream, RefCell<Vec<u8>>),
+    /// The same over TLS, and the address that it is known by.
+    Tls(Openssl, SocketAddr, RefCell<Vec<u8>>),
 }
 
 /// One socket, one user.
@@ -49,7 +52,12 @@ pub(crate) struct Ua {
 }
 
 /// The next message of a stream; line ends between messages are passed over.
-fn receive_framed(mut stream: &TcpStream, held: &RefCell<Vec<u8>>, deadline: Instant) -> Option<Msg> {
+fn receive_framed(
+    mut stream: impl Read,
+    limit: impl Fn(Option<Duration>) -> io::Result<()>,
+    held: &RefCell<Vec<u8>>,
+    deadline: Instant,
+) -> Option<Msg> {
     let mut held = held.borrow_mut();
     loop {
         let begin = held.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(held.len());
@@ -64,7 +72,7 @@ fn receive_framed(mut stream: &TcpStream, held: &RefCell<Vec<u8>>, deadline: Ins
             }
         }
         let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-        stream.set_read_timeout(Some(left)).expect("a timeout");
+        limit(Some(left)).expect("a timeout");
         let mut buffer = [0; 4096];
         match stream.read(&mut buffer) {
             Ok(0) => return None,
@@ -126,19 +134,33 @@ impl Ua {
         Ua::by(Socket::Tcp(stream, RefCell::default()), server, user)
     }
 
+    /// By a connection over TLS that is there, to or from `server`; `local` is the address that it says is its own.
+    pub(crate) fn on_tls(openssl: Openssl, local: SocketAddr, server: SocketAddr, user: &str) -> Ua {
+        Ua::by(Socket::Tls(openssl, local, RefCell::default()), server, user)
+    }
+
+    /// The process that has its connection over TLS.
+    #[track_caller]
+    pub(crate) fn openssl(&self) -> &Openssl {
+        match &self.socket {
+            Socket::Tls(openssl, ..) => openssl,
+            Socket::Udp(_) | Socket::Tcp(..) => panic!("{} does not speak TLS", self.user),
+        }
+    }
+
     /// From now on it hears only its server: it is behind a NAT that lets nothing else in.
     #[track_caller]
     pub(crate) fn behind_nat(&self) {
         match &self.socket {
             Socket::Udp(socket) => socket.connect(self.server).expect("connected"),
-            Socket::Tcp(..) => {}
+            Socket::Tcp(..) | Socket::Tls(..) => {}
         }
     }
 
     /// The connection that it speaks by.
     pub(crate) fn stream(&self) -> Option<TcpStream> {
         match &self.socket {
-            Socket::Udp(_) => None,
+            Socket::Udp(_) | Socket::Tls(..) => None,
             Socket::Tcp(stream, _) => stream.try_clone().ok(),
         }
     }
@@ -154,13 +176,18 @@ impl Ua {
         match &self.socket {
             Socket::Udp(socket) => socket.local_addr(),
             Socket::Tcp(stream, _) => stream.local_addr(),
+            Socket::Tls(_, local, _) => Ok(*local),
         }
         .expect("an address")
     }
 
     /// Its SIP URI.
     pub(crate) fn contact(&self) -> String {
-        let transport = if self.transport() == "TCP" { ";transport=tcp" } else { "" };
+        let transport = match &self.socket {
+            Socket::Udp(_) => "",
+            Socket::Tcp(..) => ";transport=tcp",
+            Socket::Tls(..) => ";transport=tls",
+        };
         format!("sip:{}@{}{transport}", self.user, self.listens.unwrap_or_else(|| self.local()))
     }
 
@@ -168,6 +195,7 @@ impl Ua {
         match &self.socket {
             Socket::Udp(_) => "UDP",
             Socket::Tcp(..) => "TCP",
+            Socket::Tls(..) => "TLS",
         }
     }
 
@@ -176,6 +204,7 @@ impl Ua {
         match &self.socket {
             Socket::Udp(socket) => drop(socket.send_to(bytes.as_ref(), self.server).expect("sent")),
             Socket::Tcp(stream, _) => (&*stream).write_all(bytes.as_ref()).expect("sent"),
+            Socket::Tls(openssl, ..) => openssl.pipe().write_all(bytes.as_ref()).expect("sent"),
         }
     }
 
@@ -204,7 +233,13 @@ impl Ua {
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
             let socket = match &self.socket {
                 Socket::Udp(socket) => socket,
-                Socket::Tcp(stream, held) => return receive_framed(stream, held, deadline),
+                Socket::Tcp(stream, held) => {
+                    return receive_framed(stream, |left| stream.set_read_timeout(left), held, deadline);
+                }
+                Socket::Tls(openssl, _, held) => {
+                    let pipe = openssl.pipe();
+                    return receive_framed(pipe, |left| pipe.set_read_timeout(left), held, deadline);
+                }
             };
             socket.set_read_timeout(Some(left)).expect("a timeout");
             let length = match socket.recv(&mut buffer) {
@@ -217,6 +252,27 @@ impl Ua {
                 return Some(Msg { text });
             }
         }
+    }
+
+    /// Whether a line end comes that only keeps the way open (RFC 5626 §4.4.1).
+    pub(crate) fn is_kept_alive(&self, limit: Duration) -> bool {
+        let mut buffer = [0; 4];
+        let read = match &self.socket {
+            Socket::Udp(socket) => {
+                socket.set_read_timeout(Some(limit)).expect("a timeout");
+                socket.recv(&mut buffer)
+            }
+            Socket::Tcp(stream, _) => {
+                stream.set_read_timeout(Some(limit)).expect("a timeout");
+                (&*stream).read(&mut buffer)
+            }
+            Socket::Tls(openssl, ..) => {
+                let mut pipe = openssl.pipe();
+                pipe.set_read_timeout(Some(limit)).expect("a timeout");
+                pipe.read(&mut buffer)
+            }
+        };
+        read.is_ok_and(|length| buffer[..length] == *b"\r\n\r\n")
     }
 
     /// Waits for a message that `pick` accepts; others are dropped, and copies of earlier ones.
@@ -360,7 +416,17 @@ impl Ua {
     /// [`Ua::call`] with more headers.
     #[track_caller]
     pub(crate) fn call_with(&self, number: &str, headers: &str, sdp: &str) -> Leg {
-        let mut leg = self.leg(number);
+        self.call_from(self.leg(number), headers, sdp)
+    }
+
+    /// [`Ua::call`] of whom this leg is for.
+    #[track_caller]
+    pub(crate) fn call_as(&self, leg: Leg, sdp: &str) -> Leg {
+        self.call_from(leg, "", sdp)
+    }
+
+    #[track_caller]
+    fn call_from(&self, mut leg: Leg, headers: &str, sdp: &str) -> Leg {
         self.next(&mut leg, "INVITE", headers, sdp);
         let challenge = self.response("INVITE", 401);
         self.ack(&leg, &challenge);

@@ -16,12 +16,14 @@ use crate::rules;
 use crate::run::Sim;
 use crate::sound::Sound;
 use crate::store::Disk;
+use crate::trunks;
 use crate::wire::Wire;
 use crate::world::{WALL_START_MS, World};
 
 /// What the gauges say is what lives.
 pub(crate) fn gauges(world: &World, life: &Life) {
     let alive = life.shared.census.alive(ActorKind::Call) as f64;
+    trunks::gauges(world, life);
     let said = life.gauges.gauge("tandem_calls_active");
     if (alive - said).abs() > 0.5 {
         world.violation(format!("{alive} calls live and tandem_calls_active says {said}"));
@@ -59,7 +61,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
     let disk = std::mem::take(&mut *sim.disk.lock().expect("the disk is whole"));
     let cdrs = one_record_a_call(sim, &disk);
     let wire = Wire::read(&sim.world);
-    let mut sound = Sound::read(sim, &disk);
+    let book = trunks::Book::read(&sim.world, &disk.cdrs);
+    let mut sound = Sound::read(sim, &disk, &book);
+    trunks::at_rest(sim, life, &book);
     for dial in sim.script.dials.iter().flatten() {
         each_end_was_told_once(sim, dial);
         for what in complaints::unexplained(sim, &wire, dial) {
@@ -72,6 +76,9 @@ pub(crate) async fn at_rest(sim: &mut Sim, life: &Life) {
         let of_call = |cdr: &&Cdr| cdr.from == dial.from && cdr.to == dial.to && covers(dial, cdr.start.0);
         let records: Vec<&Cdr> = cdrs.iter().filter(of_call).collect();
         record_agrees(sim, dial, &records);
+        for what in trunks::of_call(sim, &wire, &book, dial, &records) {
+            violation(sim, dial, &what);
+        }
         for what in sound.of_call(sim, &wire, dial, &records) {
             violation(sim, dial, &what);
         }
@@ -117,7 +124,7 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
         ("call actors", alive(ActorKind::Call), 0),
         ("dialog actors", alive(ActorKind::Dialog), 0),
         ("shards", alive(ActorKind::Shard), u64::from(world.plan().shards)),
-        ("trunk actors", alive(ActorKind::Trunk), 3),
+        ("trunk actors", alive(ActorKind::Trunk), life.shared.directory.trunks().count() as u64),
         ("registration groups", alive(ActorKind::RegistrationGroup), 1),
         ("transactions by the gauge", life.gauges.gauge("tandem_transactions_active") as u64, transactions),
         ("free ports by the gauge", life.gauges.gauge("tandem_media_ports_free") as u64, sum("free_ports")),
@@ -255,9 +262,9 @@ fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
         let answered_before = wire
             .bye_answered_at(&dial.call_ids, local)
             .is_some_and(|answered| sim.outages.iter().any(|(down, _)| answered <= *down && down <= at));
-        // It has said itself that there is no such dialog: its BYE was on its way already.
-        let gone = wire.is_gone(&dial.call_ids, local, *at);
-        let given_up = gone || stray || answered_before || wire.was_told_in_vain(&dial.call_ids, *at);
+        // Its BYE got lost, and it told the engine meanwhile that it knows no call.
+        let forgotten = wire.is_disowned(&dial.call_ids, local, *at);
+        let given_up = stray || answered_before || forgotten || wire.was_told_in_vain(&dial.call_ids, *at);
         if established && *status != 200 && alone && !given_up {
             violation(sim, dial, &format!("a BYE of an established call got {status}"));
         }

@@ -111,11 +111,21 @@ impl Case<'_> {
         let Some(invite) = self.theirs().filter(|said| said.is("INVITE")).last() else { return false };
         let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == invite.cseq);
         let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
+        let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == invite.cseq);
+        let heard = answers.flat_map(|said| said.arrives.iter()).min();
+        let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == invite.cseq);
+        let begun = asked.map_or(invite.at, |asked| asked.at);
+        let silent = heard.is_none_or(|first| *first >= begun + self.patience_us());
         let panics = self.sim.world.plan().panics;
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
         let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
-        forgotten || over || panics.dialog > 0 || self.killed_since(invite.at)
+        forgotten || silent || over || panics.dialog > 0 || self.killed_since(invite.at)
+    }
+
+    /// How long the engine waits for the first response to an INVITE to this phone, at least.
+    fn patience_us(&self) -> u64 {
+        crate::trunks::give_up_us(self.phone).unwrap_or(4_000_000)
     }
 
     /// A reliable response has no PRACK: the engine has not heard it, or each PRACK was lost, or the engine was killed.
@@ -220,7 +230,8 @@ impl Case<'_> {
             let lost =
                 acks().all(|said| said.fate == Fate::Lost || said.arrives.iter().all(|at| *at > self.at));
             let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == cseq).map(|said| said.at);
-            let given_up = asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + 4_000_000);
+            let given_up =
+                asked.zip(first.copied()).is_some_and(|(asked, first)| first >= asked + self.patience_us());
             let answered = acks().next().is_some();
             lost && (first.is_none()
                 || answered

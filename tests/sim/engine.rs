@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar,
-    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
+    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar, Registration,
+    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk, TrunkRules,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -35,6 +35,7 @@ use crate::media::Workers;
 use crate::rng::Rng;
 use crate::seams::SimSeams;
 use crate::store::{Disk, SimStore};
+use crate::trunks;
 use crate::world::World;
 
 /// The engine's SIP address.
@@ -48,7 +49,7 @@ pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new
 /// Silence after which a call whose media is ours ends.
 pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
 /// The place of the listener of streams, which has the same address.
-const STREAMS: u16 = 1;
+pub(crate) const STREAMS: u16 = 1;
 
 /// What flows call the listener of `transport`.
 pub(crate) fn listener_of(transport: Transport) -> ListenerId {
@@ -101,7 +102,7 @@ fn stations() -> Vec<Station> {
         .collect()
 }
 
-fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
+pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
     // Trunk b gives a silent proxy up after 4 s.
     let mut timers = Timers::default();
     if name == 'b' {
@@ -133,7 +134,9 @@ fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
         redirect_to: Vec::new(),
         media_delayed: false,
         calling_party_mask: None,
+        rules: TrunkRules::default(),
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 
@@ -144,6 +147,7 @@ fn dial_plan() -> DialPlan {
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
     patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
     patterns.push(Pattern::new("98.!", Target::Trunk("c".into())));
+    patterns.extend(trunks::patterns());
     patterns.push(Pattern::new("5550", Target::Reject(603)));
     let spec = DialPlanSpec { partitions: Vec::new(), search_spaces: Vec::new(), patterns };
     DialPlan::new(spec).expect("the plan is sound")
@@ -155,11 +159,12 @@ fn listener(transport: Transport) -> Listener {
         id: listener_of(transport),
         transport,
         address: LISTENER,
-        external: LISTENER,
+        external: LISTENER.into(),
         timers: Timers::default(),
         streams: crate::streams::limits(),
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
+        tls: None,
     }
 }
 
@@ -178,7 +183,10 @@ fn config(world: &World) -> EngineConfig {
             trunk('a', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
             trunk('b', Selection::Priority, MediaPath::Anchored),
             trunk('c', Selection::RoundRobin { offset: 0 }, MediaPath::Bypass),
-        ],
+        ]
+        .into_iter()
+        .chain(trunks::settings())
+        .collect(),
         route_groups: vec![
             RouteGroup { name: "first".into(), trunks: vec!["b".into()], selection: Selection::Priority },
             RouteGroup {
@@ -186,20 +194,38 @@ fn config(world: &World) -> EngineConfig {
                 trunks: vec!["b".into(), "a".into()],
                 selection: Selection::RoundRobin { offset: 0 },
             },
-        ],
+        ]
+        .into_iter()
+        .chain(trunks::route_groups())
+        .collect(),
         route_lists: vec![RouteList {
             name: "out".into(),
             groups: vec!["first".into(), "rest".into()],
             enabled: true,
-        }],
+        }]
+        .into_iter()
+        .chain(trunks::route_lists())
+        .collect(),
         users: Vec::new(),
         registration_groups: vec![RegistrationGroup {
             name: "provider".into(),
-            listener: 0,
-            registrar: PROVIDER,
-            domain: "provider.test".into(),
-            credentials: Credentials { username: "tandem".into(), password: "secret".into() },
-            expires: Duration::from_secs(120),
+            registrations: vec![Registration {
+                label: "address:provider.test".into(),
+                trunk: None,
+                listener: 0,
+                proxies: vec![Proxy::new(PROVIDER)],
+                named: Vec::new(),
+                domain: "provider.test".into(),
+                credentials: Credentials { username: "tandem".into(), password: "secret".into() },
+                expires: Duration::from_secs(120),
+                number: None,
+                timers: Timers::default(),
+            }],
+            active: 1,
+            return_after: Duration::from_secs(60),
+            base_retry: Duration::from_secs(30),
+            max_retry: Duration::from_secs(300),
+            unregister_on_stop: true,
         }],
         services: vec![Service { name: "echo".into(), kind: ServiceKind::Echo }],
         dial_plan: dial_plan(),
@@ -262,6 +288,7 @@ impl Life {
             census: Census::default(),
         });
         restore_bindings(&shared, now.wall);
+        tandem_actors::registration_group::restore(&shared.directory, store.as_ref());
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
         let media = Workers::start(world, air, &shared, ports);

@@ -21,6 +21,14 @@ fn handle(map: &Mutex<BTreeMap<String, Arc<AtomicU64>>>, key: &Key) -> Arc<Atomi
 }
 
 impl Gauges {
+    /// One gauge, by its labels in their order.
+    pub(crate) fn labelled(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = gauges.get(&format!("{name}{{{}}}", labels.join(",")))?;
+        Some(f64::from_bits(value.load(Ordering::Relaxed)))
+    }
+
     /// The sum of a gauge over its labels.
     pub(crate) fn gauge(&self, name: &str) -> f64 {
         let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);

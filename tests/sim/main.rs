@@ -9,7 +9,9 @@
 //! | `--seed 7 --calls 400` | one run alone; `--seed 7-20`: several |
 //! | `--no-twin` | do not compare with another process: twice as many in the same time |
 //! | `--only 3,17 --without loss,panics` | those of its calls, without those of its parts (`plan::Part`) |
+//! | `--trunks` | every call leaves by the trunks of `trunks`, and nothing else happens |
 //! | `--verbose` | show every message |
+//! | `--brief` | of the runs that pass, only how many there were |
 //! | `--no-shrink` | leave a failing run as it is |
 //! | `--fresh 60` | so many fresh seeds after the fixed ones |
 //! | `--hours 2.5` | fresh seeds until the time is over |
@@ -22,6 +24,8 @@
 //! | `seams`, `store`, `media`, `gauges` | what the engine takes from outside |
 //! | `engine` | one life of the engine |
 //! | `script`, `verbs`, `fade`, `phones`, `provider` | what people and peers do |
+//! | `trunks` | trunks whose proxies fail in every way, and what must hold of the calls that hunt over them |
+//! | `operators` | those who end calls and break actors |
 //! | `account` | what came of it, as they saw it |
 //! | `nonsense`, `intruders` | strangers who mean no good, and those of them who connect |
 //! | `voices`, `air` | what is said and heard in calls, and the book of every packet of it |
@@ -44,6 +48,7 @@ mod intruders;
 mod ladder;
 mod media;
 mod nonsense;
+mod operators;
 mod options;
 mod phones;
 mod plan;
@@ -57,6 +62,7 @@ mod shrink;
 mod sound;
 mod store;
 mod streams;
+mod trunks;
 mod verbs;
 mod voices;
 mod wire;
@@ -92,11 +98,13 @@ fn check(choice: &Choice, options: &Options) -> bool {
         Err(why) => why.to_string(),
     });
     let Outcome { hash, entries, virtual_s, violations, summary } = outcome;
-    println!(
-        "seed {seed}: {} calls in {virtual_s} virtual and {:.1} real seconds, log {hash:016x} of {entries} entries; {summary}",
-        choice.dials().len(),
-        began.elapsed().as_secs_f64()
-    );
+    if !options.brief || !violations.is_empty() {
+        println!(
+            "seed {seed}: {} calls in {virtual_s} virtual and {:.1} real seconds, log {hash:016x} of {entries} entries; {summary}",
+            choice.dials().len(),
+            began.elapsed().as_secs_f64()
+        );
+    }
     let other = theirs.filter(|theirs| *theirs != format!("{hash:016x}"));
     if let Some(theirs) = &other {
         println!("seed {seed}: another process came to log {theirs}: the run is not deterministic");
@@ -125,7 +133,7 @@ fn endure(options: &Options, time: Duration) -> usize {
     let (mut runs, mut failed) = (0_usize, 0);
     let mut seed = fresh();
     while began.elapsed() < time {
-        failed += usize::from(!check(&Choice::all(seed, options.calls), options));
+        failed += usize::from(!check(&options.all(seed), options));
         runs += 1;
         seed += 1;
     }
@@ -137,7 +145,7 @@ fn endure(options: &Options, time: Duration) -> usize {
 fn standing(options: &Options) -> Vec<Choice> {
     let first = fresh();
     let seeds = SEEDS.into_iter().chain(first..first + options.fresh);
-    options::regressions().into_iter().chain(seeds.map(|seed| Choice::all(seed, options.calls))).collect()
+    options::regressions().into_iter().chain(seeds.map(|seed| options.all(seed))).collect()
 }
 
 fn main() -> ExitCode {
@@ -163,7 +171,11 @@ fn main() -> ExitCode {
         None => {
             let choices =
                 if options.choices.is_empty() { standing(&options) } else { options.choices.clone() };
-            choices.iter().filter(|choice| !check(choice, &options)).count()
+            let failed = choices.iter().filter(|choice| !check(choice, &options)).count();
+            if options.brief {
+                println!("{} runs, {failed} of them failed", choices.len());
+            }
+            failed
         }
     };
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -25,6 +25,10 @@ pub(crate) struct Options {
     /// Fresh seeds for so long.
     pub(crate) time: Option<Duration>,
     pub(crate) skip: bool,
+    /// Say nothing of the runs that pass.
+    pub(crate) brief: bool,
+    /// Every call leaves by trunks.
+    pub(crate) trunks: bool,
 }
 
 fn list<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
@@ -43,6 +47,11 @@ fn number<T: std::str::FromStr>(option: &str, word: Option<String>) -> Result<T,
 }
 
 impl Options {
+    /// All of a seed.
+    pub(crate) fn all(&self, seed: u64) -> Choice {
+        Choice { trunks: self.trunks, ..Choice::all(seed, self.calls) }
+    }
+
     /// Reads the words of a command line.
     pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let (mut seeds, mut only, mut without) = (Vec::new(), None, BTreeSet::new());
@@ -56,6 +65,8 @@ impl Options {
             hash_only: false,
             time: None,
             skip: false,
+            brief: false,
+            trunks: false,
         };
         while let Some(word) = words.next() {
             match word.as_str() {
@@ -76,6 +87,8 @@ impl Options {
                     without.extend(list(&words.next().unwrap_or_default(), part)?);
                 }
                 "--verbose" => found.verbose = true,
+                "--brief" => found.brief = true,
+                "--trunks" => found.trunks = true,
                 "--no-shrink" => found.shrink = false,
                 "--no-twin" => found.twin = false,
                 "--hash-only" => found.hash_only = true,
@@ -85,7 +98,13 @@ impl Options {
                 name => found.skip |= !"sim".contains(name),
             }
         }
-        let choice = |seed| Choice { seed, calls: found.calls, only: only.clone(), without: without.clone() };
+        let choice = |seed| Choice {
+            seed,
+            calls: found.calls,
+            only: only.clone(),
+            without: without.clone(),
+            trunks: found.trunks,
+        };
         found.choices = seeds.into_iter().flatten().map(choice).collect();
         Ok(found)
     }

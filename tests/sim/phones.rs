@@ -11,6 +11,7 @@ use tandem_protocol::message::framing::peek_call_id;
 use crate::air::Air;
 use crate::engine::{DOMAIN, LISTENER, PASSWORD, STATIONS, proxies, station};
 use crate::plan::Part;
+use crate::trunks;
 use crate::verbs;
 use crate::world::{self, World};
 
@@ -21,6 +22,8 @@ pub(crate) enum Kind {
     Station,
     /// A proxy of a trunk.
     Proxy,
+    /// What is behind a proxy of the trunks in `trunks`; only answers.
+    Carrier,
     /// Has a station's name and a wrong password.
     Impostor,
     /// Has a name that nobody knows.
@@ -59,9 +62,12 @@ fn config(world: &World, index: usize, user: &str, local: SocketAddr, kind: Kind
         password: match kind {
             Kind::Station => Some(PASSWORD.to_owned()),
             Kind::Impostor | Kind::Stranger => Some("guessed".to_owned()),
-            Kind::Proxy => None,
+            Kind::Proxy | Kind::Carrier => None,
         },
-        domain: if kind == Kind::Proxy { "carrier.test".to_owned() } else { DOMAIN.to_owned() },
+        domain: match kind {
+            Kind::Proxy | Kind::Carrier => "carrier.test".to_owned(),
+            Kind::Station | Kind::Impostor | Kind::Stranger => DOMAIN.to_owned(),
+        },
         display: None,
         local,
         transport: transport(world, index, kind, local),
@@ -81,9 +87,10 @@ fn transport(world: &World, index: usize, kind: Kind, local: SocketAddr) -> Tran
     let streams = match kind {
         Kind::Station => index % 5 == 2,
         Kind::Proxy => proxies('c').contains(&local),
+        Kind::Carrier => trunks::phones().iter().any(|(_, address, streams)| *streams && *address == local),
         Kind::Impostor | Kind::Stranger => false,
     };
-    let always = kind == Kind::Proxy;
+    let always = matches!(kind, Kind::Proxy | Kind::Carrier);
     if streams && (always || world.plan().choice.has(Part::Streams)) {
         Transport::Tcp
     } else {
@@ -107,6 +114,7 @@ impl Phones {
         for (n, proxy) in proxies('c').into_iter().enumerate() {
             all.push((format!("555{:04}", 100 + n), proxy, Kind::Proxy));
         }
+        all.extend(trunks::phones().into_iter().map(|(user, address, _)| (user, address, Kind::Carrier)));
         let by_address = all.iter().enumerate().map(|(index, (_, address, _))| (*address, index)).collect();
         let handsets = all
             .into_iter()
@@ -134,6 +142,13 @@ impl Phones {
     /// The phones of a kind.
     pub(crate) fn of(&self, kind: Kind) -> Vec<usize> {
         (0..self.handsets.len()).filter(|index| self.handsets[*index].kind == kind).collect()
+    }
+
+    /// Sends to the engine what stands before the phone at `address` says for it.
+    pub(crate) fn send(&self, world: &World, address: SocketAddr, bytes: Bytes) {
+        if let Some(phone) = self.at(address) {
+            say(world, self.handsets[phone].phone.config(), LISTENER, bytes);
+        }
     }
 
     pub(crate) fn at(&self, address: SocketAddr) -> Option<usize> {
@@ -182,15 +197,11 @@ impl Phones {
     /// Takes what a phone wants done: sends, tells, and sets its timer.
     fn collect(&mut self, world: &World, phone: usize, told: &mut Vec<(usize, Event)>) {
         let handset = &mut self.handsets[phone];
-        let local = handset.phone.config().local;
         while let Some((to, bytes)) = handset.phone.poll_transmit() {
             if self.call_id.is_none() {
                 self.call_id = call_id(&bytes);
             }
-            match handset.phone.config().transport {
-                Transport::Udp => world.send(local, to, Bytes::from(bytes)),
-                Transport::Tcp => world.stream_send(local, Bytes::from(bytes), world.plan().shards),
-            }
+            say(world, handset.phone.config(), to, Bytes::from(bytes));
         }
         let mut incoming = None;
         while let Some(event) = handset.phone.poll_event() {
@@ -209,6 +220,13 @@ impl Phones {
         if let Some(call) = incoming {
             self.fresh_media(phone, call);
         }
+    }
+}
+
+fn say(world: &World, config: &PhoneConfig, to: SocketAddr, bytes: Bytes) {
+    match config.transport {
+        Transport::Udp => world.send(config.local, to, bytes),
+        Transport::Tcp => world.stream_send(config.local, bytes, world.plan().shards),
     }
 }
 

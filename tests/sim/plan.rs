@@ -25,10 +25,11 @@ pub(crate) enum Part {
     Ponders,
     Streams,
     Keepalive,
+    Trunks,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 18] = [
+    pub(crate) const ALL: [Part; 19] = [
         Part::Loss,
         Part::Doubled,
         Part::Late,
@@ -47,6 +48,7 @@ impl Part {
         Part::Ponders,
         Part::Streams,
         Part::Keepalive,
+        Part::Trunks,
     ];
 
     /// As `--without` has it.
@@ -70,6 +72,7 @@ impl Part {
             Part::Ponders => "ponders",
             Part::Streams => "streams",
             Part::Keepalive => "keepalive",
+            Part::Trunks => "trunks",
         }
     }
 }
@@ -82,16 +85,19 @@ pub(crate) struct Choice {
     /// The calls that are made; all if absent.
     pub(crate) only: Option<BTreeSet<usize>>,
     pub(crate) without: BTreeSet<Part>,
+    /// Every call leaves by trunks, and nothing else happens.
+    pub(crate) trunks: bool,
 }
 
 impl Choice {
     /// All of a seed.
     pub(crate) fn all(seed: u64, calls: usize) -> Choice {
-        Choice { seed, calls, only: None, without: BTreeSet::new() }
+        Choice { seed, calls, only: None, without: BTreeSet::new(), trunks: false }
     }
 
     pub(crate) fn has(&self, part: Part) -> bool {
-        !self.without.contains(&part)
+        let elsewhere = self.trunks && matches!(part, Part::Nonsense | Part::Registrations | Part::Keepalive);
+        !self.without.contains(&part) && !elsewhere
     }
 
     /// The numbers of the calls that are made.
@@ -104,6 +110,9 @@ impl Choice {
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words =
             vec!["--seed".into(), self.seed.to_string(), "--calls".into(), self.calls.to_string()];
+        if self.trunks {
+            words.push("--trunks".into());
+        }
         let list = |items: Vec<String>| items.join(",");
         if let Some(only) = &self.only {
             words.extend(["--only".into(), ranges(only)]);
@@ -220,6 +229,8 @@ impl Plan {
         let workers = 1 + rng.below(2) as u16;
         let pairs = rng.pick(&[64, 400, 400]);
         let gap_us = rng.pick(&[30_000, 100_000, 200_000]);
+        // As long as it takes a proxy to come and go.
+        let gap_us = if choice.trunks { 600_000 } else { gap_us };
         let keepalive = rng.permille(500) && choice.has(Part::Keepalive);
         let nonsense = calls * rng.pick(&[1, 2, 4]);
         let off = |part: Part, value: &mut u64| {

@@ -8,12 +8,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_actors::env::{Datagram, Tell, in_flight};
-use tandem_actors::events::EventKind;
 use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
-use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Tick, parse_call_id, place};
-use tandem_actors::shell::Injection;
+use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Tick, place};
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
 use tandem_protocol::flow::Transport;
@@ -28,6 +26,7 @@ use crate::rng::Rng;
 use crate::script::{Action, Script};
 use crate::store::Disk;
 use crate::streams::{Told, Turn};
+use crate::trunks::Front;
 use crate::voices::Voices;
 use crate::world::{Event, World};
 
@@ -58,8 +57,9 @@ pub(crate) struct Sim {
     pub(crate) air: Air,
     pub(crate) voices: Voices,
     pub(crate) nonsense: Nonsense,
+    front: Front,
     pub(crate) disk: Arc<Mutex<Disk>>,
-    rng: Rng,
+    pub(crate) rng: Rng,
     told: Vec<(usize, phone::Event)>,
     /// When the engine was killed, and when it was back.
     pub(crate) outages: Vec<(u64, u64)>,
@@ -104,6 +104,7 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         rng: Rng::new(plan.seed, 5),
         voices: Voices::new(&world, &air),
         nonsense: Nonsense::new(&world, script.last_dial),
+        front: Front::default(),
         world,
         air,
         phones,
@@ -293,6 +294,7 @@ impl Sim {
                 | Event::Restart => {}
                 Event::Datagram { .. }
                 | Event::PhoneTimer { .. }
+                | Event::Carrier(_)
                 | Event::Do(_)
                 | Event::Talk
                 | Event::Nonsense
@@ -305,29 +307,6 @@ impl Sim {
             }
         }
         false
-    }
-
-    /// An operator does something to one of the calls that began last.
-    fn operate(&mut self, life: &Life, breaks: bool) {
-        let recent: Vec<String> = {
-            let disk = self.disk.lock().expect("the disk is whole");
-            let started = disk.events.iter().rev().filter(|(_, event)| event.kind == EventKind::CallStarted);
-            started.take(8).filter_map(|(_, event)| Some(event.call_id.as_ref()?.to_string())).collect()
-        };
-        let Some(id) = recent.get(self.rng.below(recent.len() as u64) as usize) else { return };
-        let Some((shard, key)) = parse_call_id(id) else { return };
-        let ask = if breaks {
-            let actors =
-                ["call:ID", "dialog:ID/0", "dialog:ID/1", "media_session:ID/0", "media_session:ID/1"];
-            let actor = self.rng.pick(&actors).replace("ID", id);
-            Ask::Inject(actor, self.rng.pick(&[Injection::Once, Injection::Always]))
-        } else {
-            Ask::HangUp(key)
-        };
-        let (reply, _) = tokio::sync::mpsc::unbounded_channel();
-        if let Some(shard) = life.shards.get(usize::from(shard.0)) {
-            shard.tell(Asked(ask, reply));
-        }
     }
 
     /// The socket a datagram comes to: any, or that of its call's shard.
@@ -360,6 +339,11 @@ impl Sim {
             Event::Datagram { from, to, bytes } => self.deliver(from, to, &bytes, &mut told),
             Event::PhoneTimer { phone } => self.phones.timer(&self.world, phone, &mut told),
             Event::Do(action) => self.act(action, &mut told),
+            Event::Carrier(turn) => {
+                if let Some((from, to, bytes)) = self.front.turn(&self.world, turn) {
+                    self.deliver(from, to, &bytes, &mut told);
+                }
+            }
             Event::Talk => self.voices.talk(&self.world, &self.phones),
             Event::Nonsense => self.nonsense.strike(&self.world),
             Event::Again { from, bytes, left } => self.nonsense.again(&self.world, from, bytes, left),
@@ -439,6 +423,9 @@ impl Sim {
         } else if crate::nonsense::is_stranger(to) {
             // What strangers hear is judged at the end.
         } else if let Some(phone) = self.phones.at(to) {
+            if !self.front.lets_pass(&self.world, &self.phones, to, bytes) {
+                return;
+            }
             self.phones.receive(&self.world, phone, from, bytes, told);
         } else {
             self.voices.hear(&self.world, &self.script, from, to, bytes);

@@ -9,6 +9,7 @@ use crate::engine::{STATIONS, station};
 use crate::phones::{Kind, Phones};
 use crate::plan::Part;
 use crate::rng::Rng;
+use crate::trunks;
 use crate::verbs::{self, Does};
 use crate::world::{self, World};
 
@@ -63,7 +64,11 @@ impl Script {
         let plan = world.plan();
         let mut rng = Rng::new(plan.seed, 4);
         for (index, handset) in phones.handsets.iter().enumerate() {
-            if handset.kind != Kind::Proxy {
+            let registers = match handset.kind {
+                Kind::Station | Kind::Impostor | Kind::Stranger => !plan.choice.trunks,
+                Kind::Proxy | Kind::Carrier => false,
+            };
+            if registers {
                 world.push(rng.below(2_000_000), world::Event::Do(Action::Phone(index, Command::Register)));
             }
         }
@@ -85,7 +90,7 @@ impl Script {
                 verbs::of_phone(world, &mut rng, index, at);
             }
         }
-        for _ in 0..plan.calls / 40 {
+        for _ in 0..plan.calls / if plan.choice.trunks { 10 } else { 40 } {
             let (operator, chaos) = (8_000_000 + rng.below(at), 8_000_000 + rng.below(at));
             if plan.choice.has(Part::Operators) {
                 world.push(operator, world::Event::Operator);
@@ -93,6 +98,9 @@ impl Script {
             if plan.is_chaotic() {
                 world.push(chaos, world::Event::Chaos);
             }
+        }
+        for (at, proxy, mood) in world.moods().downs() {
+            world.push(at, world::Event::Carrier(trunks::Turn::Down(proxy, mood)));
         }
         for _ in 0..plan.kills {
             world.push(8_000_000 + rng.below(at), world::Event::Kill);
@@ -205,13 +213,17 @@ impl Script {
     fn dial(&mut self, world: &World, phones: &mut Phones, n: usize, told: &mut Vec<(usize, Event)>) {
         let rng = self.chance(n);
         let kind = match rng.below(100) {
+            _ if world.plan().choice.trunks => Kind::Station,
             0..2 => Kind::Impostor,
             2..4 => Kind::Stranger,
             4..14 => Kind::Proxy,
             _ => Kind::Station,
         };
         let caller = rng.pick(&phones.of(kind));
-        let (to, number) = target(rng, kind, n);
+        let (to, number) = match world.plan().choice.trunks {
+            true => by_trunk(rng, n),
+            false => target(rng, kind, n),
+        };
         let from = phones.handsets[caller].user.clone();
         let pair = (from.clone(), number);
         if !self.is_free(world, &pair) {
@@ -408,6 +420,12 @@ impl Script {
     }
 }
 
+/// What is dialled for one of the trunks in `trunks`, and what the callee will be asked for.
+fn by_trunk(rng: &mut Rng, n: usize) -> (String, String) {
+    let callee = format!("{n:06}");
+    (trunks::number(rng, &callee), callee)
+}
+
 /// What is dialled, and what the callee will be asked for.
 fn target(rng: &mut Rng, kind: Kind, n: usize) -> (String, String) {
     let somebody = station(rng.below(STATIONS as u64 - 2) as usize);
@@ -420,10 +438,11 @@ fn target(rng: &mut Rng, kind: Kind, n: usize) -> (String, String) {
         8..16 => return (format!("96{unique}"), unique),
         16..20 => return (format!("97{unique}"), unique),
         20..24 => return (format!("98{unique}"), unique),
-        24..27 => "7777".to_owned(),
-        27..29 => "5550".to_owned(),
-        29..31 => station(STATIONS - 1),
-        31..39 => station(rng.pick(&[3, 6])),
+        24..36 => return by_trunk(rng, n),
+        36..38 => "7777".to_owned(),
+        38..40 => "5550".to_owned(),
+        40..42 => station(STATIONS - 1),
+        42..50 => station(rng.pick(&[3, 6])),
         _ => somebody,
     };
     (dialled.clone(), dialled)

@@ -53,7 +53,7 @@ impl Seams for SimSeams {
         if let Some(connection) = flow.connection {
             return self.world.stream_transmit(connection, datagram);
         }
-        if flow.remote.ip() == NOWHERE {
+        if flow.remote.ip() == NOWHERE || self.world.is_unreachable(flow.remote) {
             return Err(Unsent::Unreachable);
         }
         if self.chance.borrow_mut().permille(self.world.plan().faults.full) {
@@ -65,7 +65,8 @@ impl Seams for SimSeams {
     }
 
     fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
-        if self.is_dead() || remote.ip() == NOWHERE || listener != listener_of(Transport::Tcp) {
+        let nowhere = remote.ip() == NOWHERE || self.world.is_unreachable(remote);
+        if self.is_dead() || nowhere || listener != listener_of(Transport::Tcp) {
             return Err(Unsent::Unreachable);
         }
         Ok(self.world.stream_connect(self.shard, remote, within.as_micros() as u64))

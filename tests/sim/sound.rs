@@ -11,6 +11,7 @@ use crate::air::{Ear, Packet};
 use crate::engine::{LISTENER, RTP_TIMEOUT_US};
 use crate::run::Sim;
 use crate::store::Disk;
+use crate::trunks::{Book, route};
 use crate::voices::Voice;
 use crate::wire::Wire;
 use crate::world::WALL_START_MS;
@@ -31,6 +32,8 @@ pub(crate) struct Sound {
     panics: BTreeMap<String, Vec<u64>>,
     /// Calls one of whose sessions could not go on.
     refused: BTreeSet<String>,
+    /// The numbers of calls that have asked a proxy which may come too late for another call.
+    haunted: BTreeSet<String>,
     /// Packets of steady calls that were checked.
     pub(crate) steady: usize,
 }
@@ -53,9 +56,9 @@ impl Steady {
 }
 
 impl Sound {
-    pub(crate) fn read(sim: &Sim, disk: &Disk) -> Sound {
-        let mut sound =
-            Sound { said: BTreeMap::new(), panics: BTreeMap::new(), refused: BTreeSet::new(), steady: 0 };
+    pub(crate) fn read(sim: &Sim, disk: &Disk, book: &Book) -> Sound {
+        let (said, panics, refused) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut sound = Sound { said, panics, refused, haunted: book.haunted(), steady: 0 };
         for packet in sim.air.packets().iter() {
             if let Some(ear) = packet.ear {
                 sound.said.entry(ear).or_default().push(packet.clone());
@@ -163,6 +166,10 @@ impl Sound {
             let taken: u64 = counts.iter().map(|count| count.taken).sum();
             let sent: u64 = counts.iter().map(|count| count.sent).sum();
             let forgotten = if worker_panics { FORGOTTEN * (panics + 1) } else { 0 };
+            // Of a proxy that comes too late nobody can tell which call it means.
+            if route(&dial.to).is_some_and(|(_, callee)| self.haunted.contains(callee)) {
+                continue;
+            }
             if !sim.outages.is_empty() || ears.iter().any(|ear| shares_host(sim, wire, dial, ear.0)) {
                 // What a call says that is left over counts with the call of the same host that has its port now.
                 let homes = ears.iter().flat_map(|ear| sim.air.addresses_of(ear.0));

@@ -155,7 +155,7 @@ impl World {
             let remote = SocketAddr::new(phone.ip(), port);
             let connection = Some(id);
             let flow = Flow { listener: listener_of(Transport::Tcp), remote, connection };
-            let well = !rng.permille(faults.refused);
+            let well = !rng.permille(faults.refused) && !self.is_down(phone, now);
             let wait = if well { 600 + rng.below(4 * faults.delay_us) } else { rng.below(within_us) };
             let (to_engine, to_phone) = (Way::new(), Way::new());
             let lost = None;
@@ -268,7 +268,7 @@ impl World {
 
     /// Puts a message into a connection, in pieces.
     fn write(&self, number: u64, toward: Toward, (from, to): (SocketAddr, SocketAddr), message: Bytes) {
-        let dead = self.is_dead(from, to, &message);
+        let dead = self.is_dead(from, to, &message) || self.is_down(from, self.now());
         let line = self.note(from, to, message.clone(), if dead { Fate::Lost } else { Fate::Sent });
         if dead {
             return;

@@ -11,6 +11,7 @@ use crate::engine::LISTENER;
 use crate::phones::Phones;
 use crate::rng::Rng;
 use crate::script::Script;
+use crate::trunks;
 use crate::wire;
 use crate::world::{self, Fate, World};
 
@@ -216,7 +217,10 @@ impl Voices {
         let is_over = |left: &Dial, ear: Ear, new: &Dial| {
             let home = self.voices.get(&ear).and_then(|voice| voice.history.last());
             home.is_some_and(|(_, home, _)| {
-                world.with_lines(|lines| wire::ended_before(lines, &left.call_ids, home.ip(), new.at))
+                world.with_lines(|lines| {
+                    wire::ended_before(lines, &left.call_ids, home.ip(), new.at)
+                        || trunks::was_given_up(lines, &left.call_ids, home.ip())
+                })
             })
         };
         // The phone of the new call need not have heard of it yet.

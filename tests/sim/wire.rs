@@ -193,6 +193,11 @@ impl Wire {
         self.of(call_ids).filter(accepts).map(|said| said.at).min()
     }
 
+    /// True if this phone answered a request of the engine's before `time` that it knows no such call.
+    pub(crate) fn is_disowned(&self, call_ids: &[String], phone: SocketAddr, time: u64) -> bool {
+        self.of(call_ids).any(|said| said.from == phone && said.status == Some(481) && said.at <= time)
+    }
+
     /// True if the engine asked a peer in vain, half a minute before `time`, whether it is still there, or told it in vain that
     /// the call is over.
     pub(crate) fn was_told_in_vain(&self, call_ids: &[String], time: u64) -> bool {
@@ -201,13 +206,6 @@ impl Wire {
                 && said.from == LISTENER
                 && said.arrives.is_empty()
                 && said.at + 30_000_000 <= time
-        })
-    }
-
-    /// True if a phone has told the engine, before `time`, that it knows no such dialog.
-    pub(crate) fn is_gone(&self, call_ids: &[String], phone: SocketAddr, time: u64) -> bool {
-        self.of(call_ids).any(|said| {
-            said.from == phone && said.status == Some(481) && said.arrives.iter().any(|at| *at <= time)
         })
     }
 

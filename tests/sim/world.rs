@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::script::Action;
 use crate::streams::{Streams, Turn};
+use crate::trunks::{self, Mood, Moods};
 
 /// The wall clock at the beginning of every run, in milliseconds.
 pub(crate) const WALL_START_MS: u64 = 1_790_000_000_000;
@@ -41,6 +42,8 @@ pub(crate) enum Event {
     Do(Action),
     /// Something happens to a connection.
     Stream(u64, Turn),
+    /// Something happens at a proxy of a trunk.
+    Carrier(trunks::Turn),
     /// A stranger does something.
     Nonsense,
     /// And again.
@@ -142,6 +145,7 @@ pub(crate) struct World {
     /// The living engine's number; what an earlier one set in motion inside itself is void.
     epoch: Rc<Cell<u32>>,
     plan: Rc<Plan>,
+    moods: Rc<Moods>,
     inner: Rc<RefCell<Inner>>,
     streams: Rc<RefCell<Streams>>,
 }
@@ -164,6 +168,7 @@ impl World {
         World {
             now: Rc::new(Cell::new(0)),
             epoch: Rc::new(Cell::new(0)),
+            moods: Rc::new(Moods::new(&plan)),
             plan,
             inner: Rc::new(RefCell::new(inner)),
             streams: Rc::default(),
@@ -172,6 +177,21 @@ impl World {
 
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What the proxies of the trunks are like.
+    pub(crate) fn moods(&self) -> &Moods {
+        &self.moods
+    }
+
+    /// True if nothing comes to this address or from it at `at`.
+    pub(crate) fn is_down(&self, address: SocketAddr, at: u64) -> bool {
+        self.moods.of(address, at).is_down()
+    }
+
+    /// True if no way leads to this address now.
+    pub(crate) fn is_unreachable(&self, address: SocketAddr) -> bool {
+        self.moods.of(address, self.now()) == Mood::Unreachable
     }
 
     /// Microseconds since the beginning.
@@ -220,7 +240,8 @@ impl World {
 
     /// Sends a SIP message through the network, and notes it.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        let (fate, arrives) = match self.is_dead(from, to, &bytes) {
+        let unsaid = self.is_dead(from, to, &bytes) || self.is_down(from, self.now());
+        let (fate, arrives) = match unsaid {
             true => (Fate::Lost, [None, None]),
             false => self.carry(from, to, &bytes, 1),
         };
@@ -293,6 +314,9 @@ impl World {
                 *last
             };
             let times = [(!lost).then(&mut time), doubled.then(&mut time)];
+            // Whoever is down by then does not get it.
+            let times = times.map(|time| time.filter(|at| !self.is_down(to, *at)));
+            let lost = lost || times == [None, None];
             let fate = match (lost, doubled) {
                 (true, false) => Fate::Lost,
                 (_, true) => Fate::Doubled,

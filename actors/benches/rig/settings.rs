@@ -31,11 +31,12 @@ fn listener() -> Listener {
         id: listener_id(),
         transport: Transport::Udp,
         address,
-        external: address,
+        external: address.into(),
         timers: Timers::default(),
         streams: StreamLimits::default(),
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
+        tls: None,
     }
 }
 
@@ -63,6 +64,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         redirect_to: Vec::new(),
         calling_party_mask: None,
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 

@@ -25,12 +25,23 @@ struct SideMedia {
     signalling: IpAddr,
     config: Option<SessionConfig>,
     open: bool,
+    /// It was opened, and another took its place.
+    replaced: bool,
     report: Option<Report>,
 }
 
-/// The media of one call: none, one side (a service) or two (a relay).
+impl SideMedia {
+    fn new(lease: Lease, signalling: IpAddr) -> SideMedia {
+        SideMedia { lease, signalling, config: None, open: false, replaced: false, report: None }
+    }
+}
+
+/// The media of one call: none, one side (a service) or two (a relay), and until the answer perhaps a third: the callee's if he turns
+/// out to be in the other address family.
 pub(crate) struct Media {
     sides: Vec<SideMedia>,
+    /// Which of them is the callee's.
+    callee: usize,
     service: Option<ServiceKind>,
     record: bool,
     /// How many recordings the call has had: a restart begins a new one.
@@ -45,6 +56,7 @@ impl Media {
     pub(crate) fn none() -> Media {
         Media {
             sides: Vec::new(),
+            callee: 1,
             service: None,
             record: false,
             segments: 0,
@@ -53,54 +65,71 @@ impl Media {
         }
     }
 
-    /// A relay between two leases.
-    pub(crate) fn relay(caller: (Lease, IpAddr), callee: (Lease, IpAddr), record: bool) -> Media {
-        let side =
-            |(lease, signalling)| SideMedia { lease, signalling, config: None, open: false, report: None };
-        Media { sides: vec![side(caller), side(callee)], record, ..Media::none() }
+    /// A relay between two leases; `other` is the callee's if he is in the other address family.
+    pub(crate) fn relay(
+        caller: (Lease, IpAddr),
+        callee: (Lease, IpAddr),
+        other: Option<Lease>,
+        record: bool,
+    ) -> Media {
+        let sides = [caller, callee].into_iter().chain(other.map(|lease| (lease, callee.1)));
+        let sides = sides.map(|(lease, signalling)| SideMedia::new(lease, signalling)).collect();
+        Media { sides, record, ..Media::none() }
     }
 
     /// A service on one lease.
     pub(crate) fn service(caller: (Lease, IpAddr), kind: ServiceKind) -> Media {
-        let (lease, signalling) = caller;
-        let side = SideMedia { lease, signalling, config: None, open: false, report: None };
-        Media { sides: vec![side], service: Some(kind), ..Media::none() }
-    }
-
-    /// The call has gone on to a callee elsewhere.
-    pub(crate) fn callee_at(&mut self, signalling: IpAddr) {
-        if let Some(side) = self.sides.get_mut(1) {
-            side.signalling = signalling;
-        }
+        Media { sides: vec![SideMedia::new(caller.0, caller.1)], service: Some(kind), ..Media::none() }
     }
 
     /// A callee is asked, at this address: one of the contacts of a station, or the next proxy of a trunk. Its packets are taken
     /// before its description names where they come from; those of the proxy before are not.
     pub(crate) fn asks(&mut self, env: &Env, key: CallKey, leg: LegId, signalling: IpAddr) {
         self.callees.push((leg, signalling));
-        self.callee_at(signalling);
-        let open = self.sides.get(1).filter(|side| side.open).and_then(|side| side.config.as_ref());
-        if let Some(config) = open.filter(|config| config.signalling_ip != signalling) {
+        self.turn_to(env, key, leg);
+    }
+
+    /// The callee's side is this leg's from now on, in its address family.
+    pub(crate) fn turn_to(&mut self, env: &Env, key: CallKey, leg: LegId) {
+        let asked = self.callees.iter().find(|(asked, _)| *asked == leg);
+        let Some(signalling) = asked.map(|(_, signalling)| *signalling) else { return };
+        let fits = |number: &usize| self.sides[*number].lease.rtp.is_ipv4() == signalling.is_ipv4();
+        let before = self.callee;
+        self.callee = (1..self.sides.len()).find(fits).unwrap_or(before);
+        let relinked = self.callee != before;
+        let Some(side) = self.sides.get_mut(self.callee) else { return };
+        side.signalling = signalling;
+        let open = Some(&*side).filter(|side| side.open).and_then(|side| side.config.as_ref());
+        if let Some(config) = open.filter(|config| relinked || config.signalling_ip != signalling) {
             let config = SessionConfig { signalling_ip: signalling, ..config.clone() };
-            self.apply(env, key, 1, config);
+            // Opening it again joins it to the caller's session.
+            side.open = !relinked;
+            self.apply(env, key, self.callee, config);
+        } else if relinked {
+            self.open_relay(env, key);
         }
     }
 
-    /// This callee has the call.
-    pub(crate) fn answered_by(&mut self, leg: LegId) {
-        if let Some((_, signalling)) = self.callees.iter().find(|(asked, _)| *asked == leg) {
-            self.callee_at(*signalling);
+    /// The call is answered: what was kept for callees of the other address family ends, or is given back if it was not used.
+    pub(crate) fn settle(&mut self, env: &Env, key: CallKey) -> Vec<Lease> {
+        let callee = self.callee;
+        for (number, side) in self.sides.iter_mut().enumerate().skip(1) {
+            if number != callee && side.open {
+                side.replaced = true;
+                Media::close_side(env, key, number, side);
+            }
         }
+        // The numbers of sessions stay: one in the middle is given back when the call is over.
+        let spare = self.sides.len() > 2 && callee == 1;
+        let unused = self.sides.pop_if(|side| spare && !side.open);
+        unused.map(|side| side.lease).into_iter().collect()
     }
 
     /// The media of a restored call.
     pub(crate) fn restored(saved: SavedMedia) -> Media {
-        let side = |s: SavedSide| SideMedia {
-            lease: s.lease,
-            signalling: s.config.as_ref().map_or(s.lease.rtp.ip(), |c| c.signalling_ip),
-            config: s.config,
-            open: false,
-            report: None,
+        let side = |s: SavedSide| {
+            let signalling = s.config.as_ref().map_or(s.lease.rtp.ip(), |c| c.signalling_ip);
+            SideMedia { config: s.config, ..SideMedia::new(s.lease, signalling) }
         };
         Media {
             sides: saved.sides.into_iter().map(side).collect(),
@@ -114,11 +143,16 @@ impl Media {
     pub(crate) fn saved(&self) -> SavedMedia {
         let side = |s: &SideMedia| SavedSide { lease: s.lease, config: s.config.clone() };
         SavedMedia {
-            sides: self.sides.iter().map(side).collect(),
+            sides: self.used().map(|(_, used)| side(used)).collect(),
             record: self.record,
             segments: self.segments,
             service: self.service,
         }
+    }
+
+    /// The caller's side, and the callee's.
+    fn used(&self) -> impl Iterator<Item = (usize, &SideMedia)> {
+        self.sides.iter().enumerate().filter(|(number, _)| [0, self.callee].contains(number))
     }
 
     pub(crate) fn kind(&self) -> &'static str {
@@ -149,8 +183,13 @@ impl Media {
         self.unused()
     }
 
-    fn number(side: Side) -> usize {
-        usize::from(side != Side::Caller)
+    fn number(&self, side: Side) -> usize {
+        if side == Side::Caller { 0 } else { self.callee }
+    }
+
+    /// The side whose packets this one sends.
+    fn peer_of(&self, number: usize) -> usize {
+        if number == 0 { self.callee } else { 0 }
     }
 
     /// Opens or changes a side's session by what its peer's description says. `watched`: silence ends the call.
@@ -162,11 +201,11 @@ impl Media {
         view: Option<&AudioView>,
         watched: bool,
     ) {
-        let number = Media::number(side);
+        let number = self.number(side);
         let config = self.config(env, number, view, watched);
         self.apply(env, key, number, config);
         // Silence on one side is no fault while the other holds, either.
-        let other = 1 - number.min(1);
+        let other = self.peer_of(number);
         let timeout = self.timeout(env, watched);
         if let Some(mut config) = self.sides.get(other).filter(|s| s.open).and_then(|s| s.config.clone())
             && config.rtp_timeout != timeout
@@ -179,8 +218,8 @@ impl Media {
     /// The call is answered: from now on silence ends it.
     pub(crate) fn watch(&mut self, env: &Env, key: CallKey) {
         let timeout = self.timeout(env, true);
-        for number in 0..self.sides.len() {
-            let side = &self.sides[number];
+        for number in [0, self.callee] {
+            let Some(side) = self.sides.get(number) else { continue };
             let unwatched =
                 |config: &&SessionConfig| config.remote_rtp.is_some() && config.rtp_timeout != timeout;
             if let Some(config) = side.config.as_ref().filter(|_| side.open).filter(unwatched) {
@@ -219,7 +258,8 @@ impl Media {
     }
 
     fn apply(&mut self, env: &Env, key: CallKey, number: usize, config: SessionConfig) {
-        let relay = self.sides.len() == 2;
+        let relay = self.sides.len() > 1;
+        let peer = self.peer_of(number);
         let Some(side) = self.sides.get_mut(number) else { return };
         let session = SessionId { call: key, side: number as u8 };
         side.config = Some(config.clone());
@@ -228,7 +268,7 @@ impl Media {
             MediaOrder::Configure { session, config }
         } else {
             side.open = true;
-            let peer = relay.then_some(SessionId { call: key, side: 1 - number as u8 });
+            let peer = relay.then_some(SessionId { call: key, side: peer as u8 });
             MediaOrder::Open { session, lease: side.lease, config, shard: env.shard(), peer }
         };
         env.media(side.lease.worker, order);
@@ -237,8 +277,8 @@ impl Media {
     /// Opens the sides of a relay before anyone knows their peers' addresses: the callee's early media may come with the first
     /// answer, and a caller that has offered nothing says where he is in his ACK.
     pub(crate) fn open_relay(&mut self, env: &Env, key: CallKey) {
-        for number in 0..self.sides.len() {
-            if self.sides.len() == 2 && self.sides.get(number).is_some_and(|side| !side.open) {
+        for number in [0, self.callee] {
+            if self.sides.len() > 1 && self.sides.get(number).is_some_and(|side| !side.open) {
                 let config = self.config(env, number, None, false);
                 self.apply(env, key, number, config);
             }
@@ -269,13 +309,16 @@ impl Media {
 
     /// Ends every session; true if reports are to be waited for.
     pub(crate) fn close(&self, env: &Env, key: CallKey) -> bool {
-        for (number, side) in self.sides.iter().enumerate().filter(|(_, side)| side.open) {
-            env.media(
-                side.lease.worker,
-                MediaOrder::Close { session: SessionId { call: key, side: number as u8 } },
-            );
+        let open = |side: &&SideMedia| side.open && !side.replaced;
+        for (number, side) in self.sides.iter().enumerate().filter(|(_, side)| open(side)) {
+            Media::close_side(env, key, number, side);
         }
         self.outstanding()
+    }
+
+    fn close_side(env: &Env, key: CallKey, number: usize, side: &SideMedia) {
+        let session = SessionId { call: key, side: number as u8 };
+        env.media(side.lease.worker, MediaOrder::Close { session });
     }
 
     pub(crate) fn outstanding(&self) -> bool {
@@ -311,7 +354,7 @@ impl Media {
                 mos: report.mos.unwrap_or_default(),
             })
         };
-        self.sides.iter().filter_map(leg).collect()
+        self.used().filter_map(|(_, side)| leg(side)).collect()
     }
 }
 

@@ -14,19 +14,18 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
-use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent, LocalSide};
-use tandem_protocol::flow::ListenerId;
+use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Callee, Info, Party};
+use crate::calls::{CallKey, Callee, Info, Party, is_sips};
 use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::media_pool::order::MediaEvent;
 use crate::metrics::ActorKind;
-use crate::shard::{CallDown, Shard};
+use crate::shard::{CallDown, Returned, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
@@ -90,6 +89,8 @@ pub(crate) struct Outbound {
     pub(crate) max_forwards: u8,
     /// The INVITE's timers.
     pub(crate) timers: Timers,
+    /// By which way it goes on from a proxy of the trunk (RFC 3608).
+    pub(crate) route: Vec<String>,
     /// How long whoever is called may say nothing further after 100; `None`: as long as the call lasts.
     pub(crate) progress: Option<Duration>,
     /// Answers a challenge.
@@ -176,10 +177,6 @@ impl CallActor {
         actor.start()
     }
 
-    fn local(&self, listener: ListenerId) -> Arc<LocalSide> {
-        self.env.local_side(listener)
-    }
-
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
         let now = self.env.now();
         if self.env.inject_panic(ActorKind::Call) {
@@ -193,7 +190,8 @@ impl CallActor {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
-                let call = Call::after_fault(&legs, now, &mut out);
+                let tried = self.shell.machine().attempts().to_vec();
+                let call = Call::after_fault(&legs, &tried, now, &mut out);
                 self.shell.replace(call);
             }
         }
@@ -227,12 +225,10 @@ impl CallActor {
                 self.invite(leg, target, (sdp, reliable), now, ctx);
             }
             Output::Tell(leg, command) => self.tell_leg(leg, command),
+            Output::Towards(leg) => self.media.turn_to(&self.env, self.key, leg),
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
                 let watched = !held && self.shell.machine().is_answered();
-                if let Some(callee) = self.shell.machine().callee() {
-                    self.media.answered_by(callee);
-                }
                 self.media.configure(&self.env, self.key, side, view.as_ref(), watched)
             }
             Output::Commit => self.commit(),
@@ -262,6 +258,7 @@ impl CallActor {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        let outbound_trunk = outbound.trunk.clone();
         self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);
         let spec = InviteSpec {
@@ -272,7 +269,7 @@ impl CallActor {
             local_tag: self.env.name(),
             flow: target.flow,
             routing: target.routing,
-            route: target.route,
+            route: if target.route.is_empty() { outbound.route } else { target.route },
             sdp,
             reliable,
             max_forwards: outbound.max_forwards,
@@ -284,7 +281,12 @@ impl CallActor {
             progress: outbound.progress,
         };
         let call_id = spec.call_id.clone();
-        let local = self.local(target.flow.listener);
+        let sips = is_sips(&spec.request_uri);
+        let trunk = outbound_trunk.and_then(|name| self.env.directory().trunk(&name).cloned());
+        let local = match trunk {
+            Some(trunk) => self.env.local_side_of(&trunk, target.flow.listener, sips),
+            None => self.env.local_side_for(target.flow.listener, sips),
+        };
         self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
     }
 
@@ -324,6 +326,10 @@ impl CallActor {
             None => event,
         };
         self.events.push(self.with_sip_call_id(event, leg));
+        let unused = self.media.settle(&self.env, self.key);
+        if !unused.is_empty() {
+            self.shard.tell(Returned(unused));
+        }
         self.media.record(&self.env, self.key, &self.id);
         if let Some(path) = self.media.recording() {
             let event = Event::new(now.wall, EventKind::Recording, "recording begun").of(&self.id);

@@ -21,6 +21,8 @@ use crate::events::{Event, EventKind};
 pub(super) struct Diversion {
     /// Who named the contacts that are left.
     by: Callee,
+    /// Who calls, with the diversion that this is.
+    party: Option<Arc<Party>>,
     /// Numbers and addresses that the call has been at.
     visited: Vec<String>,
 }
@@ -34,11 +36,15 @@ impl CallActor {
         now: Now,
         ctx: &mut Context<Self>,
     ) {
-        if fresh {
-            self.diversion.by = self.callee();
-        }
         if self.diversion.visited.is_empty() {
             self.diversion.visited.push(self.info.to.clone());
+        }
+        if fresh {
+            self.diversion.by = self.callee();
+            let place = self.diversion.visited.last().cloned().unwrap_or_default();
+            let number = place.split('@').next().unwrap_or_default();
+            let party = self.outbound.first().map(|outbound| outbound.party.diverted(number, status));
+            self.diversion.party = party.map(Arc::new);
         }
         let reroute = if fresh && self.diversion.by.redirect() == Redirect::Pass {
             self.note_diversion(now, status, "is handed to the caller", &contacts.join(", "));
@@ -71,16 +77,24 @@ impl CallActor {
     fn lead(&mut self, contact: &str) -> Result<(Route, Vec<Outbound>), String> {
         let uri = Uri::parse(contact).map_err(|_| "is no address".to_owned())?;
         let by = self.diversion.by.clone();
-        let party = self.outbound.first().map(|outbound| outbound.party.clone()).ok_or("comes too late")?;
-        let number = uri.user_unescaped().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+        let party = self.diversion.party.clone().ok_or("comes too late")?;
+        let number = uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
+        // Who has asked for a `sips` URI is not sent on to less (RFC 5630 §5.1).
+        let sips = party.secure || uri.is_sips();
         let (place, (found, outbound)) = match uri.scheme {
-            "tel" => (number.clone(), self.dialled(&by, &party, &number)),
-            "sip" if self.is_here(&uri) => (number.clone(), self.dialled(&by, &party, &number)),
-            "sip" => {
+            "tel" => (number.clone(), self.dialled(&by, &party, &number, sips)),
+            "sip" | "sips" if self.is_here(&uri) => {
+                (number.clone(), self.dialled(&by, &party, &number, sips))
+            }
+            "sip" | "sips" => {
                 let address = uri.socket_addr().ok_or("is not at an address of ours")?;
                 let trunk = by.trunk().filter(|t| t.config.redirect_to.iter().any(|s| s.contains(address)));
                 let trunk = trunk.ok_or("is at an address that nobody allows")?;
-                (format!("{number}@{address}"), self.at_address(trunk, address, &party, &number))
+                let config = self.env.config();
+                if sips && !config.transport(config.listener_id(trunk.config.listener)).is_secure() {
+                    return Err("must be reached by TLS, which its trunk does not speak".to_owned());
+                }
+                (format!("{number}@{address}"), self.at_address(trunk, address, &party, (&number, sips)))
             }
             _ => return Err("has a scheme that is not spoken here".to_owned()),
         };
@@ -99,8 +113,8 @@ impl CallActor {
     }
 
     /// Whoever redirects a call dials for himself.
-    fn dialled(&self, by: &Callee, party: &Arc<Party>, number: &str) -> (Route, Vec<Outbound>) {
-        let route = route(&self.env, by.calling_search_space(), number);
+    fn dialled(&self, by: &Callee, party: &Arc<Party>, number: &str, sips: bool) -> (Route, Vec<Outbound>) {
+        let route = route(&self.env, by.calling_search_space(), number, sips);
         let outbound = outbound(&self.env, party, &route);
         (route, outbound)
     }
@@ -111,20 +125,21 @@ impl CallActor {
         trunk: &Arc<TrunkEntry>,
         address: SocketAddr,
         party: &Arc<Party>,
-        number: &str,
+        (number, sips): (&str, bool),
     ) -> (Route, Vec<Outbound>) {
         let health = [ProxyHealth::up(address)];
         let choice = TrunkChoice {
             trunk: trunk.config.name.to_string(),
             listener: self.env.config().listener_id(trunk.config.listener),
             user: escape_user(number).into_owned(),
+            sips,
             walk: ProxyWalk::new(&health, Selection::Priority, trunk.config.retryable.clone()),
             hosts: Vec::new(),
         };
         let destination =
             Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
         let mut route = Route::to(destination, format!("leads to {address}, which its trunk allows"), number);
-        route.signalling = Some(address.ip());
+        route.signalling = vec![address.ip()];
         let outbound = vec![elsewhere(&self.env, party, &route, trunk, address)];
         (route, outbound)
     }
@@ -153,9 +168,6 @@ impl CallActor {
         self.permits.extend(route.permit.take());
         self.place = None;
         self.info.trunk = None;
-        if let Some(host) = route.signalling {
-            self.media.callee_at(host);
-        }
         self.outbound = outbound;
         self.info.route = format!("{}; redirected: {}", self.info.route, route.why);
         route.destination

@@ -2,7 +2,9 @@
 //! stranger learns nothing of what is built here.
 
 use tandem_protocol::dialog::is_supported;
-use tandem_protocol::message::{Header, Message, Method, NameAddr, Uri, Via};
+use tandem_protocol::flow::Transport;
+pub(crate) use tandem_protocol::message::ACCEPT;
+use tandem_protocol::message::{Header, Message, Method, NameAddr, NotUnderstood, Uri, Via};
 
 use super::refused::Refused;
 use crate::config::EngineConfig;
@@ -10,8 +12,6 @@ use crate::metrics::Refusal;
 
 /// The methods that are taken (§20.5).
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REGISTER";
-/// The body that is understood.
-pub(crate) const ACCEPT: &str = "application/sdp";
 
 /// Checks what is needed to judge a request at all, before anyone is asked who he is.
 pub(crate) fn well_formed(request: &Message) -> Result<(), Refused> {
@@ -28,10 +28,12 @@ pub(crate) fn well_formed(request: &Message) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Checks what every request outside dialogs must have.
-pub(crate) fn acceptable(request: &Message) -> Result<(), Refused> {
+/// Checks what every request outside dialogs must have that has come by `transport`. For a `sips` URI that is TLS: by another way its
+/// promise is broken already.
+pub(crate) fn acceptable(request: &Message, transport: Transport) -> Result<(), Refused> {
     let uri = Uri::parse(request.request_uri()).map_err(|_| Refused::bad("Bad Request-URI"))?;
-    if !matches!(uri.scheme, "sip" | "tel") {
+    let speaks = matches!(uri.scheme, "sip" | "tel") || uri.is_sips() && transport.is_secure();
+    if !speaks {
         return Err(Refused::new(416, Refusal::Unsupported));
     }
     if request.method() == Method::Invite {
@@ -71,15 +73,11 @@ fn body(request: &Message) -> Result<(), Refused> {
     if request.body().is_empty() || request.method() != Method::Invite {
         return Ok(());
     }
-    let identity = |coding: &str| coding.eq_ignore_ascii_case("identity");
-    if !request.values(Header::ContentEncoding).all(identity) {
-        return Err(Refused::new(415, Refusal::Media).with(Header::AcceptEncoding, "identity"));
-    }
-    let kind = request.header(Header::ContentType).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(ACCEPT) {
-        return Err(Refused::new(415, Refusal::Media).with(Header::Accept, ACCEPT));
-    }
-    Ok(())
+    request.understood().map_err(|why| match why {
+        NotUnderstood::Type => Refused::new(415, Refusal::Media).with(Header::Accept, ACCEPT),
+        NotUnderstood::Coding => Refused::new(415, Refusal::Media).with(Header::AcceptEncoding, "identity"),
+        NotUnderstood::Malformed => Refused::bad("Bad Body Parts"),
+    })
 }
 
 /// How a request is refused whose method is known and not taken outside dialogs. What is not built yet is refused plainly.
@@ -107,8 +105,7 @@ pub(crate) fn not_taken(request: &Message) -> Refused {
 /// Whether a request was sent by us and has come back by proxies that kept its Vias (§16.3 step 4).
 pub(crate) fn has_been_here(config: &EngineConfig, request: &Message) -> bool {
     request.values(Header::Via).skip(1).filter_map(|value| Via::parse(value).ok()).any(|via| {
-        let port = via.port.unwrap_or(5060);
-        let is_ours = |ip: std::net::IpAddr| via.host.trim_matches(['[', ']']).parse() == Ok(ip);
-        config.listeners.iter().any(|l| l.external.port() == port && is_ours(l.external.ip()))
+        let port = via.sent_by_port();
+        config.listeners.iter().any(|l| l.external.port() == port && l.external.is_host(via.host))
     })
 }

@@ -9,7 +9,7 @@ use tandem_protocol::registrar::Binding;
 use tandem_protocol::time::Instant;
 
 use super::refused::Refused;
-use super::unmanaged;
+use super::{account, unmanaged};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::metrics::Refusal;
@@ -22,7 +22,7 @@ const MAX_CREDENTIALS: usize = 8;
 pub(crate) enum Caller {
     /// A station that has proved who it is.
     Station(Arc<StationEntry>),
-    /// A trunk, known by its address.
+    /// A trunk, known by its address, its certificate, or an account of ours there.
     Trunk(Arc<TrunkEntry>),
 }
 
@@ -43,15 +43,24 @@ pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Calle
     if let Some(station) = unmanaged::station(env, request, flow) {
         return Ok(Caller::Station(station.clone()));
     }
+    // A certificate that the settings name says more than any From. One that is a proxy's by its address or domain alone does not:
+    // stations may be behind it.
+    let proved = env.directory().trunk_of_certificate(flow);
+    if let Some(trunk) = proved.filter(|trunk| !trunk.config.certificate_names.is_empty()) {
+        return Ok(Caller::Trunk(trunk.clone()));
+    }
     // Both are looked for in any case: how long it takes tells nobody which of them exists.
-    let trunk = env.directory().trunk_of_source(flow, env.config().transport(flow.listener));
+    let account = account::called(env, request).map(|account| account.trunk);
+    let of_source = || env.directory().trunk_of_source(flow, env.config().transport(flow.listener)).cloned();
+    // An account says more than a source: a provider has one address for all of its accounts.
+    let trunk = account.or_else(of_source);
     let station = claimed_station(env, request, trunk.is_some());
     match (station, trunk) {
         (Some(station), _) => {
             verify(env, request, flow, Some(station))?;
             Ok(Caller::Station(station.clone()))
         }
-        (None, Some(trunk)) => Ok(Caller::Trunk(trunk.clone())),
+        (None, Some(trunk)) => Ok(Caller::Trunk(trunk)),
         (None, None) => verify(env, request, flow, None).and_then(|()| Err(challenge(env, flow, false))),
     }
 }

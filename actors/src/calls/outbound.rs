@@ -3,20 +3,23 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use tandem_protocol::decimal::socket_addr;
 use tandem_protocol::dial_plan::NumberMask;
+use tandem_protocol::diversion::History;
 use tandem_protocol::flow::ListenerId;
 use tandem_protocol::identity::{ANONYMOUS, Identity};
-use tandem_protocol::message::{Message, escape_user};
+use tandem_protocol::message::{Header, Message, escape_user};
+use tandem_protocol::number_rules::{self, Direction};
 use tandem_protocol::transaction::Timers;
 
 use super::route::Route;
-use super::{Callee, Caller, caller_number};
+use super::secure::is_sips;
+use super::{Callee, Caller, caller_number, rules};
 use crate::call::Outbound;
 use crate::directory::TrunkEntry;
 use crate::env::Env;
 
 /// Who calls, for whomever he comes to be connected with.
+#[derive(Clone)]
 pub(crate) struct Party {
     caller: Caller,
     /// The number in his INVITE.
@@ -24,10 +27,16 @@ pub(crate) struct Party {
     /// The display name, escaped as it came.
     display: Option<String>,
     identity: Identity,
+    /// By whom his call has been diverted.
+    history: History,
+    /// What he asked for, for rules that read it.
+    invite: Message,
     /// His Max-Forwards, less one.
     max_forwards: u8,
     /// The listener his INVITE came to.
     listener: ListenerId,
+    /// He has asked for a `sips` URI.
+    pub(crate) secure: bool,
 }
 
 /// Who sent this INVITE: a station is what the settings say, whatever it says of itself; a trunk's caller is believed if the trunk is.
@@ -43,13 +52,27 @@ pub(super) fn party(env: &Env, invite: &Message, caller: &Caller, listener: List
         Caller::Trunk(trunk) if trunk.config.trusted => Identity::of_trusted(invite),
         Caller::Trunk(_) => Identity::of_stranger(invite),
     };
+    let believed = match caller {
+        Caller::Station(_) => (false, false),
+        Caller::Trunk(trunk) => (trunk.config.rules.diversion_in, trunk.config.rules.history_info_in),
+    };
     Party {
         caller: caller.clone(),
-        number: caller_number(invite),
+        number: rules::number_in(caller, number_rules::Party::Calling, caller_number(invite)),
+        history: History::of(invite, believed),
+        invite: invite.clone(),
         display,
         identity,
         max_forwards: invite.max_forwards().and_then(Result::ok).unwrap_or(70).saturating_sub(1),
         listener,
+        secure: is_sips(invite.request_uri()),
+    }
+}
+
+impl Party {
+    /// The same once `number` has diverted his call with this status.
+    pub(crate) fn diverted(&self, number: &str, status: u16) -> Party {
+        Party { history: self.history.diverted(number, status), ..self.clone() }
     }
 }
 
@@ -82,7 +105,8 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let config = env.config();
     let listener = trunk.map_or(party.listener, |t| config.listener_id(t.config.listener));
     let ours = config.listener(listener);
-    let host = ours.map_or_else(String::new, |l| socket_addr(l.external));
+    let host = ours.map_or_else(String::new, |l| l.external.as_str().to_owned());
+    let own_host = host.clone();
     let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
     let number = number(party, route, trunk);
     let (from_host, to_host) = match trunk {
@@ -99,15 +123,22 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
         true => ANONYMOUS.to_owned(),
         false => [&display, "<sip:", &escape_user(&number), "@", &from_host, ">"].concat(),
     };
+    let called = trunk.filter(|_| !route.inside).map_or_else(
+        || route.number.clone(),
+        |trunk| rules::number_out(trunk, number_rules::Party::Called, route.number.clone()),
+    );
+    let to = ["<sip:", &escape_user(&called), "@", &to_host, ">"].concat();
+    let headers = headers(party, trunk, presented.headers, (&own_host, &to));
     Outbound {
         trunk: trunk.map(|t| t.config.name.clone()),
         from,
-        to: ["<sip:", &escape_user(&route.number), "@", &to_host, ">"].concat(),
+        to,
         max_forwards: party.max_forwards,
         timers,
         progress: trunk.map(|t| t.config.progress_timeout),
+        route: trunk.map(|t| env.directory().service_route(&t.config.name)).unwrap_or_default(),
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
-        headers: presented.headers.into_iter().map(|(h, value)| (h.name().to_owned(), value)).collect(),
+        headers,
         party: party.clone(),
         callee: match (&route.station, trunk) {
             (Some(station), _) => Callee::Station(station.clone()),
@@ -115,6 +146,35 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
             (None, None) => Callee::Nobody,
         },
     }
+}
+
+/// Who the caller is said to be, by whom his call was diverted, and what the rules of both trunks write.
+fn headers(
+    party: &Party,
+    trunk: Option<&Arc<TrunkEntry>>,
+    presented: Vec<(Header, String)>,
+    (host, to): (&str, &str),
+) -> Vec<(String, String)> {
+    let named = |header: Header, value: String| (header.name().to_owned(), value);
+    let mut headers: Vec<(String, String)> =
+        presented.into_iter().map(|(header, value)| named(header, value)).collect();
+    if let Some(trunk) = trunk {
+        let rules = &trunk.config.rules;
+        if rules.diversion_out {
+            headers.extend(party.history.diversions(host).into_iter().map(|v| named(Header::Diversion, v)));
+        }
+        if rules.history_info_out {
+            let entries = party.history.entries(host, to).into_iter();
+            headers.extend(entries.map(|value| named(Header::HistoryInfo, value)));
+        }
+    }
+    if let Caller::Trunk(by) = &party.caller {
+        rules::write_headers(by, Direction::In, &party.invite, &mut headers);
+    }
+    if let Some(trunk) = trunk {
+        rules::write_headers(trunk, Direction::Out, &party.invite, &mut headers);
+    }
+    headers
 }
 
 /// A domain as the host of a URI: an IPv6 address is written in brackets (RFC 3261 §25.1).
@@ -138,7 +198,9 @@ fn number(party: &Party, route: &Route, trunk: Option<&Arc<TrunkEntry>>) -> Stri
         Caller::Trunk(_) => party.number.clone(),
     };
     let shown = route.calling.apply(&own);
-    masked(trunk.filter(|_| !route.inside).and_then(|t| t.config.calling_party_mask.as_ref()), shown)
+    let Some(trunk) = trunk.filter(|_| !route.inside) else { return shown };
+    let shown = masked(trunk.config.calling_party_mask.as_ref(), shown);
+    rules::number_out(trunk, number_rules::Party::Calling, shown)
 }
 
 fn masked(mask: Option<&NumberMask>, number: String) -> String {

@@ -13,6 +13,7 @@ use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::escape_user;
 use tandem_protocol::registrar::{Binding, target_set};
 
+use super::secure::goes_secure;
 use crate::config::{ConnectedAt, Connection, MediaPath, ServiceKind};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
@@ -28,8 +29,8 @@ pub(crate) struct Route {
     /// False if either end wants its media through us.
     pub(super) bypass: bool,
     pub(super) record: bool,
-    /// Where the callee's signalling comes from.
-    pub(crate) signalling: Option<IpAddr>,
+    /// Where the callees' signalling may come from, the first to be called at the front.
+    pub(crate) signalling: Vec<IpAddr>,
     pub(crate) permit: Option<Permit>,
     pub(crate) why: String,
     pub(super) number: String,
@@ -38,6 +39,8 @@ pub(crate) struct Route {
     /// Whether it leads to one of ours, though it may be by a trunk.
     pub(super) inside: bool,
     pub(super) emergency: bool,
+    /// It must go by TLS, and no way by TLS leads there.
+    pub(super) insecure: bool,
 }
 
 impl Route {
@@ -49,14 +52,21 @@ impl Route {
             service: None,
             bypass: true,
             record: false,
-            signalling: None,
+            signalling: Vec::new(),
             permit: None,
             why,
             number: number.to_owned(),
             calling: CallingTransform::default(),
             inside: false,
             emergency: false,
+            insecure: false,
         }
+    }
+
+    /// It must go by TLS, and there is no such way.
+    fn insecure(why: &str) -> Route {
+        let why = format!("{why}, where no way by TLS leads");
+        Route { insecure: true, ..Route::refused(480, Cause::NotRegistered, why) }
     }
 
     fn refused(status: u16, cause: Cause, why: String) -> Route {
@@ -68,11 +78,15 @@ impl Route {
 struct Wanted<'a> {
     number: &'a str,
     emergency: bool,
+    /// Only by TLS.
+    secure: bool,
     why: String,
+    /// It leads to one of ours.
+    inside: bool,
 }
 
-/// Where a number leads for one who may dial what `css` holds.
-pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
+/// Where a number leads for one who may dial what `css` holds. `secure`: it was asked for by a `sips` URI.
+pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str, secure: bool) -> Route {
     let plan = &env.config().dial_plan;
     let Some(found) = plan.lookup(css, dialled) else {
         let space = css.unwrap_or("internal");
@@ -81,7 +95,8 @@ pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str) -> Route {
     let pattern = found.pattern;
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
     let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
-    let wanted = Wanted { number: &found.number_out, emergency: pattern.emergency, why };
+    let wanted =
+        Wanted { number: &found.number_out, emergency: pattern.emergency, secure, why, inside: false };
     let route = match &pattern.target {
         dial_plan::Target::Station(name) => to_station(env, name, None, wanted),
         dial_plan::Target::User(name) => to_user(env, name, wanted),
@@ -114,13 +129,21 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
     };
     let ring_timeout = ring_timeout.unwrap_or(station.config.ring_timeout);
     let bindings = station.bindings();
-    let groups = target_set(&bindings, env.now().wall);
+    let mut groups = target_set(&bindings, env.now().wall);
+    if wanted.secure && !groups.is_empty() {
+        groups = only_secure(env, groups);
+        if groups.is_empty() {
+            return Route::insecure(&wanted.why);
+        }
+    }
     if !groups.is_empty() {
         let device = |flows: &Vec<&Binding>| Branch { flows: flows.iter().map(|b| contact(b)).collect() };
         let groups = groups.iter().map(|devices| devices.iter().map(device).collect()).collect();
         return ring(station, Fork::new(groups, station.config.fork_timeout), ring_timeout, wanted);
     }
     match &station.config.connection {
+        // An address is one of datagrams.
+        Some(Connection { at: ConnectedAt::Address(_), .. }) if wanted.secure => Route::insecure(&wanted.why),
         Some(Connection { user, at: ConnectedAt::Address(at) }) => {
             let Some(target) = connected(env, user, *at) else {
                 return Route::refused(
@@ -138,7 +161,7 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
                 None => return full(wanted.why),
             };
             let why = format!("{}, which is behind trunk:{trunk}", wanted.why);
-            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, ..wanted });
+            let by = trunks::to_trunk(env, trunk, Wanted { number: user, why, inside: true, ..wanted });
             let destination = match by.destination {
                 Destination::Trunk { hunt, .. } => Destination::Trunk { hunt, ring_timeout },
                 other => other,
@@ -152,6 +175,17 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
     }
 }
 
+/// The flows among these that are by TLS.
+fn only_secure<'a>(env: &Env, groups: Vec<Vec<Vec<&'a Binding>>>) -> Vec<Vec<Vec<&'a Binding>>> {
+    let device = |mut flows: Vec<&'a Binding>| {
+        flows.retain(|binding| goes_secure(env, binding));
+        (!flows.is_empty()).then_some(flows)
+    };
+    let group =
+        |devices: Vec<Vec<&'a Binding>>| -> Vec<_> { devices.into_iter().filter_map(device).collect() };
+    groups.into_iter().map(group).filter(|devices| !devices.is_empty()).collect()
+}
+
 fn full(why: String) -> Route {
     Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"))
 }
@@ -162,7 +196,7 @@ fn place(station: &Arc<StationEntry>, emergency: bool) -> Option<Permit> {
 
 fn ring(station: &Arc<StationEntry>, contacts: Fork, ring_timeout: Duration, wanted: Wanted<'_>) -> Route {
     let Some(permit) = place(station, wanted.emergency) else { return full(wanted.why) };
-    let signalling = contacts.first().map(|c| c.flow.remote.ip());
+    let signalling = contacts.ways().map(|contact| contact.flow.remote.ip()).collect();
     Route {
         signalling,
         bypass: station.config.media == MediaPath::Bypass,

@@ -61,11 +61,12 @@ mod tests {
             id: ListenerId::new(transport, address),
             transport,
             address,
-            external: address,
+            external: address.into(),
             timers: Timers::default(),
             streams: StreamLimits::default(),
             session: SessionPolicy::default(),
             limits: Limits::default(),
+            tls: None,
         }
     }
 

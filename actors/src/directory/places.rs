@@ -1,4 +1,4 @@
-//! The places of a trunk's list: at each an address that the settings give, or a name with what DNS has found for it.
+//! The places of a trunk's or registration's list: at each an address that the settings give, or a name with what DNS has found for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tandem_protocol::dns::{Located, order};
 use tandem_protocol::proxy_list::{Proxy, ProxyHealth, whose_turn};
 use tandem_protocol::trunk_health::State;
 
-use crate::config::Trunk;
+use crate::config::NamedProxy;
 
 /// What stands at one place.
 #[derive(Clone)]
@@ -16,6 +16,8 @@ enum Place {
     Name {
         /// As a URI writes it.
         host: String,
+        /// The same without a port: whom a certificate is for (RFC 5922 §4).
+        domain: Arc<str>,
         /// Its share of the calls among the places.
         weight: u16,
         /// `None`: not found yet.
@@ -56,16 +58,17 @@ impl Place {
     }
 }
 
-/// The places of one trunk as of one moment.
+/// The places of one list as of one moment.
 #[derive(Clone)]
 pub struct Places(Vec<Place>);
 
 impl Places {
-    /// Those of a trunk before DNS has found anything.
-    pub fn new(trunk: &Trunk) -> Places {
-        let mut places: Vec<Place> = trunk.proxies.iter().map(|proxy| Place::Address(*proxy)).collect();
-        for (number, named) in trunk.named.iter().enumerate() {
-            let name = Place::Name { host: named.target.to_string(), weight: named.weight, located: None };
+    /// Those of a trunk or registration before DNS has found anything.
+    pub fn new(proxies: &[Proxy], named: &[NamedProxy]) -> Places {
+        let mut places: Vec<Place> = proxies.iter().map(|proxy| Place::Address(*proxy)).collect();
+        for (number, named) in named.iter().enumerate() {
+            let (host, domain) = (named.target.to_string(), named.target.host.clone());
+            let name = Place::Name { host, domain, weight: named.weight, located: None };
             // The named ones before it stand in the list already.
             places.insert((named.after + number).min(places.len()), name);
         }
@@ -73,9 +76,9 @@ impl Places {
     }
 
     /// The same with what was found for named proxy `number`.
-    pub(super) fn with(&self, number: usize, found: Arc<Located>, trunk: &Trunk) -> Places {
+    pub(super) fn with(&self, number: usize, found: Arc<Located>, named: &[NamedProxy]) -> Places {
         let mut next = self.clone();
-        let at = trunk.named.get(number).map(|named| named.after + number);
+        let at = named.get(number).map(|named| named.after + number);
         if let Some(Place::Name { located, .. }) = at.and_then(|at| next.0.get_mut(at)) {
             *located = Some(found);
         }
@@ -91,6 +94,17 @@ impl Places {
             }
         }
         list
+    }
+
+    /// Each address once, in the order of the places and as `chance` draws it at each (RFC 2782).
+    pub(super) fn draw(&self, chance: &mut dyn FnMut() -> u64) -> Vec<SocketAddr> {
+        let mut drawn: Vec<SocketAddr> = Vec::new();
+        for address in self.0.iter().flat_map(|place| place.draw(chance)) {
+            if !drawn.contains(&address) {
+                drawn.push(address);
+            }
+        }
+        drawn
     }
 
     /// True if DNS has a say.
@@ -112,6 +126,21 @@ impl Places {
             Place::Address(proxy) => proxy.address.to_string(),
             Place::Name { host, .. } => host.clone(),
         })
+    }
+
+    /// Whom the certificates of its servers are for: the names that were looked for, whatever DNS has made of them, and addresses.
+    pub(super) fn identities(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|place| match place {
+            Place::Address(proxy) => proxy.address.ip().to_string(),
+            Place::Name { domain, .. } => domain.to_string(),
+        })
+    }
+
+    /// Whom the certificate of the server at `address` is for: every name that has led there.
+    pub(super) fn identities_at(&self, address: SocketAddr) -> Vec<Vec<String>> {
+        let leads = |place: &Place| place.proxies().iter().any(|proxy| proxy.address == address);
+        let at = self.0.iter().zip(self.identities()).filter(|(place, _)| leads(place));
+        at.map(|(_, identity)| vec![identity]).collect()
     }
 
     /// The addresses that were found by name, each with that name.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
+use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::dns::Located;
 use tandem_protocol::proxy_list::{Proxy, ProxyHealth, Selection};
 use tandem_protocol::time::{Instant, UnixMillis};
@@ -155,6 +156,10 @@ impl CallRate {
     }
 }
 
+/// How our side appears to a trunk on its listener, and where that is one of TLS with a `sips` Contact.
+#[derive(Clone, Debug, Default)]
+pub struct TrunkSide(pub Arc<LocalSide>, pub Option<Arc<LocalSide>>);
+
 /// What everyone may know of a trunk.
 pub struct TrunkEntry {
     /// Its settings.
@@ -163,6 +168,10 @@ pub struct TrunkEntry {
     pub calls: Permits,
     /// Its metrics.
     pub metrics: TrunkMetrics,
+    /// How our side appears to it, and with a `sips` Contact.
+    local: TrunkSide,
+    /// Which of its header rules have failed before.
+    failed_rules: Box<[AtomicBool]>,
     rate: CallRate,
     proxies: ArcSwap<Vec<Arc<ProxyEntry>>>,
     places: ArcSwap<Places>,
@@ -173,19 +182,31 @@ pub struct TrunkEntry {
 
 impl TrunkEntry {
     /// A trunk of which nothing is known but its settings.
-    pub fn new(config: &Trunk, metrics: &Metrics) -> TrunkEntry {
+    pub fn new(config: &Trunk, local: TrunkSide, metrics: &Metrics) -> TrunkEntry {
         let entry = TrunkEntry {
             calls: Permits::new(config.max_calls).keeping(config.emergency_channels),
             metrics: metrics.trunk(&config.name),
+            local,
+            failed_rules: config.rules.headers.iter().map(|_| AtomicBool::new(false)).collect(),
             rate: CallRate::new(config.max_new_calls_per_s),
             proxies: ArcSwap::default(),
-            places: ArcSwap::from_pointee(Places::new(config)),
+            places: ArcSwap::from_pointee(Places::new(&config.proxies, &config.named)),
             gauges: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             config: config.clone(),
         };
         entry.set_proxies(&config.proxies, metrics);
         entry
+    }
+
+    /// How our side appears to it on its listener; with a `sips` Contact if it must.
+    pub(crate) fn local_side(&self, sips: bool) -> Arc<LocalSide> {
+        self.local.1.as_ref().filter(|_| sips).unwrap_or(&self.local.0).clone()
+    }
+
+    /// True if the header rule at this place has not failed before: then it is told.
+    pub(crate) fn is_first_failure(&self, place: usize) -> bool {
+        self.failed_rules.get(place).is_some_and(|failed| !failed.swap(true, Ordering::Relaxed))
     }
 
     /// What stands at each place of its list, and what DNS has found for the names among them.
@@ -196,7 +217,7 @@ impl TrunkEntry {
     /// Notes what DNS has found for the named proxy at this place of the settings; the proxies that the trunk has now, for
     /// [`set_proxies`](Self::set_proxies). Only the trunk's shard may.
     pub fn locate(&self, place: usize, located: Arc<Located>) -> Vec<Proxy> {
-        let places = self.places.load().with(place, located, &self.config);
+        let places = self.places.load().with(place, located, &self.config.named);
         let list = places.list();
         self.places.store(Arc::new(places));
         list

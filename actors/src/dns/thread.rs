@@ -21,7 +21,7 @@ use crate::events::{Event, EventKind};
 use crate::media_pool::threads::Link;
 use crate::metrics::DnsMetrics;
 use crate::runtime::Clock;
-use crate::shard::{LinkMessage, ProxyLocated};
+use crate::shard::{LinkMessage, Named, ProxyLocated};
 use crate::store::{Batch, Urgency};
 
 /// Questions that may be under way at once.
@@ -46,7 +46,7 @@ impl Finder {
     }
 }
 
-/// Finds the named proxies of every trunk from now on. `None`: there are none.
+/// Finds the named proxies of every trunk and the named registrars from now on. `None`: there are none.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -54,8 +54,16 @@ pub fn spawn(shared: &Arc<Shared>, clock: Clock, link: &Link) -> io::Result<Opti
     let mut wanted: BTreeMap<Target, Vec<Wanted>> = BTreeMap::new();
     for trunk in &shared.config.trunks {
         for (place, named) in trunk.named.iter().enumerate() {
-            let one = Wanted { trunk: trunk.name.clone(), place };
+            let one = Wanted { of: Named::Trunk(trunk.name.clone()), place };
             wanted.entry(named.target.clone()).or_default().push(one);
+        }
+    }
+    for group in &shared.config.registration_groups {
+        for (number, registration) in group.registrations.iter().enumerate() {
+            for (place, named) in registration.named.iter().enumerate() {
+                let one = Wanted { of: Named::Registration(group.name.clone(), number), place };
+                wanted.entry(named.target.clone()).or_default().push(one);
+            }
         }
     }
     if wanted.is_empty() {
@@ -92,8 +100,8 @@ fn note_restart(shared: &Shared, clock: Clock) {
 
 /// Who wants a target.
 struct Wanted {
-    trunk: Arc<str>,
-    /// Its place among the trunk's named proxies.
+    of: Named,
+    /// Its place among those that are named there.
     place: usize,
 }
 
@@ -246,38 +254,42 @@ impl Desk {
 
     fn publish(&self, target: &Target, located: &Located) {
         let published = Arc::new(located.clone());
-        for Wanted { trunk, place } in self.wanted.get(target).into_iter().flatten() {
-            let home = self.shared.directory.home(trunk);
-            let (trunk, place, located) = (trunk.clone(), *place, published.clone());
-            (self.link)(home, LinkMessage::Located(ProxyLocated { trunk, place, located }));
+        for Wanted { of, place } in self.wanted.get(target).into_iter().flatten() {
+            let home = self.shared.directory.home(of.name());
+            let (of, place, located) = (of.clone(), *place, published.clone());
+            (self.link)(home, LinkMessage::Located(ProxyLocated { of, place, located }));
         }
     }
 
     fn tell(&self, target: &Target, located: &Located, news: News) {
         let addresses: Vec<String> = located.addresses().map(|address| address.to_string()).collect();
         let addresses = addresses.join(" ");
-        let trunks: Vec<&str> =
-            self.wanted.get(target).into_iter().flatten().map(|wanted| &*wanted.trunk).collect();
+        let wanted = || self.wanted.get(target).into_iter().flatten();
+        let by: Vec<&str> = wanted().map(|wanted| wanted.of.name()).collect();
         let (why, todo) = match &located.because {
             Some(because) => (because.to_string(), todo(because, located)),
             None => (String::new(), ""),
         };
         match news {
             News::Worse => {
-                tracing::warn!(name = %target, ?trunks, addresses, why, todo, "a name gives trouble")
+                tracing::warn!(name = %target, ?by, addresses, why, todo, "a name gives trouble")
             }
-            News::Better => tracing::info!(name = %target, ?trunks, addresses, "a name is found again"),
-            News::Moved => tracing::info!(name = %target, ?trunks, addresses, "a name has other addresses"),
+            News::Better => tracing::info!(name = %target, ?by, addresses, "a name is found again"),
+            News::Moved => tracing::info!(name = %target, ?by, addresses, "a name has other addresses"),
             News::None => return,
         }
         let mut batch = Batch::new(Urgency::Lazy);
-        for trunk in trunks {
+        for Wanted { of, .. } in wanted() {
             let reason = match &located.because {
                 Some(because) => format!("dns: {}", because.trouble.as_str()),
                 None => "dns: found".to_owned(),
             };
-            let event = Event::new(self.clock.now().wall, EventKind::TrunkState, reason);
-            let event = event.with("trunk", trunk.to_owned()).with("name", target.to_string());
+            let (kind, key) = match of {
+                Named::Trunk(_) => (EventKind::TrunkState, "trunk"),
+                Named::Registration(..) => (EventKind::Registration, "registration_group"),
+            };
+            let event = Event::new(self.clock.now().wall, kind, reason);
+            let event = event.with(key, of.name().to_owned()).with("name", target.to_string());
             batch.events.push(event.with("addresses", addresses.clone()).with("why", why.clone()));
         }
         self.shared.store.submit(batch);

@@ -218,7 +218,7 @@ impl Core {
         }
     }
 
-    /// Joins a leg and its peer, whichever came first.
+    /// Joins a leg and its peer, whichever came first. Of several callees' sessions the last that was joined has the caller's packets.
     fn join(&self, pair: PairId) {
         let Some(leg) = self.leg(pair) else { return };
         let mut leg = leg.borrow_mut();
@@ -246,11 +246,15 @@ impl Core {
         self.resting.push_back((until, pair));
         self.by_id.remove(&leg.id);
         self.tones.retain(|tone| *tone != pair);
-        if let Some(peer) = leg.peer.and_then(|peer| self.leg(peer)) {
-            peer.borrow_mut().peer = None;
+        let peer = leg.peer.and_then(|peer| self.leg(peer));
+        // A callee's session that another one has taken the place of ends nothing but itself.
+        if peer.is_none_or(|peer| peer.borrow().peer == Some(pair)) {
+            if let Some(peer) = peer {
+                peer.borrow_mut().peer = None;
+            }
+            self.recorder.end(&self.hub, leg.id.call, at(now));
+            self.mark_recordings();
         }
-        self.recorder.end(&self.hub, leg.id.call, at(now));
-        self.mark_recordings();
         self.run.sessions(self.by_id.len());
     }
 

@@ -92,8 +92,22 @@ impl Leases {
     }
 
     /// Two pairs of one worker, bound at these addresses.
-    pub(crate) fn take_two(&mut self, env: &Env, addresses: [IpAddr; 2]) -> Option<(Lease, Lease)> {
+    fn take_two(&mut self, env: &Env, addresses: [IpAddr; 2]) -> Option<(Lease, Lease)> {
         self.take(env, addresses).map(|[a, b]| (a, b))
+    }
+
+    /// The same, and if there is one a third pair of that worker, bound at `other`.
+    pub(crate) fn take_for_call(
+        &mut self,
+        env: &Env,
+        [caller, callee]: [IpAddr; 2],
+        other: Option<IpAddr>,
+    ) -> Option<(Lease, Lease, Option<Lease>)> {
+        let three = other.and_then(|other| self.take(env, [caller, callee, other]));
+        match three {
+            Some([a, b, c]) => Some((a, b, Some(c))),
+            None => self.take_two(env, [caller, callee]).map(|(a, b)| (a, b, None)),
+        }
     }
 
     fn take<const N: usize>(&mut self, env: &Env, addresses: [IpAddr; N]) -> Option<[Lease; N]> {

@@ -30,10 +30,12 @@ pub enum Refusal {
     NoDialog,
     /// Its session interval is too small (RFC 4028).
     SessionInterval,
+    /// It is for a `sips` URI, and no way by TLS leads to whom it asks for (RFC 5630).
+    Insecure,
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 13] = [
+    pub(super) const ALL: [Refusal; 14] = [
         Refusal::Malformed,
         Refusal::Unauthorized,
         Refusal::NotFound,
@@ -47,6 +49,7 @@ impl Refusal {
         Refusal::NotAllowed,
         Refusal::NoDialog,
         Refusal::SessionInterval,
+        Refusal::Insecure,
     ];
 
     /// The label's value.
@@ -65,6 +68,7 @@ impl Refusal {
             Refusal::NotAllowed => "not_allowed",
             Refusal::NoDialog => "no_dialog",
             Refusal::SessionInterval => "session_interval",
+            Refusal::Insecure => "insecure",
         }
     }
 }

@@ -98,10 +98,12 @@ pub enum Closed {
     Backlog,
     /// It could not be opened.
     Unreachable,
+    /// The TLS handshake failed of one that we have opened.
+    Handshake,
 }
 
 impl Closed {
-    const ALL: [Closed; 7] = [
+    const ALL: [Closed; 8] = [
         Closed::Peer,
         Closed::Broken,
         Closed::Idle,
@@ -109,6 +111,7 @@ impl Closed {
         Closed::Malformed,
         Closed::Backlog,
         Closed::Unreachable,
+        Closed::Handshake,
     ];
 
     /// The label's value.
@@ -121,6 +124,7 @@ impl Closed {
             Closed::Malformed => "malformed",
             Closed::Backlog => "backlog",
             Closed::Unreachable => "unreachable",
+            Closed::Handshake => "handshake",
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::env::{Tell, Told};
 use crate::ids::ShardId;
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::ActorKind;
+use crate::registration_group::BeRegistered;
 use crate::shell::Injection;
 
 /// A question, or an operator's command.
@@ -34,6 +35,14 @@ pub enum Ask {
     Stall(u64),
     /// Whether calls can be taken, media ports being there: `true`, as soon as it is so.
     Ready,
+    /// Be registered with providers from now on, or no longer, because the engine drains or stops; answered by nothing, when there is no
+    /// registration left to give up.
+    BeRegistered {
+        /// Whether to be.
+        registered: bool,
+        /// The process ends.
+        stopping: bool,
+    },
     /// What is left: transactions, dialogs, calls, free ports, timers.
     Count,
 }
@@ -146,6 +155,12 @@ impl Handler<Told<Asked>> for Shard {
                 #[allow(clippy::disallowed_methods)]
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 Value::Bool(true)
+            }
+            Ask::BeRegistered { registered, stopping } => {
+                for group in self.groups.values() {
+                    group.tell(BeRegistered { registered, stopping, done: reply.clone() });
+                }
+                return;
             }
             Ask::Ready if self.leases.primed() => Value::Bool(true),
             Ask::Ready => {

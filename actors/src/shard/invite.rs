@@ -34,7 +34,7 @@ impl Shard {
         }
         let caller = check::well_formed(invite).and_then(|()| identify(&self.env, invite, flow));
         let admitted = caller.and_then(|caller| {
-            let admitted = check::acceptable(invite)
+            let admitted = check::acceptable(invite, self.env.config().transport(flow.listener))
                 .and_then(|()| admit(&self.env, &mut self.leases, invite, flow, &caller));
             admitted.map_err(Refused::for_known)
         });
@@ -46,14 +46,14 @@ impl Shard {
 
     fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {
         let transaction = self.endpoint.accept(invite, flow);
-        let Admitted { info, machine, outbound, media, permits, routing, account } = admitted;
+        let Admitted { info, machine, outbound, media, permits, routing, local, account } = admitted;
         let key = info.key;
         let origin = Origin::Incoming {
             transaction,
             invite: invite.clone(),
-            source: flow,
+            source: flow.answering(&invite.via()),
             tag: self.env.name(),
-            local: self.env.local_side(flow.listener),
+            local,
             routing,
             account,
         };

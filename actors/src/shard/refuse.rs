@@ -4,7 +4,7 @@ use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message};
 
 use super::Shard;
-use crate::calls::{Refused, check, identify};
+use crate::calls::{Besides, Refused, besides_calls, check, identify};
 use crate::metrics::Refusal;
 use crate::sip::stateless::Answer;
 
@@ -20,12 +20,18 @@ impl Shard {
         self.refuse(request, flow, &refused);
     }
 
-    /// Methods that nothing answers yet: refused plainly to those we know, and strangers must say who they are first.
+    /// Methods that no call is made of: what a trunk may send is taken, the rest is refused plainly to those we know, and strangers must say who they are first.
     pub(super) fn refuse_stranger(&mut self, request: &Message, flow: Flow) {
         let known = check::well_formed(request).and_then(|()| identify(&self.env, request, flow));
         let refused = match known {
-            Ok(_) => {
-                check::acceptable(request).err().unwrap_or_else(|| check::not_taken(request)).for_known()
+            Ok(caller) => {
+                let transport = self.env.config().transport(flow.listener);
+                match check::acceptable(request, transport).map(|()| besides_calls(&caller, request)) {
+                    Ok(Besides::Taken) => {
+                        return self.endpoint.reply_once(request, flow, Answer::new(200, &[]));
+                    }
+                    Ok(Besides::Refused(refused)) | Err(refused) => refused.for_known(),
+                }
             }
             Err(refused) => refused,
         };

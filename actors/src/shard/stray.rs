@@ -49,6 +49,10 @@ impl Shard {
         if !ours {
             return;
         }
+        if self.may_be_restored(Some(tag), source) {
+            // Its call may be about to come back: to end it now would be to hang up. It comes again.
+            return;
+        }
         let outputs = end_stray_answer(&response, source, self.env.local_side(source.listener));
         if outputs.is_empty() {
             return;

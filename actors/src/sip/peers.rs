@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tandem_protocol::flow::Transport;
+
 use crate::config::EngineConfig;
 
 /// How many hosts are remembered; a newer one may take an older one's place.
@@ -21,8 +23,10 @@ impl StreamPeers {
     /// Knows the proxies of the trunks that use streams.
     pub fn of_trunks(config: &EngineConfig) -> StreamPeers {
         let peers = StreamPeers::default();
-        for trunk in
-            config.trunks.iter().filter(|t| config.transport(config.listener_id(t.listener)).is_reliable())
+        for trunk in config
+            .trunks
+            .iter()
+            .filter(|t| config.transport(config.listener_id(t.listener)) == Transport::Tcp)
         {
             trunk.proxies.iter().for_each(|proxy| peers.note(proxy.address.ip()));
         }

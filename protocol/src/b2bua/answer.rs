@@ -70,13 +70,14 @@ impl Call {
 
     /// Makes a leg the callee and ends the others; false if it comes too late.
     fn choose(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) -> bool {
-        let ending = self.leg(leg).is_none_or(|leg| leg.ending);
+        let ending = self.leg(leg).is_none_or(|leg| leg.ending || leg.gone);
         if self.phase != Phase::Hunting || ending {
             // Too late: another was quicker, or the caller has gone (RFC 3261 §13.2.2.4).
             self.tell_to_end(leg, 487, Some("SIP;cause=200;text=\"answered elsewhere\""), out);
             return false;
         }
         self.callee = Some(leg);
+        self.turn_to(leg, out);
         self.end_early_session_of_others(leg, out);
         if let Destination::Trunk { hunt, .. } = &mut self.destination {
             hunt.on_outcome(now.mono, Outcome::Status(200));
@@ -118,9 +119,12 @@ impl Call {
     }
 
     /// The caller has never got his 200: he was not answered.
-    pub(super) fn answer_unsent(&mut self, leg: LegId, out: &mut Vec<Output>) {
+    pub(super) fn answer_unsent(&mut self, leg: LegId, status: u16, out: &mut Vec<Output>) {
         if leg == CALLER {
             self.answered_at = None;
+            if let Some(verdict) = &mut self.verdict {
+                verdict.status = status;
+            }
             out.push(Output::AnswerUnsent);
         }
     }

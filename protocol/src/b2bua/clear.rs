@@ -140,7 +140,7 @@ impl Call {
         if self.verdict.is_some() {
             return;
         }
-        let answered = self.phase == Phase::Up;
+        let answered = self.phase == Phase::Up && self.answered_at.is_some();
         let final_status = if answered { 200 } else { status };
         self.verdict = Some(Ended { cause, by, status: final_status, at: now.wall });
         self.abandon_attempt(now, out);
@@ -197,12 +197,16 @@ impl Call {
     /// A leg's dialog is over.
     pub(super) fn leg_ended(&mut self, leg: LegId, by: EndedBy, now: Now, out: &mut Vec<Output>) {
         let concerns = leg == CALLER || Some(leg) == self.callee;
+        if self.verdict.is_none() && !concerns {
+            self.callee_failed(leg, (500, None), None, now, out);
+            return self.over_if_clear(now, out);
+        }
         match self.leg_mut(leg) {
             Some(leg) if !leg.gone => leg.gone = true,
             // It has said so before: that it failed, or why it would end.
             Some(_) | None => return self.over_if_clear(now, out),
         }
-        if self.verdict.is_none() && concerns {
+        if self.verdict.is_none() {
             let (cause, side) = match by {
                 EndedBy::Peer => (Cause::Normal, Call::side(leg)),
                 EndedBy::Us => (Cause::Fault, Side::Engine),
@@ -224,8 +228,6 @@ impl Call {
                 | EndedBy::SessionExpired => 480,
             };
             self.clear(cause, side, status, now, out);
-        } else if self.verdict.is_none() {
-            self.callee_failed(leg, (500, None), None, now, out);
         }
         self.over_if_clear(now, out);
     }

@@ -54,6 +54,7 @@ impl Call {
             self.rang = true;
             out.push(Output::Ringing);
         }
+        self.turn_to(leg, out);
         let carried = if self.caller_answers() {
             let carried = self.sdp.carry_offer(Side::Callee, &self.media, sdp).ok();
             if let Some(carried) = &carried {

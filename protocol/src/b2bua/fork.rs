@@ -61,9 +61,9 @@ impl Fork {
         self.devices == 1
     }
 
-    /// The way that is tried first.
-    pub fn first(&self) -> Option<&Target> {
-        self.left.last()?.first()?.flows.first()
+    /// The ways to the contacts that have not rung, the one that is tried first at the front.
+    pub fn ways(&self) -> impl Iterator<Item = &Target> {
+        self.left.iter().rev().flatten().flat_map(|branch| &branch.flows)
     }
 
     /// Nobody has answered in time at `at`.

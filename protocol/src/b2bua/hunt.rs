@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::route_list::HuntNext;
 use super::{
-    Branch, CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, Output, Phase, Side, Target,
+    Branch, CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, MediaPlan, Output, Phase, Side,
+    Target,
 };
 use crate::dialog::{Command, NoAnswer, Routing};
 use crate::flow::Flow;
@@ -51,11 +52,13 @@ impl Call {
             self.clear(Cause::Failed, Side::Engine, 503, now, out);
             return None;
         };
+        let at = target.flow.remote.ip();
+        self.sdp.turn_to(&mut self.media, at);
         let asks = self.callee_offers();
         match if asks { Ok(Bytes::new()) } else { self.sdp.offer_to_callee(&self.media) } {
             Ok(sdp) => {
                 let leg = LegId(number);
-                self.legs.push(Leg { id: leg, gone: false, ending: false });
+                self.legs.push(Leg::new(leg, Some(at)));
                 let reliable = self.may_be_reliable();
                 out.push(Output::Invite { leg, target, sdp, reliable });
                 Some(leg)
@@ -64,6 +67,16 @@ impl Call {
                 self.clear(Cause::Media, Side::Engine, refusal.status(), now, out);
                 None
             }
+        }
+    }
+
+    /// What is said to the callee, and heard of him, is this leg's from now on: legs may be in different address families.
+    pub(super) fn turn_to(&mut self, leg: LegId, out: &mut Vec<Output>) {
+        if matches!(self.media, MediaPlan::Anchored { .. })
+            && let Some(at) = self.leg(leg).and_then(|leg| leg.at)
+        {
+            self.sdp.turn_to(&mut self.media, at);
+            out.push(Output::Towards(leg));
         }
     }
 
@@ -143,6 +156,9 @@ impl Call {
             self.rang = true;
             out.push(Output::Ringing);
         }
+        if sdp.is_some() {
+            self.turn_to(leg, out);
+        }
         let early = sdp.and_then(|sdp| self.sdp.answer_to_caller(&self.media, sdp).ok());
         if let Some((_, view)) = &early
             && view.is_some()
@@ -165,7 +181,8 @@ impl Call {
         now: Now,
         out: &mut Vec<Output>,
     ) {
-        let ending = self.leg(leg).is_none_or(|leg| leg.ending);
+        // One that is gone has failed before, by a fault of ours: what comes of its INVITE now is no news of the one under way.
+        let ending = self.leg(leg).is_none_or(|leg| leg.ending || leg.gone);
         if let Some(leg) = self.leg_mut(leg) {
             leg.gone = true;
         }

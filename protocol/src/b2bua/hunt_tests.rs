@@ -144,6 +144,7 @@ fn hunting(trunks: &[(&str, &[u16])]) -> Rig {
             trunk: (*trunk).to_owned(),
             listener: ListenerId::default(),
             user: "123".into(),
+            sips: false,
             walk,
             hosts: Vec::new(),
         }
@@ -177,4 +178,32 @@ fn trunks_that_are_all_full_end_the_call_with_503_and_the_limit_as_its_cause() {
     let over =
         rig.out.iter().find_map(|o| if let Output::Over(ended) = o { Some(ended.cause) } else { None });
     assert_eq!(over, Some(Cause::Limit));
+}
+
+#[test]
+fn what_a_leg_says_after_its_own_fault_is_no_news_of_the_attempt_under_way() {
+    let mut rig = hunting(&[("a", &[1, 2, 3])]);
+    rig.feed(Input::Leg(LegId(1), LegEvent::Ended { by: EndedBy::Fault }), 1);
+    assert_eq!(rig.invited(), [(2, 2)], "the call goes on with the next proxy");
+    // The dialog that was lost has cancelled its INVITE, and this is the end of it.
+    rig.fails(1, 487, None);
+    assert_eq!((rig.invited(), rig.ended()), (vec![], vec![]));
+    let answer = LegEvent::Answered { sdp: Bytes::from_static(ANSWER.as_bytes()) };
+    rig.feed(Input::Leg(LegId(1), answer.clone()), 2);
+    assert_eq!(rig.ended(), [(1, 487)], "too late");
+    rig.feed(Input::Leg(LegId(2), answer), 3);
+    assert_eq!(rig.call.callee(), Some(LegId(2)));
+    let causes: Vec<_> = rig.call.attempts().iter().filter_map(|a| Some(a.tried?.cause)).collect();
+    assert_eq!(causes, [500, 200].map(crate::proxy_list::Outcome::Status));
+}
+
+#[test]
+fn a_call_that_loses_its_state_keeps_what_it_had_tried_for_its_record() {
+    let mut rig = hunting(&[("a", &[1, 2])]);
+    rig.fails(1, 503, None);
+    let tried = rig.call.attempts().to_vec();
+    let now = Now { mono: Instant(2_000_000), wall: UnixMillis(2_000) };
+    let lost = Call::after_fault(&[CALLER, LegId(1), LegId(2)], &tried, now, &mut rig.out);
+    assert_eq!((lost.attempts(), tried.len()), (&tried[..], 1));
+    assert!(lost.is_clearing());
 }

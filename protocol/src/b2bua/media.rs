@@ -1,5 +1,7 @@
 //! The session descriptions of a call: what each side is told of the other.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +28,26 @@ pub enum MediaPlan {
         caller: LocalMedia,
         /// Towards the callee.
         callee: LocalMedia,
+        /// Towards one of the other address family, if there are ports for it (RFC 6157).
+        other: Option<LocalMedia>,
     },
     /// To a service of ours.
     Service {
         /// Towards the caller.
         caller: LocalMedia,
     },
+}
+
+impl MediaPlan {
+    /// The callee is at `peer` from now on: true if he is to be told another address than the one before.
+    fn turn_to(&mut self, peer: IpAddr) -> bool {
+        let MediaPlan::Anchored { callee, other: Some(other), .. } = self else { return false };
+        let turns = callee.addr.is_ipv4() != peer.is_ipv4() && other.addr.is_ipv4() == peer.is_ipv4();
+        if turns {
+            std::mem::swap(callee, other);
+        }
+        turns
+    }
 }
 
 /// The session descriptions of both sides.
@@ -62,7 +78,7 @@ impl Sdp {
     pub fn new(offer: Bytes, plan: &MediaPlan, session_id: u64) -> Result<Sdp, NegotiationError> {
         let (caller_addr, callee_addr, read) = match plan {
             MediaPlan::Bypass => (None, None, false),
-            MediaPlan::Anchored { caller, callee } => (Some(caller.addr), Some(callee.addr), true),
+            MediaPlan::Anchored { caller, callee, .. } => (Some(caller.addr), Some(callee.addr), true),
             MediaPlan::Service { caller } => (Some(caller.addr), None, true),
         };
         let read = read && !offer.is_empty();
@@ -103,6 +119,16 @@ impl Sdp {
             caller_said: None,
             caller_direction: Direction::SendRecv,
             callee_direction: Direction::SendRecv,
+        }
+    }
+
+    /// What is said to the callee is for one at `peer` from now on.
+    pub(super) fn turn_to(&mut self, plan: &mut MediaPlan, peer: IpAddr) {
+        if plan.turn_to(peer)
+            && let MediaPlan::Anchored { callee, .. } = plan
+        {
+            self.to_callee.moves_to(callee.addr);
+            self.first_offer = None;
         }
     }
 
@@ -182,7 +208,7 @@ impl Sdp {
         let (from_caller, from_callee) = cross_answers(&near, &far)?;
         let (caller_view, callee_view) = (media_view(&from_caller), media_view(&from_callee));
         let (to_callee, to_caller) = match plan {
-            MediaPlan::Anchored { caller, callee } => (
+            MediaPlan::Anchored { caller, callee, .. } => (
                 relay_answer(&far, &from_caller, &mut self.to_callee, Some(*callee), None)?,
                 relay_answer(&near, &from_callee, &mut self.to_caller, Some(*caller), None)?,
             ),
@@ -248,7 +274,7 @@ impl Sdp {
         plan: &MediaPlan,
         offer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
-        let MediaPlan::Anchored { caller, callee } = plan else {
+        let MediaPlan::Anchored { caller, callee, .. } = plan else {
             let leg = match from {
                 Side::Caller => &mut self.to_callee,
                 Side::Callee | Side::Engine | Side::Operator => &mut self.to_caller,
@@ -287,7 +313,7 @@ impl Sdp {
             Side::Caller => &mut self.to_caller,
             Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
         };
-        let (MediaPlan::Anchored { caller, callee }, Some(offer)) = (plan, offer) else {
+        let (MediaPlan::Anchored { caller, callee, .. }, Some(offer)) = (plan, offer) else {
             return Ok(Carried { sdp: leg.carry(answer), offer: None, view: None });
         };
         let parsed = SessionDescription::parse(answer)?;

@@ -32,6 +32,7 @@ mod route_list;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -153,6 +154,8 @@ pub enum Output {
     },
     /// Tell a leg.
     Tell(LegId, Command),
+    /// What the callee's media session hears and sends is this leg's from now on.
+    Towards(LegId),
     /// The media session of a side has a new peer.
     Media {
         /// Which side.
@@ -205,6 +208,14 @@ struct Leg {
     gone: bool,
     /// Told to end; nothing it says any more makes it the callee.
     ending: bool,
+    /// Where it was called.
+    at: Option<IpAddr>,
+}
+
+impl Leg {
+    fn new(id: LegId, at: Option<IpAddr>) -> Leg {
+        Leg { id, gone: false, ending: false, at }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,7 +272,7 @@ impl Call {
             destination,
             media,
             sdp,
-            legs: vec![Leg { id: CALLER, gone: false, ending: false }],
+            legs: vec![Leg::new(CALLER, None)],
             callee: None,
             rang: false,
             deadline: None,
@@ -289,11 +300,17 @@ impl Call {
         Call { delayed, ..self }
     }
 
-    /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500.
-    pub fn after_fault(legs: &[LegId], now: Now, out: &mut Vec<Output>) -> Call {
-        let destination = Destination::Refused { status: 500, cause: Cause::Fault };
+    /// A call in set-up whose state was lost: every leg in `legs` is told to end, the caller with 500. The trunks and proxies that it
+    /// had tried are kept for its record.
+    pub fn after_fault(legs: &[LegId], tried: &[TrunkAttempt], now: Now, out: &mut Vec<Output>) -> Call {
+        let destination = match tried {
+            [] => Destination::Refused { status: 500, cause: Cause::Fault },
+            tried => {
+                Destination::Trunk { hunt: TrunkHunt::ended(tried.to_vec()), ring_timeout: LONGEST_RING }
+            }
+        };
         let mut call = Call::new(destination, MediaPlan::Bypass, Sdp::none());
-        call.legs = legs.iter().map(|id| Leg { id: *id, gone: false, ending: false }).collect();
+        call.legs = legs.iter().map(|id| Leg::new(*id, None)).collect();
         call.clear(Cause::Fault, Side::Engine, 500, now, out);
         call
     }
@@ -333,7 +350,7 @@ impl Call {
             }
             LegEvent::NoProgress => self.callee_stalls(leg, now, out),
             LegEvent::AnswerReady => self.answer_ready(now, out),
-            LegEvent::AnswerUnsent => self.answer_unsent(leg, out),
+            LegEvent::AnswerUnsent { status } => self.answer_unsent(leg, *status, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
             LegEvent::Reoffer { sdp } => self.leg_offers(leg, sdp, Means::Invite, out),
             LegEvent::Update { sdp } => self.leg_offers(leg, sdp, Means::Update, out),

@@ -23,6 +23,8 @@ pub struct TrunkChoice {
     pub listener: ListenerId,
     /// The number it is asked for, already escaped.
     pub user: String,
+    /// It is asked for by a `sips` URI.
+    pub sips: bool,
     /// The walk over its proxies.
     pub walk: ProxyWalk,
     /// The proxies that DNS has found, each with the host that was looked for: their requests are for that one (RFC 3263 §4).
@@ -32,9 +34,10 @@ pub struct TrunkChoice {
 impl TrunkChoice {
     /// The Request-URI of an INVITE to `proxy`.
     pub(super) fn request_uri(&self, proxy: SocketAddr) -> String {
+        let scheme = if self.sips { "sips:" } else { "sip:" };
         match self.hosts.iter().find(|(address, _)| *address == proxy) {
-            Some((_, host)) => ["sip:", &self.user, "@", host].concat(),
-            None => ["sip:", &self.user, "@", &socket_addr(proxy)].concat(),
+            Some((_, host)) => [scheme, &self.user, "@", host].concat(),
+            None => [scheme, &self.user, "@", &socket_addr(proxy)].concat(),
         }
     }
 }
@@ -81,6 +84,11 @@ impl TrunkHunt {
             trunks.into_iter().filter(|choice| seen.insert(choice.trunk.clone())).collect();
         left.reverse();
         TrunkHunt { left, current: None, attempts: Vec::new() }
+    }
+
+    /// The hunt of a call that tries no more.
+    pub(super) fn ended(attempts: Vec<TrunkAttempt>) -> TrunkHunt {
+        TrunkHunt { left: Vec::new(), current: None, attempts }
     }
 
     /// Every trunk not tried yet and the one that is, in order.
@@ -187,6 +195,7 @@ mod tests {
             trunk: trunk.to_owned(),
             listener: ListenerId::default(),
             user: "1".to_owned(),
+            sips: false,
             walk,
             hosts: Vec::new(),
         }

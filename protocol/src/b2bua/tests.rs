@@ -65,6 +65,7 @@ impl Rig {
             trunk: "out".into(),
             listener: ListenerId::default(),
             user: "123".into(),
+            sips: false,
             walk,
             hosts: Vec::new(),
         };
@@ -391,7 +392,7 @@ fn a_call_is_kept_from_its_answer_on_and_restored_as_connected() {
 #[test]
 fn a_call_whose_set_up_is_lost_ends_every_leg_and_the_caller_with_500() {
     let mut out = Vec::new();
-    let call = Call::after_fault(&[CALLER, A], at(0), &mut out);
+    let call = Call::after_fault(&[CALLER, A], &[], at(0), &mut out);
     let mut rig = Rig { call, now: 0, out };
     assert_eq!((rig.told_to_end(CALLER), rig.told_to_end(A)), (Some(500), Some(500)));
     rig.ended(CALLER, EndedBy::Us);
@@ -413,7 +414,7 @@ fn a_service_answers_at_once_and_a_refused_number_never_rings() {
 #[test]
 fn a_hold_of_anchored_media_tells_the_sessions_that_silence_is_no_fault() {
     let local = |port| LocalMedia::from(("127.0.0.1".parse().unwrap(), port));
-    let media = MediaPlan::Anchored { caller: local(20_000), callee: local(20_002) };
+    let media = MediaPlan::Anchored { caller: local(20_000), callee: local(20_002), other: None };
     let contacts = Fork::parallel(vec![target(5070)]);
     let mut rig = Rig::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) }, media);
     rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });

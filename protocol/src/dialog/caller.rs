@@ -10,7 +10,6 @@ use super::challenge::Account;
 use super::{Dialog, LegEvent, LocalSide, NoAnswer, Output, Phase, Routing};
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr};
-use crate::sdp::negotiate::is_sdp;
 use crate::time::{Instant, Now};
 use crate::transaction::Timers;
 
@@ -139,7 +138,7 @@ impl Dialog {
     }
 
     fn invite(&mut self, spec: InviteSpec, answers: &[(Header, String)], out: &mut Vec<Output>) {
-        self.account.begins(!answers.is_empty());
+        self.account.invites(!answers.is_empty());
         self.local_cseq += 1;
         let branch = self.next_branch();
         let mut message = Builder::request("INVITE", &spec.request_uri);
@@ -184,6 +183,10 @@ impl Dialog {
         let status = response.status();
         let Phase::Calling(calling) = &mut self.phase else { return };
         if response.cseq() != calling.cseq {
+            if (200..300).contains(&status) {
+                // A branch has taken the INVITE that another one challenged, and that we have sent anew.
+                self.end_other_branch(response, out);
+            }
             return;
         }
         match status {
@@ -243,7 +246,7 @@ impl Dialog {
     fn authorize(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Phase::Calling(calling) = &self.phase else { return };
         let spec = calling.spec.clone();
-        match self.account.answers(response, ("INVITE", &spec.request_uri), &self.local_tag) {
+        match self.account.answers_for_invite(response, &spec.request_uri, &self.local_tag) {
             Some(answers) => self.invite(spec, &answers, out),
             None => {
                 let reason = "challenge not understood, or answered in vain".to_owned();
@@ -350,15 +353,7 @@ fn sdp_body(sdp: &Bytes) -> Option<(&'static str, &[u8])> {
 
 /// The session description a message carries, if any. A body of another type, or one that is encoded, is none.
 pub(super) fn sdp_of(message: &Message) -> Option<Bytes> {
-    let sdp = !message.body().is_empty()
-        && message.header(Header::ContentType).is_some_and(is_sdp)
-        && is_plain(message);
-    sdp.then(|| message.body_bytes())
-}
-
-/// Whether the body is as it was written (RFC 3261 §20.12).
-pub(super) fn is_plain(message: &Message) -> bool {
-    message.values(Header::ContentEncoding).all(|coding| coding.eq_ignore_ascii_case("identity"))
+    message.session_description()
 }
 
 /// The contacts of a redirection, those of the highest q first (RFC 3261 §20.10); without one it counts as 1.

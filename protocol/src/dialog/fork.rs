@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::caller::sdp_of;
 use super::{Dialog, LegEvent, LocalSide, Output, Phase, Routing};
 use crate::flow::Flow;
-use crate::message::{Header, Message, Method, Via};
+use crate::message::{Header, Message, Method, NameAddr, Via};
 
 /// How many branches of an INVITE are told apart; further answers are left alone.
 const MOST_BRANCHES: usize = 16;
@@ -106,6 +106,7 @@ impl Dialog {
         if !known {
             self.forks.ended.push(tag.to_owned());
             other.bye(Some(ELSEWHERE), out);
+            self.account.note_lost(tag, other.next_hop(), &mut other.account);
         }
         // Another branch, or this one's 2xx again, must not find our Via branches used.
         self.sent = other.sent;
@@ -140,6 +141,10 @@ pub fn end_stray_answer(response: &Message, source: Flow, local: Arc<LocalSide>)
     // A branch of its own for each dialog, the same for each copy.
     dialog.sent =
         remote_tag.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) >> 1;
+    // Without a Contact, which a 2xx must have, there is only the address in To.
+    dialog.remote_target = NameAddr::parse(response.header(Header::To).unwrap_or_default())
+        .map(|to| to.uri.to_owned())
+        .unwrap_or_default();
     dialog.become_dialog_of(response);
     if dialog.remote_target.is_empty() {
         return out;

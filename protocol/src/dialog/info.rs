@@ -109,12 +109,22 @@ impl Dialog {
 
     /// The peer says nothing to what the other leg asked.
     pub(super) fn asked_unanswered(&mut self, cseq: u32, out: &mut Vec<Output>) {
-        let Some(at) = self.carried.to_peer.iter().position(|(known, _)| *known == cseq) else { return };
-        let (_, id) = self.carried.to_peer.remove(at);
-        out.push(Output::Up(LegEvent::AskedAnswered { id, status: 408, body: None }));
+        if !self.asked_refused(cseq, 408, out) {
+            return;
+        }
         if self.is_established() {
             self.lose("SIP;cause=408;text=\"request unanswered\"", out);
         }
+    }
+
+    /// A request of the other leg's ends with this status; false if it is none of them.
+    pub(super) fn asked_refused(&mut self, cseq: u32, status: u16, out: &mut Vec<Output>) -> bool {
+        let Some(at) = self.carried.to_peer.iter().position(|(known, _)| *known == cseq) else {
+            return false;
+        };
+        let (_, id) = self.carried.to_peer.remove(at);
+        out.push(Output::Up(LegEvent::AskedAnswered { id, status, body: None }));
+        true
     }
 
     /// The dialog is over: nobody will answer any more.

@@ -1,5 +1,7 @@
 //! What a dialog is told, what it tells its call, and what it asks of the endpoint.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,8 @@ pub struct LocalSide {
     pub timers: Timers,
     /// Session timers (RFC 4028).
     pub session: SessionPolicy,
+    /// How long after a 491 a re-INVITE is sent again; `None`: as RFC 3261 §14.1 says.
+    pub reinvite_delay: Option<Duration>,
 }
 
 /// Where requests within a dialog go.
@@ -220,7 +224,10 @@ pub enum LegEvent {
     /// The 200 is ready and held.
     AnswerReady,
     /// The 200 that was to leave once a reliable response was acknowledged never will: the peer gets another final response.
-    AnswerUnsent,
+    AnswerUnsent {
+        /// Which.
+        status: u16,
+    },
     /// The caller gave up before the answer.
     Cancelled,
     /// The peer offers a new session by re-INVITE.

@@ -232,6 +232,9 @@ impl Dialog {
                 None => self.ack(request, now, out),
             },
             Input::Response(response) => self.response(response, now, out),
+            Input::Unanswered { method, cseq, why: NoAnswer::Transport } if self.is_established() => {
+                self.unsent(*method, *cseq, now, out);
+            }
             Input::Unanswered { cseq, .. } if self.timer.refreshing == Some(*cseq) => {
                 self.refresh_unanswered(*cseq, now, out);
             }
@@ -269,6 +272,7 @@ impl Dialog {
         if matches!(response.status(), 401 | 407) && self.answer_challenge(response, out) {
             return;
         }
+        self.settle_account(response);
         if response.method() == Method::Invite
             && response.status() < 200
             && self.reoffering == Some(response.cseq())
@@ -294,7 +298,9 @@ impl Dialog {
                 }
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
-            Method::Bye if response.status() >= 200 => self.bye_answered(response.cseq(), out),
+            Method::Bye if response.status() >= 200 && self.is_from_peer(response) => {
+                self.bye_answered(response.cseq(), out);
+            }
             Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
             Method::Update => self.update_response(response, now, out),
             Method::Prack if response.status() >= 200 => self.prack_answered(response.cseq(), out),
@@ -304,6 +310,11 @@ impl Dialog {
             }
             _ => {}
         }
+    }
+
+    /// False for a response of another branch of our INVITE.
+    fn is_from_peer(&self, response: &Message) -> bool {
+        self.remote_tag.is_none() || response.to_tag() == self.remote_tag.as_deref()
     }
 
     /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours.

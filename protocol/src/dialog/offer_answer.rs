@@ -234,7 +234,8 @@ impl Dialog {
 
     /// A 491: the proposal waits and is tried again, but not for ever.
     pub(super) fn proposal_met_glare(&mut self, now: Now, out: &mut Vec<Output>) {
-        let wait = glare_back_off(!self.invited, self.chance());
+        let by_rfc = || glare_back_off(!self.invited, self.chance());
+        let wait = self.local.reinvite_delay.unwrap_or_else(by_rfc);
         self.reoffering = None;
         self.session.updating = None;
         match &mut self.session.proposal {

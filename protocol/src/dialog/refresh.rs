@@ -130,7 +130,7 @@ impl InForce {
             LegEvent::Progress { .. }
             | LegEvent::Failed { .. }
             | LegEvent::AnswerReady
-            | LegEvent::AnswerUnsent
+            | LegEvent::AnswerUnsent { .. }
             | LegEvent::Cancelled
             | LegEvent::ReofferCancelled { .. }
             | LegEvent::Unwanted { .. }

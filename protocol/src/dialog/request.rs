@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use super::reinvite::Reinvite;
-use super::{Dialog, Output, Routing};
+use super::{Dialog, Output, PROBE_SPREAD, Routing};
 use crate::decimal::{Decimal, push_hex};
 use crate::flow::Flow;
 use crate::message::{Builder, Contacts, Header, Message, Method, NameAddr, Uri};
+use crate::time::Now;
 
 impl Dialog {
     pub(super) fn next_branch(&mut self) -> String {
@@ -17,6 +18,22 @@ impl Dialog {
         branch.push('.');
         push_hex(&mut branch, self.sent.into(), 1);
         branch
+    }
+
+    /// A request of ours in an established dialog could not be sent. That counts as a 503 (§8.1.3.1), which ends no dialog (§12.2.1.2):
+    /// the way to the peer may be there again before either side needs it.
+    pub(super) fn unsent(&mut self, method: Method, cseq: u32, now: Now, out: &mut Vec<Output>) {
+        if self.timer.refreshing == Some(cseq) {
+            self.reoffering.take_if(|reoffering| *reoffering == cseq);
+            self.timer.postpone(false, now.mono);
+        } else if [self.reoffering, self.session.updating].contains(&Some(cseq)) {
+            self.proposal_refused(503, out);
+            self.in_force.offer_is_void();
+        } else if method == Method::Options {
+            self.probe_at = Some(now.mono + PROBE_SPREAD);
+        } else {
+            self.asked_refused(cseq, 503, out);
+        }
     }
 
     /// The headers every request of ours begins with.
@@ -117,10 +134,7 @@ impl Dialog {
             message.texts(*header, &[value]);
         }
         let message = message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref())));
-        let signed = |(header, _): &(Header, &str)| {
-            matches!(header, Header::Authorization | Header::ProxyAuthorization)
-        };
-        self.account.note(cseq, &message, extra.iter().any(signed));
+        self.account.note(cseq, method, &message);
         if method == Method::Invite {
             let reinvite = Reinvite::new(cseq, message.clone(), branch.clone(), self.next_hop());
             self.reinvite = Some(Box::new(reinvite));

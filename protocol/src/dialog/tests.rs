@@ -29,6 +29,7 @@ fn local() -> Arc<LocalSide> {
         via: "SIP/2.0/UDP 10.0.0.1:5060".into(),
         contact: "<sip:10.0.0.1:5060>".into(),
         timers: Timers::default(),
+        reinvite_delay: None,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: SHORTEST_INTERVAL },
     })
 }

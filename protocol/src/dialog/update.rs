@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 
-use super::caller::{is_plain, sdp_of};
+use super::caller::sdp_of;
 use super::offer_answer::Proposal;
 use super::prack::Early;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
-use crate::message::{Header, Message, Method};
+use crate::message::{ACCEPT, Header, Message, Method, NotUnderstood};
 use crate::time::Now;
 
 impl Dialog {
@@ -16,15 +16,18 @@ impl Dialog {
     pub(super) fn refuses_body(&self, pending: &Pending, out: &mut Vec<Output>) -> bool {
         let request = &pending.request;
         let negotiates = matches!(request.method(), Method::Invite | Method::Update | Method::Prack);
-        if !negotiates || request.body().is_empty() || sdp_of(request).is_some() {
-            return false;
-        }
-        let accepted = if is_plain(request) {
-            (Header::Accept, "application/sdp")
-        } else {
-            (Header::AcceptEncoding, "identity")
+        let refusal = match request.understood() {
+            Err(why) if negotiates => why,
+            Ok(()) | Err(_) => return false,
         };
-        out.push(self.respond(pending, 415, None, &[accepted]));
+        let (status, header) = match refusal {
+            NotUnderstood::Type => (415, (Header::Accept, ACCEPT)),
+            NotUnderstood::Coding => (415, (Header::AcceptEncoding, "identity")),
+            NotUnderstood::Malformed => {
+                (400, (Header::Warning, "399 tandem \"the parts of the body are malformed\""))
+            }
+        };
+        out.push(self.respond(pending, status, None, &[header]));
         true
     }
 

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{
-    Absence, Answer, Because, MAX_ADDRESSES, MAX_SERVERS, Naptr, Query, Record, RecordType, SIP_PORT, Server,
-    Srv, Target, Trouble, canonical,
+    Absence, Answer, Because, MAX_ADDRESSES, MAX_SERVERS, Naptr, Query, Record, RecordType, Server, Srv,
+    Target, Trouble, canonical,
 };
 use crate::flow::Transport;
 
@@ -87,7 +87,7 @@ impl Walk<'_> {
     fn target(&mut self, target: &Target) -> Ended {
         let transport = target.transports.first().copied().unwrap_or_default();
         if let Ok(ip) = target.host.parse::<IpAddr>() {
-            let address = SocketAddr::new(ip, target.port.unwrap_or(SIP_PORT));
+            let address = SocketAddr::new(ip, target.port.unwrap_or_else(|| transport.default_port()));
             return Ended::Servers(vec![alone(target, transport, vec![address])]);
         }
         if target.port.is_some() {
@@ -203,7 +203,7 @@ impl Walk<'_> {
 
     /// The addresses of the name itself.
     fn host(&mut self, target: &Target, transport: Transport) -> Ended {
-        match self.addresses(target, &target.host, target.port.unwrap_or(SIP_PORT)) {
+        match self.addresses(target, &target.host, target.port.unwrap_or_else(|| transport.default_port())) {
             Got::Records(addresses) => Ended::Servers(vec![alone(target, transport, addresses)]),
             Got::Absent(because) | Got::Failed(because) => Ended::Nothing(because),
             Got::Pending => Ended::Pending,
@@ -283,6 +283,7 @@ fn naptr_service(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "SIP+D2U",
         Transport::Tcp => "SIP+D2T",
+        Transport::Tls => "SIPS+D2T",
     }
 }
 
@@ -291,5 +292,6 @@ fn prefix(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "_sip._udp",
         Transport::Tcp => "_sip._tcp",
+        Transport::Tls => "_sips._tcp",
     }
 }

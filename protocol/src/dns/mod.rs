@@ -27,8 +27,6 @@ pub use locate::locate;
 pub use resolver::{Input, Output, Resolver};
 pub use srv::order;
 
-/// The port of SIP over UDP and TCP where nothing names another (RFC 3261 §19.1.2).
-pub const SIP_PORT: u16 = 5060;
 /// Servers of one target that are looked at, in order of priority; whoever publishes more gets no more of us.
 pub const MAX_SERVERS: usize = 32;
 /// Addresses of one server that are looked at.

@@ -153,6 +153,12 @@ pub struct Via<'a> {
 }
 
 impl Via<'_> {
+    /// The sent-by port, or where there is none that of the transport (RFC 3261 §18.1.1).
+    pub fn sent_by_port(&self) -> u16 {
+        let secure = ["TLS", "WSS"].iter().any(|secure| self.transport.eq_ignore_ascii_case(secure));
+        self.port.unwrap_or(if secure { 5061 } else { 5060 })
+    }
+
     /// Reads one value of a Via header; a header line may hold several, separated by commas.
     ///
     /// # Errors

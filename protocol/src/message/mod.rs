@@ -5,11 +5,13 @@
 //! that those stand once. Every other header is read when it is asked for.
 
 mod address;
+mod body;
 pub mod build;
 pub mod framing;
 pub mod header;
 mod malformed;
 pub mod method;
+mod number;
 mod parse;
 mod reason;
 mod syntax;
@@ -26,6 +28,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use address::{Contacts, NameAddr, Via};
+pub use body::{ACCEPT, NotUnderstood};
 pub use build::{Builder, bad_request, reason_phrase, response_to, stamp_via};
 pub use framing::{is_keepalive, peek_call_id, peek_registered_user, peek_to_tag};
 pub use header::Header;

@@ -253,6 +253,7 @@ fn a_message_survives_serialisation() {
 fn read_all(m: &Message) {
     let _ =
         (m.from(), m.to(), m.from_tag(), m.to_tag(), m.via(), m.contacts(), m.max_forwards(), m.expires());
+    let _ = (m.understood(), m.session_description());
     let _ = (m.body(), m.reason(), m.status(), m.method_name(), m.has_token(Header::Supported, "timer"));
     for (name, value) in m.iter() {
         assert!(m.other(name).any(|v| v == value));

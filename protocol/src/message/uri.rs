@@ -17,7 +17,7 @@ use super::syntax::{PLAIN, USER, all, host_port, is, params};
 /// follows the scheme is the `host`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uri<'a> {
-    /// As written: "sip", "sips", "tel", ...
+    /// "sip", "sips" and "tel" in lower case; another as written.
     pub scheme: &'a str,
     /// The user, escaped, without the password.
     pub user: Option<&'a str>,
@@ -41,16 +41,16 @@ impl Uri<'_> {
     /// through, because telephones send it in feature codes.
     pub fn parse(s: &str) -> Result<Uri<'_>, BadUri> {
         let colon = s.bytes().position(|b| b == b':').ok_or(BadUri::Scheme)?;
-        let (scheme, rest) = (&s[..colon], &s[colon + 1..]);
+        let (scheme, rest) = (known_scheme(&s[..colon]), &s[colon + 1..]);
         if rest.is_empty() {
             return Err(BadUri::Scheme);
         }
-        if scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips") {
+        if matches!(scheme, "sip" | "sips") {
             return parse_sip(scheme, rest);
         }
         check_scheme(scheme)?;
         check_characters(rest.as_bytes())?;
-        if scheme.eq_ignore_ascii_case("tel") {
+        if scheme == "tel" {
             let (number, params) = rest.split_at(memchr::memchr(b';', rest.as_bytes()).unwrap_or(rest.len()));
             if number.is_empty() {
                 return Err(BadUri::User);
@@ -59,6 +59,11 @@ impl Uri<'_> {
         }
         Ok(Uri { scheme, host: rest, ..Uri::default() })
     }
+}
+
+/// RFC 3986 §3.1: a scheme has no case. One that is known is as its standard writes it.
+fn known_scheme(scheme: &str) -> &str {
+    ["sip", "sips", "tel"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known)).unwrap_or(scheme)
 }
 
 fn check_scheme(scheme: &str) -> Result<(), BadUri> {
@@ -136,12 +141,12 @@ impl<'a> Uri<'a> {
     }
 
     fn is_sip_or_sips(&self) -> bool {
-        self.scheme.eq_ignore_ascii_case("sip") || self.is_sips()
+        self.scheme == "sip" || self.is_sips()
     }
 
     /// Whether the scheme is `sips`.
     pub fn is_sips(&self) -> bool {
-        self.scheme.eq_ignore_ascii_case("sips")
+        self.scheme == "sips"
     }
 
     /// Where to send, if the host is an IP address. The default port is 5060, over TLS 5061 (RFC 3261 section 19.1.2).
@@ -157,7 +162,7 @@ impl<'a> Uri<'a> {
         if !self.scheme.eq_ignore_ascii_case(other.scheme) {
             return false;
         }
-        if self.scheme.eq_ignore_ascii_case("tel") {
+        if self.scheme == "tel" {
             return dialled(self.user).eq(dialled(other.user))
                 && same_params(self.params, other.params, |_| true);
         }

@@ -45,13 +45,13 @@ impl Authorizer {
     ) -> Result<(), DownCause> {
         let party = if response.status == 407 { &mut self.proxy } else { &mut self.registrar };
         if settings.username.is_empty() {
-            return Err(DownCause::Unanswerable);
+            return Err(DownCause::Unanswerable("there is no user name to answer with".to_owned()));
         }
         let challenge = match Challenge::choose(&response.challenges) {
             Ok(challenge) => challenge,
-            Err(_) => {
+            Err(why) => {
                 party.last = None;
-                return Err(DownCause::Unanswerable);
+                return Err(DownCause::Unanswerable(why.to_string()));
             }
         };
         let renewed = party.last.as_ref().is_none_or(|last| last.challenge.nonce != challenge.nonce);
@@ -67,22 +67,23 @@ impl Authorizer {
         Ok(())
     }
 
-    /// The values of `Authorization` and `Proxy-Authorization` for the next REGISTER.
+    /// The values of `Authorization` and `Proxy-Authorization` for the next REGISTER, which has this Request-URI.
     pub(super) fn headers(
         &mut self,
         settings: &RegistrationSettings,
+        uri: &str,
         random: u64,
     ) -> (Option<String>, Option<String>) {
-        (self.registrar.header(settings, random), self.proxy.header(settings, random))
+        (self.registrar.header(settings, uri, random), self.proxy.header(settings, uri, random))
     }
 }
 
 impl Party {
-    fn header(&mut self, settings: &RegistrationSettings, random: u64) -> Option<String> {
+    fn header(&mut self, settings: &RegistrationSettings, uri: &str, random: u64) -> Option<String> {
         let Answered { challenge, nc } = self.last.as_mut()?;
         *nc = nc.saturating_add(1);
         let (user, password) = (&settings.username, &settings.password);
         let cnonce = format!("{random:016x}");
-        Some(challenge.answer("REGISTER", &settings.uri, user, password, &cnonce, *nc))
+        Some(challenge.answer("REGISTER", uri, user, password, &cnonce, *nc))
     }
 }

@@ -146,6 +146,11 @@ impl LegDescription {
         Self { session_id: session_id & (u64::MAX >> 1), version: 0, addr, last: None, name: None }
     }
 
+    /// The host that `o=` names is `addr` from now on.
+    pub fn moves_to(&mut self, addr: IpAddr) {
+        self.addr = addr;
+    }
+
     /// The session id in our `o=` line.
     pub fn session_id(&self) -> u64 {
         self.session_id

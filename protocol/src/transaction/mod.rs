@@ -12,4 +12,4 @@ mod timer;
 pub use invite_client::{ClientAction, InviteClient};
 pub use invite_server::{InviteServer, ServerAction};
 pub use non_invite::{NonInviteClient, NonInviteServer};
-pub use timer::{Expiry, Timers};
+pub use timer::{Expiry, Timers, timer_f};

@@ -38,7 +38,7 @@ impl NonInviteClient {
             timers,
             interval: timers.t1,
             retransmit: (!reliable).then(|| now + timers.t1),
-            end: now + timers.give_up,
+            end: now + timers.timer_f.unwrap_or(timers.give_up),
         }
     }
 

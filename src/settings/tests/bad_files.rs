@@ -101,6 +101,22 @@ fn faults_of_the_node_and_its_addresses() {
                 "`require_client_certificate` needs it",
             ),
             (
+                "[[listen]]\ntransport = \"tls\"\nprivate_key = \"/nowhere/key.pem\"",
+                "1: listen[0].certificate",
+                "is missing; a tls listener needs it",
+            ),
+            (
+                "[[listen]]\ntransport = \"tls\"\ncertificate = \"/nowhere/own.pem\"\nprivate_key = \"/nowhere/own.key\"",
+                "3: listen[0].certificate",
+                "/nowhere/own.pem: cannot be read: No such file",
+            ),
+            (
+                "[[listen]]\nhandshake_timeout_ms = 99",
+                "2: listen[0].handshake_timeout_ms",
+                "allowed: 100 to 60000",
+            ),
+            ("[[listen]]\nmax_handshakes = 0", "2: listen[0].max_handshakes", "allowed: 1 to 10000"),
+            (
                 "[[listen]]\nname = \"a\"\n[[listen]]\nname = \"b\"\naddress = \"127.0.0.1:5060\"",
                 "5: listen[1].address",
                 "free; listen[0].address has 0.0.0.0:5060",
@@ -263,6 +279,12 @@ fn faults_of_trunks_and_registrations() {
                 "7: trunk[1].proxies[0]",
                 "allowed: an IPv4 address, as that of its listener",
             ),
+            (
+                "certificate_names = [\"example.net\", \"*.example.net\"]",
+                "4: trunk[0].certificate_names[1]",
+                "allowed: a host name or IP address without a port or wildcard",
+            ),
+            ("transport = \"tls\"", "4: trunk[0].transport", "allowed: a transport that a listener carries"),
             ("accept_from = [\"10.0.0.0/8\", \"10.0.0.0/40\"]", "4: trunk[0].accept_from[1]", "or network"),
             ("accept_from = [\"10.0.0.1:0\"]", "4: trunk[0].accept_from[0]", "found \"10.0.0.1:0\""),
             (
@@ -280,6 +302,27 @@ fn faults_of_trunks_and_registrations() {
             ("selection = \"random\"", "4: trunk[0].selection", "allowed: \"priority\" or \"round_robin\""),
             ("media_timing = \"late\"", "4: trunk[0].media_timing", "allowed: \"normal\" or \"delayed\""),
             ("srtp = \"on\"", "4: trunk[0].srtp", "allowed: \"off\" or \"offered\" or \"required\""),
+            ("timer_preset = \"fast\"", "4: trunk[0].timer_preset", "\"unsecured\""),
+            (
+                "number_rules = [{ direction = \"in\", party = \"called\", strip = 33 }]",
+                "4: trunk[0].number_rules[0].strip",
+                "allowed: 0 to 32",
+            ),
+            (
+                "number_rules = [{ direction = \"in\", party = \"called\", prefix = \"a\" }]",
+                "4: trunk[0].number_rules[0].prefix",
+                "up to 32 digits",
+            ),
+            (
+                "header_rules = [{ direction = \"out\", header = \"To\", value = \"x\" }]",
+                "4: trunk[0].header_rules[0].header",
+                "To is written by the engine",
+            ),
+            (
+                "header_rules = [{ direction = \"out\", header = \"X-A\", value = \"{Call-Info\" }]",
+                "4: trunk[0].header_rules[0].value",
+                "a brace that is not closed",
+            ),
             ("dscp = 64", "4: trunk[0].dscp", "found 64; allowed: 0 to 63"),
             ("redirect = \"fork\"", "4: trunk[0].redirect", "allowed: \"follow\" or \"pass\""),
             ("redirect_to = [\"x\"]", "4: trunk[0].redirect_to[0]", "allowed: "),
@@ -312,14 +355,43 @@ fn faults_of_trunks_and_registrations() {
                 "the name of a trunk: \"carrier\"",
             ),
             (
-                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"carrier\", proxy = \"a\" }]",
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"carrier\", proxy = \"a\", username = \"u\", password = \"p\" }]",
                 "6: registration_group[0].registrations[0]",
                 "found trunk and proxy; allowed: exactly one of",
             ),
             (
-                "[[registration_group]]\nname = \"g\"\nregistrations = [{ domain = \"a.b\", expires_s = 1 }]",
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ domain = \"a.b\", username = \"u\", password = \"p\", expires_s = 1 }]",
                 "6: registration_group[0].registrations[0].expires_s",
                 "allowed: 60 to 604800",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"carrier\" }]",
+                "6: registration_group[0].registrations[0].username",
+                "is missing; the trunk has none either",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nactive = 2\n\
+                 registrations = [{ address = \"a\", username = \"u\", password = \"p\" }]",
+                "6: registration_group[0].active",
+                "allowed: 1 to 1",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\nretry_s = 20\nmax_retry_s = 10\n\
+                 registrations = [{ address = \"a\", username = \"u\", password = \"p\" }]",
+                "7: registration_group[0].max_retry_s",
+                "allowed: 20 to 86400",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\ntrunk = \"carrier\"\n\
+                 registrations = [{ address = \"a\", username = \"u\", password = \"p\", number = \"one\" }]",
+                "7: registration_group[0].registrations[0].number",
+                "digits, * and #",
+            ),
+            (
+                "[[registration_group]]\nname = \"g\"\n\
+                 registrations = [{ address = \"a\", transport = \"tcp\", username = \"u\", password = \"p\" }]",
+                "6: registration_group[0].registrations[0].transport",
+                "a transport that a listener",
             ),
         ],
     );

@@ -81,7 +81,6 @@ fn what_has_no_effect_yet_is_accepted_and_named() {
         warnings(&text),
         [
             "office.toml:9: trunk[0].srtp: \"required\" is accepted but has no effect yet",
-            "office.toml:12: trunk[0].dscp: `trunk.dscp` is accepted but has no effect yet",
             "office.toml:13: trunk[0].codecs: `trunk.codecs` is accepted but has no effect yet",
             "office.toml:13: trunk[0].codecs[1]: \"G729\" is accepted but has no effect yet",
         ]
@@ -118,6 +117,14 @@ fn what_is_doubtful_is_a_warning() {
             "office.toml:2: listen[0].address: port 20004 lies in media.ports",
         ),
         (
+            "[[listen]]\nserver_ca = \"/etc/tandem/ca.pem\"",
+            "office.toml:2: listen[0].server_ca: has no effect on a udp listener",
+        ),
+        (
+            "[[trunk]]\nname = \"a\"\nproxies = [\"192.0.2.1\"]\ncertificate_names = [\"example.net\"]",
+            "office.toml:4: trunk[0].certificate_names: has no effect on a trunk that is not over TLS",
+        ),
+        (
             "[[dial_plan.partition]]\nname = \"attic\"",
             "office.toml:1: dial_plan.partition[0]: is in no calling search space",
         ),
@@ -127,9 +134,9 @@ fn what_is_doubtful_is_a_warning() {
             "office.toml:8: trunk[1].accept_from[0]: trunk \"a\" names 10.0.0.0/8 too",
         ),
         (
-            "[[trunk]]\nname = \"a\"\ndomain = \"example.net\"\nusername = \"u\"\npassword = \"p\"\n\
-             [[registration_group]]\nname = \"g\"\nregistrations = [{ trunk = \"a\" }]",
-            "office.toml:8: registration_group[0].registrations[0]: is at a host name, which registrations do not look up",
+            "[[registration_group]]\nname = \"g\"\nregistrations = [{ domain = \"example.net\", username = \"u\", \
+             password = \"p\", number = \"100\" }]",
+            "office.toml:3: registration_group[0].registrations[0].number: has no effect: calls to the account have no trunk",
         ),
     ];
     for (text, expected) in cases {
@@ -177,6 +184,23 @@ fn a_trunk_over_tls_has_the_timers_of_tls() {
     trunk.t2_ms = Some(2500);
     assert_eq!(trunk.timers(&listen).t2, milliseconds(2500));
     assert!(trunk.is_retryable(480) && trunk.is_retryable(599) && !trunk.is_retryable(486));
+}
+
+#[test]
+fn a_preset_of_timers_is_a_whole_set_and_what_is_said_beside_it_wins() {
+    let timers = |keys: &str| {
+        let settings = load(&format!("{SMALL}{keys}")).unwrap().settings;
+        let listen = Listen { t1_ms: 100, t2_ms: Some(300), ..Listen::default() };
+        let timers = settings.trunk[0].timers(&listen);
+        let ms = |time: std::time::Duration| time.as_millis();
+        let counts = (timers.max_packet_retries, timers.max_invite_retries);
+        let delay = timers.reinvite_delay.map(ms);
+        (ms(timers.t1), ms(timers.t2), ms(timers.connect_timeout), counts, delay)
+    };
+    assert_eq!(timers("timer_preset = \"unsecured\""), (500, 4000, 3500, (10, 6), Some(750)));
+    assert_eq!(timers("timer_preset = \"tls\""), (500, 1000, 2000, (4, 3), Some(750)));
+    assert_eq!(timers("timer_preset = \"tls\"\nt2_ms = 2500"), (500, 2500, 2000, (4, 3), Some(750)));
+    assert_eq!(timers(""), (100, 300, 3500, (10, 6), None), "T1 and T2 are the listener's");
 }
 
 #[test]

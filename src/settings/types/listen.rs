@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tandem_actors::sip::tls::TlsFiles;
 
 use crate::settings::values::{BindAddress, HostPort};
 
@@ -36,6 +37,11 @@ impl Transport {
             Self::Ws => "ws",
             Self::Wss => "wss",
         }
+    }
+
+    /// The port where an address has none.
+    pub fn default_port(self) -> u16 {
+        if self.is_secure() { 5061 } else { 5060 }
     }
 
     /// Whether the peer shows a certificate.
@@ -89,6 +95,12 @@ pub struct Listen {
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is refused.
     pub require_client_certificate: bool,
+    /// The authorities of servers that are connected to, in PEM; `None`: those of the system.
+    pub server_ca: Option<PathBuf>,
+    /// How long the TLS handshake of a client may take, in milliseconds; see [`handshake_timeout`](Self::handshake_timeout).
+    pub handshake_timeout_ms: u32,
+    /// The most such handshakes under way at once.
+    pub max_handshakes: u32,
     /// The most connections at once.
     pub max_connections: u32,
     /// The most connections at once from one IPv4 address or IPv6 /64.
@@ -122,6 +134,9 @@ impl Default for Listen {
             private_key: None,
             client_ca: None,
             require_client_certificate: false,
+            server_ca: None,
+            handshake_timeout_ms: 5000,
+            max_handshakes: 100,
             max_connections: 10_000,
             max_connections_per_source: 100,
             idle_timeout_s: 600,
@@ -156,6 +171,23 @@ impl Listen {
     /// How long opening a connection may take.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms.into())
+    }
+
+    /// How long the TLS handshake of a client may take.
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms.into())
+    }
+
+    /// What its TLS is made of, if it has any.
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        let (certificate, private_key) = (self.certificate.clone()?, self.private_key.clone()?);
+        self.transport.is_secure().then(|| TlsFiles {
+            certificate,
+            private_key,
+            client_ca: self.client_ca.clone(),
+            require_client_certificate: self.require_client_certificate,
+            server_ca: self.server_ca.clone(),
+        })
     }
 
     /// How many bytes may wait to be sent on one connection before the peer is cut off.

@@ -6,8 +6,10 @@ mod listen;
 mod media;
 mod node;
 mod registrar;
+mod registration;
 mod station;
 mod trunk;
+mod trunk_rules;
 
 pub use dial_plan::{CallingSearchSpace, DialPlan, Partition, Pattern, RouteGroup, RouteList};
 pub use dns::Dns;
@@ -15,10 +17,10 @@ pub use listen::{Listen, Transport};
 pub use media::{Location, Media, MediaPath, MediaPool};
 pub use node::{Http, Node};
 pub use registrar::Registrar;
+pub use registration::{Registration, RegistrationGroup};
 pub use station::{Credential, Service, ServiceKind, Station, User};
-pub use trunk::{
-    MediaTiming, Redirect, Registration, RegistrationGroup, Selection, Srtp, Trunk, TrunkTimers,
-};
+pub use trunk::{MediaTiming, Redirect, Selection, Srtp, Trunk, TrunkTimers};
+pub use trunk_rules::{HeaderRule, NumberRule, RuleDirection, RuleParty, TimerFigures, TimerPreset};
 
 /// The partition that always exists, and that an entry without one is in.
 pub const INTERNAL_PARTITION: &str = "internal";

@@ -1,10 +1,10 @@
-//! `[[trunk]]` and `[[registration_group]]`.
+//! `[[trunk]]`.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Listen, MediaPath, Transport};
+use super::{HeaderRule, Listen, MediaPath, NumberRule, TimerPreset, Transport};
 use crate::settings::values::{CodeRange, Codec, HostPort, NumberMask, Secret, Source, number_mask};
 
 /// How the next of several is chosen.
@@ -74,6 +74,9 @@ pub struct Trunk {
     /// Where its calls are sent, by DNS (RFC 3263), instead of `proxies`.
     #[serde(default)]
     pub domain: Option<String>,
+    /// Whom the certificates of its far end are for; empty: for `domain`, or for the names and addresses in `proxies`.
+    #[serde(default)]
+    pub certificate_names: Vec<String>,
     /// Where its calls come from, besides its proxies.
     #[serde(default)]
     pub accept_from: Vec<Source>,
@@ -104,9 +107,12 @@ pub struct Trunk {
     /// The most retransmissions of an INVITE; see [`timers`](Self::timers).
     #[serde(default)]
     pub max_invite_retries: Option<u32>,
-    /// The wait before a re-INVITE that crossed another is sent again, in milliseconds.
-    #[serde(default = "seven_hundred_fifty")]
-    pub reinvite_delay_ms: u32,
+    /// The wait before a re-INVITE that crossed another is sent again, in milliseconds; `None`: as RFC 3261 §14.1 says.
+    #[serde(default)]
+    pub reinvite_delay_ms: Option<u32>,
+    /// The set of timers that it has where it says none itself.
+    #[serde(default)]
+    pub timer_preset: Option<TimerPreset>,
     /// The answers after which the next proxy is tried.
     #[serde(default = "retryable")]
     pub retryable_codes: Vec<CodeRange>,
@@ -134,6 +140,36 @@ pub struct Trunk {
     /// What its far end sees of the caller's number.
     #[serde(default, deserialize_with = "number_mask")]
     pub calling_party_mask: Option<NumberMask>,
+    /// What becomes of numbers that cross it: the first rule that fits.
+    #[serde(default)]
+    pub number_rules: Vec<NumberRule>,
+    /// Headers that are written into INVITEs.
+    #[serde(default)]
+    pub header_rules: Vec<HeaderRule>,
+    /// Whether its Diversion is believed (RFC 5806).
+    #[serde(default)]
+    pub diversion_in: bool,
+    /// Whether it is told who has diverted a call, by Diversion.
+    #[serde(default)]
+    pub diversion_out: bool,
+    /// Whether its History-Info is believed (RFC 7044).
+    #[serde(default)]
+    pub history_info_in: bool,
+    /// Whether it is told the history of a call, by History-Info.
+    #[serde(default)]
+    pub history_info_out: bool,
+    /// Whether it may subscribe to presence (RFC 3856).
+    #[serde(default)]
+    pub accept_presence: bool,
+    /// Whether it may send REFER outside a dialog (RFC 3515).
+    #[serde(default)]
+    pub accept_refer: bool,
+    /// Whether it may send NOTIFY without a subscription.
+    #[serde(default)]
+    pub accept_unsolicited_notify: bool,
+    /// Whether its INVITEs may replace a call (RFC 3891).
+    #[serde(default)]
+    pub accept_replaces: bool,
     /// The codecs offered, best first; empty: those of its location.
     #[serde(default)]
     pub codecs: Vec<Codec>,
@@ -175,8 +211,8 @@ pub struct TrunkTimers {
     pub max_packet_retries: u32,
     /// The most retransmissions of an INVITE: 6, over TLS 3.
     pub max_invite_retries: u32,
-    /// The wait before a re-INVITE that crossed another is sent again.
-    pub reinvite_delay: Duration,
+    /// The wait before a re-INVITE that crossed another is sent again; `None`: as RFC 3261 §14.1 says.
+    pub reinvite_delay: Option<Duration>,
 }
 
 impl Trunk {
@@ -184,15 +220,18 @@ impl Trunk {
     pub fn timers(&self, listen: &Listen) -> TrunkTimers {
         let milliseconds = |value: u32| Duration::from_millis(value.into());
         let secure = self.transport.unwrap_or(listen.transport).is_secure();
-        let (connect, packets, invites) = if secure { (2000, 4, 3) } else { (3500, 10, 6) };
+        let of_transport = if secure { TimerPreset::Tls } else { TimerPreset::Unsecured };
+        let figures = self.timer_preset.unwrap_or(of_transport).figures();
+        // Only who names a set wants all of it: else T1 and T2 are the listener's.
+        let named = self.timer_preset.map(|_| figures);
         TrunkTimers {
-            t1: self.t1_ms.map_or_else(|| listen.t1(), milliseconds),
-            t2: self.t2_ms.map_or_else(|| listen.t2(), milliseconds),
-            connect_timeout: milliseconds(self.connect_timeout_ms.unwrap_or(connect)),
+            t1: self.t1_ms.map_or_else(|| named.map_or_else(|| listen.t1(), |n| n.t1), milliseconds),
+            t2: self.t2_ms.map_or_else(|| named.map_or_else(|| listen.t2(), |n| n.t2), milliseconds),
+            connect_timeout: self.connect_timeout_ms.map_or(figures.connect_timeout, milliseconds),
             progress_timeout: milliseconds(self.progress_timeout_ms),
-            max_packet_retries: self.max_packet_retries.unwrap_or(packets),
-            max_invite_retries: self.max_invite_retries.unwrap_or(invites),
-            reinvite_delay: milliseconds(self.reinvite_delay_ms),
+            max_packet_retries: self.max_packet_retries.unwrap_or(figures.max_packet_retries),
+            max_invite_retries: self.max_invite_retries.unwrap_or(figures.max_invite_retries),
+            reinvite_delay: self.reinvite_delay_ms.map(milliseconds).or(named.map(|n| n.reinvite_delay)),
         }
     }
 
@@ -211,64 +250,6 @@ fn ten_thousand() -> u32 {
     10_000
 }
 
-fn seven_hundred_fifty() -> u32 {
-    750
-}
-
 fn retryable() -> Vec<CodeRange> {
     vec![CodeRange { first: 480, last: 480 }, CodeRange { first: 500, last: 599 }]
-}
-
-/// Registrations of ours at other servers, in order: the next is used when one fails.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RegistrationGroup {
-    /// Its name.
-    pub name: String,
-    /// The registrations in order.
-    pub registrations: Vec<Registration>,
-}
-
-/// One registration: at exactly one of a trunk, an address, a proxy or a domain.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Registration {
-    /// A trunk, whose proxies, transport and credentials are used.
-    #[serde(default)]
-    pub trunk: Option<String>,
-    /// A registrar.
-    #[serde(default)]
-    pub address: Option<HostPort>,
-    /// A proxy that a REGISTER is sent through.
-    #[serde(default)]
-    pub proxy: Option<HostPort>,
-    /// A domain whose registrar DNS tells (RFC 3263).
-    #[serde(default)]
-    pub domain: Option<String>,
-    /// How SIP is carried; not with `trunk`, which says it. `None`: UDP.
-    #[serde(default)]
-    pub transport: Option<Transport>,
-    /// Another address of `proxy`, for a site that cannot reach the first.
-    #[serde(default)]
-    pub alternate_address: Option<HostPort>,
-    /// The user that is registered; `None`: the trunk's.
-    #[serde(default)]
-    pub username: Option<String>,
-    /// The password that answers challenges; `None`: the trunk's.
-    #[serde(default)]
-    pub password: Option<Secret>,
-    /// How long a registration is asked to hold, in seconds; see [`expires`](Self::expires).
-    #[serde(default = "an_hour")]
-    pub expires_s: u32,
-}
-
-impl Registration {
-    /// How long a registration is asked to hold.
-    pub fn expires(&self) -> Duration {
-        Duration::from_secs(self.expires_s.into())
-    }
-}
-
-fn an_hour() -> u32 {
-    3600
 }

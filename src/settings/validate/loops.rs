@@ -8,7 +8,7 @@ use super::{Findings, item};
 use crate::settings::Settings;
 use crate::settings::problem::KeyPath;
 use crate::settings::types::Trunk;
-use crate::settings::values::Target;
+use crate::settings::values::{HostPort, Target};
 use crate::wiring;
 
 pub(super) fn check(settings: &Settings, findings: &mut Findings<'_>) {
@@ -84,8 +84,10 @@ fn trunks<'a>(settings: &'a Settings, target: &'a Target) -> Vec<&'a str> {
 
 /// Whether a proxy of the trunk is one of our own listeners.
 fn leads_back(settings: &Settings, trunk: &Trunk) -> bool {
-    let addresses =
-        trunk.proxies.iter().filter_map(|p| Some(SocketAddr::new(p.ip()?, p.port.unwrap_or(5060))));
+    let transport =
+        trunk.transport.or_else(|| Some(settings.listener_of(trunk)?.transport)).unwrap_or_default();
+    let port = |proxy: &HostPort| proxy.port.unwrap_or_else(|| transport.default_port());
+    let addresses = trunk.proxies.iter().filter_map(|p| Some(SocketAddr::new(p.ip()?, port(p))));
     addresses.into_iter().any(|proxy| is_ours(settings, proxy))
 }
 

@@ -6,8 +6,11 @@ mod loops;
 mod network;
 mod pattern;
 mod registrar;
+mod registration;
 mod station;
+mod tls;
 mod trunk;
+mod trunk_rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -21,8 +24,10 @@ use super::problem::{KeyPath, Places, Problem};
 pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
     let names = Names::of(settings, findings);
     network::check(settings, &names, findings);
+    tls::check(settings, findings);
     station::check(settings, &names, findings);
     trunk::check(settings, &names, findings);
+    registration::check(settings, &names, findings);
     dns::check(settings, findings);
     registrar::check(settings, findings);
     dial_plan::check(settings, &names, findings);
@@ -35,19 +40,22 @@ pub(super) struct Findings<'a> {
     pub(super) places: &'a Places,
     repairs: &'a Repairs,
     errors: Vec<Problem>,
+    faults: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl<'a> Findings<'a> {
     pub(super) fn new(places: &'a Places, repairs: &'a Repairs) -> Self {
-        Self { places, repairs, errors: Vec::new(), warnings: Vec::new() }
+        Self { places, repairs, errors: Vec::new(), faults: Vec::new(), warnings: Vec::new() }
     }
 
-    /// The errors and the warnings, the latter sorted by place.
-    pub(super) fn finish(mut self) -> (Vec<Problem>, Vec<Problem>) {
-        self.warnings.sort();
-        self.warnings.dedup();
-        (self.errors, self.warnings)
+    /// The errors, the faults and the warnings, the latter two sorted by place.
+    pub(super) fn finish(mut self) -> (Vec<Problem>, Vec<Problem>, Vec<Problem>) {
+        for list in [&mut self.faults, &mut self.warnings] {
+            list.sort();
+            list.dedup();
+        }
+        (self.errors, self.faults, self.warnings)
     }
 
     /// Notes an error, unless it only follows from one that reading the key already found.
@@ -60,6 +68,12 @@ impl<'a> Findings<'a> {
 
     fn unfit(&mut self, path: &KeyPath, found: impl Debug, allowed: impl Display) {
         self.error(path, format!("found {found:?}; allowed: {allowed}"));
+    }
+
+    /// Notes what keeps a part from working, and must not keep the whole from starting.
+    fn fault(&mut self, path: &KeyPath, text: impl Into<String>) {
+        let key = self.repairs.written(path);
+        self.faults.push(Problem { place: self.places.locate(&key), key, text: text.into() });
     }
 
     fn warn(&mut self, path: &KeyPath, text: impl Into<String>) {

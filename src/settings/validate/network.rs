@@ -114,6 +114,8 @@ fn check_connections(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_
     within("idle_timeout_s", listen.idle_timeout_s, 1..=86_400, "seconds");
     within("message_timeout_s", listen.message_timeout_s, 1..=300, "seconds");
     within("connect_timeout_ms", listen.connect_timeout_ms, 100..=60_000, "milliseconds");
+    within("handshake_timeout_ms", listen.handshake_timeout_ms, 100..=60_000, "milliseconds");
+    within("max_handshakes", listen.max_handshakes, 1..=10_000, "handshakes");
     within("send_queue_kb", listen.send_queue_kb, 64..=65_536, "KiB");
 }
 

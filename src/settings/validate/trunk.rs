@@ -1,11 +1,11 @@
-//! `[[trunk]]` and `[[registration_group]]`.
+//! `[[trunk]]`.
 
 use std::collections::BTreeMap;
 
 use super::network::{check_codecs, check_timers};
-use super::{Findings, Names, item};
+use super::{Findings, Names, item, trunk_rules};
 use crate::settings::problem::KeyPath;
-use crate::settings::types::{Registration, Selection, Trunk};
+use crate::settings::types::{Selection, Trunk};
 use crate::settings::values::is_host;
 use crate::settings::{Settings, unbuilt};
 
@@ -18,23 +18,11 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
         check_families(&path, trunk, settings, findings);
         check_bounds(&path, trunk, findings);
         check_shares(&path, trunk, findings);
+        trunk_rules::check(&path, trunk, findings);
         check_credential(&path, trunk.username.as_ref(), trunk.password.is_some(), findings);
         check_codecs(&path.key("codecs"), &trunk.codecs, findings);
     }
     check_origins(settings, findings);
-    for (index, group) in settings.registration_group.iter().enumerate() {
-        let path = item("registration_group", index).key("registrations");
-        if group.registrations.is_empty() {
-            findings.error(&path, "found []; allowed: at least one registration");
-        }
-        for (index, registration) in group.registrations.iter().enumerate() {
-            check_registration(&path.index(index), registration, names, findings);
-            if is_at_a_name(settings, registration) {
-                let text = "is at a host name, which registrations do not look up yet: it is passed over";
-                findings.warn(&path.index(index), text);
-            }
-        }
-    }
 }
 
 fn check_references(path: &KeyPath, trunk: &Trunk, names: &Names, findings: &mut Findings<'_>) {
@@ -121,13 +109,13 @@ fn check_bounds(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
     within("progress_timeout_ms", Some(trunk.progress_timeout_ms), 100..=300_000, "milliseconds");
     within("max_packet_retries", trunk.max_packet_retries, 0..=32, "retransmissions");
     within("max_invite_retries", trunk.max_invite_retries, 0..=32, "retransmissions");
-    within("reinvite_delay_ms", Some(trunk.reinvite_delay_ms), 0..=60_000, "milliseconds");
+    within("reinvite_delay_ms", trunk.reinvite_delay_ms, 0..=60_000, "milliseconds");
     within("qualify_interval_s", Some(trunk.qualify_interval_s), 0..=86_400, "seconds, 0 is off");
     within("max_new_calls_per_s", Some(trunk.max_new_calls_per_s), 0..=10_000, "calls, 0 is no limit");
     within("dscp", trunk.dscp.map(u32::from), 0..=63, "RFC 2474");
 }
 
-fn check_credential(
+pub(super) fn check_credential(
     path: &KeyPath,
     username: Option<&String>,
     has_password: bool,
@@ -168,44 +156,4 @@ fn check_origins(settings: &Settings, findings: &mut Findings<'_>) {
             }
         }
     }
-}
-
-/// Whether only DNS could say where a registration is sent.
-fn is_at_a_name(settings: &Settings, entry: &Registration) -> bool {
-    let trunk = entry.trunk.as_ref().and_then(|name| settings.trunk.iter().find(|trunk| trunk.name == *name));
-    let by_domain = trunk.is_some_and(|trunk| trunk.domain.is_some()) || entry.domain.is_some();
-    let host = trunk.and_then(|t| t.proxies.first()).or(entry.address.as_ref()).or(entry.proxy.as_ref());
-    host.map_or(by_domain, |host| host.ip().is_none())
-}
-
-fn check_registration(path: &KeyPath, entry: &Registration, names: &Names, findings: &mut Findings<'_>) {
-    let given: Vec<&str> = [
-        ("trunk", entry.trunk.is_some()),
-        ("address", entry.address.is_some()),
-        ("proxy", entry.proxy.is_some()),
-        ("domain", entry.domain.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(key, is_given)| is_given.then_some(key))
-    .collect();
-    if given.len() != 1 {
-        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-        findings
-            .error(path, format!("found {found}; allowed: exactly one of trunk, address, proxy and domain"));
-    }
-    findings.refers_if_set(&path.key("trunk"), entry.trunk.as_ref(), &names.trunk);
-    if let Some(domain) = &entry.domain
-        && !is_host(domain)
-    {
-        findings.unfit(&path.key("domain"), domain, "a host name without a port");
-    }
-    if entry.trunk.is_some() && entry.transport.is_some() {
-        findings
-            .error(&path.key("transport"), "found with `trunk`; allowed: only without, the trunk says it");
-    }
-    if entry.alternate_address.is_some() && entry.proxy.is_none() {
-        findings.error(&path.key("alternate_address"), "found without `proxy`; allowed: only with it");
-    }
-    check_credential(path, entry.username.as_ref(), entry.password.is_some(), findings);
-    findings.within(&path.key("expires_s"), entry.expires_s, 60..=604_800, "seconds");
 }

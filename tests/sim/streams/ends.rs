@@ -1,9 +1,11 @@
 //! How a connection ends: by the rules of `actors/src/sip/tcp`, with its process, or because a peer is gone.
 
+use std::net::SocketAddr;
+
 use tandem_actors::shard::FromStream;
 use tandem_protocol::flow::Flow;
 
-use super::{Told, Turn, limits};
+use super::{Streams, Told, Turn, limits};
 use crate::world::World;
 
 /// What is sent into a connection that is gone unnoticed is missed after so long (RFC 5482).
@@ -128,6 +130,17 @@ impl World {
         }
         debug_assert_eq!(connection.number(), number);
         Some(connection.flow)
+    }
+
+    /// A host is gone: its connections are, with or without a word.
+    pub(crate) fn streams_of_host(&self, host: SocketAddr, silent: bool) {
+        let of_host = |streams: &mut Streams| {
+            let all = streams.connections.iter().filter(|(_, connection)| connection.phone == host);
+            all.map(|(number, _)| *number).collect::<Vec<u64>>()
+        };
+        for number in self.with_streams(of_host) {
+            self.turn(self.now(), number, if silent { Turn::Lost } else { Turn::Broken });
+        }
     }
 
     /// The engine is killed: its connections end, and the phones see it.

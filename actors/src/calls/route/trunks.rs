@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tandem_protocol::b2bua::{Cause, Destination, TrunkChoice, TrunkHunt};
 use tandem_protocol::message::escape_user;
+use tandem_protocol::number_rules::Party;
 use tandem_protocol::proxy_list::{ProxyWalk, Selection};
 
 use super::{Route, TRUNK_RING, Wanted};
+use crate::calls::rules;
 use crate::config::MediaPath;
 use crate::directory::TrunkEntry;
 use crate::env::Env;
@@ -59,15 +61,26 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     if trunks.is_empty() {
         return Route::refused(503, Cause::Failed, format!("{}, which has no trunk", wanted.why));
     }
+    if wanted.secure {
+        let by = |trunk: &TrunkEntry| env.config().transport(env.config().listener_id(trunk.config.listener));
+        trunks.retain(|trunk| by(trunk).is_secure());
+        if trunks.is_empty() {
+            return Route::insecure(&wanted.why);
+        }
+    }
     if !wanted.emergency && trunks.iter().all(|trunk| trunk.is_full()) {
         // Refused before it costs a port; a place that is taken meanwhile is missed when the call gets there.
         return Route::refused(503, Cause::Limit, format!("{}, which has max_calls calls", wanted.why));
     }
-    let user = escape_user(wanted.number).into_owned();
+    let number = |trunk: &TrunkEntry| match wanted.inside {
+        true => wanted.number.to_owned(),
+        false => rules::number_out(trunk, Party::Called, wanted.number.to_owned()),
+    };
     let choices = trunks.iter().map(|trunk| TrunkChoice {
         trunk: trunk.config.name.to_string(),
         listener: env.config().listener_id(trunk.config.listener),
-        user: user.clone(),
+        user: escape_user(&number(trunk)).into_owned(),
+        sips: wanted.secure,
         // An emergency call begins with what is surely there.
         walk: walk(env, trunk, !wanted.emergency),
         hosts: trunk.places().hosts(),
@@ -75,7 +88,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     let destination =
         Destination::Trunk { hunt: TrunkHunt::new(choices.collect()), ring_timeout: TRUNK_RING };
     Route {
-        signalling: trunks.first().and_then(|t| t.first_proxy()).map(|p| p.ip()),
+        signalling: trunks.iter().filter_map(|t| t.first_proxy()).map(|proxy| proxy.ip()).collect(),
         bypass: trunks.iter().all(|trunk| trunk.config.media == MediaPath::Bypass),
         record: trunks.iter().any(|trunk| trunk.config.record),
         trunks,

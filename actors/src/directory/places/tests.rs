@@ -7,7 +7,7 @@ use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::Timers;
 
 use super::*;
-use crate::config::{MediaPath, NamedProxy, Redirect};
+use crate::config::{MediaPath, NamedProxy, Redirect, Trunk, TrunkRules};
 use crate::directory::TrunkEntry;
 use crate::metrics::{Metrics, Registry};
 
@@ -43,7 +43,9 @@ fn trunk(proxies: &[u8], named: &[(usize, &str)]) -> Trunk {
         redirect: Redirect::default(),
         redirect_to: Vec::new(),
         calling_party_mask: None,
+        rules: TrunkRules::default(),
         credentials: None,
+        certificate_names: Vec::new(),
     }
 }
 
@@ -86,31 +88,39 @@ fn ordered(places: &Places, turn: Option<usize>, down: &[u8]) -> Vec<u8> {
 #[test]
 fn what_is_found_stands_where_the_name_stands() {
     let config = trunk(&[1, 2], &[(1, "a"), (1, "b"), (2, "c")]);
-    let places = Places::new(&config);
+    let places = Places::new(&config.proxies, &config.named);
     assert_eq!(addresses(&places.list()), [address(1), address(2)]);
-    let places = places.with(2, located(&[(1, 0, 30)]), &config);
-    let places = places.with(1, located(&[(1, 0, 20), (2, 0, 1)]), &config);
-    let places = places.with(0, located(&[(1, 0, 10)]), &config);
+    let places = places.with(2, located(&[(1, 0, 30)]), &config.named);
+    let places = places.with(1, located(&[(1, 0, 20), (2, 0, 1)]), &config.named);
+    let places = places.with(0, located(&[(1, 0, 10)]), &config.named);
     assert_eq!(addresses(&places.list()), [1, 10, 20, 2, 30].map(address), "each address once");
     assert_eq!(ordered(&places, None, &[]), [1, 10, 20, 2, 30]);
     assert_eq!(ordered(&places, None, &[1, 20]), [10, 2, 30, 1, 20], "what is down comes last");
     let hosts: Vec<String> = places.hosts().into_iter().map(|(_, host)| host).collect();
     assert_eq!(hosts, ["a", "b", "b", "c"]);
-    let beyond = places.with(9, located(&[(1, 0, 99)]), &config);
+    let beyond = places.with(9, located(&[(1, 0, 99)]), &config.named);
     assert_eq!(beyond.list(), places.list(), "a place that the settings do not have");
 }
 
 #[test]
 fn priorities_of_a_name_do_not_reach_beyond_it() {
     let config = trunk(&[1, 2], &[(1, "a")]);
-    let places = Places::new(&config).with(0, located(&[(50, 0, 11), (10, 0, 10)]), &config);
+    let places = Places::new(&config.proxies, &config.named).with(
+        0,
+        located(&[(50, 0, 11), (10, 0, 10)]),
+        &config.named,
+    );
     assert_eq!(ordered(&places, None, &[]), [1, 10, 11, 2]);
 }
 
 #[test]
 fn places_take_turns_whatever_stands_at_them_and_one_that_is_down_has_none() {
     let config = trunk(&[1, 2], &[(1, "a")]);
-    let places = Places::new(&config).with(0, located(&[(1, 0, 10), (2, 0, 11)]), &config);
+    let places = Places::new(&config.proxies, &config.named).with(
+        0,
+        located(&[(1, 0, 10), (2, 0, 11)]),
+        &config.named,
+    );
     let turns: Vec<_> = (0..4).map(|turn| ordered(&places, Some(turn), &[])).collect();
     assert_eq!(turns, [[1, 10, 11, 2], [10, 11, 2, 1], [2, 1, 10, 11], [1, 10, 11, 2]]);
     let turns: Vec<_> = (0..3).map(|turn| ordered(&places, Some(turn), &[1])).collect();

@@ -4,7 +4,7 @@ use tandem_media::wav::{Wav, read_wav};
 
 use super::super::order::{MediaEvent, MediaOrder};
 use super::fixture::rtp;
-use super::rig::{Rig, SHARD, run};
+use super::rig::{Rig, SHARD, config, run, session};
 use crate::calls::CallKey;
 
 const CALLER: &str = "10.1.0.1:4000";
@@ -52,6 +52,25 @@ fn a_recording_is_whole_each_second_and_ends_with_the_first_session() {
             rig.world.opened.borrow().as_slice(),
             ["/rec/c1.wav".to_owned()].map(std::path::PathBuf::from)
         );
+    });
+}
+
+#[test]
+fn a_session_whose_place_another_has_taken_ends_neither_the_recording_nor_the_callers_peer() {
+    run((20000, 20005), &[], async |rig| {
+        let (caller, _) = rig.call().await;
+        let other = rig.grow(1).await[0];
+        rig.open_alone(2, other, config("10.3.0.1:6000"), Some(session(0))).await;
+        record(&rig).await;
+        rig.close(1).await;
+        assert_eq!(rig.figures.gauge(ACTIVE), 1.0);
+        rig.sent();
+        rig.receive(CALLER, caller.rtp.port(), rtp(1, 9)).await;
+        rig.receive("10.3.0.1:6000", other.rtp.port(), rtp(1, 8)).await;
+        let to: Vec<String> = rig.sent().iter().map(|sent| sent.to.to_string()).collect();
+        assert_eq!(to, ["10.3.0.1:6000", CALLER]);
+        rig.close(2).await;
+        assert_eq!(rig.figures.gauge(ACTIVE), 0.0);
     });
 }
 

@@ -4,6 +4,7 @@
 //! transaction only by a weak address: an owner that has ended simply hears nothing any more.
 
 mod client;
+mod secure;
 mod server;
 mod transport;
 
@@ -15,7 +16,7 @@ use actix::WeakRecipient;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::Input;
-use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
+use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::message::framing::is_keepalive;
 use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
 use tandem_protocol::transaction::Timers;
@@ -74,8 +75,10 @@ pub(crate) struct Endpoint {
     client_names: Map<Rc<[u8]>, u64>,
     /// Which requests went by which connection.
     by_connection: BTreeSet<(ConnectionId, u64)>,
-    /// The listeners of streams.
+    /// The listeners of TCP.
     stream_listeners: Vec<ListenerId>,
+    /// The listeners of TLS.
+    secure_listeners: Vec<ListenerId>,
     next: u64,
     trace: Trace,
 }
@@ -86,8 +89,10 @@ impl Endpoint {
         // Unpredictable, so that a checkpoint of an earlier process cannot name a transaction of this one.
         let next = env.random() & 0x0000_ffff_ffff_0000;
         let key = env.random();
-        let streams = env.config().listeners.iter().filter(|l| l.transport.is_reliable());
-        let stream_listeners = streams.map(|l| l.id).collect();
+        let of = |transport| {
+            env.config().listeners.iter().filter(move |l| l.transport == transport).map(|l| l.id).collect()
+        };
+        let (stream_listeners, secure_listeners) = (of(Transport::Tcp), of(Transport::Tls));
         Endpoint {
             env,
             servers: crate::map::new(key),
@@ -96,6 +101,7 @@ impl Endpoint {
             client_names: crate::map::new(key ^ 3),
             by_connection: BTreeSet::new(),
             stream_listeners,
+            secure_listeners,
             next,
             trace,
         }
@@ -132,8 +138,15 @@ impl Endpoint {
             }
         };
         self.env.metrics().message_in(message.method(), self.transport(datagram.flow));
-        if datagram.flow.connection.is_some() {
+        if self.transport(datagram.flow) == Transport::Tcp {
             self.env.directory().stream_peers.note(datagram.flow.remote.ip());
+        }
+        if let Some(connection) = datagram.flow.connection.filter(|id| !id.is_ours())
+            && message.is_request()
+            && self.transport(datagram.flow).is_secure()
+        {
+            let Flow { listener, remote, .. } = datagram.flow;
+            self.env.directory().secure_peers.note_via(listener, remote, connection, &message.via());
         }
         self.trace.keep(self.env.now().wall, Direction::In, datagram.flow, &datagram.bytes);
         if message.is_request() {
@@ -198,6 +211,7 @@ impl Endpoint {
         method: Method,
         (leftover, connect): (Leftover, Option<Duration>),
     ) -> Result<Flow, Unsent> {
+        self.guard(flow, message)?;
         self.env.metrics().message_out(method, self.transport(flow));
         self.trace.keep(self.env.now().wall, Direction::Out, flow, message);
         self.env.transmit_within(flow, message.clone(), leftover, connect)

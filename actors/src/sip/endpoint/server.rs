@@ -113,6 +113,7 @@ impl Endpoint {
     /// Makes a server transaction for a new request. Its owner hears of a CANCEL.
     pub(crate) fn accept(&mut self, request: &Message, flow: Flow) -> ServerTransactionId {
         let now = self.env.now().mono;
+        let flow = flow.answering(&request.via());
         let timers = self.timers(flow.listener);
         let reliable = self.transport(flow).is_reliable();
         let machine = if request.method() == Method::Invite {
@@ -179,7 +180,7 @@ impl Endpoint {
     /// Answers a request without keeping anything: the same request gets the same answer again.
     pub(crate) fn reply(&mut self, request: &Message, flow: Flow, answer: Answer<'_>) {
         let response = answer.write_bounded(request, flow.remote);
-        self.post_here(flow, &response, request.method());
+        self.post_here(flow.answering(&request.via()), &response, request.method());
     }
 
     /// Answers a request in a transaction of its own. For one whose credentials were accepted: its nonce count is
@@ -237,7 +238,7 @@ impl Endpoint {
 fn server_name(request: &Message, method: Method) -> Name {
     let via = request.via();
     let method = if method == Method::Ack { Method::Invite } else { method };
-    let port = Decimal::of(via.port.unwrap_or(5060).into());
+    let port = Decimal::of(via.sent_by_port().into());
     let sequence = Decimal::of(request.cseq().into());
     let (id, tag, cseq) = match request.unique_branch() {
         Some(branch) => (branch, "", ""),

@@ -41,6 +41,9 @@ impl Endpoint {
         {
             return hop;
         }
+        if !self.may_go(out.to, &out.message) {
+            return self.secure_instead(out).unwrap_or_else(plain);
+        }
         if self.stream_listeners.is_empty() || self.transport(out.to).is_reliable() {
             return plain();
         }
@@ -79,7 +82,7 @@ impl Endpoint {
     }
 
     /// A request of listener `from` with the Via of listener `to`.
-    fn via_of(&self, message: &Bytes, from: ListenerId, to: ListenerId) -> Option<Bytes> {
+    pub(super) fn via_of(&self, message: &Bytes, from: ListenerId, to: ListenerId) -> Option<Bytes> {
         if from == to {
             return Some(message.clone());
         }
@@ -129,6 +132,7 @@ impl Endpoint {
     pub(crate) fn send_elsewhere(&mut self, flow: Flow, message: &Bytes) {
         let sent = self.elsewhere(flow, message).map(|other| {
             tracing::debug!(peer = %flow.remote, to = %other.remote, "a message takes another way than its connection");
+            self.guard(other, message)?;
             self.env.transmit(other, message.clone(), Leftover::Dropped)
         });
         if !matches!(sent, Some(Ok(_))) {
@@ -244,7 +248,7 @@ fn stream_uri(message: &Bytes) -> Option<SocketAddr> {
 }
 
 /// The first Route, else the Request-URI (§8.1.2), if it is an address and does not ask for datagrams.
-fn next_hop(request: &Message) -> Option<SocketAddr> {
+pub(super) fn next_hop(request: &Message) -> Option<SocketAddr> {
     let route = request.values(Header::Route).next().map(|route| NameAddr::parse(route).map(|name| name.uri));
     let uri = Uri::parse(route.transpose().ok()?.unwrap_or(request.request_uri())).ok()?;
     let datagrams = uri.param("transport").is_some_and(|t| t.eq_ignore_ascii_case(Transport::Udp.as_str()));
@@ -262,7 +266,7 @@ fn sent_by(response: &Message) -> Option<SocketAddr> {
     {
         return None;
     }
-    Some(SocketAddr::new(received.or(host)?, via.port.unwrap_or(5060)))
+    Some(SocketAddr::new(received.or(host)?, via.sent_by_port()))
 }
 
 #[cfg(test)]

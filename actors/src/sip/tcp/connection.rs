@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::wire::Wire;
 use crate::env::{Datagram, Tell};
 use crate::metrics::Closed;
 use crate::shard::{Datagrams, FromStream, Shard};
+use crate::sip::tls::refusal_of_peer;
 
 /// A peer that does not take a single message in this time is cut off.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
@@ -67,7 +69,7 @@ async fn write<S: AsyncWrite>(writer: &mut WriteHalf<S>, wire: &Wire) -> Closed 
             wire.wake.notified().await;
             continue;
         };
-        match timeout(WRITE_PATIENCE, writer.write_all(&message)).await {
+        match timeout(WRITE_PATIENCE, deliver(writer, &message)).await {
             Ok(Ok(())) => wire.left(),
             Ok(Err(_)) => return Closed::Broken,
             Err(_) => return Closed::Backlog,
@@ -77,6 +79,12 @@ async fn write<S: AsyncWrite>(writer: &mut WriteHalf<S>, wire: &Wire) -> Closed 
     let _ = timeout(LINGER, writer.shutdown()).await;
     tokio::time::sleep(LINGER).await;
     wire.closing().unwrap_or(Closed::Peer)
+}
+
+/// Hands a message to the network: TLS keeps what it has sealed until it is told not to.
+async fn deliver<S: AsyncWrite>(writer: &mut WriteHalf<S>, message: &[u8]) -> io::Result<()> {
+    writer.write_all(message).await?;
+    writer.flush().await
 }
 
 /// Pieces of the stream whose messages have been handed on and not all been dealt with, oldest first.
@@ -140,7 +148,9 @@ async fn read<S: AsyncRead>(
         match timeout_at(deadline, reader.read_buf(framer.room())).await {
             Ok(Ok(0)) => return pay(wire, shard).await,
             Ok(Ok(_)) => wire.touch(),
-            Ok(Err(_)) => return Closed::Broken,
+            // Many close a connection without ending TLS first. Nothing can be cut off unseen: each message says how long it is.
+            Ok(Err(why)) if why.kind() == io::ErrorKind::UnexpectedEof => return pay(wire, shard).await,
+            Ok(Err(why)) => return broken(wire, &why),
             // Something may have gone out meanwhile.
             Err(_) if patience.deadline(wire).0 > Instant::now() => continue,
             Err(_) => return why,
@@ -158,6 +168,19 @@ async fn read<S: AsyncRead>(
         tokio::task::yield_now().await;
         undone.room().await;
     }
+}
+
+/// Something else than the peer's decision to close has ended a connection, or a decision that it gives a reason for.
+fn broken(wire: &Wire, why: &io::Error) -> Closed {
+    let peer = wire.flow.remote;
+    match refusal_of_peer(why) {
+        // With TLS 1.3 this comes after the handshake, if it is our certificate that the peer refuses.
+        Some(alert) if !wire.has_brought() => {
+            tracing::warn!(%peer, alert = ?alert, "the peer ends TLS and says why: is it our certificate?");
+        }
+        Some(_) | None => tracing::debug!(%peer, %why, "a connection broke"),
+    }
+    Closed::Broken
 }
 
 /// The peer sends nothing more. Its answers still leave; for everything else the connection has ended.

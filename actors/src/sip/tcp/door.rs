@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::StreamLimits;
@@ -11,6 +12,8 @@ use crate::metrics::Refused;
 pub struct Door {
     limits: StreamLimits,
     inside: Mutex<Inside>,
+    /// TLS handshakes under way.
+    handshakes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -37,7 +40,7 @@ fn source_of(ip: IpAddr) -> IpAddr {
 impl Door {
     /// Lets in as many as `limits` say.
     pub fn new(limits: StreamLimits) -> Arc<Door> {
-        Arc::new(Door { limits, inside: Mutex::default() })
+        Arc::new(Door { limits, inside: Mutex::default(), handshakes: AtomicUsize::new(0) })
     }
 
     pub(super) fn limits(&self) -> StreamLimits {
@@ -58,6 +61,26 @@ impl Door {
         inside.all += 1;
         drop(inside);
         Ok(Guest { door: self.clone(), source })
+    }
+}
+
+/// A handshake that is counted until this is dropped.
+pub(super) struct Shaking(Arc<Door>);
+
+impl Door {
+    /// A place for a handshake, which costs as much as a hundred messages; `None`: there are as many as there may be.
+    pub(super) fn shake(self: &Arc<Door>) -> Option<Shaking> {
+        let most = self.limits.handshakes;
+        let taken = self
+            .handshakes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        taken.ok().map(|_| Shaking(self.clone()))
+    }
+}
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -99,6 +122,16 @@ mod tests {
         let door = door(2, 2);
         let _guests: Vec<Guest> = (1..3).filter_map(|n| door.enter([192, 0, 2, n].into()).ok()).collect();
         assert_eq!(door.enter([192, 0, 2, 3].into()).err(), Some(Refused::Limit));
+    }
+
+    #[test]
+    fn so_many_handshakes_are_under_way_at_once() {
+        let door = Door::new(StreamLimits { handshakes: 2, ..StreamLimits::default() });
+        let first = door.shake();
+        let second = door.shake();
+        assert!(first.is_some() && second.is_some() && door.shake().is_none());
+        drop(first);
+        assert!(door.shake().is_some());
     }
 
     #[test]

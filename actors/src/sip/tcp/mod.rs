@@ -1,4 +1,4 @@
-//! TCP: the connections of one shard, those that it accepted and those that it opened (RFC 3261 §18).
+//! TCP, and TLS over it: the connections of one shard, those that it accepted and those that it opened (RFC 3261 §18).
 //!
 //! A connection never changes its shard. Each is a task of the shard's thread (`connection`); the table here is how the shard
 //! sends by them. A listener has a socket on each shard, over which the kernel spreads new connections; what all shards together
@@ -7,6 +7,7 @@
 
 mod connection;
 mod door;
+mod open;
 mod wire;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -21,14 +22,17 @@ use actix::Addr;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 
 use self::connection::carry;
 use self::wire::Wire;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
-use crate::metrics::{Closed, ConnectionMetrics, Refused};
+use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
 use crate::shard::{FromStream, Shard};
+use crate::sip::dscp;
+use crate::sip::tls::{Expected, Tls};
 
 pub use door::Door;
 
@@ -68,6 +72,13 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdTcpListener> {
     Ok(socket.into())
 }
 
+/// A connection that we have opened.
+struct Opened {
+    number: u64,
+    /// Whom its server had to prove to be. It is no way to whoever must be another.
+    expected: Option<Expected>,
+}
+
 /// The connections of one shard.
 pub(crate) struct Streams {
     shard: ShardId,
@@ -77,8 +88,10 @@ pub(crate) struct Streams {
     to: OnceCell<Addr<Shard>>,
     wires: RefCell<BTreeMap<u64, Rc<Wire>>>,
     /// Those that we have opened, by where they lead.
-    opened: RefCell<BTreeMap<(u16, SocketAddr), u64>>,
+    opened: RefCell<BTreeMap<(u16, SocketAddr), Opened>>,
     next: Cell<u64>,
+    /// How the last handshake failed with each server with which it did.
+    failing: RefCell<BTreeMap<(u16, SocketAddr), Handshake>>,
 }
 
 impl Streams {
@@ -92,6 +105,7 @@ impl Streams {
             wires: RefCell::default(),
             opened: RefCell::default(),
             next: Cell::new(first),
+            failing: RefCell::default(),
         })
     }
 
@@ -101,8 +115,13 @@ impl Streams {
         let _ = self.to.set(shard);
     }
 
-    fn metrics(&self) -> &ConnectionMetrics {
-        &self.shared.metrics.connections
+    /// What is counted of the connections of a listener.
+    fn metrics(&self, listener: ListenerId) -> &ConnectionMetrics {
+        self.shared.metrics.connections(self.shared.config.transport(listener))
+    }
+
+    fn tls(&self, place: u16) -> Option<Arc<Tls>> {
+        self.shared.config.listeners.get(usize::from(place))?.tls.clone()
     }
 
     /// Sends by a connection.
@@ -132,7 +151,13 @@ impl Streams {
     ) -> Result<Flow, Unsent> {
         let place = self.shared.config.listeners.place(listener).ok_or(Unsent::Unreachable)?;
         let listener = place as u16;
-        let opened = self.opened.borrow().get(&(listener, remote)).copied();
+        let tls = self.tls(listener);
+        let expected = tls.as_ref().map(|_| self.shared.directory.expected(listener, remote));
+        let opened = self
+            .opened
+            .borrow()
+            .get(&(listener, remote))
+            .and_then(|opened| (opened.expected == expected).then_some(opened.number));
         let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
         if let Some(wire) = open.filter(|wire| wire.is_whole()) {
             return Ok(wire.flow);
@@ -141,25 +166,16 @@ impl Streams {
         let local = local.filter(|l| l.is_ipv4() == remote.is_ipv4()).ok_or(Unsent::Unreachable)?;
         let door = self.doors.get(usize::from(listener)).ok_or(Unsent::Unreachable)?;
         if self.opened.borrow().len() >= door.limits().connections {
-            self.metrics().refuse(Refused::Limit);
+            self.metrics(self.shared.config.listener_id(listener)).refuse(Refused::Limit);
             return Err(Unsent::Unreachable);
         }
         let wire = self.insert(listener, remote, true);
-        self.opened.borrow_mut().insert((listener, remote), number_of(wire.flow));
+        let number = number_of(wire.flow);
+        self.opened.borrow_mut().insert((listener, remote), Opened { number, expected: expected.clone() });
         let flow = wire.flow;
         let streams = self.clone();
         actix::spawn(async move {
-            match tokio::time::timeout(within, open_from(local, remote)).await {
-                Ok(Ok(stream)) => {
-                    streams.shared.directory.stream_peers.note(remote.ip());
-                    streams.run(stream, &wire, false).await;
-                }
-                Ok(Err(why)) => {
-                    tracing::debug!(peer = %remote, %why, "no connection");
-                    streams.remove(&wire, Closed::Unreachable, false);
-                }
-                Err(_) => streams.remove(&wire, Closed::Unreachable, false),
-            }
+            streams.open((listener, local), &wire, tls.zip(expected), within).await;
         });
         Ok(flow)
     }
@@ -175,7 +191,7 @@ impl Streams {
         let listener = self.shared.config.listener_id(listener);
         let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes, ours);
         self.wires.borrow_mut().insert(generation, wire.clone());
-        self.metrics().active.increment(1.0);
+        self.metrics(listener).active.increment(1.0);
         wire
     }
 
@@ -185,24 +201,43 @@ impl Streams {
         let guest = match door.enter(remote.ip()) {
             Ok(guest) => guest,
             Err(why) => {
-                self.metrics().refuse(why);
+                self.metrics(self.shared.config.listener_id(listener)).refuse(why);
                 tracing::debug!(peer = %remote, reason = why.as_str(), "a connection was refused");
                 return;
             }
         };
-        let (streams, wire) = (self.clone(), self.insert(listener, remote, false));
-        actix::spawn(async move {
-            streams.run(stream, &wire, true).await;
-            drop(guest);
-        });
+        tune(&stream);
+        self.mark(&stream, listener, remote);
+        let streams = self.clone();
+        match self.tls(listener) {
+            None => {
+                let wire = self.insert(listener, remote, false);
+                actix::spawn(async move {
+                    streams.run(stream, &wire, true).await;
+                    drop(guest);
+                });
+            }
+            Some(tls) => {
+                let door = door.clone();
+                actix::spawn(async move {
+                    streams.accept_secure(&tls, &door, stream, (remote, listener)).await;
+                    drop(guest);
+                });
+            }
+        }
     }
 
-    async fn run(&self, stream: TcpStream, wire: &Rc<Wire>, accepted: bool) {
+    /// Marks what goes by a connection as the settings of its trunk say.
+    fn mark(&self, stream: &TcpStream, listener: u16, remote: SocketAddr) {
+        let flow = Flow::to(self.shared.config.listener_id(listener), remote);
+        if let Some(dscp) = self.shared.directory.dscp_towards(flow) {
+            dscp::mark(stream, remote.is_ipv4(), dscp);
+        }
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite>(&self, stream: S, wire: &Rc<Wire>, accepted: bool) {
         let why = match self.to.get() {
-            Some(shard) => {
-                tune(&stream);
-                carry(stream, wire, shard, accepted).await
-            }
+            Some(shard) => carry(stream, wire, shard, accepted).await,
             None => Closed::Unreachable,
         };
         self.remove(wire, why, true);
@@ -215,11 +250,16 @@ impl Streams {
         self.wires.borrow_mut().remove(&number);
         let place =
             self.shared.config.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
-        if let Some(place) = place.filter(|place| self.opened.borrow().get(place) == Some(&number)) {
+        if let Some(place) =
+            place.filter(|place| self.opened.borrow().get(place).is_some_and(|o| o.number == number))
+        {
             self.opened.borrow_mut().remove(&place);
         }
-        self.metrics().active.decrement(1.0);
-        self.metrics().close(why);
+        self.metrics(flow.listener).active.decrement(1.0);
+        self.metrics(flow.listener).close(why);
+        if let Some(connection) = flow.connection {
+            self.shared.directory.secure_peers.forget(connection);
+        }
         tracing::debug!(peer = %flow.remote, cause = why.as_str(), "a connection has ended");
         let (Some(connection), Some(shard)) = (flow.connection, self.to.get()) else { return };
         let messages = wire.leftover(why);
@@ -243,21 +283,13 @@ fn tune(stream: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER));
 }
 
-async fn open_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if !local.ip().is_unspecified() {
-        socket.bind(SocketAddr::new(local.ip(), 0))?;
-    }
-    socket.connect(remote).await
-}
-
 /// Takes a listener's connections for ever.
 pub(crate) async fn accept(socket: TcpListener, listener: u16, streams: Rc<Streams>) {
     loop {
         match socket.accept().await {
             Ok((stream, remote)) => streams.accepted(stream, remote, listener),
             Err(why) => {
-                streams.metrics().refuse(Refused::System);
+                streams.metrics(streams.shared.config.listener_id(listener)).refuse(Refused::System);
                 tracing::warn!(listener, %why, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;
             }

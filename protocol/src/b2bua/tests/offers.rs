@@ -9,7 +9,7 @@ const EARLY: &str =
 
 fn anchored() -> MediaPlan {
     let local = |port| LocalMedia::from(("127.0.0.1".parse().unwrap(), port));
-    MediaPlan::Anchored { caller: local(20_000), callee: local(20_002) }
+    MediaPlan::Anchored { caller: local(20_000), callee: local(20_002), other: None }
 }
 
 /// A call to one contact of a station.
@@ -28,6 +28,7 @@ fn trunk(offer: &'static str, proxies: u16, change: impl FnOnce(Call) -> Call) -
         trunk: "out".into(),
         listener: ListenerId::default(),
         user: "123".into(),
+        sips: false,
         walk,
         hosts: Vec::new(),
     };

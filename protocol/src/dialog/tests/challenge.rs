@@ -2,6 +2,13 @@ use super::*;
 
 const CHALLENGE: &str = "WWW-Authenticate: Digest realm=\"x\", nonce=\"n\", qop=\"auth\"\r\n";
 
+impl Rig {
+    /// A response of the branch with this tag.
+    fn respond_as(&mut self, tag: &str, status: u16, method: &str, cseq: u32, extra: &str, body: &str) {
+        self.feed(Input::Response(response(status, method, cseq, tag, extra, body)));
+    }
+}
+
 /// What a 401 or 407 with this realm and nonce carries.
 fn challenge(by: &str, realm: &str, nonce: &str) -> String {
     format!("{by}-Authenticate: Digest realm=\"{realm}\", nonce=\"{nonce}\", qop=\"auth\"\r\n")
@@ -88,6 +95,75 @@ fn a_challenged_prack_is_sent_again_in_its_early_dialog() {
     assert_eq!(answers(&again), [answer("p", "n", 1)]);
     assert_eq!((again.header(Header::RAck), again.to_tag()), (Some("7 1 INVITE"), Some(THEIRS)));
     assert_eq!((again.request_uri(), to.remote), ("sip:fork@10.0.0.9:5070", ([10, 0, 0, 9], 5070).into()));
+}
+
+#[test]
+fn each_of_two_forks_whose_pracks_are_challenged_gets_its_answer() {
+    let mut rig = Rig::calling();
+    let mut pracks = Vec::new();
+    for (tag, host) in [("one", 8), ("two", 9)] {
+        let headers = format!("Require: 100rel\r\nRSeq: 7\r\nContact: <sip:fork@10.0.0.{host}:5070>\r\n");
+        rig.respond_as(tag, 183, "INVITE", 1, &headers, "v=0\r\n");
+        pracks.push(rig.sent(Method::Prack).unwrap().0);
+    }
+    for (tag, prack, nonce) in [("one", &pracks[0], "a"), ("two", &pracks[1], "b")] {
+        rig.respond_as(tag, 407, "PRACK", prack.cseq(), &challenge("Proxy", "p", nonce), "");
+        let (again, _) = rig.sent(Method::Prack).unwrap();
+        assert_eq!(answers(&again), [answer("p", nonce, 1)]);
+        assert_eq!((again.to_tag(), again.request_uri()), (Some(tag), prack.request_uri()));
+        // Its password is wrong; that is no news of the other's.
+        rig.respond_as(tag, 407, "PRACK", again.cseq(), &challenge("Proxy", "p", "c"), "");
+        assert!(rig.sent(Method::Prack).is_none());
+    }
+}
+
+#[test]
+fn a_challenge_for_a_branch_that_has_lost_is_not_answered_in_the_one_that_is_kept() {
+    let mut rig = Rig::calling();
+    let headers = "Require: 100rel\r\nRSeq: 7\r\nContact: <sip:fork@10.0.0.9:5070>\r\n";
+    rig.respond_as("lost", 183, "INVITE", 1, headers, "v=0\r\n");
+    let (prack, _) = rig.sent(Method::Prack).unwrap();
+    rig.respond(200, "INVITE", 1, "Contact: <sip:peer@10.0.0.3:5062>\r\n", "v=0\r\n");
+    rig.respond_as("lost", 407, "PRACK", prack.cseq(), &challenge("Proxy", "p", "n"), "");
+    assert!(rig.sent(Method::Prack).is_none());
+}
+
+#[test]
+fn a_challenged_bye_that_ends_a_lost_branch_is_sent_again_to_that_branch() {
+    let mut rig = Rig::answered("");
+    let headers = "Contact: <sip:fork@10.0.0.9:5070>\r\nRecord-Route: <sip:10.0.0.8:5080;lr>\r\n";
+    rig.respond_as("lost", 200, "INVITE", 1, headers, "v=0\r\n");
+    let (bye, to) = rig.sent(Method::Bye).unwrap();
+    rig.respond_as("lost", 407, "BYE", bye.cseq(), &challenge("Proxy", "p", "n"), "");
+    let (again, to_again) = rig.sent(Method::Bye).unwrap();
+    assert_eq!(answers(&again), [answer("p", "n", 1)]);
+    assert_eq!((again.to_tag(), again.cseq(), to_again), (Some("lost"), bye.cseq() + 1, to));
+    for header in [Header::Route, Header::Reason, Header::From, Header::CallId] {
+        assert_eq!(again.header(header), bye.header(header));
+    }
+    assert_ne!(again.via().branch(), bye.via().branch());
+    // Its password is wrong: that is all. The branch that is kept goes on, and ends by its own BYE only.
+    rig.respond_as("lost", 407, "BYE", again.cseq(), &challenge("Proxy", "p", "m"), "");
+    assert!(rig.sent(Method::Bye).is_none() && !rig.finished());
+    rig.hang_up();
+    let (own, _) = rig.sent(Method::Bye).unwrap();
+    rig.respond_as("lost", 200, "BYE", own.cseq(), "", "");
+    assert!(!rig.finished());
+    rig.respond(200, "BYE", own.cseq(), "", "");
+    assert!(rig.finished());
+}
+
+#[test]
+fn an_answer_to_an_invite_that_was_sent_anew_is_ended() {
+    let mut rig = Rig::calling();
+    rig.respond_as("one", 407, "INVITE", 1, &challenge("Proxy", "p", "n"), "");
+    assert_eq!(rig.sent(Method::Invite).unwrap().0.cseq(), 2);
+    rig.respond_as("two", 200, "INVITE", 1, "Contact: <sip:fork@10.0.0.9:5070>\r\n", "v=0\r\n");
+    let acks = rig.out.iter().filter(|output| matches!(output, Output::Ack { .. })).count();
+    let (bye, to) = rig.sent(Method::Bye).unwrap();
+    assert_eq!((acks, bye.to_tag(), to.remote), (1, Some("two"), ([10, 0, 0, 9], 5070).into()));
+    rig.respond(200, "INVITE", 2, "Contact: <sip:peer@10.0.0.3:5062>\r\n", "v=0\r\n");
+    assert!(matches!(rig.events()[..], [LegEvent::Answered { .. }]), "the one sent anew goes on");
 }
 
 #[test]

@@ -189,3 +189,22 @@ fn a_refresh_that_is_refused_after_our_bye_is_not_made_again() {
         assert!(rig.out.is_empty(), "{status}: {:?}", rig.out);
     }
 }
+
+#[test]
+fn a_request_that_cannot_be_sent_ends_no_dialog() {
+    let unsent = |method, cseq| Input::Unanswered { method, cseq, why: NoAnswer::Transport };
+    let mut rig = Rig::answered("");
+    rig.command(Command::Reoffer { sdp: Bytes::from_static(SDP) });
+    rig.feed(unsent(Method::Invite, 2));
+    assert_eq!(rig.events(), [LegEvent::ReofferRefused { status: 503 }]);
+    assert!(rig.dialog.is_established() && rig.sent(Method::Bye).is_none());
+    rig.command(Command::Reoffer { sdp: Bytes::from_static(SDP) });
+    assert!(rig.sent(Method::Invite).is_some(), "the next one is tried");
+    let mut rig = Rig { dialog: Dialog::restore(rig.dialog, at(0)), ..rig };
+    rig.timeout(16_000);
+    let (options, _) = rig.sent(Method::Options).unwrap();
+    rig.feed(unsent(Method::Options, options.cseq()));
+    assert_eq!((rig.ended(), rig.dialog.deadline()), (None, Some(Instant(31_000_000))));
+    rig.timeout(31_000);
+    assert!(rig.sent(Method::Options).is_some(), "the peer is asked again");
+}

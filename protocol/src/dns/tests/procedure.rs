@@ -91,6 +91,25 @@ fn a_named_transport_leaves_naptr_unasked() {
 }
 
 #[test]
+fn a_target_of_tls_has_services_and_a_port_of_its_own() {
+    let tls = |port| Target::new("example.net", port, Transport::Tls, Family::V4);
+    let zone = Zone::default()
+        .naptr(
+            "example.net",
+            &[(1, 1, "s", "SIP+D2T", "_plain.example.net"), (2, 1, "s", "SIPS+D2T", "_secure.example.net")],
+        )
+        .srv("_secure.example.net", &[(1, 0, 5071, "a.example.net")])
+        .srv("_sips._tcp.example.net", &[(1, 0, 5072, "a.example.net")])
+        .a("a.example.net", &["192.0.2.1"])
+        .a("example.net", &["192.0.2.2"]);
+    assert_eq!(ordered(&find(&tls(None), &zone).1), ["192.0.2.1:5071"]);
+    assert_eq!(ordered(&find(&tls(None).with_transport_named(), &zone).1), ["192.0.2.1:5072"]);
+    assert_eq!(ordered(&find(&tls(Some(5070)), &zone).1), ["192.0.2.2:5070"]);
+    let alone = Zone::default().a("example.net", &["192.0.2.2"]);
+    assert_eq!(ordered(&find(&tls(None), &alone).1), ["192.0.2.2:5061"]);
+}
+
+#[test]
 fn without_naptr_srv_is_asked_for_each_transport_and_ours_is_preferred() {
     let target = Target { transports: vec![Transport::Udp, Transport::Tcp], ..udp("example.net") };
     let only_tcp = Zone::default()

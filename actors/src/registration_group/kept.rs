@@ -1,0 +1,101 @@
+//! What outlives an actor and the process: by which names we are registered, and until when. No password is among it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tandem_protocol::registration::{Kept, Registration, RegistrationGroup};
+
+use super::request::Line;
+use super::{CSEQ_BITS, settings_of};
+use crate::checkpoint;
+use crate::config::Registration as Config;
+use crate::directory::{Directory, RegistrationEntry};
+use crate::env::Env;
+use crate::ids::ShardId;
+use crate::store::{Batch, Bucket, Store, Urgency, Write};
+
+const FORMAT: u8 = 1;
+/// What stands before a group's name in the key under which its registrations are kept.
+const KEY: &str = "registration_group:";
+/// CSeq numbers that the process before may have used after it last wrote.
+const UNWRITTEN: u32 = 100;
+
+/// What is kept of one registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRegistration {
+    /// Whom it registers where.
+    account: String,
+    /// As whom.
+    contact: String,
+    call_id: String,
+    tag: String,
+    token: Arc<str>,
+    kept: Kept,
+}
+
+fn account(config: &Config) -> String {
+    format!("{} {}@{}", config.label, config.credentials.username, config.domain)
+}
+
+/// Hands the registration groups what the process before has left in the store.
+pub fn restore(directory: &Directory, store: &dyn Store) {
+    let entries = store.scan(Bucket::Meta).unwrap_or_else(|why| {
+        tracing::error!(%why, "what is kept of our registrations cannot be read; they begin anew");
+        Vec::new()
+    });
+    for entry in entries {
+        let group = entry.key.strip_prefix(KEY).and_then(|name| directory.registration(name));
+        let Some(group) = group else { continue };
+        if let Some(kept) = checkpoint::thaw(FORMAT, &entry.value) {
+            group.keep(kept);
+        }
+    }
+}
+
+/// Keeps where the registrations of a group stand.
+pub(super) fn keep(env: &Env, entry: &RegistrationEntry, lines: &[Line], machine: &RegistrationGroup) {
+    let each = machine.registrations().zip(lines).zip(&entry.config.registrations);
+    let kept: Vec<KeptRegistration> = each
+        .map(|((registration, line), config)| KeptRegistration {
+            account: account(config),
+            contact: line.contact.clone(),
+            call_id: line.call_id.clone(),
+            tag: line.tag.clone(),
+            token: line.token.clone(),
+            kept: registration.kept(),
+        })
+        .collect();
+    let mut batch = Batch::new(Urgency::Lazy);
+    let (key, value) = (format!("{KEY}{}", entry.config.name), checkpoint::freeze(FORMAT, &kept));
+    batch.writes.push(Write { bucket: Bucket::Meta, key, value, expect: None });
+    env.submit(batch);
+    entry.keep(kept);
+}
+
+/// A registration with what is kept of it: the registrar takes a REGISTER with the same Call-ID and a higher CSeq for the same
+/// registration's (RFC 3261 §10.2), and callers know its token.
+pub(super) fn begin(env: &Env, entry: &RegistrationEntry, place: usize) -> Option<(Line, Registration)> {
+    let config = entry.config.registrations.get(place)?;
+    let settings = settings_of(env, entry, place)?;
+    let all = entry.kept();
+    let before = all.iter().find(|kept| kept.account == account(config));
+    let base = u32::try_from(place).ok()? << CSEQ_BITS;
+    let Some(before) = before else {
+        return Some((Line::new(env, config, env.name().into()), Registration::new(settings, base + 1)));
+    };
+    let mut line = Line::new(env, config, before.token.clone());
+    let mut kept = before.kept.clone();
+    if line.contact != before.contact {
+        // We are elsewhere now: what was registered leads to nobody.
+        kept.granted = None;
+    }
+    let ours = env.shared().names.shard_of(before.call_id.as_bytes());
+    let leads_here = ours == Some(env.shard()) && env.shard() < ShardId(env.directory().shards());
+    if leads_here && kept.cseq >> CSEQ_BITS == base >> CSEQ_BITS {
+        (line.call_id, line.tag) = (before.call_id.clone(), before.tag.clone());
+        kept.cseq = kept.cseq.saturating_add(UNWRITTEN);
+    } else {
+        kept.cseq = base;
+    }
+    Some((line, Registration::resume(settings, &kept, env.now(), env.random())))
+}

@@ -1,0 +1,133 @@
+//! How connections come about: TCP from a listener's own address, and the TLS handshake of those that have one.
+#![allow(clippy::disallowed_methods)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::door::Door;
+use super::wire::Wire;
+use super::{Streams, tune};
+use crate::metrics::{Closed, Handshake};
+use crate::sip::tls::{Expected, Tls, failed_because};
+
+async fn open_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if !local.ip().is_unspecified() {
+        socket.bind(SocketAddr::new(local.ip(), 0))?;
+    }
+    let stream = socket.connect(remote).await?;
+    tune(&stream);
+    Ok(stream)
+}
+
+impl Streams {
+    /// Opens a connection, `within` this time with all that belongs to it, and carries it until it ends. `secure`: by TLS, to a
+    /// server that proves to be this one.
+    pub(super) async fn open(
+        self: &Rc<Self>,
+        (listener, local): (u16, SocketAddr),
+        wire: &Rc<Wire>,
+        secure: Option<(Arc<Tls>, Expected)>,
+        within: Duration,
+    ) {
+        let remote = wire.flow.remote;
+        let deadline = tokio::time::Instant::now() + within;
+        let stream = match tokio::time::timeout_at(deadline, open_from(local, remote)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => {
+                tracing::debug!(peer = %remote, %why, "no connection");
+                return self.remove(wire, Closed::Unreachable, false);
+            }
+            Err(_) => return self.remove(wire, Closed::Unreachable, false),
+        };
+        self.mark(&stream, listener, remote);
+        let Some((tls, expected)) = secure else {
+            self.shared.directory.stream_peers.note(remote.ip());
+            return self.run(stream, wire, false).await;
+        };
+        let whom = expected.to_string();
+        let (result, why) =
+            match tokio::time::timeout_at(deadline, tls.open(stream, remote.ip(), expected)).await {
+                Ok(Ok(stream)) => {
+                    self.shaken(listener, remote, &whom, (Handshake::Ok, String::new()));
+                    return self.run(stream, wire, false).await;
+                }
+                Ok(Err(why)) => (failed_because(&why), why.to_string()),
+                Err(_) => (Handshake::Timeout, "it took too long".to_owned()),
+            };
+        self.shaken(listener, remote, &whom, (result, why));
+        self.remove(wire, Closed::Handshake, false);
+    }
+
+    /// Counts a handshake with a server, and logs it if it ended otherwise than the one before: a trunk that is down is tried often.
+    fn shaken(&self, listener: u16, remote: SocketAddr, expected: &str, (result, why): (Handshake, String)) {
+        self.shared.metrics.tls.handshake(true, result);
+        let mut failing = self.failing.borrow_mut();
+        let before = match result {
+            Handshake::Ok => failing.remove(&(listener, remote)),
+            _ if failing.len() >= MOST_FAILING && !failing.contains_key(&(listener, remote)) => None,
+            _ => failing.insert((listener, remote), result),
+        };
+        match (result, before) {
+            (Handshake::Ok, Some(_)) => {
+                tracing::info!(peer = %remote, expected, "TLS to this server comes about again");
+            }
+            (Handshake::Ok, None) => {}
+            (result, Some(before)) if before == result => {
+                tracing::debug!(peer = %remote, expected, cause = result.as_str(), why, "no TLS to this server");
+            }
+            (result, _) => {
+                let cause = result.as_str();
+                let advice = result.advice();
+                tracing::warn!(peer = %remote, expected, cause, why, advice, "no TLS to this server");
+            }
+        }
+    }
+
+    /// The handshake of a connection that a peer has opened, then the connection until it ends.
+    pub(super) async fn accept_secure(
+        self: &Rc<Self>,
+        tls: &Tls,
+        door: &Arc<Door>,
+        stream: TcpStream,
+        (remote, listener): (SocketAddr, u16),
+    ) {
+        let metrics = &self.shared.metrics.tls;
+        let Some(shaking) = door.shake() else {
+            metrics.handshake(false, Handshake::Limit);
+            tracing::debug!(peer = %remote, "a connection was refused: too many TLS handshakes at once");
+            return;
+        };
+        let (result, why) = match timeout(door.limits().handshake, tls.accept(stream)).await {
+            Ok(Ok((stream, peer))) => {
+                drop(shaking);
+                metrics.handshake(false, Handshake::Ok);
+                let wire = self.insert(listener, remote, false);
+                if let (Some(connection), Some(peer)) = (wire.flow.connection, peer) {
+                    self.shared.directory.secure_peers.note(connection, peer);
+                }
+                return self.run(stream, &wire, true).await;
+            }
+            Ok(Err(why)) => (failed_because(&why), why.to_string()),
+            Err(_) => (Handshake::Timeout, "it took too long".to_owned()),
+        };
+        metrics.handshake(false, result);
+        match result {
+            // Who only looks whether somebody is there says nothing of us.
+            Handshake::Closed => tracing::debug!(peer = %remote, why, "a TLS handshake was given up"),
+            _ => {
+                let cause = result.as_str();
+                tracing::info!(peer = %remote, cause, why, "no TLS with a peer that has connected");
+            }
+        }
+    }
+}
+
+/// Servers whose last failure is remembered, on each shard.
+const MOST_FAILING: usize = 1000;
