@@ -152,7 +152,13 @@ impl Case<'_> {
         let unheard = copies.all(|said| said.arrives.is_empty());
         let pracks = || self.theirs().filter(|said| said.rack == last.rseq.map(|rseq| (rseq, last.cseq)));
         let lost = pracks().next().is_some() && pracks().all(|said| said.arrives.is_empty());
-        unheard || lost || self.was_killed_since("INVITE", true)
+        // A proxy that says nothing for long is given up: what it says then finds nobody.
+        let asked =
+            self.theirs().find(|said| said.is("INVITE") && said.cseq == last.cseq).map(|said| said.at);
+        let mut said = self.ours().filter(|said| said.method == "INVITE" && said.cseq == last.cseq);
+        let first = said.find_map(|said| said.arrives.first().copied());
+        let given_up = asked.zip(first).is_some_and(|(asked, first)| first >= asked + 4_000_000);
+        unheard || lost || given_up || self.was_killed_since("INVITE", true)
     }
 
     /// A session was not refreshed: each refresh was lost, or the engine was killed.

@@ -197,7 +197,11 @@ impl Sound {
         let last = wall_us(cdr.end.0);
         let born = sim.outages.iter().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
         let byes = |of| {
-            let byes = wire.of(of).filter(|said| said.is("BYE") && said.from == LISTENER);
+            // A surplus branch of a fork is not the call.
+            let of_call = |said: &&crate::wire::Said| {
+                said.is("BYE") && said.from == LISTENER && !said.reason.contains("answered elsewhere")
+            };
+            let byes = wire.of(of).filter(of_call);
             byes.map(|said| said.at).filter(|at| *at >= born).min()
         };
         // The callee's side may have had one before: one of two branches that both answered. The caller's waits for the ACK of the

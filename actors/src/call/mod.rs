@@ -239,6 +239,7 @@ impl CallActor {
             Output::Refresh => self.refresh(),
             Output::Ringing => self.event(now, EventKind::CallRinging, "the callee is alerting"),
             Output::Answered { protected } => self.answered(protected, now),
+            Output::AnswerUnsent => self.info.answered_at = None,
             Output::Redirected { status, contacts, fresh, exhausted } => {
                 self.redirected((status, fresh, exhausted), contacts, now, ctx);
             }

@@ -118,6 +118,17 @@ impl Call {
         }
     }
 
+    /// The caller has never got his 200: he was not answered.
+    pub(super) fn answer_unsent(&mut self, leg: LegId, status: u16, out: &mut Vec<Output>) {
+        if leg == CALLER {
+            self.answered_at = None;
+            if let Some(verdict) = &mut self.verdict {
+                verdict.status = status;
+            }
+            out.push(Output::AnswerUnsent);
+        }
+    }
+
     /// The checkpoint is safe, or will not be in time: the caller gets his answer.
     pub(super) fn committed(&mut self, protected: bool, _now: Now, out: &mut Vec<Output>) {
         if self.phase == Phase::Committing {

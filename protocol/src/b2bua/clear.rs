@@ -140,7 +140,7 @@ impl Call {
         if self.verdict.is_some() {
             return;
         }
-        let answered = self.phase == Phase::Up;
+        let answered = self.phase == Phase::Up && self.answered_at.is_some();
         let final_status = if answered { 200 } else { status };
         self.verdict = Some(Ended { cause, by, status: final_status, at: now.wall });
         self.abandon_attempt(now, out);
@@ -216,7 +216,17 @@ impl Call {
                 EndedBy::SessionExpired => (Cause::SessionExpired, Call::side(leg)),
                 EndedBy::Fault => (Cause::Fault, Side::Engine),
             };
-            let status = if by == EndedBy::Fault { 500 } else { 480 };
+            // A 2xx that is never acknowledged has left; what was to go before it has not been, and ends the INVITE.
+            let status = match by {
+                EndedBy::Fault => 500,
+                EndedBy::NoAck if self.answered_at.is_none() => 504,
+                EndedBy::NoAck
+                | EndedBy::Peer
+                | EndedBy::Us
+                | EndedBy::NoSession
+                | EndedBy::Lost
+                | EndedBy::SessionExpired => 480,
+            };
             self.clear(cause, side, status, now, out);
         }
         self.over_if_clear(now, out);

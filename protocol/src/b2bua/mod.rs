@@ -176,6 +176,8 @@ pub enum Output {
         /// False if the answer left before its checkpoint was committed.
         protected: bool,
     },
+    /// They are not, after all: the caller has not got his 200 and is told something else.
+    AnswerUnsent,
     /// The hunt has failed, but a redirection names further contacts: [`Input::Rerouted`] says where they lead.
     Redirected {
         /// How it has failed: a 3xx, or what became of an earlier contact.
@@ -348,6 +350,7 @@ impl Call {
             }
             LegEvent::NoProgress => self.callee_stalls(leg, now, out),
             LegEvent::AnswerReady => self.answer_ready(now, out),
+            LegEvent::AnswerUnsent { status } => self.answer_unsent(leg, *status, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
             LegEvent::Reoffer { sdp } => self.leg_offers(leg, sdp, Means::Invite, out),
             LegEvent::Update { sdp } => self.leg_offers(leg, sdp, Means::Update, out),

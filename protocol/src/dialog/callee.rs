@@ -224,6 +224,7 @@ impl Dialog {
     pub(super) fn caller_gives_up(&mut self, reason: Option<&str>, out: &mut Vec<Output>) {
         if let Phase::Incoming(pending) | Phase::AnswerHeld(pending, _) = &self.phase {
             out.push(self.respond(pending, 487, None, &[]));
+            self.answer_is_unsent(487, out);
             self.refuse_what_is_open(out);
             self.phase = Phase::Ended;
             out.extend(reason.map(|reason| Output::Up(LegEvent::Reason(reason.to_owned()))));
@@ -250,6 +251,7 @@ impl Dialog {
                 None => vec![],
             };
             out.push(self.respond(pending, status, None, &extra));
+            self.answer_is_unsent(status, out);
             self.finish(EndedBy::Us, out);
         }
     }

@@ -223,6 +223,11 @@ pub enum LegEvent {
     },
     /// The 200 is ready and held.
     AnswerReady,
+    /// The 200 that was to leave once a reliable response was acknowledged never will: the peer gets another final response.
+    AnswerUnsent {
+        /// Which.
+        status: u16,
+    },
     /// The caller gave up before the answer.
     Cancelled,
     /// The peer offers a new session by re-INVITE.

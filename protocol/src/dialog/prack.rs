@@ -221,6 +221,7 @@ impl Dialog {
             let warning = "399 tandem \"a reliable provisional response was not acknowledged\"";
             out.push(self.respond(&pending, 504, None, &[(Header::Warning, warning)]));
             self.session.reliable.open = None;
+            self.answer_is_unsent(504, out);
             self.finish(EndedBy::NoAck, out);
         } else if open.next <= now.mono {
             open.interval *= 2;
@@ -231,6 +232,13 @@ impl Dialog {
                 message: open.message.clone(),
                 to: open.to,
             });
+        }
+    }
+
+    /// A 200 that waits for a PRACK gives way to another final response.
+    pub(super) fn answer_is_unsent(&mut self, status: u16, out: &mut Vec<Output>) {
+        if std::mem::take(&mut self.session.reliable.release) && matches!(self.phase, Phase::AnswerHeld(..)) {
+            out.push(Output::Up(LegEvent::AnswerUnsent { status }));
         }
     }
 

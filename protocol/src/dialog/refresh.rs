@@ -116,15 +116,21 @@ impl InForce {
                 self.offer_is_accepted();
                 self.heard = Some(copy(sdp));
             }
+            // The answer to our offer, or an offer that our PRACK answers.
+            LegEvent::EarlySession { sdp, .. } if self.offered.is_some() => {
+                self.offer_is_accepted();
+                self.heard = Some(copy(sdp));
+            }
+            LegEvent::EarlySession { sdp, .. } => self.peer_offers(Some(sdp.clone())),
             LegEvent::Refreshed { sdp } => self.heard = Some(copy(sdp)),
             LegEvent::ReofferRefused { .. } => {
                 self.offered = None;
                 self.before = None;
             }
             LegEvent::Progress { .. }
-            | LegEvent::EarlySession { .. }
             | LegEvent::Failed { .. }
             | LegEvent::AnswerReady
+            | LegEvent::AnswerUnsent { .. }
             | LegEvent::Cancelled
             | LegEvent::ReofferCancelled { .. }
             | LegEvent::Unwanted { .. }

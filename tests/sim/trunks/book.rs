@@ -171,6 +171,12 @@ impl Book {
                     sent: Vec::new(),
                     finals: Vec::new(),
                 });
+            } else if let Some(attempt) = self.attempt(id, whose)
+                && cseq.parse::<u32>().ok() > attempt.cseq.parse().ok()
+            {
+                // Sent again with another interval (RFC 4028 section 7.3): what answers this one is the answer.
+                attempt.cseq = cseq.to_owned();
+                attempt.heard.clear();
             }
             return;
         }

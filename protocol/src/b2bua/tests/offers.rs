@@ -7,6 +7,12 @@ use crate::sdp::SessionDescription;
 const EARLY: &str =
     "v=0\r\no=- 3 3 IN IP4 10.0.0.2\r\ns=-\r\nc=IN IP4 10.0.0.2\r\nt=0 0\r\nm=audio 5000 RTP/AVP 8 0\r\n";
 
+/// The same description in another one's name.
+fn named(text: &'static str, origin: &str) -> Bytes {
+    let rest = text.split_once("s=-").unwrap().1;
+    Bytes::from(format!("v=0\r\no={origin}\r\ns=-{rest}"))
+}
+
 fn anchored() -> MediaPlan {
     let local = |port| LocalMedia::from(("127.0.0.1".parse().unwrap(), port));
     MediaPlan::Anchored { caller: local(20_000), callee: local(20_002), other: None }
@@ -136,7 +142,8 @@ fn a_callee_may_offer_early_only_if_the_caller_can_answer_early() {
     assert_eq!(rig.told_sdp(CALLER), EARLY, "what the caller knows");
     rig.goes_up();
     rig.leg(CALLER, LegEvent::Reoffer { sdp: sdp(OFFER) });
-    assert_eq!(rig.told(A), [Command::Reoffer { sdp: sdp(OFFER) }], "nothing is open any more");
+    let offer = named(OFFER, "- 2 3 IN IP4 10.0.0.2");
+    assert_eq!(rig.told(A), [Command::Reoffer { sdp: offer }], "nothing is open any more");
 }
 
 fn two_contacts() -> Destination {
@@ -147,14 +154,14 @@ fn two_contacts() -> Destination {
 }
 
 #[test]
-fn an_answer_of_one_of_several_callees_is_but_a_preview_to_the_caller() {
+fn what_one_of_several_callees_describes_is_not_shown_to_the_caller_before_the_answer() {
     let mut rig = begin(two_contacts(), OFFER, MediaPlan::Bypass, |call| call);
     rig.leg(A, LegEvent::EarlySession { status: 183, sdp: sdp(EARLY) });
-    assert_eq!(rig.told(CALLER), [Command::Progress { status: 183, sdp: Some(sdp(EARLY)) }]);
+    assert_eq!(rig.told(CALLER), [Command::Progress { status: 183, sdp: None }]);
     rig.leg(B, LegEvent::Progress { status: 183, sdp: Some(sdp(ANSWER)) });
-    assert_eq!(rig.told(CALLER), [Command::Progress { status: 183, sdp: Some(sdp(ANSWER)) }]);
+    assert_eq!(rig.told(CALLER), [Command::Progress { status: 183, sdp: None }]);
     rig.leg(A, LegEvent::Answered { sdp: sdp(EARLY) });
-    assert_eq!(rig.told_sdp(CALLER), EARLY);
+    assert_eq!(rig.told_sdp(CALLER), named(EARLY, "- 3 5 IN IP4 10.0.0.2"));
 }
 
 #[test]
@@ -218,9 +225,14 @@ fn an_offer_that_is_wanted_is_fetched_from_the_other_side_and_answered_in_the_ac
         rig.leg(asker, LegEvent::OfferWanted);
         assert_eq!(rig.told(asked), [Command::Solicit]);
         rig.leg(asked, LegEvent::Offered { sdp: sdp(OFFER) });
-        assert_eq!(rig.told(asker), [Command::AnswerReoffer { sdp: sdp(OFFER) }]);
+        // Whoever made it, to each side it is the session that it knows.
+        let (offer, answer) = match asker == CALLER {
+            true => (named(OFFER, "- 2 3 IN IP4 10.0.0.2"), named(ANSWER, "- 1 2 IN IP4 10.0.0.1")),
+            false => (sdp(OFFER), sdp(ANSWER)),
+        };
+        assert_eq!(rig.told(asker), [Command::AnswerReoffer { sdp: offer }]);
         rig.leg(asker, LegEvent::ReofferAnswered { sdp: sdp(ANSWER) });
-        assert_eq!(rig.told(asked), [Command::Acknowledge { sdp: sdp(ANSWER) }]);
+        assert_eq!(rig.told(asked), [Command::Acknowledge { sdp: answer }]);
         assert!(rig.has(|o| matches!(o, Output::Refresh)));
         rig.leg(asker, LegEvent::OfferWanted);
         rig.leg(asked, LegEvent::ReofferRefused { status: 488 });
@@ -240,9 +252,13 @@ fn an_early_session_is_changed_from_either_side() {
     for (from, to) in [(CALLER, A), (A, CALLER)] {
         let mut rig = early();
         rig.leg(from, LegEvent::Update { sdp: sdp(OFFER) });
-        assert_eq!(rig.told(to), [Command::Update { sdp: sdp(OFFER) }]);
+        let (offer, answer) = match from == CALLER {
+            true => (sdp(OFFER), named(ANSWER, "- 3 4 IN IP4 10.0.0.2")),
+            false => (named(OFFER, "- 3 4 IN IP4 10.0.0.2"), named(ANSWER, "- 1 2 IN IP4 10.0.0.1")),
+        };
+        assert_eq!(rig.told(to), [Command::Update { sdp: offer }]);
         rig.leg(to, LegEvent::ReofferAnswered { sdp: sdp(ANSWER) });
-        assert_eq!(rig.told(from), [Command::AnswerReoffer { sdp: sdp(ANSWER) }]);
+        assert_eq!(rig.told(from), [Command::AnswerReoffer { sdp: answer }]);
         rig.leg(from, LegEvent::Update { sdp: sdp(OFFER) });
         rig.leg(to, LegEvent::ReofferRefused { status: 504 });
         assert_eq!(rig.told(from), [Command::RefuseReoffer { status: 504 }]);

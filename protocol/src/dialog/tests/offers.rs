@@ -63,7 +63,10 @@ fn rig(state: State) -> (Rig, u32) {
             next = 2;
         }
         Calling => rig.respond(183, "INVITE", 1, "Allow: UPDATE\r\n", "v=0\r\n"),
-        CallingAgreed => rig.respond(183, "INVITE", 1, RELIABLE, "v=0\r\n"),
+        CallingAgreed => {
+            rig.respond(183, "INVITE", 1, RELIABLE, "v=0\r\n");
+            rig.respond(200, "PRACK", 2, "", "");
+        }
         OurInvite => rig.command(Command::Reoffer { sdp: body() }),
         OurWish => rig.command(Command::Solicit),
         OurUpdate => rig.command(Command::Update { sdp: body() }),

@@ -332,6 +332,8 @@ fn an_update_reaches_the_early_dialog_that_has_a_session() {
     let extra = format!("Require: 100rel\r\nRSeq: 1\r\nAllow: UPDATE\r\n{CONTACT}");
     rig.respond(183, "INVITE", 1, &extra, "v=0\r\n");
     rig.command(Command::Update { sdp: body() });
+    assert!(rig.sent(Method::Update).is_none(), "it would overtake the PRACK");
+    rig.respond(200, "PRACK", 2, "", "");
     let (update, _) = rig.sent(Method::Update).unwrap();
     assert_eq!((update.to_tag(), update.cseq()), (Some(THEIRS), 3));
     rig.respond(200, "UPDATE", 3, "", "v=5\r\n");
@@ -344,6 +346,7 @@ fn an_update_reaches_the_early_dialog_that_has_a_session() {
 fn an_update_of_the_callee_before_its_200_changes_the_early_session_and_where_requests_go() {
     let mut rig = Rig::calling();
     rig.reliable(THEIRS, 1, "v=0\r\n");
+    rig.respond(200, "PRACK", 2, "", "");
     rig.request("UPDATE", 1, "Allow: UPDATE\r\nContact: <sip:moved@10.0.0.8:5070>\r\n", "v=6\r\n");
     assert_eq!(rig.events(), [LegEvent::Update { sdp: Bytes::from_static(b"v=6\r\n") }]);
     rig.command(Command::AnswerReoffer { sdp: body() });
@@ -387,4 +390,36 @@ fn an_established_dialog_holds_each_description_once_and_no_message() {
     assert_eq!(stored.matches("118,61,54,13,10").count(), 1, "the peer's");
     assert!(!stored.contains("83,73,80,47,50,46,48"), "a SIP/2.0 of some message");
     assert!(heard.unwrap().is_unique(), "whoever drops the message drops the last of it");
+}
+
+#[test]
+fn a_prack_whose_offer_cannot_go_on_gets_the_session_as_it_is() {
+    let mut rig = Rig::incoming("Supported: 100rel\r\n");
+    rig.command(session());
+    let rseq: u32 = rig.responded().header(Header::RSeq).unwrap().parse().unwrap();
+    rig.request("PRACK", 2, &format!("RAck: {rseq} 1 INVITE\r\n"), "v=7\r\n");
+    assert_eq!(rig.events(), [LegEvent::Prack { sdp: Bytes::from_static(b"v=7\r\n") }]);
+    rig.command(Command::RefuseReoffer { status: 491 });
+    assert_eq!(rig.statuses(), [200], "RFC 3262 section 3");
+}
+
+#[test]
+fn a_200_that_waits_for_a_prack_in_vain_is_said_to_be_unsent() {
+    let mut rig = Rig::incoming("Supported: 100rel\r\n");
+    rig.command(session());
+    rig.command(Command::PrepareAnswer { sdp: body() });
+    rig.command(Command::SendAnswer);
+    assert!(rig.statuses().is_empty());
+    rig.timeout(32_000);
+    let unsent = LegEvent::AnswerUnsent { status: 504 };
+    assert_eq!((rig.statuses(), rig.events().first()), (vec![504], Some(&unsent)));
+}
+
+#[test]
+fn a_late_reliable_response_is_acknowledged_while_its_invite_is_cancelled() {
+    let mut rig = Rig::calling();
+    rig.reliable(THEIRS, 1, "");
+    rig.command(Command::End { status: 487, reason: None });
+    rig.reliable(THEIRS, 2, "");
+    assert_eq!(rig.racks(), ["2 1 INVITE"]);
 }
