@@ -25,7 +25,7 @@ use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 
 impl Machine for Dialog {
     type Input = Input;

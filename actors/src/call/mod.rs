@@ -36,7 +36,7 @@ pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted, RecordView};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 
 impl Machine for Call {
     type Input = Input;

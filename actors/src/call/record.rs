@@ -13,7 +13,7 @@ use crate::directory::{Directory, Permit};
 use crate::media_pool::order::Lease;
 
 /// The number of the record's format.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// The media of one side.
 #[derive(Clone, Debug, Serialize, Deserialize)]

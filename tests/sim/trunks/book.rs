@@ -154,7 +154,7 @@ impl Book {
         if let Some(rest) = text.strip_prefix("INVITE sip:").filter(|_| to_tag.is_empty()) {
             let number = rest.split('@').next().unwrap_or_default();
             if let Some(attempt) = self.attempt(id, whose) {
-                if attempt.cseq != cseq {
+                if cseq.parse::<u32>().ok() > attempt.cseq.parse().ok() {
                     (attempt.cseq, attempt.asked) = (cseq.to_owned(), line.at);
                     attempt.heard.clear();
                 }
@@ -171,12 +171,6 @@ impl Book {
                     sent: Vec::new(),
                     finals: Vec::new(),
                 });
-            } else if let Some(attempt) = self.attempt(id, whose)
-                && cseq.parse::<u32>().ok() > attempt.cseq.parse().ok()
-            {
-                // Sent again with another interval (RFC 4028 section 7.3): what answers this one is the answer.
-                attempt.cseq = cseq.to_owned();
-                attempt.heard.clear();
             }
             return;
         }
