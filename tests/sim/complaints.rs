@@ -35,10 +35,15 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             // Nor is a session refreshed through a proxy that is down.
             let cut_off =
                 what.starts_with("session timer: not refreshed") && passes_an_ailing_proxy(sim, dial, *at);
+            // Nor where the other side of the call does not hear what it is asked.
+            let others = dial.call_ids.iter().filter(|other| *other != id);
+            let in_vain = what.starts_with("session timer: not refreshed")
+                && wire.refreshed_in_vain(others, at.saturating_sub(SESSION_US), *at);
             restarted
                 || waits
                 || gone
                 || cut_off
+                || in_vain
                 || Case { sim, phone: local, at: *at, dialog: &dialog }.explains(what)
         });
         (!is_explained).then(|| format!("a phone complains at {}: {what}", ladder::time(*at)))

@@ -22,7 +22,9 @@ fn settings(world: &World, turn: u64) -> EngineConfig {
         spare.extension = "9999".into();
         config.stations.push(spare);
     }
-    for (number, trunk) in config.trunks.iter_mut().enumerate().filter(|(n, _)| (*n as u64 + turn) % 3 == 0) {
+    for (number, trunk) in
+        config.trunks.iter_mut().enumerate().filter(|(n, _)| (*n as u64 + turn).is_multiple_of(3))
+    {
         trunk.max_calls = 10_000 + number as u32;
     }
     if turn % 4 >= 2 {

@@ -20,7 +20,9 @@ const AT_ONCE_US: u64 = 5_000;
 /// The messages of one Call-ID between the engine and one peer.
 struct Dialogue<'a> {
     sim: &'a Sim,
+    wire: &'a Wire,
     dial: &'a Dial,
+    id: &'a str,
     phone: SocketAddr,
     said: Vec<&'a Said>,
 }
@@ -34,7 +36,7 @@ pub(crate) fn broken(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             messages.iter().map(|said| if said.from == LISTENER { said.to } else { said.from }).collect();
         for phone in peers {
             let said = messages.iter().filter(|said| said.from == phone || said.to == phone).collect();
-            let dialogue = Dialogue { sim, dial, phone, said };
+            let dialogue = Dialogue { sim, wire, dial, id, phone, said };
             dialogue.reliable_responses(&mut wrong);
             dialogue.acknowledgements(&mut wrong);
             dialogue.neglected(&mut wrong);
@@ -198,7 +200,10 @@ impl Dialogue<'_> {
         });
         let tried: Vec<_> = tried.collect();
         let lost = !tried.is_empty() && tried.iter().all(|said| said.arrives.is_empty());
-        let wrong = !dead && !lost && !self.killed_between(renewed, bye.at);
+        // The other side has to agree, and may be gone.
+        let others = self.dial.call_ids.iter().filter(|id| *id != self.id);
+        let in_vain = by_peer && self.wire.refreshed_in_vain(others, renewed, bye.at);
+        let wrong = !dead && !lost && !in_vain && !self.killed_between(renewed, bye.at);
         wrong.then(|| format!("a session whose refresher lives has expired at {at}"))
     }
 

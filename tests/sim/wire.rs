@@ -123,6 +123,30 @@ impl Wire {
         Wire { calls }
     }
 
+    /// True if the engine asked one of these dialogs between two moments to agree to a refresh of the other side, and had no final
+    /// response by the second.
+    pub(crate) fn refreshed_in_vain<'a>(
+        &self,
+        mut call_ids: impl Iterator<Item = &'a String>,
+        from: u64,
+        until: u64,
+    ) -> bool {
+        let in_vain = |dialog: &[Said]| {
+            let asks = |said: &&Said| {
+                (said.is("INVITE") || said.is("UPDATE")) && said.from == LISTENER && !said.to_tag.is_empty()
+            };
+            let answered = |asked: &Said| {
+                let same = |said: &&Said| said.method == asked.method && said.cseq == asked.cseq;
+                let finals =
+                    dialog.iter().filter(|said| said.is_final() && said.from == asked.to).filter(same);
+                finals.flat_map(|said| said.arrives.iter()).any(|came| *came <= until)
+            };
+            let mut asked = dialog.iter().filter(asks).filter(|said| (from..until).contains(&said.at));
+            asked.any(|asked| !answered(asked))
+        };
+        call_ids.any(|id| in_vain(self.dialog(id)))
+    }
+
     /// The messages of some Call-IDs, each Call-ID's in the order of sending.
     pub(crate) fn of<'a>(&'a self, call_ids: &'a [String]) -> impl Iterator<Item = &'a Said> {
         call_ids.iter().filter_map(|id| self.calls.get(id)).flatten()
