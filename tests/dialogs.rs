@@ -123,7 +123,8 @@ fn an_answer_to_an_invite_of_a_process_that_was_killed_is_acknowledged_and_ended
     let ack = b.request("ACK");
     assert_eq!((ack.cseq(), ack.uri()), (invite.cseq(), b.contact().as_str()));
     let bye = b.request("BYE");
-    assert_eq!((bye.header("Call-ID"), bye.cseq()), (invite.header("Call-ID"), invite.cseq() + 1));
+    assert_eq!(bye.header("Call-ID"), invite.header("Call-ID"));
+    assert!(bye.cseq() > invite.cseq(), "{bye:?}");
     assert!(bye.header("To").contains(";tag=late") && bye.header("From") == invite.header("From"));
     b.respond(&invite, "200 OK", "late", "", &sdp(b.local(), "0"));
     b.request("ACK");

@@ -148,6 +148,8 @@ pub struct DialogActor {
     /// Until there is a checkpoint.
     origin: Option<Box<Origin>>,
     shell: Shell<Dialog>,
+    /// The peer has asked for another session, or to refresh this one, since the checkpoint that the store was given.
+    renegotiated: bool,
     /// Requests of the peer's within an early dialog that have no final response: a fault would lose them.
     unanswered: Vec<Input>,
     /// What the dialog did when it was built, done when its actor has an address.
@@ -190,6 +192,7 @@ impl DialogActor {
             leg,
             origin: Some(Box::new(origin)),
             shell: Shell::new(dialog),
+            renegotiated: false,
             unanswered: Vec::new(),
             first,
             timer: None,
@@ -218,8 +221,11 @@ impl DialogActor {
                 self.call.tell(LegFault { leg: self.leg, panic, lost: true });
             }
         }
-        if !self.shell.is_kept() && matches!(input, Input::Request { transaction: Some(_), .. }) {
-            self.unanswered.push(input.clone());
+        if let Input::Request { transaction: Some(_), request, .. } = input {
+            if !self.shell.is_kept() {
+                self.unanswered.push(input.clone());
+            }
+            self.renegotiated |= matches!(request.method(), Method::Invite | Method::Update);
         }
         self.release(&mut out, ctx);
     }
@@ -276,6 +282,12 @@ impl DialogActor {
             if let (Some(kept), Some(now)) = (self.kept.borrow_mut().as_mut(), self.shell.frozen()) {
                 kept.clone_from(now);
             }
+        }
+        // What it has answered the peer after the call had taken the news of the other side to the store is in no checkpoint yet.
+        if self.renegotiated && self.shell.machine().rests() {
+            self.renegotiated = false;
+            let frozen = self.shell.frozen().cloned();
+            self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
         }
         if finished {
             self.part();

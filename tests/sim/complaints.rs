@@ -101,7 +101,17 @@ impl Case<'_> {
                 self.was_killed_since("CANCEL", true) || self.is_unanswered()
             }
             "ACK missing after a refused INVITE" => self.is_unacknowledged(false),
-            "no final response to an INVITE that was cancelled or whose call ended" => self.is_unanswered(),
+            "no final response to an INVITE that was cancelled or whose call ended" => {
+                self.is_unanswered() || self.is_unheard("CANCEL")
+            }
+            // It has one, which refuses the offer of a callee whose call is over: its CANCEL was lost.
+            what if what.starts_with("the PRACK has no SDP") => {
+                let declines =
+                    |said: &&Said| said.is("PRACK") && said.has_sdp && said.arrives.contains(&self.at);
+                self.theirs()
+                    .find(declines)
+                    .is_some_and(|prack| self.theirs().any(|said| said.is("CANCEL") && said.at < prack.at))
+            }
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
             // A dialog that has panicked goes on from where it was last at rest: what it was asked since it does not know.
             what if what.starts_with("a request with a low CSeq got") => {
@@ -143,6 +153,12 @@ impl Case<'_> {
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
         let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
         forgotten || silent || over || panics.dialog > 0 || self.killed_since(invite.at)
+    }
+
+    /// The phone has sent such requests, and none has come.
+    fn is_unheard(&self, method: &str) -> bool {
+        let mut sent = self.ours().filter(|said| said.is(method)).peekable();
+        sent.peek().is_some() && sent.all(|said| said.arrives.is_empty())
     }
 
     /// How long the engine waits for the first response to an INVITE to this phone, at least.

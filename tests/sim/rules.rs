@@ -192,6 +192,7 @@ impl Dialogue<'_> {
         let phone = self.sim.phones.at(self.phone);
         let dead = self.dial.neglected.iter().any(|(_, who)| Some(*who) == phone)
             || self.dial.faded.is_some_and(|(_, who, vanished)| vanished && Some(who) == phone)
+            || self.theirs().any(|said| said.is("BYE") && said.at < bye.at)
             || self.sim.script.restarts.iter().any(|(who, when)| Some(*who) == phone && *when <= bye.at);
         let tried = self.said.iter().filter(|said| {
             let refreshes = said.is("UPDATE") || said.is("INVITE");
@@ -246,6 +247,10 @@ impl Dialogue<'_> {
                 let known = if bye.from == LISTENER { Some(&bye.at) } else { bye.arrives.first() };
                 known.is_some_and(|known| *known <= due)
             });
+            // Whoever knows nothing of the dialog has ended it (section 12.2.1.2).
+            let unknown = self.theirs().filter(|said| matches!(said.status, Some(408 | 481)));
+            let ended =
+                ended || unknown.flat_map(|said| said.arrives.iter()).any(|came| (at..=due).contains(came));
             if !acknowledged && !ended && !self.killed_between(at, due) {
                 wrong.push(format!("the 2xx of {} has no ACK, and the call goes on", ladder::time(at)));
             }

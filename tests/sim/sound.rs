@@ -13,7 +13,7 @@ use crate::run::Sim;
 use crate::store::Disk;
 use crate::trunks::{Book, route};
 use crate::voices::Voice;
-use crate::wire::Wire;
+use crate::wire::{Said, Wire};
 use crate::world::WALL_START_MS;
 
 /// After an agreement that the other end may not know yet, for as long as a 2xx is repeated (T2), and a little.
@@ -314,6 +314,14 @@ fn steady(sim: &Sim, wire: &Wire, dial: &Dial) -> Option<Steady> {
         let first =
             dialog.iter().find(|said| said.method == "INVITE" && said.status.is_some_and(|s| s / 100 == 2));
         let initial = first.map_or(0, |said| said.cseq);
+        // Who has offered nothing says where he is in his ACK or PRACK, and is nowhere until it comes.
+        if let Some(asked) = dialog.iter().find(|said| said.is("INVITE") && said.cseq == initial)
+            && !asked.has_sdp
+        {
+            let tells = |said: &&Said| (said.is("ACK") || said.is("PRACK")) && said.has_sdp;
+            let told = dialog.iter().filter(tells).filter(|said| said.from == asked.from);
+            steady.from = steady.from.max(told.flat_map(|said| said.arrives.iter()).min()? + 1_000);
+        }
         let invites =
             dialog.iter().filter(|said| matches!(said.method.as_str(), "INVITE" | "ACK" | "UPDATE"));
         for said in invites.filter(|said| {

@@ -13,8 +13,6 @@ use crate::world::WALL_START_MS;
 
 /// Whoever is told something does it within this time, whatever shards and stores take.
 const SOON_US: u64 = 1_000_000;
-/// A 2xx is repeated at least each T2.
-const REPEATED_US: u64 = 4_000_000;
 /// A request within a dialog is given up after 64*T1.
 const LIFE_US: u64 = 32_000_000;
 /// The retryable codes of every trunk.
@@ -105,13 +103,15 @@ impl Case<'_> {
         let kept = cdr.filter(|cdr| cdr.answer.is_some()).and_then(|cdr| cdr.proxy.as_ref());
         for attempt in self.attempts {
             // A dialog that is lost in a fault ends what it hears next: the answer when it is repeated.
-            let fault = if self.sim.world.plan().panics.dialog > 0 { REPEATED_US } else { 0 };
+            let fault = self.sim.world.plan().panics.dialog > 0;
+            let answers = attempt.answers();
             let soon = |method, answer: &Heard| {
-                attempt.first(method, &answer.to_tag).is_some_and(|at| at <= answer.at + SOON_US + fault)
+                let again = attempt.repeated(&answer.to_tag).filter(|_| fault);
+                let since = again.unwrap_or(answer.at);
+                attempt.first(method, &answer.to_tag).is_some_and(|at| at <= since + SOON_US)
             };
             // One answer of the proxy that has the call is the call's: of two that come together, either.
             let is_kept = kept.is_some_and(|proxy| *proxy == attempt.proxy.to_string());
-            let answers = attempt.answers();
             let more = answers.iter().filter(|answer| !soon("BYE", answer));
             for answer in more.skip(usize::from(is_kept)) {
                 wrong.push(format!("a 200 of {} at {} is kept beside the call", attempt.proxy, answer.at));
@@ -190,6 +190,10 @@ impl Case<'_> {
         let last = cdr.attempts.last().map(|told| told.cause.as_str());
         let status = last.and_then(|cause| cause.parse::<u16>().ok());
         if status.is_some_and(|status| !is_retryable(status)) || self.has_early_media() {
+            return;
+        }
+        // A proxy that rings has the call for as long as it may ring.
+        if cdr.cause == "no_answer" && self.attempts.last().is_some_and(Attempt::rang) {
             return;
         }
         for line in &self.lines {
