@@ -110,7 +110,7 @@ impl Case<'_> {
                     |said: &&Said| said.is("PRACK") && said.has_sdp && said.arrives.contains(&self.at);
                 self.theirs()
                     .find(declines)
-                    .is_some_and(|prack| self.theirs().any(|said| said.is("CANCEL") && said.at < prack.at))
+                    .is_some_and(|prack| self.theirs().any(|said| said.is("CANCEL") && said.at <= prack.at))
             }
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
             // A dialog that has panicked goes on from where it was last at rest: what it was asked since it does not know.

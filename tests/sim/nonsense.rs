@@ -370,21 +370,22 @@ impl Nonsense {
                     count[3] += line.bytes.len();
                     let text = String::from_utf8_lossy(&line.bytes);
                     let status = text.strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)?.parse().ok());
+                    let sent = lines
+                        .iter()
+                        .find(|sent| sent.from == line.to)
+                        .map_or_else(String::new, |sent| String::from_utf8_lossy(&sent.bytes).into_owned());
                     // A line that came broken is given back as it came, whatever has run into it.
                     let tells = |line: &str| {
                         let headers = ["Server:", "User-Agent:"].iter().any(|name| line.starts_with(name));
-                        headers || ["tandem/", "Tandem/"].iter().any(|name| line.contains(name))
+                        let own = |name: &&&str| sent.contains(**name);
+                        headers
+                            || ["tandem/", "Tandem/"]
+                                .iter()
+                                .filter(|name| !own(name))
+                                .any(|name| line.contains(name))
                     };
                     if !status.is_some_and(stranger.due) || text.lines().any(tells) {
-                        wrong.push(format!(
-                            "a stranger who sent {} got\n{text}\n{}",
-                            stranger.what,
-                            lines
-                                .iter()
-                                .find(|sent| sent.from == line.to)
-                                .map_or_else(String::new, |sent| String::from_utf8_lossy(&sent.bytes)
-                                    .into_owned())
-                        ));
+                        wrong.push(format!("a stranger who sent {} got\n{text}\n{sent}", stranger.what));
                     }
                 }
             }
