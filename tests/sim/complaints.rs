@@ -306,7 +306,9 @@ impl Case<'_> {
 
     /// No final response: each was lost, or the engine that was asked was killed.
     fn is_unanswered(&self) -> bool {
-        let Some(invite) = self.ours().filter(|said| said.is("INVITE")).last() else { return false };
+        let Some(invite) = self.ours().filter(|said| said.is("INVITE") && said.at < self.at).last() else {
+            return false;
+        };
         let finals =
             || self.theirs().filter(|s| s.method == "INVITE" && s.is_final() && s.cseq == invite.cseq);
         let lost = finals().next().is_some() && finals().all(|said| said.arrives.is_empty());

@@ -236,6 +236,13 @@ impl Dialogue<'_> {
         {
             answers.entry(said.cseq).or_insert(said.at);
         }
+        // Who has heard of no answer waits for it; a BYE over his connection, which has broken, cannot be sent.
+        let heard = |cseq: u32| {
+            let mut same =
+                self.ours().filter(|said| said.method == "INVITE" && said.cseq == cseq && said.is_final());
+            same.any(|said| !said.arrives.is_empty())
+        };
+        answers.retain(|cseq, _| heard(*cseq));
         let byes: Vec<&&Said> = self.said.iter().filter(|said| said.is("BYE")).collect();
         for (cseq, at) in answers {
             let due = at + LIFE_US + SLACK_US;
