@@ -46,6 +46,8 @@ struct World {
     /// The last CSeq towards each tag of the peer's.
     cseq: BTreeMap<Option<String>, u32>,
     branches: BTreeSet<String>,
+    /// When each INVITE was cancelled.
+    cancelled: BTreeMap<u32, Instant>,
     /// The CSeq numbers of our INVITEs.
     invites: BTreeSet<u32>,
     /// The peer's requests, and the final response of each.
@@ -184,6 +186,7 @@ impl World {
             open: Vec::new(),
             cseq: BTreeMap::new(),
             branches: BTreeSet::new(),
+            cancelled: BTreeMap::new(),
             invites: BTreeSet::new(),
             requests: BTreeMap::new(),
             invited: None,
@@ -363,6 +366,7 @@ impl World {
             let invite =
                 self.open.iter().any(|o| o.method == Method::Invite && o.cseq == cseq && !o.answered);
             assert!(invite, "a CANCEL of nothing");
+            self.cancelled.insert(cseq, self.now);
         } else {
             assert!(self.branches.insert(branch.to_owned()), "branch {branch} again");
             let last = self.cseq.insert(request.to_tag().map(str::to_owned), cseq);
@@ -371,7 +375,11 @@ impl World {
             assert!(grows || (method == Method::Bye && last == Some(cseq)), "CSeq {cseq} after {last:?}");
         }
         if method == Method::Invite {
-            let waiting = self.open.iter().any(|open| open.method == Method::Invite && !open.answered);
+            // One that was cancelled is over after 64*T1 without an answer (RFC 3261 section 9.1).
+            let over =
+                |cseq| self.cancelled.get(&cseq).is_some_and(|at| self.now >= *at + Duration::from_secs(32));
+            let waits = |open: &Open| open.method == Method::Invite && !open.answered && !over(open.cseq);
+            let waiting = self.open.iter().any(waits);
             assert!(!waiting && self.invited.is_none(), "two offers are open");
             self.invites.insert(cseq);
         }

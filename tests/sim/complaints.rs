@@ -132,7 +132,7 @@ impl Case<'_> {
             }
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
-            what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false),
+            what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false) || self.is_repeated(),
             what if what.starts_with("the ACK has no SDP") => self.is_stray(),
             _ => false,
         }
@@ -153,6 +153,17 @@ impl Case<'_> {
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
         let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
         forgotten || silent || over || panics.dialog > 0 || self.killed_since(invite.at)
+    }
+
+    /// What comes was said before, and says again what stood then.
+    fn is_repeated(&self) -> bool {
+        let mut here = self.theirs().filter(|said| said.arrives.contains(&self.at) && said.has_sdp);
+        here.any(|said| {
+            let same = |other: &&Said| {
+                other.status == said.status && other.method == said.method && other.cseq == said.cseq
+            };
+            self.theirs().filter(same).any(|other| other.at < said.at)
+        })
     }
 
     /// The phone has sent such requests, and none has come.

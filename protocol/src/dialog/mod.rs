@@ -298,7 +298,7 @@ impl Dialog {
                 }
                 Phase::Incoming(_) | Phase::AnswerHeld(..) => {}
             },
-            Method::Bye if response.status() >= 200 && self.is_from_peer(response) => {
+            Method::Bye if response.status() >= 200 => {
                 self.bye_answered(response.cseq(), out);
             }
             Method::Info | Method::Message if response.status() >= 200 => self.asked_response(response, out),
@@ -317,7 +317,8 @@ impl Dialog {
         self.remote_tag.is_none() || response.to_tag() == self.remote_tag.as_deref()
     }
 
-    /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours.
+    /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours, and another number.
+    /// Whichever tag the peer puts into his answer, nobody waits for another.
     fn bye_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
         if matches!(self.phase, Phase::Closing) && cseq == self.local_cseq {
             self.finish(EndedBy::Us, out);

@@ -147,7 +147,7 @@ fn a_challenged_bye_that_ends_a_lost_branch_is_sent_again_to_that_branch() {
     assert!(rig.sent(Method::Bye).is_none() && !rig.finished());
     rig.hang_up();
     let (own, _) = rig.sent(Method::Bye).unwrap();
-    rig.respond_as("lost", 200, "BYE", own.cseq(), "", "");
+    rig.respond_as("lost", 200, "BYE", again.cseq(), "", "");
     assert!(!rig.finished());
     rig.respond(200, "BYE", own.cseq(), "", "");
     assert!(rig.finished());
