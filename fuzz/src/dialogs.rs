@@ -366,7 +366,7 @@ impl World {
             let invite =
                 self.open.iter().any(|o| o.method == Method::Invite && o.cseq == cseq && !o.answered);
             assert!(invite, "a CANCEL of nothing");
-            self.cancelled.insert(cseq, self.now);
+            self.cancelled.entry(cseq).or_insert(self.now);
         } else {
             assert!(self.branches.insert(branch.to_owned()), "branch {branch} again");
             let last = self.cseq.insert(request.to_tag().map(str::to_owned), cseq);
