@@ -46,8 +46,6 @@ struct World {
     /// The last CSeq towards each tag of the peer's.
     cseq: BTreeMap<Option<String>, u32>,
     branches: BTreeSet<String>,
-    /// The INVITEs that were cancelled.
-    cancelled: BTreeSet<u32>,
     /// The CSeq numbers of our INVITEs.
     invites: BTreeSet<u32>,
     /// The peer's requests, and the final response of each.
@@ -186,7 +184,6 @@ impl World {
             open: Vec::new(),
             cseq: BTreeMap::new(),
             branches: BTreeSet::new(),
-            cancelled: BTreeSet::new(),
             invites: BTreeSet::new(),
             requests: BTreeMap::new(),
             invited: None,
@@ -366,7 +363,6 @@ impl World {
             let invite =
                 self.open.iter().any(|o| o.method == Method::Invite && o.cseq == cseq && !o.answered);
             assert!(invite, "a CANCEL of nothing");
-            self.cancelled.insert(cseq);
         } else {
             assert!(self.branches.insert(branch.to_owned()), "branch {branch} again");
             let last = self.cseq.insert(request.to_tag().map(str::to_owned), cseq);
@@ -375,10 +371,7 @@ impl World {
             assert!(grows || (method == Method::Bye && last == Some(cseq)), "CSeq {cseq} after {last:?}");
         }
         if method == Method::Invite {
-            // One that was cancelled is given up without an answer (RFC 3261 section 9.1).
-            let over = |cseq| self.cancelled.contains(&cseq);
-            let waits = |open: &Open| open.method == Method::Invite && !open.answered && !over(open.cseq);
-            let waiting = self.open.iter().any(waits);
+            let waiting = self.open.iter().any(|open| open.method == Method::Invite && !open.answered);
             assert!(!waiting && self.invited.is_none(), "two offers are open");
             self.invites.insert(cseq);
         }

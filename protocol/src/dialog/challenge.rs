@@ -270,7 +270,8 @@ impl Dialog {
         let Some(answers) = self.account.answers(&mut sent.tried, response, line, &self.local_tag) else {
             return false;
         };
-        let (branch, cseq) = (self.next_branch(), sent.cseq + 1);
+        self.local_cseq += 1;
+        let (branch, cseq) = (self.next_branch(), self.local_cseq);
         let mut message = Builder::request(line.0, line.1);
         message.texts(Header::Via, &[&self.local.via, ";branch=", &branch, ";rport"]);
         message.header(Header::CSeq, format_args!("{cseq} {}", line.0));

@@ -108,8 +108,9 @@ impl Dialog {
             other.bye(Some(ELSEWHERE), out);
             self.account.note_lost(tag, other.next_hop(), &mut other.account);
         }
-        // Another branch, or this one's 2xx again, must not find our Via branches used.
+        // Another branch, or this one's 2xx again, must not find our Via branches used, nor our own requests the BYE's number.
         self.sent = other.sent;
+        self.local_cseq = other.local_cseq;
     }
 
     /// What a 2xx to our INVITE says of its dialog (§12.1.2).

@@ -125,6 +125,8 @@ pub struct Dialog {
     session: offer_answer::Session,
     /// We hang up, for this reason, as soon as our 200 is acknowledged (§15).
     hanging_up: Option<Option<String>>,
+    /// The CSeq of the BYE by which we have hung up.
+    bye: Option<u32>,
     /// When a restored dialog asks its peer whether he still knows it.
     probe_at: Option<Instant>,
     /// The branches of our INVITE.
@@ -171,6 +173,7 @@ impl Dialog {
             reinvite: None,
             progress: progress::Progress::default(),
             hanging_up: None,
+            bye: None,
             probe_at: None,
             forks: fork::Forks::default(),
             carried: info::Carried::default(),
@@ -232,6 +235,8 @@ impl Dialog {
                 None => self.ack(request, now, out),
             },
             Input::Response(response) => self.response(response, now, out),
+            // The INVITE that it takes back has the same number, and is given up in its own time (§9.1).
+            Input::Unanswered { method: Method::Cancel, .. } => {}
             Input::Unanswered { method, cseq, why: NoAnswer::Transport } if self.is_established() => {
                 self.unsent(*method, *cseq, now, out);
             }
@@ -318,9 +323,9 @@ impl Dialog {
     }
 
     /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours, and another number.
-    /// Whichever tag the peer puts into his answer, nobody waits for another.
+    /// Whichever tag the peer puts into its answer, nobody waits for another.
     fn bye_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
-        if matches!(self.phase, Phase::Closing) && cseq == self.local_cseq {
+        if matches!(self.phase, Phase::Closing) && self.bye == Some(cseq) {
             self.finish(EndedBy::Us, out);
         }
     }

@@ -135,6 +135,9 @@ impl Dialog {
         }
         let message = message.finish(body.map(|(kind, bytes)| (kind, bytes.as_ref())));
         self.account.note(cseq, method, &message);
+        if method == Method::Bye {
+            self.bye = Some(cseq);
+        }
         if method == Method::Invite {
             let reinvite = Reinvite::new(cseq, message.clone(), branch.clone(), self.next_hop());
             self.reinvite = Some(Box::new(reinvite));

@@ -2,13 +2,6 @@ use super::*;
 
 const CHALLENGE: &str = "WWW-Authenticate: Digest realm=\"x\", nonce=\"n\", qop=\"auth\"\r\n";
 
-impl Rig {
-    /// A response of the branch with this tag.
-    fn respond_as(&mut self, tag: &str, status: u16, method: &str, cseq: u32, extra: &str, body: &str) {
-        self.feed(Input::Response(response(status, method, cseq, tag, extra, body)));
-    }
-}
-
 /// What a 401 or 407 with this realm and nonce carries.
 fn challenge(by: &str, realm: &str, nonce: &str) -> String {
     format!("{by}-Authenticate: Digest realm=\"{realm}\", nonce=\"{nonce}\", qop=\"auth\"\r\n")
@@ -147,6 +140,7 @@ fn a_challenged_bye_that_ends_a_lost_branch_is_sent_again_to_that_branch() {
     assert!(rig.sent(Method::Bye).is_none() && !rig.finished());
     rig.hang_up();
     let (own, _) = rig.sent(Method::Bye).unwrap();
+    assert!(own.cseq() > again.cseq(), "its answer cannot be taken for the other's");
     rig.respond_as("lost", 200, "BYE", again.cseq(), "", "");
     assert!(!rig.finished());
     rig.respond(200, "BYE", own.cseq(), "", "");

@@ -134,3 +134,16 @@ fn a_199_ends_an_early_dialog_and_is_no_ringing() {
     rig.feed(Input::Response(answer_of("another")));
     assert_eq!(rig.events(), [LegEvent::Answered { sdp: Bytes::from_static(SDP) }]);
 }
+
+#[test]
+fn the_dialog_ends_by_the_answer_to_its_own_bye_whichever_tag_that_has() {
+    let mut rig = Rig::answered("");
+    rig.hang_up();
+    let (own, _) = rig.sent(Method::Bye).unwrap();
+    rig.respond_as("lost", 200, "INVITE", 1, "Contact: <sip:fork@10.0.0.9:5070>\r\n", "v=0\r\n");
+    let (other, _) = rig.sent(Method::Bye).unwrap();
+    rig.respond_as("lost", 200, "BYE", other.cseq(), "", "");
+    assert!(!rig.finished());
+    rig.respond_as("mended", 200, "BYE", own.cseq(), "", "");
+    assert!(rig.finished());
+}

@@ -208,3 +208,21 @@ fn a_request_that_cannot_be_sent_ends_no_dialog() {
     rig.timeout(31_000);
     assert!(rig.sent(Method::Options).is_some(), "the peer is asked again");
 }
+
+#[test]
+fn a_cancel_that_cannot_be_sent_leaves_its_re_invite_open() {
+    for why in [NoAnswer::Transport, NoAnswer::Timeout] {
+        let mut rig = Rig::answered("");
+        rig.command(Command::Reoffer { sdp: Bytes::from_static(b"v=1\r\n") });
+        let (reinvite, _) = rig.sent(Method::Invite).unwrap();
+        rig.respond(180, "INVITE", reinvite.cseq(), "", "");
+        rig.command(Command::CancelReoffer { reason: None });
+        assert!(rig.sent(Method::Cancel).is_some());
+        rig.feed(Input::Unanswered { method: Method::Cancel, cseq: reinvite.cseq(), why });
+        rig.command(Command::Reoffer { sdp: Bytes::from_static(b"v=2\r\n") });
+        assert!(rig.sent(Method::Invite).is_none(), "two offers are open");
+        rig.respond(487, "INVITE", reinvite.cseq(), "", "");
+        rig.command(Command::Reoffer { sdp: Bytes::from_static(b"v=2\r\n") });
+        assert!(rig.sent(Method::Invite).is_some());
+    }
+}
