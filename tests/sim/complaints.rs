@@ -155,18 +155,20 @@ impl Case<'_> {
 
     /// A 2xx that nobody knows any more is acknowledged and ended from its own headers, which do not say whether it offers.
     fn is_stray(&self) -> bool {
-        let Some(invite) = self.theirs().filter(|said| said.is("INVITE")).last() else { return false };
-        let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == invite.cseq);
-        let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
-        let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == invite.cseq);
+        let Some(ack) = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at)) else {
+            return false;
+        };
+        let invites = || self.theirs().filter(|said| said.is("INVITE") && said.cseq == ack.cseq);
+        let (Some(first), Some(last)) = (invites().next(), invites().last()) else { return false };
+        let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == ack.cseq);
+        let forgotten = given_up.map_or(last.at, |cancel| cancel.at) + LIFE_US <= self.at;
+        let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == ack.cseq);
         let heard = answers.flat_map(|said| said.arrives.iter()).min();
-        let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == invite.cseq);
-        let begun = asked.map_or(invite.at, |asked| asked.at);
-        let silent = heard.is_none_or(|first| *first >= begun + self.patience_us());
+        let silent = heard.is_none_or(|heard| *heard >= first.at + self.patience_us());
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
-        let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
-        let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
-        forgotten || silent || over || self.killed_since(invite.at)
+        let over = self.theirs().any(|said| said.is("BYE") && said.at < ack.at);
+        // Or the process that asked was killed, and the next one knows nothing of its INVITE.
+        forgotten || silent || over || self.killed_since(first.at)
     }
 
     /// What comes was said before, and says again what stood then.
