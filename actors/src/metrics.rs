@@ -1,6 +1,7 @@
 //! The engine's metrics: every handle made once, on a recorder of the engine's own.
 
 mod dns;
+mod overload;
 mod refusal;
 mod registration;
 mod reload;
@@ -15,6 +16,7 @@ use tandem_protocol::message::Method;
 use tandem_protocol::trunk_health::State;
 
 pub use dns::{DnsMetrics, ServerMetrics};
+pub use overload::OverloadMetrics;
 pub use refusal::Refusal;
 pub use registration::RegistrationMetrics;
 pub use reload::ReloadMetrics;
@@ -414,6 +416,7 @@ impl Metrics {
 
 fn describe(registry: &Registry) {
     use Describe::{Counter, Gauge, Histogram};
+    overload::describe(registry);
     let seconds = Some(Unit::Seconds);
     registry.describe(Gauge, "tandem_calls_active", None, "Calls that exist now");
     registry.describe(Counter, "tandem_calls_total", None, "Ended calls by result");

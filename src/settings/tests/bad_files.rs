@@ -446,6 +446,21 @@ fn faults_of_the_dns_servers() {
 }
 
 #[test]
+fn faults_of_the_overload_control() {
+    check_all(
+        "[overload]\n",
+        &[
+            (
+                "target_delay_ms = 500",
+                "2: overload.target_delay_ms",
+                "allowed: 0 to 400 (milliseconds, 0 refuses nothing)",
+            ),
+            ("retry_after_s = 0", "2: overload.retry_after_s", "found 0; allowed: 1 to 3600"),
+        ],
+    );
+}
+
+#[test]
 fn faults_of_the_dial_plan() {
     let pattern = "[[dial_plan.pattern]]\n";
     let cases: &[Case] = &[
