@@ -10,6 +10,7 @@ mod station;
 mod trunk;
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -89,7 +90,7 @@ impl<M> Golden<M> {
             "{kind}: this build writes the same value in another way than was written in format {format}.\n{advice}\n\
              kept: {frozen:?}\nnow:  {again:?}"
         );
-        (self.holds)(restored);
+        self.check_value(restored, &advice);
     }
 
     #[track_caller]
@@ -103,7 +104,16 @@ impl<M> Golden<M> {
                 file(kind, format).display()
             )
         };
-        (self.holds)(restored);
+        self.check_value(restored, &format!("The reader of format {format} is wrong."));
+    }
+
+    /// Checks what was restored; says `advice` if that is something else than was written.
+    fn check_value(&self, restored: M, advice: &str) {
+        let holds = self.holds;
+        if let Err(why) = catch_unwind(AssertUnwindSafe(|| holds(restored))) {
+            let why = why.downcast::<String>().map_or_else(|_| "no reason".to_owned(), |why| *why);
+            panic!("{}: this build restores something else than was written: {why}\n{advice}", self.kind);
+        }
     }
 }
 
@@ -141,11 +151,9 @@ fn at(seconds: u64) -> Now {
 }
 
 mod tests {
-    use std::panic::catch_unwind;
-
     use super::*;
 
-    /// A kind whose file in format 1 holds 7 and 300.
+    /// A kind of record.
     fn golden<M>(freeze: fn(&M) -> Option<Bytes>, thaw: fn(&Bytes) -> Option<M>, holds: fn(M)) -> Golden<M> {
         Golden { kind: "example", freeze, thaw, holds }
     }
@@ -171,6 +179,9 @@ mod tests {
             golden(|m| crate::checkpoint::freeze(1, m), |b| crate::checkpoint::thaw(1, b), |_| {});
         let why = told(|| shorter.check_present(1, &frozen));
         assert!(why.contains("in another way") && why.contains("raise FORMAT"), "{why}");
+        let other: Golden<Pair> = golden(same.freeze, same.thaw, |pair| assert_eq!(pair, (7, 301)));
+        let why = told(|| other.check_present(1, &frozen));
+        assert!(why.contains("something else") && why.contains("raise FORMAT"), "{why}");
         let later: Golden<Pair> =
             golden(|m| crate::checkpoint::freeze(2, m), |b| crate::checkpoint::thaw(2, b), |_| {});
         let why = told(|| later.check_former(1, &frozen));
