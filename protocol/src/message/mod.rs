@@ -15,6 +15,8 @@ pub mod method;
 mod number;
 mod parse;
 mod reason;
+#[cfg(test)]
+pub(crate) mod sample;
 mod syntax;
 #[cfg(test)]
 mod tests;
