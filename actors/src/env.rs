@@ -298,6 +298,11 @@ impl Env {
     pub(crate) fn arm(&self, timer: TimerId, at: Option<Instant>) {
         let mut timers = self.0.common.timers.borrow_mut();
         timers.arm(timer, at);
+        let asked = self.0.common.wake.get();
+        if at.is_none_or(|at| asked.is_some_and(|asked| asked <= at)) {
+            // Whatever was armed before has its wake-up, and a later one needs none of its own.
+            return;
+        }
         let next = timers.next_wake();
         drop(timers);
         self.want_wake(next);

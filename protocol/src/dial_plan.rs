@@ -357,7 +357,7 @@ impl DialPlan {
         let number = &dialled[..candidate.matched];
         let strip = pattern.strip.unwrap_or(compiled.separator());
         let kept = number.get(strip..).unwrap_or_default();
-        Match { pattern, number_out: format!("{}{kept}", pattern.prefix) }
+        Match { pattern, number_out: [&pattern.prefix, kept].concat() }
     }
 }
 
