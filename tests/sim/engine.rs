@@ -108,6 +108,7 @@ pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk
     // Trunk b gives a silent proxy up after 4 s.
     let mut timers = Timers::default();
     if name == 'b' {
+        timers.timer_f = Some(timers.give_up);
         timers.give_up = Duration::from_secs(4);
     }
     Trunk {

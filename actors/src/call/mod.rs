@@ -368,7 +368,8 @@ impl Handler<Told<FromLeg>> for CallActor {
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
             known.frozen.replace(frozen);
         }
-        if events.is_empty() {
+        // A call that is ending is in the store as it was: a restart would ask its peers what they know, and end it anew.
+        if events.is_empty() && self.shell.machine().is_answered() {
             self.refresh();
         }
         for event in events {
