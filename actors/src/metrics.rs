@@ -3,6 +3,7 @@
 mod actor;
 mod dns;
 mod media;
+mod overload;
 mod refusal;
 mod registration;
 mod registry;
@@ -18,6 +19,7 @@ use tandem_protocol::message::Method;
 pub use actor::ActorKind;
 pub use dns::{DnsMetrics, ServerMetrics};
 pub use media::{MEDIA_DROPS, WorkerMetrics};
+pub use overload::OverloadMetrics;
 pub use refusal::Refusal;
 pub use registration::RegistrationMetrics;
 pub use registry::{Describe, Registry};
@@ -236,6 +238,7 @@ impl Metrics {
 
 fn describe(registry: &Registry) {
     use Describe::{Counter, Gauge, Histogram};
+    overload::describe(registry);
     let seconds = Some(Unit::Seconds);
     registry.describe(Gauge, "tandem_calls_active", None, "Calls that exist now");
     registry.describe(Counter, "tandem_calls_total", None, "Ended calls by result");

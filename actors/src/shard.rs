@@ -8,6 +8,7 @@ mod invite;
 mod late_prack;
 mod located;
 mod named;
+mod overload;
 mod refuse;
 mod restore;
 mod stray;
@@ -169,6 +170,7 @@ pub struct Shard {
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
+    overload: overload::Overload,
     late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
     _guard: Guard,
@@ -199,6 +201,7 @@ impl Shard {
             timer: None,
             due: Vec::new(),
             strays: stray::StrayLimit::default(),
+            overload: overload::Overload::new(&env),
             late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
@@ -214,6 +217,9 @@ impl Shard {
     }
 
     fn take(&mut self, datagram: &Datagram, ctx: &mut Context<Self>) {
+        if let Some(arrived) = datagram.arrived {
+            self.took(arrived);
+        }
         match self.endpoint.receive(datagram) {
             Some(New::Request(request, flow)) => self.request(request, flow, ctx),
             Some(New::Ack(ack, source)) => {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
+use tandem_protocol::decimal::socket_addr;
 use tandem_protocol::dialog::{self, Command, EndedBy, InviteSpec, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 
@@ -60,6 +61,10 @@ impl Machine for Call {
 
     fn freeze(&self) -> Option<Bytes> {
         if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
+    }
+
+    fn alters(input: &Input) -> bool {
+        input.alters()
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
@@ -280,7 +285,7 @@ impl CallActor {
         let callee = self.shell.machine().callee();
         let leg = self.legs.iter().find(|leg| Some(leg.id) == callee);
         let event = match self.note_answering_proxy(now) {
-            Some((trunk, proxy)) => event.with("trunk", trunk).with("proxy", proxy.to_string()),
+            Some((trunk, proxy)) => event.with("trunk", trunk).with("proxy", socket_addr(proxy)),
             None => event,
         };
         self.events.push(self.with_sip_call_id(event, leg));
@@ -363,7 +368,8 @@ impl Handler<Told<FromLeg>> for CallActor {
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
             known.frozen.replace(frozen);
         }
-        if events.is_empty() {
+        // A call that is ending is in the store as it was: a restart would ask its peers what they know, and end it anew.
+        if events.is_empty() && self.shell.machine().is_answered() {
             self.refresh();
         }
         for event in events {

@@ -7,6 +7,7 @@
 mod address;
 mod body;
 pub mod build;
+pub mod feedback;
 pub mod framing;
 pub mod header;
 mod malformed;

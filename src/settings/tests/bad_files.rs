@@ -288,6 +288,21 @@ fn faults_of_the_dns_servers() {
 }
 
 #[test]
+fn faults_of_the_overload_control() {
+    check_all(
+        "[overload]\n",
+        &[
+            (
+                "target_delay_ms = 500",
+                "2: overload.target_delay_ms",
+                "allowed: 0 to 400 (milliseconds, 0 refuses nothing)",
+            ),
+            ("retry_after_s = 0", "2: overload.retry_after_s", "found 0; allowed: 1 to 3600"),
+        ],
+    );
+}
+
+#[test]
 fn text_that_is_no_toml_is_told_with_its_line() {
     check_all("", &[("[node]\nname = \"a\nsip_trace_mb = 8", "2", "not valid TOML")]);
     check_all("", &[("[node]\nname = \"a\"\nname = \"b\"", "3", "not valid TOML: duplicate key")]);
