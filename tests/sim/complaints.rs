@@ -240,7 +240,23 @@ impl Case<'_> {
         let byes = || self.theirs().filter(since).filter(|said| said.is("BYE"));
         let mut ends = byes();
         let ended = ends.any(|bye| byes().filter(|other| other.to_tag == bye.to_tag).all(unheard));
-        (tried.peek().is_some() && tried.all(unheard)) || ended || self.killed_since(renewed)
+        let lost = tried.peek().is_some() && tried.all(unheard);
+        lost || ended || self.is_renewed_late() || self.killed_since(renewed)
+    }
+
+    /// The engine heard the phone's 2xx so late that half of the interval from then (RFC 4028 sections 7.2 and 10) is too late for the
+    /// phone, for which it began when the 2xx left.
+    fn is_renewed_late(&self) -> bool {
+        let renews = |said: &&Said| {
+            matches!(said.method.as_str(), "INVITE" | "UPDATE") && said.status.is_some_and(|s| s / 100 == 2)
+        };
+        let Some(last) = self.ours().filter(renews).max_by_key(|said| said.cseq) else { return false };
+        // The sender of the request, which is the engine, is to refresh it.
+        let Some((interval, true)) = last.session else { return false };
+        let copies = self.ours().filter(renews).filter(|said| said.cseq == last.cseq);
+        let heard = copies.flat_map(|said| said.arrives.iter().copied()).min();
+        let is_last = self.theirs().filter(renews).all(|said| said.at < last.at);
+        is_last && heard.is_some_and(|heard| heard + interval * 500_000 >= self.at)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {
