@@ -33,7 +33,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, Refused, check};
-use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
+use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog};
 use crate::directory::Directory;
 use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
@@ -158,14 +158,15 @@ pub struct Shard {
     groups: BTreeMap<Arc<str>, Addr<GroupActor>>,
     /// When bindings of passive stations expire.
     expiries: BTreeSet<(UnixMillis, Arc<str>)>,
-    expiry_of: BTreeMap<Arc<str>, UnixMillis>,
+    /// The same by station, each in the part of the keep-alives that its name gives it.
+    expiry_of: [BTreeMap<Arc<str>, UnixMillis>; named::KEEPALIVE_PARTS],
     /// By which connections devices of stations that live here keep flows.
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
     failures: BTreeMap<(ActorKind, Arc<str>), u32>,
     keepalive_at: Option<Instant>,
-    keepalive_turn: u64,
+    keepalive_turn: usize,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
@@ -190,7 +191,7 @@ impl Shard {
             trunks: BTreeMap::new(),
             groups: BTreeMap::new(),
             expiries: BTreeSet::new(),
-            expiry_of: BTreeMap::new(),
+            expiry_of: Default::default(),
             flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -457,18 +458,14 @@ impl Handler<Told<FromDialog>> for Shard {
 impl Handler<Told<DialogUp>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
-        let DialogUp { tag, dialog, merge_key, restored } = told.0;
+        let DialogUp { tag, dialog, merge_key, invite, restored } = told.0;
+        if let Some(transaction) = invite {
+            self.endpoint.own(transaction, dialog.downgrade().recipient());
+        }
         if let Some(key) = merge_key {
             self.merges.insert(key, tag.clone());
         }
         self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
-    }
-}
-
-impl Handler<Told<Own>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<Own>, _: &mut Context<Self>) {
-        self.endpoint.own(told.0.transaction, told.0.owner);
     }
 }
 

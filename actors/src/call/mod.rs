@@ -8,6 +8,7 @@ mod redirect;
 mod report;
 mod trunks;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ pub(crate) struct Setup {
 /// The actor.
 pub struct CallActor {
     env: Env,
-    shard: Addr<Shard>,
+    shard: Rc<Addr<Shard>>,
     key: CallKey,
     id: Arc<str>,
     info: Info,
@@ -156,7 +157,8 @@ pub struct CallActor {
 
 impl CallActor {
     /// Starts a call.
-    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, setup: Setup) -> Addr<CallActor> {
+    pub(crate) fn launch(env: &Env, shard: Addr<Shard>, setup: Setup) -> Addr<CallActor> {
+        let shard = Rc::new(shard);
         let guard = {
             let (shard, key) = (shard.clone(), setup.key);
             Guard::new(env, ActorKind::Call, move |_| shard.tell(CallDown(key)))
@@ -164,7 +166,7 @@ impl CallActor {
         env.metrics().calls_active.increment(1.0);
         let actor = CallActor {
             env: env.clone(),
-            shard: shard.clone(),
+            shard,
             key: setup.key,
             id: setup.info.id.clone(),
             info: setup.info,
@@ -300,7 +302,7 @@ impl CallActor {
     }
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
-        match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
+        match DialogActor::launch(&self.env, &self.shard, ctx.address(), leg, origin) {
             Some((dialog, frozen)) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen }),
             None => ctx.address().tell(LegDown(leg)),
         }

@@ -241,12 +241,14 @@ fn server_name(request: &Message, method: Method) -> Name {
     let port = Decimal::of(via.sent_by_port().into());
     let sequence = Decimal::of(request.cseq().into());
     let (id, tag, cseq) = match request.unique_branch() {
-        Some(branch) => (branch, "", ""),
-        None => (request.call_id(), request.from_tag().unwrap_or(""), sequence.as_str()),
+        Some(branch) => (branch, "", b"".as_slice()),
+        None => (request.call_id(), request.from_tag().unwrap_or(""), sequence.as_bytes()),
     };
     let mut name = Name::new();
-    for part in [id, tag, cseq, via.host, port.as_str()] {
-        name.extend_from_slice(part.as_bytes());
+    for part in [id.as_bytes(), tag.as_bytes(), cseq, via.host.as_bytes(), port.as_bytes()] {
+        if !part.is_empty() {
+            name.extend_from_slice(part);
+        }
         name.push(b'|');
     }
     name.extend_from_slice(method.as_str().as_bytes());
