@@ -153,6 +153,9 @@ impl Shard {
     }
 
     pub(super) fn register(&mut self, request: &Message, flow: Flow, ctx: &Context<Self>) {
+        if let Some(refused) = self.sheds_registration(request) {
+            return self.refuse(request, flow, &refused);
+        }
         match registrar::receive(&self.env, request, flow) {
             Ok(accepted) => {
                 let transaction = self.endpoint.accept(request, flow);
