@@ -117,6 +117,11 @@ impl Proposal {
         self.within = Some(tag.to_owned());
     }
 
+    /// The tag of the early dialog that it was sent in.
+    pub(super) fn within(&self) -> Option<&str> {
+        self.within.as_deref()
+    }
+
     /// Nobody wants to hear of it any more.
     pub(super) fn withdraw(&mut self) {
         self.own = true;

@@ -118,6 +118,13 @@ impl Dialog {
         self.session.early.iter().rposition(|early| early.session.is_some())
     }
 
+    /// The early dialog that our proposal goes to: one that is sent again goes where it went.
+    fn early_of_proposal(&self) -> Option<usize> {
+        let within = self.session.proposal.as_ref().and_then(Proposal::within);
+        let known = self.session.early.iter().position(|early| Some(early.tag.as_str()) == within);
+        known.or_else(|| self.early_session())
+    }
+
     pub(super) fn send_proposal(&mut self, out: &mut Vec<Output>) {
         let Some(proposal) = &self.session.proposal else { return };
         let (sdp, update) = (proposal.sdp.clone(), proposal.update);
@@ -128,7 +135,7 @@ impl Dialog {
         } else if self.is_established() || matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..)) {
             let cseq = self.in_dialog_request(Method::Update, sdp.as_ref(), &[], out);
             self.session.updating = Some(cseq);
-        } else if let Some(at) = self.early_session() {
+        } else if let Some(at) = self.early_of_proposal() {
             let mut cseq = None;
             self.within_early(at, |dialog| {
                 cseq = Some(dialog.in_dialog_request(Method::Update, sdp.as_ref(), &[], out));
@@ -164,8 +171,8 @@ impl Dialog {
                 self.proposal_refused(status, out);
             }
             491 => self.proposal_met_glare(now, out),
-            // RFC 4028 §7.4: again, with what the peer wants.
-            422 if self.is_established() && self.timer.too_brief(response) => self.send_proposal(out),
+            // RFC 4028 §7.4: again, with what the peer wants, in an early dialog too.
+            422 if self.timer.too_brief(response) => self.send_proposal(out),
             // It does not take UPDATE after all, whatever its Allow says.
             405 | 501 if self.is_established() => {
                 self.session.allows_update = false;
