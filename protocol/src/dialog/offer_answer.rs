@@ -39,6 +39,8 @@ pub(super) struct Session {
     pub(super) updating: Option<u32>,
     /// The CSeq of our PRACK that waits for the peer: an UPDATE that overtakes it would have it refused (RFC 3261 §12.2.2).
     pub(super) pracking: Option<u32>,
+    /// Our last offer that counted as unsent, and its CSeq: the peer may have it all the same.
+    pub(super) unsent: Option<(u32, Bytes)>,
     /// The CSeq of our last re-INVITE, if it left the offer to the peer.
     pub(super) solicited: Option<u32>,
     /// The description that the caller was last told, while its 200 can still say another.

@@ -151,6 +151,9 @@ impl Dialog {
     /// The peer's response to our UPDATE (§5.3).
     pub(super) fn update_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         if self.session.updating != Some(response.cseq()) {
+            if response.status() >= 200 {
+                self.accepted_unsent(response, out);
+            }
             return;
         }
         match response.status() {
