@@ -34,7 +34,7 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
                 && dial.faded.is_some_and(|(since, who, vanished)| vanished && who == *phone && since <= *at);
             // Nor is a session refreshed through a proxy that is down.
             let cut_off =
-                what.starts_with("session timer: not refreshed") && passes_an_ailing_proxy(sim, dial, *at);
+                what.starts_with("session timer: not refreshed") && passes_a_dead_proxy(sim, dial, *at);
             // Nor where the other side of the call does not hear what it is asked.
             let others = dial.call_ids.iter().filter(|other| *other != id);
             let in_vain = what.starts_with("session timer: not refreshed")
@@ -51,11 +51,11 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
     dial.complaints.iter().filter_map(said).collect()
 }
 
-/// True if a proxy of the call was not well within the longest session interval that any phone asks for in a trunk's call, before `at`.
-fn passes_an_ailing_proxy(sim: &Sim, dial: &Dial, at: u64) -> bool {
+/// True if nothing came to a proxy of the call or from it within the longest session interval that any phone asks for in a trunk's call, before `at`.
+fn passes_a_dead_proxy(sim: &Sim, dial: &Dial, at: u64) -> bool {
     dial.ears().any(|(phone, _)| {
         let local = sim.phones.handsets[phone].phone.config().local;
-        sim.world.moods().ailed(local, at.saturating_sub(SESSION_US), at)
+        sim.world.moods().was_down(local, at.saturating_sub(SESSION_US), at)
     })
 }
 
@@ -123,6 +123,14 @@ impl Case<'_> {
                     self.dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
                 faults.any(|said| said.status == Some(500)) || self.was_killed_since("INVITE", true)
             }
+            // There is no session any more where the INVITE was refused meanwhile (RFC 3262 section 3).
+            "the 2xx to a PRACK refuses all that is offered" => {
+                let heard = |said: &&Said| said.method == "PRACK" && said.arrives.contains(&self.at);
+                let refused = |said: &Said| said.method == "INVITE" && said.status.is_some_and(|s| s >= 300);
+                self.theirs()
+                    .find(heard)
+                    .is_some_and(|answer| self.theirs().any(|said| refused(said) && said.at <= answer.at))
+            }
             what if what.starts_with("a PRACK got") => self.was_killed_since("INVITE", true),
             what if what.starts_with("PRACK missing") => self.is_unpracked(),
             what if what.starts_with("session timer: not refreshed") => self.is_unrefreshed(),
@@ -132,7 +140,9 @@ impl Case<'_> {
             }
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
-            what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false) || self.is_repeated(),
+            what if what.starts_with("SDP ") => {
+                self.was_killed_since("INVITE", false) || self.was_unsettled_in_a_kill() || self.is_repeated()
+            }
             what if what.starts_with("the ACK has no SDP") => self.is_stray(),
             _ => false,
         }
@@ -153,6 +163,26 @@ impl Case<'_> {
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
         let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
         forgotten || silent || over || panics.dialog > 0 || self.killed_since(invite.at)
+    }
+
+    /// What the engine had answered in a 2xx whose ACK had not come when it was killed is not kept: the first description after that
+    /// follows on the one before.
+    fn was_unsettled_in_a_kill(&self) -> bool {
+        let describes = |said: &&Said| said.has_sdp;
+        let Some(heard) = self.theirs().filter(describes).find(|said| said.arrives.contains(&self.at)) else {
+            return false;
+        };
+        let answers = |said: &&Said| said.method == "INVITE" && said.status.is_some_and(|s| s / 100 == 2);
+        let acknowledged = |cseq: u32, by: u64| {
+            self.ours()
+                .any(|said| said.is("ACK") && said.cseq == cseq && said.arrives.iter().any(|at| *at < by))
+        };
+        self.sim.outages.iter().map(|(down, _)| *down).any(|down| {
+            let mut before = self.theirs().filter(describes).filter(|said| said.at <= down).filter(answers);
+            let first = self.theirs().filter(describes).find(|said| said.at > down);
+            first.is_some_and(|first| (&first.method, first.cseq) == (&heard.method, heard.cseq))
+                && before.any(|said| !acknowledged(said.cseq, down))
+        })
     }
 
     /// What comes was said before, and says again what stood then.
@@ -193,7 +223,8 @@ impl Case<'_> {
         unheard || lost || given_up || self.was_killed_since("INVITE", true)
     }
 
-    /// A session was not refreshed: each refresh was lost, or the engine was killed.
+    /// A session was not refreshed: each refresh was lost, or the engine was killed; or it had ended the session, which is over with
+    /// its BYE (RFC 3261 section 15.1.1), and each copy of that was lost.
     fn is_unrefreshed(&self) -> bool {
         let refreshes = |said: &&Said| said.is("UPDATE") || said.is("INVITE");
         let renews = |said: &&Said| {
@@ -203,7 +234,10 @@ impl Case<'_> {
         let mut tried =
             self.dialog.iter().copied().filter(refreshes).filter(|said| said.at > renewed).peekable();
         let lost = tried.peek().is_some() && tried.all(|said| said.arrives.is_empty());
-        lost || self.killed_since(renewed)
+        let ends = |said: &&Said| said.is("BYE") && !said.reason.contains("session timer expired");
+        let mut ended = self.theirs().filter(ends).peekable();
+        let ended = ended.peek().is_some() && ended.all(|said| said.arrives.is_empty());
+        lost || ended || self.killed_since(renewed)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {
