@@ -220,6 +220,7 @@ impl Dialog {
         }
         self.dispatch(input, now, out);
         self.note_outputs(&out[before..], now);
+        self.offer_what_has_changed(out);
         if self.reoffering.is_none() {
             self.reinvite = None;
         }

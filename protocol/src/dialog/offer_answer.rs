@@ -289,8 +289,6 @@ impl Dialog {
     pub(super) fn after_ack(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.session.proposal.as_ref().is_some_and(Proposal::waits) {
             self.propose_again(now, out);
-        } else {
-            self.offer_what_has_changed(out);
         }
     }
 

@@ -8,6 +8,7 @@ use super::offer_answer::Proposal;
 use super::prack::Early;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
 use crate::message::{ACCEPT, Header, Message, Method, NotUnderstood};
+use crate::sdp::SessionDescription;
 use crate::time::Now;
 
 impl Dialog {
@@ -72,11 +73,19 @@ impl Dialog {
         self.propose(Proposal::new(Some(sdp), update), out);
     }
 
-    /// Offers what an early answer of ours has become; nobody waits for the outcome.
+    /// Offers what an early answer of ours has become, once nothing is open; nobody waits for the outcome.
     pub(super) fn offer_what_has_changed(&mut self, out: &mut Vec<Output>) {
-        if let Some(sdp) = self.session.overtaken.take()
-            && self.is_established()
-        {
+        let open = self.session.proposal.is_some()
+            || self.unacknowledged.is_some()
+            || self.hanging_up.is_some()
+            || self.their_offer_is_open()
+            || self.our_offer_is_open(None);
+        if !self.is_established() || open {
+            return;
+        }
+        let Some(sdp) = self.session.overtaken.take() else { return };
+        // Unless something later has been agreed on.
+        if version_of(self.in_force.told()) <= version_of(Some(&sdp)) {
             let update = self.session.allows_update;
             self.propose(Proposal::new(Some(&sdp), update).unasked(), out);
         }
@@ -221,4 +230,9 @@ impl Dialog {
     pub(super) fn early_mut(&mut self, tag: Option<&str>) -> Option<&mut Early> {
         self.session.early.iter_mut().find(|early| Some(early.tag.as_str()) == tag)
     }
+}
+
+/// The version that the origin of a description has (RFC 4566 §5.2).
+fn version_of(sdp: Option<&Bytes>) -> Option<u64> {
+    sdp.and_then(|sdp| SessionDescription::parse(sdp).ok()).map(|sdp| sdp.origin.version)
 }
