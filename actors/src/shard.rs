@@ -2,12 +2,14 @@
 
 mod adopt;
 mod ask;
+mod dialogs;
 mod flows;
 mod icmp;
 mod invite;
 mod late_prack;
 mod located;
 mod named;
+mod overload;
 mod refuse;
 mod restore;
 mod stray;
@@ -23,7 +25,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::{Input, Output, SUPPORTED};
+use tandem_protocol::dialog::{Input, SUPPORTED};
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
@@ -32,18 +34,18 @@ use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::{CallKey, Refused, check};
-use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
+use crate::calls::{CallKey, check};
+use crate::dialog::DialogActor;
 use crate::directory::Directory;
 use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
-use crate::metrics::{ActorKind, Refusal};
+use crate::metrics::ActorKind;
 use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
-use crate::sip::endpoint::{Endpoint, New, Outgoing};
+use crate::sip::endpoint::{Endpoint, New};
 use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
@@ -169,6 +171,7 @@ pub struct Shard {
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     strays: stray::StrayLimit,
+    overload: overload::Overload,
     late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
     _guard: Guard,
@@ -199,6 +202,7 @@ impl Shard {
             timer: None,
             due: Vec::new(),
             strays: stray::StrayLimit::default(),
+            overload: overload::Overload::new(&env),
             late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
@@ -214,6 +218,9 @@ impl Shard {
     }
 
     fn take(&mut self, datagram: &Datagram, ctx: &mut Context<Self>) {
+        if let Some(arrived) = datagram.arrived {
+            self.took(arrived);
+        }
         match self.endpoint.receive(datagram) {
             Some(New::Request(request, flow)) => self.request(request, flow, ctx),
             Some(New::Ack(ack, source)) => {
@@ -224,17 +231,6 @@ impl Shard {
             Some(New::Answer(response, source)) => self.unclaimed_answer(response, source),
             None => {}
         }
-    }
-
-    /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
-    fn may_be_restored(&self, local_tag: Option<&str>, flow: Flow) -> bool {
-        let ours = local_tag.is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
-        ours && flow.connection.is_none()
-            && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
-    }
-
-    fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
-        Some(self.dialogs.get(request.to_tag()?)?.dialog.clone())
     }
 
     /// A request that belongs to no transaction yet.
@@ -259,29 +255,6 @@ impl Shard {
             | Method::Message
             | Method::Publish => self.refuse_stranger(&request, flow),
         }
-    }
-
-    fn in_dialog(&mut self, request: Message, flow: Flow) {
-        let Some(dialog) = self.dialog_of(&request) else {
-            if self.may_be_restored(request.to_tag(), flow) {
-                self.env.metrics().refuse_request(request.method(), Refusal::Starting);
-                return;
-            }
-            if let Some(response) = self.late_pracks.answer(&request, flow, self.env.now().mono) {
-                return self.endpoint.respond_once(&request, flow, 200, response);
-            }
-            return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
-        };
-        if let Err(refused) = check::within_dialog(&request) {
-            return self.refuse(&request, flow, &refused.for_known());
-        }
-        let transaction = self.endpoint.accept(&request, flow);
-        if request.method() == Method::Invite {
-            // It hears of a CANCEL of the re-INVITE.
-            self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
-        }
-        let source = flow.answering(&request.via());
-        dialog.tell(Input::Request { transaction: Some(transaction), request, source });
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
@@ -431,56 +404,6 @@ impl Handler<Told<Fire>> for Shard {
         self.wake_rested(ctx);
         self.keep_alive();
         self.rearm();
-    }
-}
-
-impl Handler<Told<FromDialog>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<FromDialog>, _: &mut Context<Self>) {
-        let FromDialog { owner, outputs } = told.0;
-        for output in outputs {
-            match output {
-                Output::Request { message, method, branch, cseq, to, timers } => {
-                    self.endpoint
-                        .send(Outgoing { message, method, branch, cseq, to, timers }, Some(owner.clone()));
-                }
-                Output::Ack { message, to } => self.endpoint.send_ack(&message, to),
-                Output::Respond { transaction, status, message, to } => {
-                    self.endpoint.respond(transaction, status, message, to);
-                }
-                Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
-            }
-        }
-    }
-}
-
-impl Handler<Told<DialogUp>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
-        let DialogUp { tag, dialog, merge_key, restored } = told.0;
-        if let Some(key) = merge_key {
-            self.merges.insert(key, tag.clone());
-        }
-        self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
-    }
-}
-
-impl Handler<Told<Own>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<Own>, _: &mut Context<Self>) {
-        self.endpoint.own(told.0.transaction, told.0.owner);
-    }
-}
-
-impl Handler<Told<DialogDown>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(prack) = told.0.awaited {
-            self.late_pracks.expect(told.0.tag.clone(), prack, self.env.now().mono);
-        }
-        if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
-            self.merges.remove(&key);
-        }
     }
 }
 

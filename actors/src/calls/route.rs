@@ -94,7 +94,8 @@ pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str, secure: bool) -
     };
     let pattern = found.pattern;
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
-    let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
+    let target = pattern.target.to_string();
+    let why = [&*pattern.pattern, " in ", &pattern.partition, " leads to ", &target, mark].concat();
     let wanted =
         Wanted { number: &found.number_out, emergency: pattern.emergency, secure, why, inside: false };
     let route = match &pattern.target {

@@ -20,9 +20,8 @@ use std::time::Duration;
 use tandem_actors::config::{MediaPath, RouteGroup, RouteList, Source, Trunk};
 use tandem_protocol::dial_plan::{Pattern, Target};
 use tandem_protocol::proxy_list::{Proxy, Selection};
-use tandem_protocol::transaction::Timers;
 
-use crate::engine::{NOWHERE, STREAMS, TIMER_F, trunk};
+use crate::engine::{NOWHERE, STREAMS, trunk};
 use crate::rng::Rng;
 
 pub(crate) use book::{Book, was_given_up};
@@ -116,7 +115,7 @@ impl Line {
         settings.name = self.name.into();
         settings.proxies = self.addresses().into_iter().map(Proxy::new).collect();
         settings.progress_timeout = PROGRESS;
-        settings.timers = Timers { timer_f: Some(TIMER_F), give_up: self.give_up, ..settings.timers };
+        settings.timers.give_up = self.give_up;
         settings.qualify_interval = self.qualify;
         settings.max_calls = self.max_calls;
         if self.by_stream {
