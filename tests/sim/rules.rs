@@ -225,7 +225,17 @@ impl Dialogue<'_> {
             refreshes && said.from == by && said.at > renewed && said.at < bye.at
         });
         let tried: Vec<_> = tried.collect();
-        let lost = !tried.is_empty() && tried.iter().all(|said| said.arrives.is_empty());
+        // It was lost, or each answer to it was: over a connection that is gone without a word neither is said again.
+        let unheard = |asked: &&&Said| {
+            let same = |said: &&&Said| said.method == asked.method && said.cseq == asked.cseq;
+            let answers =
+                self.said.iter().filter(|said| said.is_final() && said.to == asked.from).filter(same);
+            let mut answers = answers.peekable();
+            asked.arrives.is_empty()
+                || (answers.peek().is_some()
+                    && answers.all(|said| said.arrives.iter().all(|came| *came > bye.at)))
+        };
+        let lost = !tried.is_empty() && tried.iter().all(|said| unheard(&said));
         // The other side has to agree, and may be gone.
         let others = self.dial.call_ids.iter().filter(|id| *id != self.id);
         let in_vain = by_peer && self.wire.refreshed_in_vain(others, renewed, bye.at);

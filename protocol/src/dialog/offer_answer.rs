@@ -234,6 +234,7 @@ impl Dialog {
         self.reoffering = None;
         self.session.updating = None;
         let Some(proposal) = self.session.proposal.take() else { return };
+        self.session.overtaken = None;
         if let Some(sdp) = &proposal.sdp {
             self.note_told(sdp);
         }
@@ -412,6 +413,8 @@ impl Dialog {
     pub(super) fn answer_reoffer(&mut self, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
         if self.session.updated.is_some() || self.reoffered.is_some() {
             self.in_force.we_answer(sdp);
+            // Whatever was to follow on our early answer is older than this.
+            self.session.overtaken = None;
         }
         if let Some((pending, _)) = self.session.updated.take().map(|updated| *updated) {
             self.note_told(sdp);

@@ -189,6 +189,21 @@ fn an_answer_that_went_reliably_is_not_said_again_and_one_that_differs_is_offere
 }
 
 #[test]
+fn what_differs_from_an_early_answer_is_not_offered_once_the_caller_has_heard_something_newer() {
+    let mut rig = Rig::incoming("Supported: 100rel\r\n");
+    rig.command(session());
+    rig.prack(2);
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(b"v=1\r\n") });
+    rig.command(Command::SendAnswer);
+    // Its ACK is lost, and the caller's own offer is quicker than the next one.
+    rig.request("INVITE", 3, "", "v=0\r\ns=hold\r\n");
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(b"v=2\r\n") });
+    assert_eq!(rig.responded().body(), b"v=2\r\n");
+    rig.ack(3);
+    assert!(rig.out.is_empty(), "an older description");
+}
+
+#[test]
 fn an_invite_without_an_offer_gets_it_in_the_first_reliable_response_or_in_the_200() {
     let mut rig = Rig::asked("Require: 100rel\r\n");
     rig.command(ringing());
