@@ -6,6 +6,7 @@ mod registration;
 mod reload;
 mod sip;
 mod tls;
+mod toll_fraud;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub use registration::RegistrationMetrics;
 pub use reload::ReloadMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 pub use tls::{Handshake, TlsMetrics, not_after};
+pub use toll_fraud::{TollMetrics, TollRefusal};
 
 /// The kinds of actor, for restarts and shed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -208,6 +210,8 @@ pub struct Metrics {
     pub dns: DnsMetrics,
     /// Reloads of the settings.
     pub reloads: ReloadMetrics,
+    /// Limits and rules against toll fraud.
+    pub toll: TollMetrics,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -288,6 +292,7 @@ impl Metrics {
             auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
             dns: DnsMetrics::new(&registry),
             reloads: ReloadMetrics::new(&registry),
+            toll: TollMetrics::new(&registry),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),

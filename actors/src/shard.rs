@@ -12,6 +12,7 @@ mod refuse;
 mod restore;
 mod stray;
 mod streams;
+mod toll_fraud;
 mod trunks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
+pub(crate) use toll_fraud::Watch;
 pub use trunks::TrunkReport;
 
 /// What crosses from one shard, from the store or from media to a shard.
@@ -168,6 +170,7 @@ pub struct Shard {
     keepalive_turn: u64,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
+    tolls: toll_fraud::TollWatch,
     strays: stray::StrayLimit,
     late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
@@ -198,6 +201,7 @@ impl Shard {
             keepalive_turn: 0,
             timer: None,
             due: Vec::new(),
+            tolls: toll_fraud::TollWatch::default(),
             strays: stray::StrayLimit::default(),
             late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
@@ -366,7 +370,8 @@ impl Shard {
         });
         let rest = self.resting.first().map(|(at, ..)| *at);
         if let Some(timer) = self.timer {
-            self.env.arm(timer, expiry.into_iter().chain(rest).chain(self.keepalive_at).min());
+            let further = self.keepalive_at.into_iter().chain(self.tolls.next);
+            self.env.arm(timer, expiry.into_iter().chain(rest).chain(further).min());
         }
     }
 
@@ -430,6 +435,7 @@ impl Handler<Told<Fire>> for Shard {
         self.expire_bindings(ctx);
         self.wake_rested(ctx);
         self.keep_alive();
+        self.watch_tolls();
         self.rearm();
     }
 }

@@ -179,6 +179,7 @@ fn one_record_a_call(sim: &Sim, disk: &Disk) -> Vec<Cdr> {
             | EventKind::ActorRestarted
             | EventKind::MediaFault
             | EventKind::Recording
+            | EventKind::TollAlarm
             | EventKind::Settings => {}
         }
     }

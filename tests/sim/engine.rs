@@ -99,6 +99,7 @@ fn stations() -> Vec<Station> {
             external_number_mask: None,
             max_contacts: 3,
             max_calls: if index == 5 { 2 } else { 0 },
+            toll: Default::default(),
         })
         .collect()
 }
@@ -239,6 +240,7 @@ pub(crate) fn config(world: &World) -> EngineConfig {
             recording_dir: "/nowhere".into(),
         },
         dns: tandem_actors::config::Dns::default(),
+        toll_fraud: Default::default(),
         registrar: Registrar {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),
@@ -290,6 +292,7 @@ impl Life {
         });
         restore_bindings(&shared, now.wall);
         tandem_actors::registration_group::restore(&shared.current().directory, store.as_ref());
+        tandem_actors::toll_fraud::restore(&shared.current().directory, store.as_ref(), now);
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
         let media = Workers::start(world, air, &shared, ports);

@@ -6,6 +6,7 @@ mod media;
 mod record;
 mod redirect;
 mod report;
+mod toll_fraud;
 mod trunks;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, L
 use tandem_protocol::time::{Instant, Now};
 use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Callee, Info, Party, is_sips};
+use crate::calls::{CallKey, Callee, Info, Outside, Party, is_sips};
 use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -101,6 +102,8 @@ pub(crate) struct Outbound {
     pub(crate) party: Arc<Party>,
     /// Who is called.
     pub(crate) callee: Callee,
+    /// It leads to the outside: whom it is counted for.
+    pub(crate) outside: Option<Outside>,
 }
 
 /// What the caller's leg begins with.
@@ -139,6 +142,7 @@ pub struct CallActor {
     /// The trunk it came by.
     from_trunk: Option<Arc<str>>,
     diversion: redirect::Diversion,
+    charged: toll_fraud::Charged,
     /// Its place at the trunk it leaves by.
     place: Option<Permit>,
     /// Events that wait for the next batch.
@@ -172,6 +176,7 @@ impl CallActor {
             from_trunk: setup.permits.first().and_then(Permit::trunk),
             permits: setup.permits,
             diversion: redirect::Diversion::default(),
+            charged: toll_fraud::Charged::default(),
             place: None,
             events: Vec::new(),
             timer: None,
@@ -315,6 +320,7 @@ impl CallActor {
         // Nobody else is called any more.
         self.outbound = Vec::new();
         self.info.answered_at = self.shell.machine().answered_at();
+        self.charge_answered(now);
         self.env.metrics().call_setup.record(now.mono.since(self.info.started_mono).as_secs_f64());
         if !protected {
             self.info.unprotected = true;

@@ -8,6 +8,7 @@ mod node;
 mod registrar;
 mod registration;
 mod station;
+mod toll_fraud;
 mod trunk;
 mod trunk_rules;
 
@@ -19,6 +20,7 @@ pub use node::{Http, Node};
 pub use registrar::Registrar;
 pub use registration::{Registration, RegistrationGroup};
 pub use station::{Credential, Service, ServiceKind, Station, User};
+pub use toll_fraud::{AlarmAction, TollFraud};
 pub use trunk::{MediaTiming, Redirect, Selection, Srtp, Trunk, TrunkTimers};
 pub use trunk_rules::{HeaderRule, NumberRule, RuleDirection, RuleParty, TimerFigures, TimerPreset};
 
