@@ -36,12 +36,12 @@ fn trunks(inbound: &str, outbound: &str) -> String {
 /// A caller on the trunk `in` and a callee on the trunk `out`.
 fn ends(engine: &Engine) -> (Ua, Ua) {
     let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9001", at(5070)))
+    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
 }
 
 /// A call from the trunk `in`, with these headers, to the trunk `out`; and the INVITE that arrives there.
 fn call(a: &Ua, b: &Ua, headers: &str) -> (Leg, Msg) {
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", headers, &sdp(a.local(), "0"));
     (leg, b.request("INVITE"))
 }
@@ -228,7 +228,7 @@ fn a_session_interval_is_agreed_on_each_leg_by_itself() {
     let engine = Engine::start(&(listen.to_owned() + &trunks("", "")));
     let (a, b) = ends(&engine);
     let offer = sdp(a.local(), "0");
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "Supported: timer\r\nSession-Expires: 90\r\n", &offer);
     assert_eq!(a.refused(&leg).header("Min-SE"), "120");
     engine.counts("tandem_invites_refused_total", &[("reason", "session_interval")], 1.0);
@@ -323,9 +323,9 @@ target = "trunk:out"
     assert_eq!(a.refused(&leg).status(), Some(480));
     assert!(trunk.receive(Duration::from_millis(1)).is_none());
     let mut leg = a.call("1002", &sdp(a.local(), "0"));
-    redirect(&b, &b.request("INVITE"), "<tel:9001>");
+    redirect(&b, &b.request("INVITE"), "<tel:9101>");
     let invite = trunk.request("INVITE");
-    assert!(invite.uri().starts_with("sip:001@"), "{invite:?}");
+    assert!(invite.uri().starts_with("sip:101@"), "{invite:?}");
     trunk.answer(&invite, &sdp(trunk.local(), "0"));
     a.established(&mut leg);
     assert_eq!(
@@ -386,7 +386,7 @@ fn a_caller_who_wants_privacy_is_anonymous_and_known_only_within_the_trust_domai
         let (_, b) = ends(&engine);
         let a = Ua::new(&engine, "1001");
         let wish = format!("Privacy: id\r\n{}", ASSERTED.replace("Alice", "Mallory"));
-        a.call_with("9001", &wish, &sdp(a.local(), "0"));
+        a.call_with("9101", &wish, &sdp(a.local(), "0"));
         let invite = b.request("INVITE");
         assert!(invite.header("From").starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag="));
         assert!(!invite.text.contains("Mallory"), "a station is what the settings say: {invite:?}");

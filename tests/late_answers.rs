@@ -29,7 +29,7 @@ target = "trunk:out"
 
 fn ends(engine: &Engine) -> (Ua, Ua) {
     let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9001", at(5070)))
+    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
 }
 
 fn call(a: &Ua, b: &Ua, number: &str) -> (Leg, Msg) {
@@ -58,7 +58,7 @@ fn is_ended(b: &Ua, invite: &Msg, tag: &str) {
 fn a_proxy_that_asks_who_ends_a_lost_branch_is_told() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let (mut leg, invite) = call(&a, &b, "9001");
+    let (mut leg, invite) = call(&a, &b, "9101");
     b.answer(&invite, &sdp(b.local(), "0"));
     a.established(&mut leg);
     b.respond(&invite, "200 OK", "lost", "", &sdp(b.local(), "0"));
@@ -82,7 +82,7 @@ fn a_proxy_that_asks_who_ends_a_lost_branch_is_told() {
 fn an_answer_after_a_cancel_that_was_given_up_is_ended() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let (leg, invite) = call(&a, &b, "9001");
+    let (leg, invite) = call(&a, &b, "9101");
     b.respond(&invite, "180 Ringing", "late", "", "");
     a.response("INVITE", 180);
     a.cancel(&leg);
@@ -100,7 +100,7 @@ fn an_answer_after_a_cancel_that_was_given_up_is_ended() {
 fn an_answer_after_an_invite_that_nobody_answered_in_time_is_ended() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let (leg, invite) = call(&a, &b, "9001");
+    let (leg, invite) = call(&a, &b, "9101");
     assert!(a.refused(&leg).status() >= Some(408), "Timer B");
     engine.quiet();
     is_ended(&b, &invite, "slow");
@@ -125,7 +125,7 @@ fn an_answer_that_comes_after_the_ringing_was_given_up_is_ended() {
 fn an_answer_without_a_contact_is_ended_by_the_address_in_to() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let (leg, invite) = call(&a, &b, "9001");
+    let (leg, invite) = call(&a, &b, "9101");
     assert!(a.refused(&leg).status() >= Some(408));
     engine.quiet();
     let (via, from, to) = (invite.header("Via"), invite.header("From"), invite.header("To"));
@@ -145,7 +145,7 @@ fn an_answer_without_a_contact_is_ended_by_the_address_in_to() {
 fn a_branch_that_answers_the_invite_which_another_has_challenged_is_ended() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let (mut leg, invite) = call(&a, &b, "9001");
+    let (mut leg, invite) = call(&a, &b, "9101");
     let challenge = "Proxy-Authenticate: Digest realm=\"carrier\", nonce=\"abc\", qop=\"auth\"\r\n";
     b.respond(&invite, "407 Proxy Authentication Required", "proxy", challenge, "");
     b.request("ACK");
@@ -166,7 +166,7 @@ fn a_branch_that_answers_the_invite_which_another_has_challenged_is_ended() {
 fn each_fork_whose_prack_is_challenged_gets_it_again_with_the_answer() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "Supported: 100rel\r\n", &sdp(a.local(), "0"));
     let invite = b.request("INVITE");
     let pracks = ["one", "two"].map(|tag| {

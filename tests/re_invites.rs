@@ -23,12 +23,12 @@ target = "trunk:out"
 /// A caller on the trunk `in` and a callee on the trunk `out`.
 fn ends(engine: &Engine) -> (Ua, Ua) {
     let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9001", at(5070)))
+    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
 }
 
 /// A call that both ends have.
 fn connected(a: &Ua, b: &Ua) -> (Leg, Leg) {
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "", &sdp(a.local(), "0"));
     let other = b.answer(&b.request("INVITE"), &sdp(b.local(), "0"));
     a.established(&mut leg);
@@ -107,7 +107,7 @@ fn a_re_invite_that_is_cancelled_is_cancelled_at_the_other_end_and_the_call_goes
 fn an_answer_that_crosses_the_cancel_of_a_re_invite_is_undone() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "", &sdp(a.local(), "0"));
     let invite = b.request("INVITE");
     b.answer(&invite, &sdp(b.local(), "0"));
@@ -155,7 +155,7 @@ fn a_cancel_that_names_another_dialogs_re_invite_is_refused() {
 fn a_199_of_a_callee_is_no_ringing_for_the_caller() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "Supported: 199\r\n", &sdp(a.local(), "0"));
     let invite = b.request("INVITE");
     b.respond(&invite, "199 Early Dialog Terminated", "one", "", "");
@@ -171,7 +171,7 @@ fn a_199_of_a_callee_is_no_ringing_for_the_caller() {
 fn an_update_of_a_branch_that_has_lost_is_refused_at_once() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(
         &mut leg,
         "INVITE",

@@ -144,7 +144,7 @@ impl CallActor {
         let why = format!("leads to {address}, which its trunk allows");
         let outside = match outside_at(&self.env, trunk, number, &why) {
             Ok(outside) => outside,
-            Err(refused) => return (refused, Vec::new()),
+            Err(barred) => return (barred.into(), Vec::new()),
         };
         let mut route = Route::to(destination, why, number);
         route.outside = outside;

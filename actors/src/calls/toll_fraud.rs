@@ -23,6 +23,19 @@ pub(crate) struct Outside {
     pub(crate) international: bool,
 }
 
+/// A call that whoever dials it may not make.
+pub(crate) struct Barred {
+    cause: Cause,
+    why: String,
+}
+
+impl From<Barred> for Route {
+    /// 403: nobody should try again (RFC 3261 §21.4.4).
+    fn from(barred: Barred) -> Route {
+        Route::refused(403, barred.cause, barred.why)
+    }
+}
+
 impl Caller {
     /// Whose numbers it may dial.
     pub(crate) fn calling_search_space(&self) -> Option<&str> {
@@ -63,7 +76,7 @@ pub(super) fn outside(
     env: &Env,
     trunks: &[Arc<TrunkEntry>],
     wanted: &Wanted<'_>,
-) -> Result<Option<Outside>, Route> {
+) -> Result<Option<Outside>, Barred> {
     let config = &env.config().toll_fraud;
     if wanted.inside || wanted.emergency || config.is_off() {
         return Ok(None);
@@ -77,14 +90,14 @@ pub(super) fn outside(
         let why = format!(
             "{why}, where {number} is international (it begins with {prefix}), which {who} may not dial"
         );
-        return Err(Route::refused(403, Cause::International, why));
+        return Err(Barred { cause: Cause::International, why });
     }
     let international = international.is_some();
     if config.block && wanted.dialler.is_some_and(|dialler| dialler.is_blocked(international)) {
         env.metrics().toll.refuse(TollRefusal::Alarm);
         let (why, who) = (&wanted.why, by(wanted.dialler));
         let why = format!("{why}, but {who} has suddenly had too many such calls (toll_fraud.alarm_action)");
-        return Err(Route::refused(403, Cause::TollAlarm, why));
+        return Err(Barred { cause: Cause::TollAlarm, why });
     }
     Ok(Some(Outside { payer: wanted.dialler.cloned(), international }))
 }
@@ -95,7 +108,7 @@ pub(crate) fn outside_at(
     trunk: &Arc<TrunkEntry>,
     number: &str,
     why: &str,
-) -> Result<Option<Outside>, Route> {
+) -> Result<Option<Outside>, Barred> {
     let dialler = Caller::Trunk(trunk.clone());
     let (dialler, why) = (Some(&dialler), why.to_owned());
     let wanted = Wanted { number, dialler, emergency: false, secure: false, why, inside: false };

@@ -70,7 +70,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
     }
     let outside = match toll_fraud::outside(env, &trunks, &wanted) {
         Ok(outside) => outside,
-        Err(refused) => return refused,
+        Err(barred) => return barred.into(),
     };
     if !wanted.emergency && trunks.iter().all(|trunk| trunk.is_full()) {
         // Refused before it costs a port; a place that is taken meanwhile is missed when the call gets there.
