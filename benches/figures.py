@@ -12,6 +12,7 @@ import tempfile
 
 import calls
 import established
+import overload
 import plot
 import registrations
 import relay
@@ -33,6 +34,7 @@ COMPARISONS = {
     "memory": established.memory,
     "growth": established.growth,
     "stations": stations.memory,
+    "overload": overload.overload,
     "reload": reload.compare,
     "tls": tls.handshakes,
 }

@@ -96,6 +96,10 @@ pub fn engine_config(
             accept_path: settings.registrar.accept_path_without_support,
         },
         keepalive: KEEPALIVE,
+        overload: config::Overload {
+            target: settings.overload.target_delay(),
+            retry_after: settings.overload.retry_after(),
+        },
         listeners: config::Listeners(listeners),
         chaos,
     })

@@ -3,27 +3,11 @@
 
 mod common;
 
+use common::calls::{TRUNKS, ends, hang_up};
 use common::{Engine, Leg, Msg, Ua, sdp};
 
-/// Two carriers: calls come from {peer}:5090 and go to {peer}:5070.
-const TRUNKS: &str = r#"
-[[trunk]]
-name = "in"
-proxies = ["{peer}:5090"]
-[[trunk]]
-name = "out"
-proxies = ["{peer}:5070"]
-[[dial_plan.pattern]]
-pattern = "9.X!"
-target = "trunk:out"
-"#;
 const MIXED: &str = "Content-Type: multipart/mixed;boundary=\"of-it\"\r\n";
 const OPTIONAL: &str = "Content-Disposition: signal;handling=optional\r\n";
-
-fn ends(engine: &Engine) -> (Ua, Ua) {
-    let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
-}
 
 /// A session description beside what a carrier's exchange says to another, with these headers.
 fn with_isup(sdp: &str, headers: &str) -> String {
@@ -82,9 +66,7 @@ fn a_session_description_is_found_among_the_parts_of_a_body_and_crosses_alone() 
         assert!(answer.sdp_line("m=audio ").is_some_and(|line| line.ends_with("RTP/AVP 8")), "{answer:?}");
         a.accept(&mut leg, &answer);
     }
-    a.next(&mut leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
+    hang_up(&a, &mut leg, &b);
     engine.cdr("normal", 200, "caller");
 }
 

@@ -6,29 +6,17 @@ mod common;
 
 use std::net::SocketAddr;
 
+use common::calls::{TRUNKS, hang_up};
 use common::engine::{station, stations};
 use common::phone::{connect, pair, voice};
 use common::ua::token;
-use common::{Engine, Msg, Sipp, TestPhone, Ua, sdp};
+use common::{Engine, Sipp, TestPhone, Ua, sdp};
 use tandem_phone::{AutoAnswer, CallHandle, Command, Direction, Event};
 
 /// A station that calls and one that is called, both by hand.
 fn two(engine: &Engine) -> (Ua, Ua) {
     (Ua::new(engine, "1001"), Ua::new(engine, "1002").registered())
 }
-
-/// Two trunks: calls come from {peer}:5090 and go to {peer}:5070.
-const TRUNKS: &str = r#"
-[[trunk]]
-name = "in"
-proxies = ["{peer}:5090"]
-[[trunk]]
-name = "out"
-proxies = ["{peer}:5070"]
-[[dial_plan.pattern]]
-pattern = "9.X!"
-target = "trunk:out"
-"#;
 
 #[test]
 fn the_caller_hangs_up() {
@@ -212,9 +200,7 @@ fn every_contact_rings_and_the_first_to_answer_has_the_call() {
     desk.respond(&cancel, "200 OK", "desk", "", "");
     desk.respond(&at_desk, "487 Request Terminated", "desk", "", "");
     desk.request("ACK");
-    caller.next(&mut leg, "BYE", "", "");
-    let bye = mobile.request("BYE");
-    mobile.respond(&bye, "200 OK", "", "", "");
+    hang_up(&caller, &mut leg, &mobile);
     engine.cdr("normal", 200, "caller");
     engine.quiet();
 }
@@ -311,9 +297,7 @@ fn a_lost_ack_makes_the_200_come_again() {
     let again = a.again("200 again", |message| message.answers("INVITE", 200));
     assert_eq!(first.text, again.text);
     a.accept(&mut leg, &again);
-    a.next(&mut leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
+    hang_up(&a, &mut leg, &b);
     engine.cdr("normal", 200, "caller");
 }
 
@@ -404,129 +388,6 @@ fn a_stranger_is_not_taken_for_the_trunk() {
     let mut leg = other_port.leg("9555123");
     other_port.next(&mut leg, "INVITE", "", &sdp(other_port.local(), "0"));
     assert_eq!(other_port.refused(&leg).status(), Some(401));
-}
-
-/// A station that dials out over two proxies, both by hand: the caller, the first, the second.
-fn two_proxies(keys: &str) -> (Engine, Ua, Ua, Ua) {
-    let engine = Engine::start(&format!(
-        "{}[[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5071\", \"{{peer}}:5072\"]\n{keys}\n\
-         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n",
-        stations(&["1001"])
-    ));
-    let proxy = |port| Ua::on(&engine, "proxy", SocketAddr::from((engine.peer(), port)));
-    let (first, second) = (proxy(5071), proxy(5072));
-    let caller = Ua::new(&engine, "1001");
-    (engine, caller, first, second)
-}
-
-#[test]
-fn a_proxy_that_is_overloaded_is_passed_over() {
-    let (engine, caller, first, second) = two_proxies("");
-    let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
-    let refused = first.request("INVITE");
-    assert!(refused.uri().starts_with("sip:555123@"), "the 9 is stripped: {refused:?}");
-    first.respond(&refused, "503 Service Unavailable", "one", "", "");
-    first.request("ACK");
-    second.answer(&second.request("INVITE"), &sdp(second.local(), "0"));
-    caller.established(&mut leg);
-    caller.next(&mut leg, "BYE", "", "");
-    second.respond(&second.request("BYE"), "200 OK", "", "", "");
-    let cdr = engine.cdr("normal", 200, "caller");
-    let causes: Vec<&str> =
-        cdr["attempts"].as_array().unwrap().iter().filter_map(|a| a["cause"].as_str()).collect();
-    assert_eq!(causes, ["503", "answered"], "{cdr:#}");
-    engine.counts("tandem_trunk_failovers_total", &[("trunk", "out")], 1.0);
-}
-
-#[test]
-fn a_busy_far_end_is_final_whatever_proxies_are_left() {
-    let (engine, caller, first, second) = two_proxies("");
-    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
-    let invite = first.request("INVITE");
-    first.respond(&invite, "486 Busy Here", "one", "", "");
-    assert_eq!(caller.refused(&leg).status(), Some(486));
-    engine.cdr("busy", 486, "callee");
-    drop(second);
-}
-
-#[test]
-fn a_proxy_that_asks_for_credentials_gets_them() {
-    let (engine, caller, first, _second) = two_proxies("username = \"office\"\npassword = \"hush\"");
-    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
-    let invite = first.request("INVITE");
-    let challenge = "Digest realm=\"carrier\", nonce=\"abc\", algorithm=MD5, qop=\"auth\"";
-    let header = format!("Proxy-Authenticate: {challenge}\r\n");
-    first.respond(&invite, "407 Proxy Authentication Required", "one", &header, "");
-    let again = first.wait("INVITE with credentials", |message| {
-        message.is("INVITE") && !message.headers("Proxy-Authorization").is_empty()
-    });
-    assert!(again.header("Proxy-Authorization").contains("username=\"office\""), "{again:?}");
-    first.respond(&again, "486 Busy Here", "one", "", "");
-    assert_eq!(caller.refused(&leg).status(), Some(486));
-    engine.cdr("busy", 486, "callee");
-}
-
-#[test]
-fn a_proxy_and_a_server_behind_it_that_both_ask_for_credentials_get_them() {
-    let keys = "username = \"office\"\npassword = \"hush\"";
-    let www = "WWW-Authenticate: Digest realm=\"server\", nonce=\"abc\", qop=\"auth\"\r\n";
-    let proxy = "Proxy-Authenticate: Digest realm=\"proxy\", nonce=\"def\"\r\n";
-    let (_engine, caller, first, second) = two_proxies(keys);
-    let signed = |invite: &Msg| ["Authorization", "Proxy-Authorization"].map(|h| invite.headers(h).len());
-    // One after the other, and both at once.
-    let after =
-        [("407 Proxy Authentication Required", proxy.to_owned()), ("401 Unauthorized", www.to_owned())];
-    let at_once = [("401 Unauthorized", format!("{www}{proxy}"))];
-    for challenges in [&after[..], &at_once[..]] {
-        let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
-        let mut invite = first.request("INVITE");
-        assert_eq!(signed(&invite), [0, 0]);
-        for (status, headers) in challenges {
-            first.respond(&invite, status, "one", headers, "");
-            first.request("ACK");
-            invite = first.request("INVITE");
-        }
-        assert_eq!(signed(&invite), [1, 1], "{invite:?}");
-        first.answer(&invite, &sdp(first.local(), "0"));
-        caller.established(&mut leg);
-        caller.next(&mut leg, "BYE", "", "");
-        first.respond(&first.request("BYE"), "200 OK", "", "", "");
-        caller.response("BYE", 200);
-    }
-    // A wrong password is not tried for ever.
-    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
-    for nonce in ["one", "two"] {
-        let invite = first.request("INVITE");
-        let header = www.replace("abc", nonce);
-        first.respond(&invite, "401 Unauthorized", "one", &header, "");
-        first.request("ACK");
-    }
-    assert_eq!(caller.refused(&leg).status(), Some(403));
-    assert!(second.receive(std::time::Duration::from_millis(1)).is_none());
-}
-
-#[test]
-fn a_trunk_that_wants_an_extension_or_a_security_agreement_of_us_fails_the_call() {
-    let (engine, caller, first, second) = two_proxies("");
-    for (status, headers, told) in [
-        ("421 Extension Required", "Require: path\r\n", 500),
-        ("494 Security Agreement Required", "Security-Server: tls;q=0.1\r\nRequire: sec-agree\r\n", 403),
-    ] {
-        let leg = caller.call("9555123", &sdp(caller.local(), "0"));
-        let invite = first.request("INVITE");
-        first.respond(&invite, status, "one", headers, "");
-        first.request("ACK");
-        let refusal = caller.refused(&leg);
-        assert_eq!(refusal.status(), Some(told), "{status}");
-        assert!(refusal.headers("Require").is_empty() && refusal.headers("Security-Server").is_empty());
-    }
-    let cdrs = engine.wait_cdrs(2);
-    let causes: Vec<&str> = cdrs.iter().filter_map(|cdr| cdr["cause"].as_str()).collect();
-    assert_eq!(causes, ["rejected", "rejected"], "{cdrs:#?}");
-    assert!(
-        second.receive(std::time::Duration::from_millis(1)).is_none(),
-        "another proxy would say the same"
-    );
 }
 
 #[test]

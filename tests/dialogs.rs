@@ -9,50 +9,10 @@ mod common;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use common::calls::{TRUNKS, call, connected, ends, hang_up, trunks};
 use common::engine::{station, stations};
 use common::ua::token;
 use common::{Engine, Leg, Msg, Ua, eventually, sdp};
-
-/// Two trunks: calls come from {peer}:5090 and go to {peer}:5070.
-const TRUNKS: &str = r#"
-[[trunk]]
-name = "in"
-proxies = ["{peer}:5090"]
-IN
-[[trunk]]
-name = "out"
-proxies = ["{peer}:5070"]
-OUT
-[[dial_plan.pattern]]
-pattern = "9.X!"
-target = "trunk:out"
-"#;
-
-/// The trunks with further keys of each.
-fn trunks(inbound: &str, outbound: &str) -> String {
-    TRUNKS.replace("IN\n", &format!("{inbound}\n")).replace("OUT\n", &format!("{outbound}\n"))
-}
-
-/// A caller on the trunk `in` and a callee on the trunk `out`.
-fn ends(engine: &Engine) -> (Ua, Ua) {
-    let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
-}
-
-/// A call from the trunk `in`, with these headers, to the trunk `out`; and the INVITE that arrives there.
-fn call(a: &Ua, b: &Ua, headers: &str) -> (Leg, Msg) {
-    let mut leg = a.leg("9101");
-    a.next(&mut leg, "INVITE", headers, &sdp(a.local(), "0"));
-    (leg, b.request("INVITE"))
-}
-
-/// A call that both ends have.
-fn connected(a: &Ua, b: &Ua) -> (Leg, Leg) {
-    let (mut leg, invite) = call(a, b, "");
-    let other = b.answer(&invite, &sdp(b.local(), "0"));
-    a.established(&mut leg);
-    (leg, other)
-}
 
 /// A request with a body that is no session description.
 fn send_body(ua: &Ua, leg: &mut Leg, method: &str, headers: &str, kind: &str, body: &str) {
@@ -83,7 +43,7 @@ fn silent(socket: &UdpSocket) {
 
 #[test]
 fn of_several_branches_that_answer_one_is_kept_and_each_other_acknowledged_and_ended() {
-    let engine = Engine::start(&trunks("", ""));
+    let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
     let (mut leg, invite) = call(&a, &b, "");
     for tag in ["one", "two", "three"] {
@@ -113,7 +73,7 @@ fn of_several_branches_that_answer_one_is_kept_and_each_other_acknowledged_and_e
 
 #[test]
 fn an_answer_to_an_invite_of_a_process_that_was_killed_is_acknowledged_and_ended() {
-    let mut engine = Engine::start(&trunks("", ""));
+    let mut engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
     let (_leg, invite) = call(&a, &b, "");
     b.respond(&invite, "180 Ringing", "late", "", "");
@@ -134,7 +94,7 @@ fn an_answer_to_an_invite_of_a_process_that_was_killed_is_acknowledged_and_ended
 
 #[test]
 fn a_flood_of_answers_nobody_waits_for_draws_little() {
-    let engine = Engine::start(&trunks("", ""));
+    let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
     let (leg, invite) = call(&a, &b, "");
     b.respond(&invite, "486 Busy Here", "busy", "", "");
@@ -164,7 +124,7 @@ fn a_flood_of_answers_nobody_waits_for_draws_little() {
 
 #[test]
 fn the_reason_of_a_bye_and_of_a_cancel_crosses_the_call() {
-    let engine = Engine::start(&trunks("", ""));
+    let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
     let (mut leg, _) = connected(&a, &b);
     a.next(&mut leg, "BYE", "Reason: Q.850;cause=16;text=\"Normal call clearing\"\r\n", "");
@@ -186,7 +146,7 @@ fn the_reason_of_a_bye_and_of_a_cancel_crosses_the_call() {
 
 #[test]
 fn an_info_crosses_the_call_and_its_answer_comes_back() {
-    let engine = Engine::start(&trunks("", ""));
+    let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
     let (mut leg, mut other) = connected(&a, &b);
     let digit = "Signal=5\r\nDuration=160\r\n";
@@ -225,7 +185,7 @@ fn an_info_crosses_the_call_and_its_answer_comes_back() {
 #[test]
 fn a_session_interval_is_agreed_on_each_leg_by_itself() {
     let listen = "[[listen]]\naddress = \"{ip}:5060\"\nsession_expires_s = 1200\nmin_se_s = 120\n";
-    let engine = Engine::start(&(listen.to_owned() + &trunks("", "")));
+    let engine = Engine::start(&(listen.to_owned() + TRUNKS));
     let (a, b) = ends(&engine);
     let offer = sdp(a.local(), "0");
     let mut leg = a.leg("9101");
@@ -312,8 +272,7 @@ pattern = "8.X!"
 partition = "outside"
 target = "trunk:out"
 "#;
-    let toml =
-        station("1001", "calling_search_space = \"all\"") + &stations(&["1002"]) + &trunks("", "") + plan;
+    let toml = station("1001", "calling_search_space = \"all\"") + &stations(&["1002"]) + TRUNKS + plan;
     let engine = Engine::start(&toml);
     let (_, trunk) = ends(&engine);
     let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
@@ -404,7 +363,7 @@ fn a_caller_who_wants_privacy_is_anonymous_and_known_only_within_the_trust_domai
 #[test]
 fn a_caller_that_never_acknowledges_its_200_loses_the_call_on_both_sides() {
     let listen = "[[listen]]\naddress = \"{ip}:5060\"\nt1_ms = 50\n";
-    let engine = Engine::start(&(listen.to_owned() + &trunks("", "")));
+    let engine = Engine::start(&(listen.to_owned() + TRUNKS));
     let (a, b) = ends(&engine);
     let (_leg, invite) = call(&a, &b, "");
     b.answer(&invite, &sdp(b.local(), "0"));
@@ -421,7 +380,7 @@ fn a_caller_that_never_acknowledges_its_200_loses_the_call_on_both_sides() {
 
 #[test]
 fn a_bye_overtakes_a_re_invite_that_waits_for_the_other_end() {
-    let engine = Engine::start(&trunks("", ""));
+    let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
     // The one that asks hangs up, then the one that is asked.
     for asked_hangs_up in [false, true] {
@@ -435,9 +394,7 @@ fn a_bye_overtakes_a_re_invite_that_waits_for_the_other_end() {
             let bye = a.request("BYE");
             a.respond(&bye, "200 OK", "", "", "");
         } else {
-            a.next(&mut leg, "BYE", "", "");
-            let bye = b.request("BYE");
-            b.respond(&bye, "200 OK", "", "", "");
+            hang_up(&a, &mut leg, &b);
         }
         b.respond(&reinvite, "487 Request Terminated", "", "", "");
         b.request("ACK");
@@ -449,17 +406,14 @@ fn a_bye_overtakes_a_re_invite_that_waits_for_the_other_end() {
 
 #[test]
 fn an_answer_that_is_repeated_after_its_call_is_over_is_ended() {
-    let engine = Engine::start(&trunks("", ""));
+    let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
     let (mut leg, invite) = call(&a, &b, "");
     let tag = token();
     b.respond(&invite, "200 OK", &tag, "", &sdp(b.local(), "0"));
     b.request("ACK");
     a.established(&mut leg);
-    a.next(&mut leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
-    a.response("BYE", 200);
+    hang_up(&a, &mut leg, &b);
     engine.wait_cdrs(1);
     engine.quiet();
     b.respond(&invite, "200 OK", "another", "", &sdp(b.local(), "0"));

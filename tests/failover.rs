@@ -8,6 +8,7 @@ mod common;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use common::calls::hang_up;
 use common::engine::stations;
 use common::stream::silent_port;
 use common::{Engine, Msg, Ua, eventually, sdp};
@@ -38,6 +39,14 @@ fn proxy(engine: &Engine, port: u16) -> Ua {
     Ua::on(engine, "proxy", (engine.peer(), port).into())
 }
 
+/// The engine, a caller and both proxies.
+fn two_proxies(keys: &str) -> (Engine, Ua, Ua, Ua) {
+    let engine = Engine::start(&settings(keys));
+    let (first, second) = (proxy(&engine, 5071), proxy(&engine, 5072));
+    let caller = Ua::new(&engine, "1001");
+    (engine, caller, first, second)
+}
+
 /// The causes of a CDR's attempts, in order.
 fn causes(cdr: &Value) -> Vec<&str> {
     cdr["attempts"].as_array().expect("attempts").iter().filter_map(|a| a["cause"].as_str()).collect()
@@ -48,15 +57,7 @@ fn causes(cdr: &Value) -> Vec<&str> {
 fn talk_and_hang_up(caller: &Ua, mut leg: common::Leg, answering: &Ua, invite: &Msg) {
     answering.answer(invite, &sdp(answering.local(), "0"));
     caller.established(&mut leg);
-    hang_up(caller, leg, answering);
-}
-
-/// The caller hangs up.
-#[track_caller]
-fn hang_up(caller: &Ua, mut leg: common::Leg, answering: &Ua) {
-    caller.next(&mut leg, "BYE", "", "");
-    answering.respond(&answering.request("BYE"), "200 OK", "", "", "");
-    caller.response("BYE", 200);
+    hang_up(caller, &mut leg, answering);
 }
 
 #[test]
@@ -113,8 +114,7 @@ fn a_connection_that_does_not_come_about_is_given_up_after_the_trunks_connect_ti
 #[test]
 fn silence_leads_on_after_t1_doubled_for_each_retry_on_every_transport() {
     let keys = "t1_ms = 100\nmax_invite_retries = 2";
-    let engine = Engine::start(&settings(keys));
-    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let (engine, caller, first, second) = two_proxies(keys);
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     first.request("INVITE");
     let began = Instant::now();
@@ -144,8 +144,7 @@ fn silence_leads_on_after_t1_doubled_for_each_retry_on_every_transport() {
 
 #[test]
 fn trying_alone_does_not_stop_the_walk_and_a_late_answer_of_who_was_left_is_ended() {
-    let engine = Engine::start(&settings("progress_timeout_ms = 300"));
-    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let (engine, caller, first, second) = two_proxies("progress_timeout_ms = 300");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let abandoned = first.request("INVITE");
     first.respond(&abandoned, "100 Trying", "", "", "");
@@ -166,8 +165,7 @@ fn trying_alone_does_not_stop_the_walk_and_a_late_answer_of_who_was_left_is_ende
 
 #[test]
 fn ringing_stops_the_walk_until_that_branch_fails() {
-    let engine = Engine::start(&settings("progress_timeout_ms = 300"));
-    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let (engine, caller, first, second) = two_proxies("progress_timeout_ms = 300");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let ringing = first.request("INVITE");
     first.respond(&ringing, "100 Trying", "", "", "");
@@ -182,8 +180,7 @@ fn ringing_stops_the_walk_until_that_branch_fails() {
 
 #[test]
 fn a_caller_who_gives_up_stops_everything() {
-    let engine = Engine::start(&settings("progress_timeout_ms = 1000"));
-    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let (engine, caller, first, second) = two_proxies("progress_timeout_ms = 1000");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let invite = first.request("INVITE");
     first.respond(&invite, "100 Trying", "", "", "");
@@ -202,8 +199,7 @@ fn a_caller_who_gives_up_stops_everything() {
 fn the_settings_say_which_answers_lead_on_and_the_caller_never_sees_a_retry_after() {
     let keys = "retryable_codes = [\"404\", \"408\", \"600-699\"]";
     for (status, last) in [("404 Not Found", 603), ("408 Request Timeout", 480), ("603 Decline", 503)] {
-        let engine = Engine::start(&settings(keys));
-        let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+        let (_engine, caller, first, second) = two_proxies(keys);
         let leg = caller.call("9555123", &sdp(caller.local(), "0"));
         first.respond(&first.request("INVITE"), status, "one", "", "");
         let end = format!("{last} No");
@@ -212,8 +208,7 @@ fn the_settings_say_which_answers_lead_on_and_the_caller_never_sees_a_retry_afte
         assert_eq!(refused.status(), Some(last), "{status}");
         assert!(refused.headers("Retry-After").is_empty(), "{refused:?}");
     }
-    let engine = Engine::start(&settings(keys));
-    let (caller, first, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5071), proxy(&engine, 5072));
+    let (_engine, caller, first, second) = two_proxies(keys);
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     first.respond(&first.request("INVITE"), "500 Server Internal Error", "one", "", "");
     assert_eq!(caller.refused(&leg).status(), Some(500), "500 is not in the list");
@@ -269,6 +264,108 @@ fn a_call_outlives_a_proxy_that_refuses_connections_for_a_while() {
     let answer = sdp(back.local(), "0").replace("o=- 1 1", "o=- 1 2") + "a=recvonly\r\n";
     back.answer(&hold, &answer);
     caller.established(&mut leg);
-    hang_up(&caller, leg, &back);
+    hang_up(&caller, &mut leg, &back);
     assert_eq!(causes(&engine.cdr("normal", 200, "caller")), ["answered"]);
+}
+
+#[test]
+fn a_proxy_that_is_overloaded_is_passed_over() {
+    let (engine, caller, first, second) = two_proxies("");
+    let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let refused = first.request("INVITE");
+    assert!(refused.uri().starts_with("sip:555123@"), "the 9 is stripped: {refused:?}");
+    first.respond(&refused, "503 Service Unavailable", "one", "", "");
+    first.request("ACK");
+    second.answer(&second.request("INVITE"), &sdp(second.local(), "0"));
+    caller.established(&mut leg);
+    hang_up(&caller, &mut leg, &second);
+    let cdr = engine.cdr("normal", 200, "caller");
+    assert_eq!(causes(&cdr), ["503", "answered"], "{cdr:#}");
+    engine.counts("tandem_trunk_failovers_total", &[("trunk", "out")], 1.0);
+}
+
+#[test]
+fn a_busy_far_end_is_final_whatever_proxies_are_left() {
+    let (engine, caller, first, second) = two_proxies("");
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let invite = first.request("INVITE");
+    first.respond(&invite, "486 Busy Here", "one", "", "");
+    assert_eq!(caller.refused(&leg).status(), Some(486));
+    engine.cdr("busy", 486, "callee");
+    drop(second);
+}
+
+#[test]
+fn a_proxy_that_asks_for_credentials_gets_them() {
+    let (engine, caller, first, _second) = two_proxies("username = \"office\"\npassword = \"hush\"");
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    let invite = first.request("INVITE");
+    let challenge = "Digest realm=\"carrier\", nonce=\"abc\", algorithm=MD5, qop=\"auth\"";
+    let header = format!("Proxy-Authenticate: {challenge}\r\n");
+    first.respond(&invite, "407 Proxy Authentication Required", "one", &header, "");
+    let again = first.wait("INVITE with credentials", |message| {
+        message.is("INVITE") && !message.headers("Proxy-Authorization").is_empty()
+    });
+    assert!(again.header("Proxy-Authorization").contains("username=\"office\""), "{again:?}");
+    first.respond(&again, "486 Busy Here", "one", "", "");
+    assert_eq!(caller.refused(&leg).status(), Some(486));
+    engine.cdr("busy", 486, "callee");
+}
+
+#[test]
+fn a_proxy_and_a_server_behind_it_that_both_ask_for_credentials_get_them() {
+    let keys = "username = \"office\"\npassword = \"hush\"";
+    let www = "WWW-Authenticate: Digest realm=\"server\", nonce=\"abc\", qop=\"auth\"\r\n";
+    let proxy = "Proxy-Authenticate: Digest realm=\"proxy\", nonce=\"def\"\r\n";
+    let (_engine, caller, first, second) = two_proxies(keys);
+    let signed = |invite: &Msg| ["Authorization", "Proxy-Authorization"].map(|h| invite.headers(h).len());
+    // One after the other, and both at once.
+    let after =
+        [("407 Proxy Authentication Required", proxy.to_owned()), ("401 Unauthorized", www.to_owned())];
+    let at_once = [("401 Unauthorized", format!("{www}{proxy}"))];
+    for challenges in [&after[..], &at_once[..]] {
+        let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        let mut invite = first.request("INVITE");
+        assert_eq!(signed(&invite), [0, 0]);
+        for (status, headers) in challenges {
+            first.respond(&invite, status, "one", headers, "");
+            first.request("ACK");
+            invite = first.request("INVITE");
+        }
+        assert_eq!(signed(&invite), [1, 1], "{invite:?}");
+        first.answer(&invite, &sdp(first.local(), "0"));
+        caller.established(&mut leg);
+        hang_up(&caller, &mut leg, &first);
+    }
+    // A wrong password is not tried for ever.
+    let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+    for nonce in ["one", "two"] {
+        let invite = first.request("INVITE");
+        let header = www.replace("abc", nonce);
+        first.respond(&invite, "401 Unauthorized", "one", &header, "");
+        first.request("ACK");
+    }
+    assert_eq!(caller.refused(&leg).status(), Some(403));
+    assert!(second.receive(Duration::from_millis(1)).is_none());
+}
+
+#[test]
+fn a_trunk_that_wants_an_extension_or_a_security_agreement_of_us_fails_the_call() {
+    let (engine, caller, first, second) = two_proxies("");
+    for (status, headers, told) in [
+        ("421 Extension Required", "Require: path\r\n", 500),
+        ("494 Security Agreement Required", "Security-Server: tls;q=0.1\r\nRequire: sec-agree\r\n", 403),
+    ] {
+        let leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        let invite = first.request("INVITE");
+        first.respond(&invite, status, "one", headers, "");
+        first.request("ACK");
+        let refusal = caller.refused(&leg);
+        assert_eq!(refusal.status(), Some(told), "{status}");
+        assert!(refusal.headers("Require").is_empty() && refusal.headers("Security-Server").is_empty());
+    }
+    let cdrs = engine.wait_cdrs(2);
+    let causes: Vec<&str> = cdrs.iter().filter_map(|cdr| cdr["cause"].as_str()).collect();
+    assert_eq!(causes, ["rejected", "rejected"], "{cdrs:#?}");
+    assert!(second.receive(Duration::from_millis(1)).is_none(), "another proxy would say the same");
 }

@@ -5,37 +5,15 @@
 
 mod common;
 
+use common::calls::{call, ends, hang_up, trunks};
 use common::engine::stations;
 use common::offer::prack;
-use common::{Engine, Leg, Msg, Ua, sdp};
+use common::{Engine, Msg, Ua, sdp};
 
-/// Calls come from {peer}:5090 and go to {peer}:5070; what nobody answers is given up after 64 times 20 ms.
-const TRUNKS: &str = r#"
-[[listen]]
-address = "{ip}:5060"
-t1_ms = 20
-[[trunk]]
-name = "in"
-proxies = ["{peer}:5090"]
-[[trunk]]
-name = "out"
-proxies = ["{peer}:5070"]
-username = "office"
-password = "hush"
-[[dial_plan.pattern]]
-pattern = "9.X!"
-target = "trunk:out"
-"#;
-
-fn ends(engine: &Engine) -> (Ua, Ua) {
-    let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
-}
-
-fn call(a: &Ua, b: &Ua, number: &str) -> (Leg, Msg) {
-    let mut leg = a.leg(number);
-    a.next(&mut leg, "INVITE", "", &sdp(a.local(), "0"));
-    (leg, b.request("INVITE"))
+/// Calls cross the trunks, of which `out` may ask who we are; what nobody answers is given up after 64 times 20 ms.
+fn settings() -> String {
+    let trunks = trunks("", "username = \"office\"\npassword = \"hush\"");
+    format!("[[listen]]\naddress = \"{{ip}}:5060\"\nt1_ms = 20\n{trunks}")
 }
 
 fn to_tag(message: &Msg) -> String {
@@ -56,9 +34,9 @@ fn is_ended(b: &Ua, invite: &Msg, tag: &str) {
 
 #[test]
 fn a_proxy_that_asks_who_ends_a_lost_branch_is_told() {
-    let engine = Engine::start(TRUNKS);
+    let engine = Engine::start(&settings());
     let (a, b) = ends(&engine);
-    let (mut leg, invite) = call(&a, &b, "9101");
+    let (mut leg, invite) = call(&a, &b, "");
     b.answer(&invite, &sdp(b.local(), "0"));
     a.established(&mut leg);
     b.respond(&invite, "200 OK", "lost", "", &sdp(b.local(), "0"));
@@ -80,9 +58,9 @@ fn a_proxy_that_asks_who_ends_a_lost_branch_is_told() {
 
 #[test]
 fn an_answer_after_a_cancel_that_was_given_up_is_ended() {
-    let engine = Engine::start(TRUNKS);
+    let engine = Engine::start(&settings());
     let (a, b) = ends(&engine);
-    let (leg, invite) = call(&a, &b, "9101");
+    let (leg, invite) = call(&a, &b, "");
     b.respond(&invite, "180 Ringing", "late", "", "");
     a.response("INVITE", 180);
     a.cancel(&leg);
@@ -98,9 +76,9 @@ fn an_answer_after_a_cancel_that_was_given_up_is_ended() {
 
 #[test]
 fn an_answer_after_an_invite_that_nobody_answered_in_time_is_ended() {
-    let engine = Engine::start(TRUNKS);
+    let engine = Engine::start(&settings());
     let (a, b) = ends(&engine);
-    let (leg, invite) = call(&a, &b, "9101");
+    let (leg, invite) = call(&a, &b, "");
     assert!(a.refused(&leg).status() >= Some(408), "Timer B");
     engine.quiet();
     is_ended(&b, &invite, "slow");
@@ -108,10 +86,10 @@ fn an_answer_after_an_invite_that_nobody_answered_in_time_is_ended() {
 
 #[test]
 fn an_answer_that_comes_after_the_ringing_was_given_up_is_ended() {
-    let engine = Engine::start(&(TRUNKS.to_owned() + &stations(&["1002"]) + "ring_timeout_s = 1\n"));
+    let engine = Engine::start(&(settings() + &stations(&["1002"]) + "ring_timeout_s = 1\n"));
     let (a, _b) = ends(&engine);
     let b = Ua::new(&engine, "1002").registered();
-    let (leg, invite) = call(&a, &b, "1002");
+    let (leg, invite) = call(&a, &b, "");
     b.respond(&invite, "180 Ringing", "late", "", "");
     assert_eq!(a.refused(&leg).status(), Some(480));
     let cancel = b.request("CANCEL");
@@ -123,9 +101,9 @@ fn an_answer_that_comes_after_the_ringing_was_given_up_is_ended() {
 
 #[test]
 fn an_answer_without_a_contact_is_ended_by_the_address_in_to() {
-    let engine = Engine::start(TRUNKS);
+    let engine = Engine::start(&settings());
     let (a, b) = ends(&engine);
-    let (leg, invite) = call(&a, &b, "9101");
+    let (leg, invite) = call(&a, &b, "");
     assert!(a.refused(&leg).status() >= Some(408));
     engine.quiet();
     let (via, from, to) = (invite.header("Via"), invite.header("From"), invite.header("To"));
@@ -143,9 +121,9 @@ fn an_answer_without_a_contact_is_ended_by_the_address_in_to() {
 
 #[test]
 fn a_branch_that_answers_the_invite_which_another_has_challenged_is_ended() {
-    let engine = Engine::start(TRUNKS);
+    let engine = Engine::start(&settings());
     let (a, b) = ends(&engine);
-    let (mut leg, invite) = call(&a, &b, "9101");
+    let (mut leg, invite) = call(&a, &b, "");
     let challenge = "Proxy-Authenticate: Digest realm=\"carrier\", nonce=\"abc\", qop=\"auth\"\r\n";
     b.respond(&invite, "407 Proxy Authentication Required", "proxy", challenge, "");
     b.request("ACK");
@@ -155,16 +133,13 @@ fn a_branch_that_answers_the_invite_which_another_has_challenged_is_ended() {
     let mut other = b.answer(&again, &sdp(b.local(), "0"));
     a.established(&mut leg);
     engine.call_in("up");
-    b.next(&mut other, "BYE", "", "");
-    let bye = a.request("BYE");
-    a.respond(&bye, "200 OK", "", "", "");
-    b.response("BYE", 200);
+    hang_up(&b, &mut other, &a);
     engine.cdr("normal", 200, "callee");
 }
 
 #[test]
 fn each_fork_whose_prack_is_challenged_gets_it_again_with_the_answer() {
-    let engine = Engine::start(TRUNKS);
+    let engine = Engine::start(&settings());
     let (a, b) = ends(&engine);
     let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "Supported: 100rel\r\n", &sdp(a.local(), "0"));
@@ -189,8 +164,6 @@ fn each_fork_whose_prack_is_challenged_gets_it_again_with_the_answer() {
     b.respond(&invite, "200 OK", "two", "", "");
     assert_eq!(to_tag(&b.request("ACK")), "two");
     a.established(&mut leg);
-    a.next(&mut leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
+    hang_up(&a, &mut leg, &b);
     engine.cdr("normal", 200, "caller");
 }

@@ -8,6 +8,7 @@ mod common;
 
 use std::time::Instant;
 
+use common::calls::trunks;
 use common::offer::*;
 use common::ua::token;
 use common::{Engine, Msg, Ua, sdp};
@@ -323,19 +324,10 @@ fn a_hold_with_another_codec_and_address_and_a_stream_that_is_put_away_cross() {
     }
 }
 
-/// Calls come from {peer}:5090 and go to {peer}:5070.
-fn trunks(keys: &str) -> String {
-    format!(
-        "[[trunk]]\nname = \"in\"\nproxies = [\"{{peer}}:5090\"]\n\
-         [[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5070\"]\n{keys}\n\
-         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n"
-    )
-}
-
 #[test]
 fn a_trunk_with_delayed_media_is_asked_for_the_offer() {
     for media in MODES {
-        let engine = Engine::start(&trunks(&format!("media_timing = \"delayed\"\nmedia = \"{media}\"")));
+        let engine = Engine::start(&trunks("", &format!("media_timing = \"delayed\"\nmedia = \"{media}\"")));
         let at = |port: u16| (engine.peer(), port).into();
         let (a, b) = (Ua::on(&engine, "15551234", at(5090)), Ua::on(&engine, "carrier", at(5070)));
         let mut leg = a.leg("9555123");
@@ -355,11 +347,7 @@ fn a_trunk_with_delayed_media_is_asked_for_the_offer() {
 
 #[test]
 fn an_invite_without_an_offer_comes_by_one_trunk_and_leaves_by_another() {
-    let engine = Engine::start(
-        &trunks("")
-            .replace("5090\"]", "5090\"]\nmedia = \"bypass\"")
-            .replace("5070\"]", "5070\"]\nmedia = \"bypass\""),
-    );
+    let engine = Engine::start(&trunks("media = \"bypass\"", "media = \"bypass\""));
     let at = |port: u16| (engine.peer(), port).into();
     let (a, b) = (Ua::on(&engine, "15551234", at(5090)), Ua::on(&engine, "carrier", at(5070)));
     let mut leg = a.leg("9555123");

@@ -4,36 +4,9 @@
 
 mod common;
 
+use common::calls::{TRUNKS, connected, ends, hang_up};
 use common::ua::token;
 use common::{Engine, Leg, Msg, Ua, sdp};
-
-/// Two trunks: calls come from {peer}:5090 and go to {peer}:5070.
-const TRUNKS: &str = r#"
-[[trunk]]
-name = "in"
-proxies = ["{peer}:5090"]
-[[trunk]]
-name = "out"
-proxies = ["{peer}:5070"]
-[[dial_plan.pattern]]
-pattern = "9.X!"
-target = "trunk:out"
-"#;
-
-/// A caller on the trunk `in` and a callee on the trunk `out`.
-fn ends(engine: &Engine) -> (Ua, Ua) {
-    let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
-}
-
-/// A call that both ends have.
-fn connected(a: &Ua, b: &Ua) -> (Leg, Leg) {
-    let mut leg = a.leg("9101");
-    a.next(&mut leg, "INVITE", "", &sdp(a.local(), "0"));
-    let other = b.answer(&b.request("INVITE"), &sdp(b.local(), "0"));
-    a.established(&mut leg);
-    (leg, other)
-}
 
 /// The description of a phone that holds.
 fn held(ua: &Ua) -> String {
@@ -96,9 +69,7 @@ fn a_re_invite_that_is_cancelled_is_cancelled_at_the_other_end_and_the_call_goes
     a.respond(&reinvite, "200 OK", "", "", &sdp(a.local(), "0").replace("o=- 1 1", "o=- 1 3"));
     a.request("ACK");
     b.established(&mut other);
-    a.next(&mut leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
+    hang_up(&a, &mut leg, &b);
     engine.cdr("normal", 200, "caller");
     engine.quiet();
 }

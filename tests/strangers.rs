@@ -412,13 +412,6 @@ fn a_small_request_draws_one_small_answer() {
     engine.counts("tandem_transactions_active", &[], 0.0);
 }
 
-/// The resident memory of a process, in kilobytes.
-fn resident_kb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 fn a_flood_holds_nothing_and_a_call_goes_on() {
     let engine = Engine::start(&("[node]\nsip_trace_mb = 0\n".to_owned() + &stations(&["1001", "1002"])));
@@ -426,7 +419,7 @@ fn a_flood_holds_nothing_and_a_call_goes_on() {
     let (call, _) = connect(&mut a, &mut b);
     a.listen(25);
     let held = engine.metric("tandem_transactions_active", &[]);
-    let before = resident_kb(engine.pid());
+    let before = engine.resident_kb();
     let flood = UdpSocket::bind((engine.stranger(), 0)).unwrap();
     let ua = Ua::at(&engine, "1001", engine.stranger().into());
     for round in 0..1_500 {
@@ -451,7 +444,7 @@ fn a_flood_holds_nothing_and_a_call_goes_on() {
     }
     let now = engine.metric("tandem_transactions_active", &[]);
     assert!(now <= held + 4.0, "{now} transactions, {held} before");
-    let grown = resident_kb(engine.pid()).saturating_sub(before);
+    let grown = engine.resident_kb().saturating_sub(before);
     assert!(grown < 12_000, "{grown} kB");
     a.listen(155);
     b.listen(155);

@@ -9,29 +9,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use common::calls::a_call;
 use common::engine::stations;
 use common::stream::{EMPTY, accepted, both, options, reset, until_closed};
 use common::ua::token;
-use common::{Engine, Msg, SOON, Sipp, Ua, eventually, sdp};
+use common::{Engine, SOON, Sipp, Ua, eventually, sdp};
 
 /// Far from Timer B's 32 s, after which an INVITE without answer is given up (RFC 3261 §17.1.1.2).
 const AT_ONCE: Duration = Duration::from_secs(3);
-
-/// A call from `a`, up to BYE by it; both ends see the transports they should.
-#[track_caller]
-fn a_call(a: &Ua, b: &Ua, number: &str) -> Msg {
-    let mut leg = a.call(number, &sdp(a.local(), "0"));
-    let invite = b.request("INVITE");
-    b.respond(&invite, "180 Ringing", "bob", "", "");
-    a.response("INVITE", 180);
-    b.answer(&invite, &sdp(b.local(), "0"));
-    a.established(&mut leg);
-    a.next(&mut leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
-    a.response("BYE", 200);
-    invite
-}
 
 #[test]
 fn stations_on_tcp_and_udp_call_each_other() {

@@ -9,10 +9,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Output;
 
+use common::calls::a_call;
 use common::engine::stations;
 use common::stream::until_closed;
 use common::tls::{Authority, Files, Openssl, Purpose, address, engine, engine_of_one_shard, prepare};
-use common::{Engine, Msg, Nsd, Ua, eventually, sdp, so};
+use common::{Engine, Nsd, Ua, eventually, sdp, so};
 
 /// A phone on TLS that knows the authority of the engine's certificate.
 fn phone(engine: &Engine, user: &str, port: u16) -> Ua {
@@ -23,22 +24,6 @@ fn phone(engine: &Engine, user: &str, port: u16) -> Ua {
     );
     let local = SocketAddr::from((engine.peer(), port));
     Ua::on_tls(openssl, local, address(engine), user)
-}
-
-/// A call from `a`, up to BYE by it.
-#[track_caller]
-fn a_call(a: &Ua, b: &Ua, number: &str) -> Msg {
-    let mut leg = a.call(number, &sdp(a.local(), "0"));
-    let invite = b.request("INVITE");
-    b.respond(&invite, "180 Ringing", "bob", "", "");
-    a.response("INVITE", 180);
-    b.answer(&invite, &sdp(b.local(), "0"));
-    a.established(&mut leg);
-    a.next(&mut leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
-    a.response("BYE", 200);
-    invite
 }
 
 /// Handshakes of one side that have come to this.

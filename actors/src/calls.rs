@@ -212,14 +212,14 @@ pub(crate) fn admit(
             return Err(warning.into_iter().fold(refused, |r, w| r.with(Header::Warning, w)));
         }
     };
-    let party = outbound::party(env, invite, caller, flow.listener);
-    let outbound = outbound::outbound(env, &Arc::new(party), &route);
-    let info = info(env, caller, invite, dialled, &route);
+    let party = Arc::new(outbound::party(env, invite, caller, flow.listener));
+    let outbound = outbound::outbound(env, &party, &route);
+    let info = info(env, caller, &party, dialled, &route);
     let reliable = [Header::Supported, Header::Require].into_iter().any(|h| invite.has_token(h, "100rel"));
     let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
-    let sips = secure::has_secure_contact(invite);
+    let sips = env.config().transport(flow.listener).is_secure() && secure::has_secure_contact(invite);
     let local = match caller {
         Caller::Station(_) => env.local_side_for(flow.listener, sips),
         Caller::Trunk(trunk) => env.local_side_of(trunk, flow.listener, sips),
@@ -272,11 +272,11 @@ fn take_ports(
     }
 }
 
-fn info(env: &Env, caller: &Caller, invite: &Message, dialled: String, route: &Route) -> Info {
+fn info(env: &Env, caller: &Caller, party: &Party, dialled: String, route: &Route) -> Info {
     let key = CallKey(env.random() >> 1);
     let from = match caller {
         Caller::Station(station) => station.config.name.to_string(),
-        Caller::Trunk(_) => rules::number_in(caller, number_rules::Party::Calling, caller_number(invite)),
+        Caller::Trunk(_) => party.number().to_owned(),
     };
     let now = env.now();
     Info {

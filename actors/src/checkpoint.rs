@@ -1,5 +1,8 @@
 //! The frozen form of machines: a format number, then the machine.
 
+#[cfg(test)]
+pub(crate) mod golden;
+
 use std::cell::RefCell;
 
 use bytes::Bytes;

@@ -383,6 +383,15 @@ pub struct Registrar {
     pub accept_path: bool,
 }
 
+/// When more comes than can be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overload {
+    /// New work is refused so that nobody waits longer than this for long; zero: nothing is refused.
+    pub target: Duration,
+    /// Who is refused is asked to come again after this at the earliest, and after twice this at the latest: whole seconds.
+    pub retry_after: Duration,
+}
+
 impl EngineConfig {
     /// The listener of a flow; see [`Listeners::place`].
     pub fn listener(&self, listener: ListenerId) -> Option<&Listener> {
@@ -443,6 +452,8 @@ pub struct EngineConfig {
     pub toll_fraud: TollFraud,
     /// Stations get a CRLF this often; zero: never.
     pub keepalive: Duration,
+    /// When more comes than can be done.
+    pub overload: Overload,
     /// True if faults may be injected through the API.
     pub chaos: bool,
 }

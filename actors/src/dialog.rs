@@ -1,5 +1,7 @@
 //! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
 
+mod stored;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::sip::endpoint::Owner;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
+
+use stored::Stored;
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 6;
@@ -93,11 +97,12 @@ impl Origin {
         }
     }
 
-    /// A dialog that only ends what was begun.
-    fn build_to_end(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
+    /// A dialog that only ends what was begun, `heard` included.
+    fn build_to_end(&self, heard: Option<&Message>, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
         if let Origin::Calling { spec, local, last } = self {
             let last = last.as_ref().map(|(cseq, branch)| (*cseq, branch.as_str()));
-            return Some(Dialog::calling_after_fault((**spec).clone(), local.clone(), last, now, out));
+            let (spec, local) = ((**spec).clone(), local.clone());
+            return Some(Dialog::calling_after_fault(spec, local, last, heard, now, out));
         }
         Some(ended_after_fault(self.build(now, out)?, now, out))
     }
@@ -148,8 +153,8 @@ pub struct DialogActor {
     /// Until there is a checkpoint.
     origin: Option<Box<Origin>>,
     shell: Shell<Dialog>,
-    /// The peer has asked for another session, or to refresh this one, since the checkpoint that the store was given.
-    renegotiated: bool,
+    /// What the store has of it.
+    stored: Stored,
     /// Requests of the peer's within an early dialog that have no final response: a fault would lose them.
     unanswered: Vec<Input>,
     /// What the dialog did when it was built, done when its actor has an address.
@@ -192,7 +197,7 @@ impl DialogActor {
             leg,
             origin: Some(Box::new(origin)),
             shell: Shell::new(dialog),
-            renegotiated: false,
+            stored: Stored::default(),
             unanswered: Vec::new(),
             first,
             timer: None,
@@ -217,16 +222,16 @@ impl DialogActor {
             Fed::Lost { panic } => {
                 self.shell.inject(Injection::None);
                 self.refuse_unanswered(input, &mut out);
-                self.end_after_fault(now, &mut out);
+                self.end_after_fault(input, now, &mut out);
                 self.call.tell(LegFault { leg: self.leg, panic, lost: true });
             }
         }
-        if let Input::Request { transaction: Some(_), request, .. } = input {
-            if !self.shell.is_kept() {
-                self.unanswered.push(input.clone());
-            }
-            self.renegotiated |= matches!(request.method(), Method::Invite | Method::Update);
+        if let Input::Request { transaction: Some(_), .. } = input
+            && !self.shell.is_kept()
+        {
+            self.unanswered.push(input.clone());
         }
+        self.stored.follow(input, self.shell.machine());
         self.release(&mut out, ctx);
     }
 
@@ -242,14 +247,31 @@ impl DialogActor {
     }
 
     /// Ends in good order a dialog that cannot go on: from its last good state, else with 500 or CANCEL from its origin.
-    fn end_after_fault(&mut self, now: Now, out: &mut Vec<Output>) {
+    fn end_after_fault(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
+        let heard = match input {
+            Input::Response(response) if response.method() == Method::Invite && response.status() >= 200 => {
+                Some(response)
+            }
+            Input::Response(_)
+            | Input::Request { .. }
+            | Input::Unanswered { .. }
+            | Input::Cancelled { .. }
+            | Input::Credentials { .. }
+            | Input::Command(_)
+            | Input::Timeout => None,
+        };
         let ended = match self.shell.last_good(now) {
             Some(dialog) => Some(ended_after_fault(dialog, now, out)),
-            None => self.origin.as_ref().and_then(|origin| origin.build_to_end(now, out)),
+            None => self.origin.as_ref().and_then(|origin| origin.build_to_end(heard, now, out)),
         };
-        match ended {
-            Some(dialog) => self.shell.replace(dialog),
-            None => out.push(Output::Finished),
+        let Some(dialog) = ended else { return out.push(Output::Finished) };
+        if heard.is_none() {
+            return self.shell.replace(dialog);
+        }
+        // Its ACK, and the BYE of what it has accepted, do not wait until it comes again: it need not.
+        self.shell.replace(dialog.clone());
+        if let Fed::Lost { .. } = self.shell.feed(input, now, out) {
+            self.shell.replace(dialog);
         }
     }
 
@@ -283,9 +305,8 @@ impl DialogActor {
                 kept.clone_from(now);
             }
         }
-        // What it has answered the peer after the call had taken the news of the other side to the store is in no checkpoint yet.
-        if self.renegotiated && self.shell.machine().rests() {
-            self.renegotiated = false;
+        // What it has agreed with the peer after the call had taken the news of the other side to the store is in no checkpoint yet.
+        if self.stored.is_due(self.shell.machine()) {
             let frozen = self.shell.frozen().cloned();
             self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
         }

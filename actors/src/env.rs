@@ -16,7 +16,7 @@ use actix::{Actor, Addr, Handler, Message, Recipient, WeakRecipient};
 use bytes::Bytes;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
-use tandem_protocol::time::{Instant, Now};
+use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::sync::oneshot;
 
 use crate::config::EngineConfig;
@@ -298,6 +298,11 @@ impl Env {
     pub(crate) fn arm(&self, timer: TimerId, at: Option<Instant>) {
         let mut timers = self.0.common.timers.borrow_mut();
         timers.arm(timer, at);
+        let asked = self.0.common.wake.get();
+        if at.is_none_or(|at| asked.is_some_and(|asked| asked <= at)) {
+            // Whatever was armed before has its wake-up, and a later one needs none of its own.
+            return;
+        }
         let next = timers.next_wake();
         drop(timers);
         self.want_wake(next);
@@ -403,6 +408,8 @@ pub struct Datagram {
     pub flow: Flow,
     /// What it holds.
     pub bytes: Bytes,
+    /// When it came, by the wall clock, if it is known: one datagram of those that are read together says it for all.
+    pub(crate) arrived: Option<UnixMillis>,
     /// Gone with the last message of a piece of a stream: its reader waits for that.
     pub(crate) undone: Option<Arc<oneshot::Sender<()>>>,
 }
@@ -415,6 +422,6 @@ impl Datagram {
 
     /// What came by a flow.
     pub fn by(flow: Flow, bytes: Bytes) -> Datagram {
-        Datagram { flow, bytes, undone: None }
+        Datagram { flow, bytes, arrived: None, undone: None }
     }
 }

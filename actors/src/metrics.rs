@@ -1,185 +1,34 @@
 //! The engine's metrics: every handle made once, on a recorder of the engine's own.
 
+mod actor;
 mod dns;
+mod media;
+mod overload;
 mod refusal;
 mod registration;
+mod registry;
 mod reload;
 mod sip;
 mod tls;
 mod toll_fraud;
+mod trunk;
 
-use std::sync::Arc;
-
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
+use metrics::{Counter, Gauge, Histogram, Unit};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::message::Method;
-use tandem_protocol::trunk_health::State;
 
+pub use actor::ActorKind;
 pub use dns::{DnsMetrics, ServerMetrics};
+pub use media::{MEDIA_DROPS, WorkerMetrics};
+pub use overload::OverloadMetrics;
 pub use refusal::Refusal;
 pub use registration::RegistrationMetrics;
+pub use registry::{Describe, Registry};
 pub use reload::ReloadMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 pub use tls::{Handshake, TlsMetrics, not_after};
 pub use toll_fraud::{TollMetrics, TollRefusal};
-
-/// The kinds of actor, for restarts and shed messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ActorKind {
-    /// A shard.
-    Shard,
-    /// A call.
-    Call,
-    /// A dialog.
-    Dialog,
-    /// A station.
-    Station,
-    /// A trunk.
-    Trunk,
-    /// A registration group.
-    RegistrationGroup,
-    /// A media session.
-    MediaSession,
-    /// A media worker.
-    MediaWorker,
-}
-
-impl ActorKind {
-    /// Every kind.
-    pub const ALL: [ActorKind; 8] = [
-        ActorKind::Shard,
-        ActorKind::Call,
-        ActorKind::Dialog,
-        ActorKind::Station,
-        ActorKind::Trunk,
-        ActorKind::RegistrationGroup,
-        ActorKind::MediaSession,
-        ActorKind::MediaWorker,
-    ];
-
-    /// The label's value, and the first part of an actor's id in the supervision tree.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ActorKind::Shard => "shard",
-            ActorKind::Call => "call",
-            ActorKind::Dialog => "dialog",
-            ActorKind::Station => "station",
-            ActorKind::Trunk => "trunk",
-            ActorKind::RegistrationGroup => "registration_group",
-            ActorKind::MediaSession => "media_session",
-            ActorKind::MediaWorker => "media_worker",
-        }
-    }
-}
-
-/// Makes handles on one recorder.
-#[derive(Clone)]
-pub struct Registry(Arc<dyn Recorder + Send + Sync>);
-
-static METADATA: Metadata<'static> = Metadata::new("tandem", Level::INFO, None);
-
-impl Registry {
-    /// Handles of `recorder`.
-    pub fn new(recorder: Arc<dyn Recorder + Send + Sync>) -> Registry {
-        Registry(recorder)
-    }
-
-    fn key(name: &'static str, labels: &[(&'static str, String)]) -> Key {
-        let labels: Vec<Label> = labels.iter().map(|(k, v)| Label::new(*k, v.clone())).collect();
-        Key::from_parts(name, labels)
-    }
-
-    /// A counter, which exists from now on at 0.
-    pub fn counter(&self, name: &'static str, labels: &[(&'static str, String)]) -> Counter {
-        let counter = self.0.register_counter(&Self::key(name, labels), &METADATA);
-        counter.increment(0);
-        counter
-    }
-
-    /// A gauge, which exists from now on at 0.
-    pub fn gauge(&self, name: &'static str, labels: &[(&'static str, String)]) -> Gauge {
-        let gauge = self.0.register_gauge(&Self::key(name, labels), &METADATA);
-        gauge.set(0.0);
-        gauge
-    }
-
-    /// A histogram.
-    pub fn histogram(&self, name: &'static str, labels: &[(&'static str, String)]) -> Histogram {
-        self.0.register_histogram(&Self::key(name, labels), &METADATA)
-    }
-
-    /// Says what a metric means.
-    pub fn describe(&self, kind: Describe, name: &'static str, unit: Option<Unit>, text: &'static str) {
-        let name = metrics::KeyName::from_const_str(name);
-        let text = SharedString::const_str(text);
-        match kind {
-            Describe::Counter => self.0.describe_counter(name, unit, text),
-            Describe::Gauge => self.0.describe_gauge(name, unit, text),
-            Describe::Histogram => self.0.describe_histogram(name, unit, text),
-        }
-    }
-}
-
-/// The kinds of metric.
-#[derive(Clone, Copy, Debug)]
-pub enum Describe {
-    /// Only rises.
-    Counter,
-    /// Rises and falls.
-    Gauge,
-    /// Counts observations in buckets.
-    Histogram,
-}
-
-/// What a trunk counts.
-#[derive(Clone)]
-pub struct TrunkMetrics {
-    /// Calls that went on to the next proxy because of a status.
-    pub failover_status: Counter,
-    /// Calls that went on because a proxy was silent.
-    pub failover_timeout: Counter,
-    /// Calls that went on because a proxy said nothing further after 100.
-    pub failover_progress: Counter,
-    /// Calls that went on because a request could not be sent.
-    pub failover_transport: Counter,
-    /// Calls that went on because the trunk had as many as it may.
-    pub failover_limit: Counter,
-    /// Header rules that wrote nothing, because a call had not what they need.
-    pub header_rules_failed: Counter,
-    /// Calls up.
-    pub calls: Gauge,
-}
-
-/// What is shown of a proxy of a trunk.
-#[derive(Clone)]
-pub struct ProxyMetrics {
-    up: Gauge,
-    degraded: Gauge,
-}
-
-impl ProxyMetrics {
-    /// Shows its state; one of which nothing is known counts as up.
-    pub fn show(&self, state: State) {
-        self.up.set(if state == State::Down { 0.0 } else { 1.0 });
-        self.degraded.set(if state == State::Degraded { 1.0 } else { 0.0 });
-    }
-
-    /// It is a proxy of the trunk no longer: neither up nor down.
-    pub fn forget(&self) {
-        self.up.set(f64::NAN);
-        self.degraded.set(f64::NAN);
-    }
-}
-
-/// What a media worker counts.
-#[derive(Clone)]
-pub struct WorkerMetrics {
-    /// Sessions.
-    pub sessions: Gauge,
-    /// Seconds a wake-up of the packet loop took.
-    pub step: Histogram,
-}
+pub use trunk::{ProxyMetrics, TrunkMetrics};
 
 /// The handles of one engine.
 pub struct Metrics {
@@ -249,9 +98,6 @@ pub struct Metrics {
 
 /// Results of calls, as `tandem_calls_total` names them.
 pub const CALL_RESULTS: [&str; 6] = ["answered", "busy", "no_answer", "abandoned", "rejected", "failed"];
-
-/// Kinds of datagram on media ports that are dropped, as `tandem_media_dropped_total` names them.
-pub const MEDIA_DROPS: [&str; 6] = ["stun", "dtls", "zrtp", "turn_channel", "unknown", "stray"];
 
 impl Metrics {
     /// Makes every handle; every counter known now starts at 0.
@@ -325,30 +171,12 @@ impl Metrics {
 
     /// The handles of one trunk.
     pub fn trunk(&self, name: &str) -> TrunkMetrics {
-        let failover = |cause: &str| {
-            let labels = [("trunk", name.to_owned()), ("cause", cause.to_owned())];
-            self.registry.counter("tandem_trunk_failovers_total", &labels)
-        };
-        TrunkMetrics {
-            failover_status: failover("status"),
-            failover_timeout: failover("timeout"),
-            failover_progress: failover("progress"),
-            failover_transport: failover("transport"),
-            failover_limit: failover("limit"),
-            header_rules_failed: self
-                .registry
-                .counter("tandem_trunk_header_rules_failed_total", &[("trunk", name.to_owned())]),
-            calls: self.registry.gauge("tandem_trunk_calls_active", &[("trunk", name.to_owned())]),
-        }
+        TrunkMetrics::new(&self.registry, name)
     }
 
     /// The handles of one proxy of a trunk.
     pub fn proxy(&self, trunk: &str, proxy: &str) -> ProxyMetrics {
-        let labels = [("trunk", trunk.to_owned()), ("proxy", proxy.to_owned())];
-        ProxyMetrics {
-            up: self.registry.gauge("tandem_trunk_up", &labels),
-            degraded: self.registry.gauge("tandem_trunk_degraded", &labels),
-        }
+        ProxyMetrics::new(&self.registry, trunk, proxy)
     }
 
     /// The handles of one registration group.
@@ -358,11 +186,7 @@ impl Metrics {
 
     /// The handles of one media worker.
     pub fn worker(&self, worker: u16) -> WorkerMetrics {
-        let labels = [("worker", worker.to_string())];
-        WorkerMetrics {
-            sessions: self.registry.gauge("tandem_media_sessions_active", &labels),
-            step: self.registry.histogram("tandem_media_step_seconds", &labels),
-        }
+        WorkerMetrics::new(&self.registry, worker)
     }
 
     /// Counts an ended call.
@@ -419,6 +243,7 @@ impl Metrics {
 
 fn describe(registry: &Registry) {
     use Describe::{Counter, Gauge, Histogram};
+    overload::describe(registry);
     let seconds = Some(Unit::Seconds);
     registry.describe(Gauge, "tandem_calls_active", None, "Calls that exist now");
     registry.describe(Counter, "tandem_calls_total", None, "Ended calls by result");
@@ -431,6 +256,9 @@ fn describe(registry: &Registry) {
     registry.describe(Histogram, "tandem_call_setup_seconds", seconds, "From an INVITE to its 200");
     sip::describe(registry);
     registration::describe(registry);
+    trunk::describe(registry);
+    actor::describe(registry);
+    media::describe(registry);
     registry.describe(Counter, "tandem_sip_dropped_total", None, "Messages on SIP ports that were not SIP");
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
@@ -442,67 +270,6 @@ fn describe(registry: &Registry) {
         None,
         "Credentials not judged, after too many wrong ones",
     );
-    registry.describe(Gauge, "tandem_trunk_up", None, "0 if the proxy of the trunk is down");
-    registry.describe(
-        Gauge,
-        "tandem_trunk_degraded",
-        None,
-        "1 if the proxy is tried after those that are up",
-    );
-    registry.describe(
-        Counter,
-        "tandem_trunk_failovers_total",
-        None,
-        "Calls that went on to another proxy or trunk, by cause",
-    );
-    registry.describe(
-        Counter,
-        "tandem_trunk_header_rules_failed_total",
-        None,
-        "Header rules of the trunk that wrote nothing, because a call had not what they need",
-    );
-    registry.describe(Gauge, "tandem_trunk_calls_active", None, "Calls on the trunk now");
-    registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");
-    registry.describe(
-        Counter,
-        "tandem_mailbox_shed_total",
-        None,
-        "Messages refused by a bound, by kind of actor",
-    );
-    registry.describe(Counter, "tandem_shard_crossings_total", None, "Messages from one shard to another");
-    registry.describe(Gauge, "tandem_media_sessions_active", None, "Media sessions now, by worker");
-    registry.describe(
-        Histogram,
-        "tandem_media_step_seconds",
-        seconds,
-        "How long one wake-up of the packet loop took",
-    );
-    registry.describe(Counter, "tandem_rtp_packets_total", None, "RTP packets by direction");
-    registry.describe(Counter, "tandem_rtp_lost_total", None, "RTP packets that never came, of ended legs");
-    registry.describe(Histogram, "tandem_rtp_jitter_seconds", seconds, "Interarrival jitter of ended legs");
-    registry.describe(
-        Counter,
-        "tandem_rtp_refused_total",
-        None,
-        "Media packets refused: foreign source, not RTP",
-    );
-    registry.describe(Counter, "tandem_rtp_unsent_total", None, "RTP packets taken that could not go on");
-    registry.describe(
-        Counter,
-        "tandem_media_dropped_total",
-        None,
-        "Datagrams on media ports that are neither RTP nor RTCP, or came while no call had the port",
-    );
-    registry.describe(
-        Counter,
-        "tandem_media_bound_hits_total",
-        None,
-        "Wake-ups of a packet loop that left packets for the next",
-    );
-    registry.describe(Counter, "tandem_media_ports_skipped_total", None, "Media ports in use by others");
-    registry.describe(Gauge, "tandem_media_ports_free", None, "Bound port pairs that no call uses");
-    registry.describe(Gauge, "tandem_recordings_active", None, "Recordings now");
-    registry.describe(Counter, "tandem_recordings_failed_total", None, "Recordings that died");
     registry.describe(
         Counter,
         "tandem_stray_answers_total",

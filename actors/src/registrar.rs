@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use tandem_protocol::decimal::push_hex;
 use tandem_protocol::dialog::ServerTransactionId;
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, NameAddr, reason_phrase, response_to};
 use tandem_protocol::registrar::{self, BadRegister, Binding, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
-use crate::calls::{Refused, check, credentials, verify_presented};
+use crate::calls::{Refused, check, credentials, is_sips, verify_presented};
 use crate::env::Env;
 use crate::ids::ShardId;
 use crate::metrics::Refusal;
@@ -91,7 +92,7 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
 }
 
 fn has_sips(contact: &str) -> bool {
-    NameAddr::parse(contact).is_ok_and(|contact| contact.parsed_uri().is_ok_and(|uri| uri.is_sips()))
+    NameAddr::parse(contact).is_ok_and(|contact| is_sips(contact.uri))
 }
 
 fn refuse(bad: &BadRegister) -> Refused {
@@ -110,7 +111,8 @@ pub(crate) fn answer(endpoint: &mut Endpoint, done: &RegisterDone) {
         Some(Err(error)) => error.status(),
         None => 500,
     };
-    let tag = format!("r{:x}", done.transaction.0);
+    let mut tag = "r".to_owned();
+    push_hex(&mut tag, done.transaction.0, 1);
     let mut response =
         response_to(&done.request, Some(done.flow.remote), status, reason_phrase(status), Some(&tag));
     match &done.result {

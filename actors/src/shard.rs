@@ -8,6 +8,7 @@ mod invite;
 mod late_prack;
 mod located;
 mod named;
+mod overload;
 mod refuse;
 mod restore;
 mod stray;
@@ -172,6 +173,7 @@ pub struct Shard {
     due: Vec<TimerKey>,
     tolls: toll_fraud::TollWatch,
     strays: stray::StrayLimit,
+    overload: overload::Overload,
     late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
     _guard: Guard,
@@ -203,6 +205,7 @@ impl Shard {
             due: Vec::new(),
             tolls: toll_fraud::TollWatch::default(),
             strays: stray::StrayLimit::default(),
+            overload: overload::Overload::new(&env),
             late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
@@ -218,6 +221,9 @@ impl Shard {
     }
 
     fn take(&mut self, datagram: &Datagram, ctx: &mut Context<Self>) {
+        if let Some(arrived) = datagram.arrived {
+            self.took(arrived);
+        }
         match self.endpoint.receive(datagram) {
             Some(New::Request(request, flow)) => self.request(request, flow, ctx),
             Some(New::Ack(ack, source)) => {

@@ -50,6 +50,11 @@ pub trait Machine: Sized {
     /// Its state as it must be found after a fault; `None` unless it [is kept](Machine::is_kept).
     fn freeze(&self) -> Option<Bytes>;
 
+    /// False for an input that leaves the machine as it is, and only has it say something.
+    fn alters(_input: &Self::Input) -> bool {
+        true
+    }
+
     /// The machine again.
     fn thaw(frozen: &Bytes, now: Now) -> Option<Self>;
 }
@@ -85,7 +90,8 @@ pub enum Injection {
 
 /// A machine and what is needed to rebuild it.
 pub struct Shell<M: Machine> {
-    machine: M,
+    /// In a box: an actor is moved several times before it runs.
+    machine: Box<M>,
     frozen: Option<Bytes>,
     /// What has ended well since it was frozen, and when it happened.
     since: Vec<(M::Input, Now)>,
@@ -99,7 +105,7 @@ impl<M: Machine> Shell<M> {
     /// A shell around `machine`.
     pub fn new(machine: M) -> Shell<M> {
         let frozen = machine.freeze();
-        let (since, panics) = (Vec::new(), SmallVec::new());
+        let (machine, since, panics) = (Box::new(machine), Vec::new(), SmallVec::new());
         Shell { machine, frozen, since, lost: false, panics, injection: Injection::None }
     }
 
@@ -129,7 +135,7 @@ impl<M: Machine> Shell<M> {
 
     /// Replaces a lost machine.
     pub fn replace(&mut self, machine: M) {
-        self.machine = machine;
+        *self.machine = machine;
         self.lost = false;
         self.freeze();
     }
@@ -141,6 +147,9 @@ impl<M: Machine> Shell<M> {
 
     /// An input has ended well.
     fn note(&mut self, input: &M::Input, now: Now) {
+        if self.frozen.is_some() && !M::alters(input) {
+            return;
+        }
         if self.frozen.is_none()
             || !self.machine.is_kept()
             || self.machine.rests()
@@ -179,7 +188,7 @@ impl<M: Machine> Shell<M> {
             return Fed::Lost { panic };
         }
         let Some(machine) = self.rebuild(now) else { return Fed::Lost { panic } };
-        self.machine = machine;
+        *self.machine = machine;
         match self.attempt(input, now, out) {
             Ok(()) => {
                 self.lost = false;
@@ -195,7 +204,7 @@ impl<M: Machine> Shell<M> {
         if injection == Injection::Once {
             self.injection = Injection::None;
         }
-        let machine = &mut self.machine;
+        let machine = &mut *self.machine;
         let result = catch_unwind(AssertUnwindSafe(|| {
             machine.handle(input, now, out);
             assert!(injection == Injection::None, "injected by an operator");
@@ -256,6 +265,9 @@ mod tests {
         fn rests(&self) -> bool {
             self.sum.is_multiple_of(5)
         }
+        fn alters(input: &u32) -> bool {
+            *input != 0
+        }
         fn freeze(&self) -> Option<Bytes> {
             FROZEN.set(FROZEN.get() + 1);
             self.is_kept().then(|| Bytes::from(self.sum.to_string()))
@@ -304,6 +316,18 @@ mod tests {
             (2, Some("62".into()), 3),
             "rest, then nine in motion"
         );
+    }
+
+    #[test]
+    fn what_leaves_a_machine_as_it_is_needs_no_other_checkpoint() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: true });
+        FROZEN.set(0);
+        for _ in 0..20 {
+            assert_eq!(shell.feed(&0, at(0), &mut Vec::new()), Fed::Well);
+        }
+        assert_eq!((shell.frozen().cloned(), FROZEN.get()), (Some("10".into()), 0));
+        assert_eq!(shell.feed(&7, at(0), &mut Vec::new()), Fed::Rebuilt { panic: "seven".into() });
+        assert_eq!((shell.frozen().cloned(), FROZEN.get()), (Some("17".into()), 1));
     }
 
     #[test]

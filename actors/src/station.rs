@@ -72,6 +72,13 @@ pub(crate) struct Committed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Registered(Vec<Binding>);
 
+#[cfg(test)]
+impl Registered {
+    pub(crate) fn of(bindings: Vec<Binding>) -> Registered {
+        Registered(bindings)
+    }
+}
+
 #[derive(Clone)]
 pub(crate) enum Change {
     Register(Update),

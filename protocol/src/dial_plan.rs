@@ -189,6 +189,8 @@ pub struct DialPlan {
     partitions: Vec<Partition>,
     search_spaces: BTreeMap<String, Vec<usize>>,
     internal: Vec<usize>,
+    /// The patterns of emergency calls.
+    emergency: Vec<usize>,
 }
 
 /// Two are equal if they were made from the same patterns, partitions and search spaces, in the same order.
@@ -227,7 +229,8 @@ impl DialPlan {
         let (partitions, index_of) = name_partitions(&spec.partitions, &mut errors);
         let search_spaces = resolve_search_spaces(&spec.search_spaces, &index_of, &mut errors);
         let internal = index_of.get(INTERNAL).copied().into_iter().collect();
-        let mut plan = Self { patterns: Vec::new(), partitions, search_spaces, internal };
+        let mut plan =
+            Self { patterns: Vec::new(), partitions, search_spaces, internal, emergency: Vec::new() };
         let mut seen = BTreeMap::new();
         for pattern in spec.patterns {
             if let Err(error) = plan.add(pattern, &index_of, &mut seen) {
@@ -281,6 +284,9 @@ impl DialPlan {
             }
             None => self.partitions[place].wild.push(index),
         }
+        if pattern.emergency {
+            self.emergency.push(index);
+        }
         self.patterns.push((pattern, compiled));
         Ok(())
     }
@@ -303,6 +309,11 @@ impl DialPlan {
     /// Every pattern, in the order of the configuration.
     pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.patterns.iter().map(|(pattern, _)| pattern)
+    }
+
+    /// Whether somebody may reach an emergency pattern by this number: without knowing who dials it, the benefit of the doubt.
+    pub fn may_be_emergency(&self, dialled: &str) -> bool {
+        self.emergency.iter().any(|index| self.patterns[*index].1.matches(dialled).is_some())
     }
 
     /// The partitions a caller reaches, the preferred first; `None` for a search space that does not exist.
@@ -346,7 +357,7 @@ impl DialPlan {
         let number = &dialled[..candidate.matched];
         let strip = pattern.strip.unwrap_or(compiled.separator());
         let kept = number.get(strip..).unwrap_or_default();
-        Match { pattern, number_out: format!("{}{kept}", pattern.prefix) }
+        Match { pattern, number_out: [&pattern.prefix, kept].concat() }
     }
 }
 

@@ -140,7 +140,17 @@ pub enum DigestError {
 pub fn www_authenticate(realm: &str, nonce: &str, algorithm: Algorithm, stale: bool) -> String {
     let realm = params::quote(realm);
     let stale = if stale { ", stale=true" } else { "" };
-    format!("Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}")
+    [
+        "Digest realm=",
+        &realm,
+        ", nonce=\"",
+        nonce,
+        "\", algorithm=",
+        algorithm.as_str(),
+        ", qop=\"auth\"",
+        stale,
+    ]
+    .concat()
 }
 
 /// What to do with a request that carries credentials.

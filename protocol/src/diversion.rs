@@ -106,20 +106,13 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Builder, Limits};
+    use crate::message::sample;
 
     fn invite(headers: &[(Header, &str)]) -> Message {
-        let mut builder = Builder::request("INVITE", "sip:2001@us;user=phone");
-        builder
-            .header(Header::Via, "SIP/2.0/UDP a;branch=z9hG4bK1")
-            .header(Header::From, "<sip:a@example.com>;tag=f")
-            .header(Header::To, "<sip:b@example.com>")
-            .header(Header::CallId, "c")
-            .header(Header::CSeq, "1 INVITE");
-        for (header, value) in headers {
-            builder.header(*header, value);
-        }
-        Message::parse(builder.finish(None), &Limits::default()).unwrap()
+        sample::invite(
+            "sip:2001@us;user=phone",
+            headers.iter().map(|(header, value)| (header.name(), *value)),
+        )
     }
 
     #[test]

@@ -157,11 +157,15 @@ impl Flow {
     /// for that (RFC 3581) nor is behind a NAT, which his own address shows, hears datagrams at the port that he names (RFC 3261 §18.2.2).
     pub fn answering(self, via: &Via<'_>) -> Flow {
         let datagrams = self.connection.is_none() && !self.listener.transport().is_reliable();
-        let source = self.remote.ip().to_canonical();
-        if !datagrams || via.rport().is_some() || via.host.parse() != Ok(source) {
+        let port = via.port.unwrap_or(5060);
+        // Nearly everyone listens at the port he sends from: then nothing else of the Via matters.
+        if !datagrams || port == self.remote.port() {
             return self;
         }
-        Flow { remote: SocketAddr::new(self.remote.ip(), via.port.unwrap_or(5060)), ..self }
+        if via.rport().is_some() || via.host.parse() != Ok(self.remote.ip().to_canonical()) {
+            return self;
+        }
+        Flow { remote: SocketAddr::new(self.remote.ip(), port), ..self }
     }
 
     /// The way to an address that the peer of this flow has named: over the same connection if it is the same host, since

@@ -255,20 +255,10 @@ fn unquoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Builder, Limits};
+    use crate::message::sample;
 
     fn invite(headers: &[(&str, &str)]) -> Message {
-        let mut builder = Builder::request("INVITE", "sip:b@example.com");
-        builder
-            .header(Header::Via, "SIP/2.0/UDP a;branch=z9hG4bK1")
-            .header(Header::From, "<sip:a@example.com>;tag=f")
-            .header(Header::To, "<sip:b@example.com>")
-            .header(Header::CallId, "c")
-            .header(Header::CSeq, "1 INVITE");
-        for (name, value) in headers {
-            builder.raw_header(name, value);
-        }
-        Message::parse(builder.finish(None), &Limits::default()).unwrap()
+        sample::invite("sip:b@example.com", headers.iter().copied())
     }
 
     fn filled(template: &str, headers: &[(&str, &str)]) -> Result<String, RuleFailure> {

@@ -17,6 +17,7 @@ pub mod header_rules;
 pub mod identity;
 pub mod message;
 pub mod number_rules;
+pub mod overload;
 pub mod proxy_list;
 pub mod registrar;
 pub mod registration;

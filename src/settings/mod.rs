@@ -33,10 +33,10 @@ pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use shown::{KeyChange, changed_keys};
 pub use types::{
     AlarmAction, CallingSearchSpace, Credential, DialPlan, Dns, HeaderRule, Http, INTERNAL_PARTITION, Listen,
-    Location, Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Partition, Pattern, Redirect,
-    Registrar, Registration, RegistrationGroup, RouteGroup, RouteList, RuleDirection, RuleParty, Selection,
-    Service, ServiceKind, Srtp, Station, TimerFigures, TimerPreset, TollFraud, Transport, Trunk, TrunkTimers,
-    User,
+    Location, Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Overload, Partition, Pattern,
+    Redirect, Registrar, Registration, RegistrationGroup, RouteGroup, RouteList, RuleDirection, RuleParty,
+    Selection, Service, ServiceKind, Srtp, Station, TimerFigures, TimerPreset, TollFraud, Transport, Trunk,
+    TrunkTimers, User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,
@@ -72,6 +72,8 @@ pub struct Settings {
     pub user: Vec<User>,
     /// How names are looked up.
     pub dns: Dns,
+    /// When more comes than can be done.
+    pub overload: Overload,
     /// Lines to other SIP servers.
     pub trunk: Vec<Trunk>,
     /// Registrations at other servers.

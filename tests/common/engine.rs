@@ -168,6 +168,13 @@ impl Engine {
         self.child.as_ref().expect("a process").id()
     }
 
+    /// The memory it has resident, in kilobytes.
+    pub(crate) fn resident_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// The address of phones and other servers.
     pub(crate) fn peer(&self) -> Ipv4Addr {
         self.host.peer()

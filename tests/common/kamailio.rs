@@ -16,8 +16,8 @@ const EDGE: u16 = 5060;
 /// Where the engine's trunk finds it. What comes to it there from elsewhere is a call by the trunk.
 const TRUNK: u16 = 5070;
 
-/// What it does. In capitals: its address, the engine's, the transport between the two, and the two gateways.
-const CONFIG: &str = r#"
+/// What every one of them has, before its modules. In capitals: its address, and its transport besides UDP.
+const GLOBALS: &str = r#"
 debug=2
 log_stderror=yes
 children=1
@@ -26,21 +26,25 @@ auto_aliases=no
 dns=no
 rev_dns=no
 use_dns_cache=no
-tcp_source_ipv4=PROXY
 listen=udp:PROXY:5060
 listen=STREAM:PROXY:5060
 listen=udp:PROXY:5070
 listen=STREAM:PROXY:5070
 
-loadmodule "corex.so"
 loadmodule "tm.so"
 loadmodule "sl.so"
 loadmodule "pv.so"
 loadmodule "rr.so"
 loadmodule "maxfwd.so"
-loadmodule "path.so"
 loadmodule "siputils.so"
 loadmodule "textops.so"
+"#;
+
+/// What it does. In capitals: its address, the engine's, the transport between the two, and the two gateways.
+const CONFIG: &str = r#"
+tcp_source_ipv4=PROXY
+loadmodule "corex.so"
+loadmodule "path.so"
 TLS
 
 request_route {
@@ -108,26 +112,6 @@ route[RELAY] {
 /// A provider: what it does. It takes REGISTERs of anybody who knows the password "hush" and gives them a Service-Route; a call to
 /// 5550100 goes to the account "office".
 const PROVIDER: &str = r#"
-debug=2
-log_stderror=yes
-children=1
-tcp_children=1
-auto_aliases=no
-dns=no
-rev_dns=no
-use_dns_cache=no
-listen=udp:PROXY:5060
-listen=tcp:PROXY:5060
-listen=udp:PROXY:5070
-listen=tcp:PROXY:5070
-
-loadmodule "tm.so"
-loadmodule "sl.so"
-loadmodule "pv.so"
-loadmodule "rr.so"
-loadmodule "maxfwd.so"
-loadmodule "siputils.so"
-loadmodule "textops.so"
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
 loadmodule "auth.so"
@@ -201,25 +185,25 @@ impl Kamailio {
         let config = CONFIG
             .replace("TLS\n", &if secure { format!("enable_tls=yes\n{TLS}\n") } else { String::new() })
             .replace("DIR", &here)
-            .replace("STREAM", if secure { "tls" } else { "tcp" })
-            .replace("PROXY", &engine.peer().to_string())
             .replace("ENGINE:", &format!("{}:", engine.sip.ip()))
             .replace("\"ENGINE\"", &format!("\"{}\"", engine.sip.ip()))
             .replace("TRANSPORT", transport)
             .replace("GATEWAY1", &gateways[0].local().to_string())
             .replace("GATEWAY2", &gateways[1].local().to_string());
-        Kamailio::run(engine, &config)
+        Kamailio::run(engine, if secure { "tls" } else { "tcp" }, &config)
     }
 
     /// Starts it as a provider with whom the engine registers. The engine need not run yet.
     #[track_caller]
     pub(crate) fn provider(engine: &Engine) -> Kamailio {
-        Kamailio::run(engine, &PROVIDER.replace("PROXY", &engine.peer().to_string()))
+        Kamailio::run(engine, "tcp", PROVIDER)
     }
 
+    /// Starts it with [`GLOBALS`] and this; `stream` is its transport besides UDP.
     #[track_caller]
-    fn run(engine: &Engine, config: &str) -> Kamailio {
+    fn run(engine: &Engine, stream: &str, config: &str) -> Kamailio {
         let (ip, dir) = (engine.peer(), engine.dir());
+        let config = [GLOBALS, config].concat().replace("STREAM", stream).replace("PROXY", &ip.to_string());
         fs::write(dir.join("kamailio.cfg"), config).expect("written");
         let path = dir.join("kamailio.log");
         let log = File::create(&path).expect("a log");

@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+pub(crate) mod calls;
 pub(crate) mod digest;
 pub(crate) mod engine;
 pub(crate) mod host;

@@ -11,6 +11,8 @@ use crate::world::Fate;
 
 /// 64*T1: Timers B, D, F, H, and the life of a repeated 2xx.
 const LIFE_US: u64 = 32_000_000;
+/// What nobody waits for is in the store after so long, on a slow disk too.
+const KEPT_US: u64 = 50_000 + 150_000 + 1_000;
 /// The session interval of the engine.
 const SESSION_US: u64 = 180_000_000;
 /// T4: Timer K, the least that a client remembers a transaction.
@@ -32,9 +34,9 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             // Who is gone without a word hears no refresh, and its own get nowhere.
             let gone = what.starts_with("session timer: not refreshed")
                 && dial.faded.is_some_and(|(since, who, vanished)| vanished && who == *phone && since <= *at);
-            // Nor is a session refreshed through a proxy that is down.
-            let cut_off =
-                what.starts_with("session timer: not refreshed") && passes_an_ailing_proxy(sim, dial, *at);
+            // Nor is a session refreshed to which no way leads: what cannot be sent is not on the wire.
+            let cut_off = what.starts_with("session timer: not refreshed")
+                && is_unreachable(sim, dial, renewed_at(&dialog, *at), *at);
             // Nor where the other side of the call does not hear what it is asked.
             let others = dial.call_ids.iter().filter(|other| *other != id);
             let in_vain = what.starts_with("session timer: not refreshed")
@@ -51,12 +53,21 @@ pub(crate) fn unexplained(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
     dial.complaints.iter().filter_map(said).collect()
 }
 
-/// True if a proxy of the call was not well within the longest session interval that any phone asks for in a trunk's call, before `at`.
-fn passes_an_ailing_proxy(sim: &Sim, dial: &Dial, at: u64) -> bool {
+/// True if no way led to a proxy of the call at some time from `since` to `at`.
+fn is_unreachable(sim: &Sim, dial: &Dial, since: u64, at: u64) -> bool {
     dial.ears().any(|(phone, _)| {
         let local = sim.phones.handsets[phone].phone.config().local;
-        sim.world.moods().ailed(local, at.saturating_sub(SESSION_US), at)
+        sim.world.moods().was_unreachable(local, since, at)
     })
+}
+
+/// When a session was last begun or refreshed before `at`.
+fn renewed_at(dialog: &[&Said], at: u64) -> u64 {
+    let renews = |said: &&&Said| {
+        let accepts = said.status.is_some_and(|status| status / 100 == 2);
+        matches!(said.method.as_str(), "INVITE" | "UPDATE") && accepts && said.at <= at
+    };
+    dialog.iter().filter(renews).map(|said| said.at).max().unwrap_or(0)
 }
 
 /// The same of what phones have refused before it was a call.
@@ -113,9 +124,9 @@ impl Case<'_> {
                     .is_some_and(|prack| self.theirs().any(|said| said.is("CANCEL") && said.at <= prack.at))
             }
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
-            // A dialog that has panicked goes on from where it was last at rest: what it was asked since it does not know.
+            // What changes no session is in no checkpoint.
             what if what.starts_with("a request with a low CSeq got") => {
-                self.sim.world.plan().panics.dialog > 0 || self.was_killed_since("INVITE", true)
+                self.was_killed_since("INVITE", true)
             }
             // The fault that ends a dialog ends what it was asked with 500, and the INVITE.
             "a PRACK got 500" | "a PRACK got 481" if self.sim.world.plan().panics.dialog > 0 => {
@@ -132,7 +143,11 @@ impl Case<'_> {
             }
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
-            what if what.starts_with("SDP ") => self.was_killed_since("INVITE", false) || self.is_repeated(),
+            // A process that had to begin again with an INVITE has a session of its own.
+            what if what.starts_with("SDP origin changed") => {
+                self.was_killed_since("INVITE", false) || self.is_repeated()
+            }
+            what if what.starts_with("SDP ") => self.is_repeated() || self.is_unkept(),
             what if what.starts_with("the ACK has no SDP") => self.is_stray(),
             _ => false,
         }
@@ -148,11 +163,10 @@ impl Case<'_> {
         let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == invite.cseq);
         let begun = asked.map_or(invite.at, |asked| asked.at);
         let silent = heard.is_none_or(|first| *first >= begun + self.patience_us());
-        let panics = self.sim.world.plan().panics;
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
         let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
         let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
-        forgotten || silent || over || panics.dialog > 0 || self.killed_since(invite.at)
+        forgotten || silent || over || self.killed_since(invite.at)
     }
 
     /// What comes was said before, and says again what stood then.
@@ -163,6 +177,26 @@ impl Case<'_> {
                 other.status == said.status && other.method == said.method && other.cseq == said.cseq
             };
             self.theirs().filter(same).any(|other| other.at < said.at)
+        })
+    }
+
+    /// What comes is older than what was agreed on last before a kill, so shortly that it was not kept.
+    fn is_unkept(&self) -> bool {
+        // A phone that ponders says what is wrong when it answers.
+        let came = |said: &&Said| said.arrives.iter().copied().filter(|at| *at <= self.at).min();
+        let here = self.theirs().filter(|said| said.has_sdp).max_by_key(|said| came(said));
+        let Some(here) = here else { return false };
+        let mut newer = self.theirs().filter(|said| said.at < here.at && said.version >= here.version);
+        newer.any(|said| {
+            let same = |other: &&Said| other.method == said.method && other.cseq == said.cseq;
+            let answers = self.ours().filter(|other| other.is_final()).filter(same);
+            // What a request offers is agreed with its answer.
+            let agreed = match said.status {
+                Some(_) => Some(said.at),
+                None => answers.flat_map(|answer| answer.arrives.iter().copied()).min(),
+            };
+            let lost = |down: u64| said.at <= down && agreed.is_none_or(|at| down <= at + KEPT_US);
+            self.sim.outages.iter().any(|(down, _)| *down < here.at && lost(*down))
         })
     }
 
@@ -193,17 +227,18 @@ impl Case<'_> {
         unheard || lost || given_up || self.was_killed_since("INVITE", true)
     }
 
-    /// A session was not refreshed: each refresh was lost, or the engine was killed.
+    /// A session was not refreshed: each refresh was lost, or the BYE by which the engine has ended it, or the engine was killed.
     fn is_unrefreshed(&self) -> bool {
+        let renewed = renewed_at(self.dialog, self.at);
+        let since = |said: &&Said| said.at > renewed;
         let refreshes = |said: &&Said| said.is("UPDATE") || said.is("INVITE");
-        let renews = |said: &&Said| {
-            matches!(said.method.as_str(), "INVITE" | "UPDATE") && said.status.is_some_and(|s| s / 100 == 2)
-        };
-        let renewed = self.dialog.iter().copied().filter(renews).map(|said| said.at).max().unwrap_or(0);
-        let mut tried =
-            self.dialog.iter().copied().filter(refreshes).filter(|said| said.at > renewed).peekable();
-        let lost = tried.peek().is_some() && tried.all(|said| said.arrives.is_empty());
-        lost || self.killed_since(renewed)
+        let mut tried = self.ours().chain(self.theirs()).filter(since).filter(refreshes).peekable();
+        let unheard = |said: &Said| said.arrives.is_empty();
+        // Each branch of a fork is ended by a BYE of its own.
+        let byes = || self.theirs().filter(since).filter(|said| said.is("BYE"));
+        let mut ends = byes();
+        let ended = ends.any(|bye| byes().filter(|other| other.to_tag == bye.to_tag).all(unheard));
+        (tried.peek().is_some() && tried.all(unheard)) || ended || self.killed_since(renewed)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Redirect, Registrar, Registration,
-    RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk, TrunkRules,
+    EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Overload, Redirect, Registrar,
+    Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
+    TrunkRules,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -108,6 +109,7 @@ pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk
     // Trunk b gives a silent proxy up after 4 s.
     let mut timers = Timers::default();
     if name == 'b' {
+        timers.timer_f = Some(timers.give_up);
         timers.give_up = Duration::from_secs(4);
     }
     Trunk {
@@ -248,6 +250,7 @@ pub(crate) fn config(world: &World) -> EngineConfig {
             accept_path: false,
         },
         keepalive: if plan.keepalive { Duration::from_secs(25) } else { Duration::ZERO },
+        overload: Overload::default(),
         chaos: false,
     }
 }

@@ -24,6 +24,9 @@ const KEPT_US: u64 = 100_000 + 2_000 + 2_000;
 /// What a session may forget with one panic: what it sent since it last took anything.
 const FORGOTTEN: u64 = 16;
 
+/// 64*T1: for so long the ACK of a 2xx is waited for.
+const LIFE_US: u64 = 32_000_000;
+
 /// What of the sound of a run is known, by call.
 pub(crate) struct Sound {
     /// The packets that each end said.
@@ -225,17 +228,18 @@ impl Sound {
         let elsewhere = dial.legs.iter().any(|leg| {
             leg.answered.is_some() && leg.ends.first().is_some_and(|(at, _)| at + 1_000_000 < last)
         });
-        // A BYE that waited for the ACK of the 200 says nothing of when the silence was noticed.
-        let waited = dial
-            .call_ids
-            .first()
-            .and_then(|id| wire.set_up(id))
-            .filter(|(_, acknowledged)| (*acknowledged..acknowledged + 1_000_000).contains(&end));
+        // A BYE that waited for the ACK of the 200, or for the end of the wait for one (RFC 3261 §13.3.1.4), says nothing of when the
+        // silence was noticed.
+        let waited = dial.call_ids.first().and_then(|id| match wire.set_up(id) {
+            Some(set_up) => Some(set_up),
+            None => wire.answered_at(id).map(|answered| (answered, answered + LIFE_US)),
+        });
+        let waited = waited.filter(|(_, over)| (*over..over + 1_000_000).contains(&end));
         let paused = |ear: Ear| {
-            let Some((answered, acknowledged)) = waited else { return false };
+            let Some((answered, over)) = waited else { return false };
             let said = self.said.get(&ear).into_iter().flatten().filter_map(|packet| packet.taken);
-            let said = said.filter(|taken| (answered..acknowledged).contains(taken) && !forgotten(*taken));
-            let marks: Vec<u64> = [answered].into_iter().chain(said).chain([acknowledged]).collect();
+            let said = said.filter(|taken| (answered..over).contains(taken) && !forgotten(*taken));
+            let marks: Vec<u64> = [answered].into_iter().chain(said).chain([over]).collect();
             marks.windows(2).any(|pair| pair[1].saturating_sub(pair[0]) >= RTP_TIMEOUT_US - 200_000)
         };
         let silent = [a, b].into_iter().any(|ear| quiet(ear, since) || paused(ear)) || elsewhere;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use tandem_phone::{Direction, Event};
+use tandem_phone::{CallState, Direction, Event};
 
 use crate::account::Dial;
 use crate::air::{self, Air, Ear, Packet};
@@ -135,8 +135,9 @@ impl Voices {
     /// Everybody has a chance to say something; a stranger too.
     pub(crate) fn talk(&mut self, world: &World, phones: &Phones) {
         for ear in self.talking.clone() {
-            let known = |(handle, _)| handle == ear.1;
-            if !phones.handsets[ear.0].phone.calls().any(known) {
+            // Who has sent a BYE says nothing more, answered or not (RFC 3261 §15.1.1).
+            let in_session = |(handle, state)| handle == ear.1 && state != CallState::Ending;
+            if !phones.handsets[ear.0].phone.calls().any(in_session) {
                 self.talking.remove(&ear);
             } else if self.rng.permille(700) {
                 self.say(world, ear);

@@ -27,6 +27,8 @@ pub(crate) struct Said {
     /// That of To, which tells the branches of a fork apart.
     pub(crate) to_tag: String,
     pub(crate) has_sdp: bool,
+    /// The version of its session description.
+    pub(crate) version: Option<u64>,
     /// Of a reliable response.
     pub(crate) rseq: Option<u32>,
     /// RSeq and CSeq of what a PRACK acknowledges.
@@ -51,6 +53,10 @@ impl Said {
 /// All of it.
 pub(crate) struct Wire {
     calls: BTreeMap<String, Vec<Said>>,
+}
+
+fn version_of(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("o="))?.split(' ').nth(2)?.parse().ok()
 }
 
 fn rack_of(value: &str) -> Option<(u32, u32)> {
@@ -111,6 +117,7 @@ impl Wire {
                     method: method.trim().to_owned(),
                     cseq: cseq.parse().unwrap_or(0),
                     has_sdp: text.contains("\r\n\r\nv=0"),
+                    version: version_of(&text),
                     rseq: header(&text, ["RSeq", "RSeq"]).parse().ok(),
                     rack: rack_of(header(&text, ["RAck", "RAck"])),
                     session: session_of(header(&text, ["Session-Expires", "x"])),
@@ -168,13 +175,25 @@ impl Wire {
         said.iter().filter(ours).any(|answer| !acknowledged(answer.cseq))
     }
 
-    /// When the engine first accepted the INVITE of a caller, and when the first ACK of that came.
-    pub(crate) fn set_up(&self, call_id: &str) -> Option<(u64, u64)> {
-        let said = self.dialog(call_id);
+    /// The engine's first 200 to a caller.
+    fn answer(&self, call_id: &str) -> Option<&Said> {
         let accepts =
             |said: &&Said| said.from == LISTENER && said.method == "INVITE" && said.status == Some(200);
-        let answer = said.iter().find(accepts)?;
-        let acks = said.iter().filter(|ack| ack.is("ACK") && ack.cseq == answer.cseq && ack.to == LISTENER);
+        self.dialog(call_id).iter().find(accepts)
+    }
+
+    /// When the engine first accepted the INVITE of a caller.
+    pub(crate) fn answered_at(&self, call_id: &str) -> Option<u64> {
+        self.answer(call_id).map(|answer| answer.at)
+    }
+
+    /// The same, and when the first ACK of that came.
+    pub(crate) fn set_up(&self, call_id: &str) -> Option<(u64, u64)> {
+        let answer = self.answer(call_id)?;
+        let acks = self
+            .dialog(call_id)
+            .iter()
+            .filter(|ack| ack.is("ACK") && ack.cseq == answer.cseq && ack.to == LISTENER);
         Some((answer.at, acks.flat_map(|ack| ack.arrives.iter().copied()).min()?))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, MediaPath, Redirect, Registrar, Station, StreamLimits, Trunk,
+    EngineConfig, Listener, Listeners, MediaPath, Overload, Redirect, Registrar, Station, StreamLimits, Trunk,
 };
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::SessionPolicy;
@@ -115,6 +115,7 @@ pub(super) fn config(scenario: Scenario) -> EngineConfig {
             accept_path: false,
         },
         keepalive: Duration::from_secs(25),
+        overload: Overload::default(),
         ..fixture::config(listener.address.ip(), (20_000, 39_999))
     }
 }

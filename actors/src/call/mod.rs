@@ -6,20 +6,20 @@ mod media;
 mod record;
 mod redirect;
 mod report;
+mod setup;
 mod toll_fraud;
 mod trunks;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
-use tandem_protocol::dialog::{self, Command, Credentials, EndedBy, InviteSpec, LegEvent};
+use tandem_protocol::decimal::socket_addr;
+use tandem_protocol::dialog::{self, Command, EndedBy, InviteSpec, LegEvent};
 use tandem_protocol::time::{Instant, Now};
-use tandem_protocol::transaction::Timers;
 
-use crate::calls::{CallKey, Callee, Info, Outside, Party, is_sips};
+use crate::calls::{CallKey, Info, is_sips};
 use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
@@ -35,6 +35,7 @@ use crate::timer_wheel::TimerId;
 pub(crate) use ask::AskCall;
 pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted, RecordView};
+pub(crate) use setup::{Caller, Outbound, Setup};
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 6;
@@ -63,6 +64,10 @@ impl Machine for Call {
         if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
+    fn alters(input: &Input) -> bool {
+        input.alters()
+    }
+
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
         crate::checkpoint::thaw(FORMAT, frozen)
     }
@@ -75,54 +80,6 @@ struct Leg {
     dialog: Option<Addr<DialogActor>>,
     call_id: String,
     frozen: Kept,
-}
-
-/// How INVITEs of this call leave.
-#[derive(Clone)]
-pub(crate) struct Outbound {
-    /// The trunk they leave by, if any.
-    pub(crate) trunk: Option<Arc<str>>,
-    /// From, without a tag.
-    pub(crate) from: String,
-    /// To.
-    pub(crate) to: String,
-    /// The caller's Max-Forwards, less one.
-    pub(crate) max_forwards: u8,
-    /// The INVITE's timers.
-    pub(crate) timers: Timers,
-    /// By which way it goes on from a proxy of the trunk (RFC 3608).
-    pub(crate) route: Vec<String>,
-    /// How long whoever is called may say nothing further after 100; `None`: as long as the call lasts.
-    pub(crate) progress: Option<Duration>,
-    /// Answers a challenge.
-    pub(crate) credentials: Option<Credentials>,
-    /// Who the caller is said to be (RFC 3325).
-    pub(crate) headers: Vec<(String, String)>,
-    /// Who calls, for INVITEs to others than these.
-    pub(crate) party: Arc<Party>,
-    /// Who is called.
-    pub(crate) callee: Callee,
-    /// It leads to the outside: whom it is counted for.
-    pub(crate) outside: Option<Outside>,
-}
-
-/// What the caller's leg begins with.
-pub(crate) enum Caller {
-    /// His INVITE.
-    Invite { origin: Origin, call_id: String },
-    /// Checkpoints of both legs.
-    Restored(Vec<(LegId, Bytes, String)>),
-}
-
-/// Everything a call begins with.
-pub(crate) struct Setup {
-    pub(crate) key: CallKey,
-    pub(crate) info: Info,
-    pub(crate) machine: Call,
-    pub(crate) outbound: Vec<Outbound>,
-    pub(crate) caller: Caller,
-    pub(crate) media: Media,
-    pub(crate) permits: Vec<Permit>,
 }
 
 /// The actor.
@@ -332,7 +289,7 @@ impl CallActor {
         let callee = self.shell.machine().callee();
         let leg = self.legs.iter().find(|leg| Some(leg.id) == callee);
         let event = match self.note_answering_proxy(now) {
-            Some((trunk, proxy)) => event.with("trunk", trunk).with("proxy", proxy.to_string()),
+            Some((trunk, proxy)) => event.with("trunk", trunk).with("proxy", socket_addr(proxy)),
             None => event,
         };
         self.events.push(self.with_sip_call_id(event, leg));
@@ -415,7 +372,8 @@ impl Handler<Told<FromLeg>> for CallActor {
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
             known.frozen.replace(frozen);
         }
-        if events.is_empty() {
+        // A call that is ending is in the store as it was: a restart would ask its peers what they know, and end it anew.
+        if events.is_empty() && self.shell.machine().is_answered() {
             self.refresh();
         }
         for event in events {

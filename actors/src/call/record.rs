@@ -97,3 +97,87 @@ impl CallRecord {
         crate::checkpoint::thaw(FORMAT, frozen)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tandem_media::codec::Codec;
+    use tandem_media::session::{Direction, Learn, Mode};
+    use tandem_protocol::b2bua::CALLER;
+    use tandem_protocol::time::{Instant, UnixMillis};
+
+    use super::*;
+    use crate::calls::CallKey;
+    use crate::checkpoint::golden::Golden;
+
+    fn config(service: bool) -> SessionConfig {
+        SessionConfig {
+            remote_rtp: Some(([192, 0, 2, 1], 4_000).into()),
+            remote_rtcp: Some(([192, 0, 2, 1], 4_003).into()),
+            signalling_ip: [192, 0, 2, 2].into(),
+            learn: Learn::Any,
+            direction: Direction::SendOnly,
+            codec: Some(Codec::Pcma),
+            payload_types: vec![8, 0],
+            telephone_event: Some(101),
+            mode: if service { Mode::Echo } else { Mode::Relay },
+            rtp_timeout: Some(Duration::from_secs(120)),
+        }
+    }
+
+    fn side(worker: u16, config: Option<SessionConfig>) -> SavedSide {
+        let rtp = ([10, 0, 0, 9], 20_000 + 2 * worker).into();
+        SavedSide { lease: Lease { worker, rtp }, config }
+    }
+
+    fn media(service: Option<ServiceKind>) -> SavedMedia {
+        let sides = vec![side(0, Some(config(service.is_some()))), side(1, None)];
+        SavedMedia { sides, record: true, segments: 3, service }
+    }
+
+    /// A call between a trunk and a station; answered, or to a service and on its way.
+    fn sample(answered: bool) -> CallRecord {
+        let info = Info {
+            id: "k1".into(),
+            key: CallKey(300),
+            from: "5550100".to_owned(),
+            to: "1001".to_owned(),
+            trunk: Some("in".to_owned()),
+            route: "station:1001".to_owned(),
+            started_at: UnixMillis(1_800_000_000_000),
+            started_mono: Instant::default(),
+            answered_at: answered.then_some(UnixMillis(1_800_000_005_000)),
+            unprotected: true,
+            emergency: true,
+        };
+        let leg =
+            |leg, frozen: &'static [u8], call_id: &str| (leg, Bytes::from_static(frozen), call_id.to_owned());
+        CallRecord {
+            info,
+            call: answered.then(|| Bytes::from_static(b"call")),
+            legs: vec![leg(CALLER, b"caller", "one@peer"), leg(LegId(2), b"callee", "two@us")],
+            media: media((!answered).then_some(ServiceKind::Tone)),
+            counted: vec![Counted::Trunk("in".into()), Counted::Station("1001".into())],
+        }
+    }
+
+    fn freeze(record: &CallRecord) -> Option<Bytes> {
+        let CallRecord { info, call, legs, media, counted } = record;
+        let legs = legs.iter().map(|(leg, frozen, call_id)| (*leg, frozen.clone(), &**call_id)).collect();
+        let (call, media, counted) = (call.clone(), media.clone(), counted.clone());
+        RecordView { info, call, legs, media, counted }.freeze()
+    }
+
+    fn holds(record: CallRecord) {
+        let expected = sample(record.call.is_some());
+        assert_eq!(format!("{record:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn the_record_of_a_call_is_restored_from_every_golden_checkpoint() {
+        for (kind, answered) in [("call_record", true), ("call_record_unanswered", false)] {
+            Golden { kind, freeze, thaw: |frozen| CallRecord::thaw(frozen), holds }.check(&sample(answered));
+        }
+    }
+}

@@ -11,7 +11,9 @@ pub(crate) const LINE: &str = "line";
 
 /// The account that a request is for.
 pub(super) fn called(env: &Env, request: &Message) -> Option<Account> {
-    let uri = Uri::parse(request.request_uri()).ok()?;
+    // Asked of every INVITE: nearly none has a parameter there.
+    let uri = Some(request.request_uri()).filter(|uri| uri.contains(';'))?;
+    let uri = Uri::parse(uri).ok()?;
     env.directory().account_of_line(uri.param(LINE)?)
 }
 

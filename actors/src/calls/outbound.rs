@@ -22,7 +22,7 @@ use crate::env::Env;
 #[derive(Clone)]
 pub(crate) struct Party {
     caller: Caller,
-    /// The number in his INVITE.
+    /// See [`Party::number`].
     number: String,
     /// The display name, escaped as it came.
     display: Option<String>,
@@ -70,6 +70,11 @@ pub(super) fn party(env: &Env, invite: &Message, caller: &Caller, listener: List
 }
 
 impl Party {
+    /// The number in his INVITE, as the rules of his trunk leave it.
+    pub(super) fn number(&self) -> &str {
+        &self.number
+    }
+
     /// The same once `number` has diverted his call with this status.
     pub(crate) fn diverted(&self, number: &str, status: u16) -> Party {
         Party { history: self.history.diverted(number, status), ..self.clone() }
@@ -108,7 +113,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
     let ours = config.listener(listener);
     let host = ours.map_or_else(String::new, |l| l.external.as_str().to_owned());
     let own_host = host.clone();
-    let display = party.display.as_ref().map(|d| format!("\"{d}\" ")).unwrap_or_default();
+    let display = party.display.as_ref().map(|d| ["\"", d, "\" "].concat()).unwrap_or_default();
     let number = number(party, route, trunk);
     let (from_host, to_host) = match trunk {
         Some(trunk) => (host, trunk.places().domain().unwrap_or_default()),

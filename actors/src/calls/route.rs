@@ -102,7 +102,8 @@ pub(crate) fn route(env: &Env, dialler: Option<&Caller>, dialled: &str, secure: 
     };
     let pattern = found.pattern;
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
-    let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
+    let target = pattern.target.to_string();
+    let why = [&*pattern.pattern, " in ", &pattern.partition, " leads to ", &target, mark].concat();
     let (number, emergency) = (&found.number_out, pattern.emergency);
     let wanted = Wanted { number, dialler, emergency, secure, why, inside: false };
     let route = match &pattern.target {

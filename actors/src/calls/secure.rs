@@ -1,7 +1,7 @@
 //! Calls for a `sips` URI: each hop of theirs goes by TLS, or they are not made (RFC 3261 §26.2.2, RFC 5630).
 
 use tandem_protocol::dialog::LocalSide;
-use tandem_protocol::message::{Contacts, Header, Message, NameAddr, Uri};
+use tandem_protocol::message::{Contacts, Header, Message, NameAddr};
 use tandem_protocol::registrar::Binding;
 
 use super::refused::Refused;
@@ -19,9 +19,9 @@ pub(crate) fn secure_side(listener: &Listener) -> Option<LocalSide> {
     listener.transport.is_secure().then(secure)
 }
 
-/// Whether this is a `sips` URI.
+/// Whether this is a `sips` URI, of one that is known to be a URI.
 pub(crate) fn is_sips(uri: &str) -> bool {
-    Uri::parse(uri).is_ok_and(|uri| uri.is_sips())
+    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"))
 }
 
 /// Whether the Contact of whoever answers this INVITE must be a `sips` URI (RFC 3261 §12.1.1).

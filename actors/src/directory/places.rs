@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tandem_protocol::decimal::socket_addr;
 use tandem_protocol::dns::{Located, order};
 use tandem_protocol::proxy_list::{Proxy, ProxyHealth, whose_turn};
 use tandem_protocol::trunk_health::State;
@@ -123,7 +124,7 @@ impl Places {
     /// The host of the first place, for a To that all proxies see.
     pub fn domain(&self) -> Option<String> {
         self.0.first().map(|place| match place {
-            Place::Address(proxy) => proxy.address.to_string(),
+            Place::Address(proxy) => socket_addr(proxy.address),
             Place::Name { host, .. } => host.clone(),
         })
     }

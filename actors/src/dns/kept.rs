@@ -107,6 +107,7 @@ mod tests {
     use tandem_protocol::time::Instant;
 
     use super::*;
+    use crate::checkpoint::golden::Golden;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -165,5 +166,22 @@ mod tests {
         assert!(kept.batch(at(10_120)).is_some());
         assert!(kept.batch(at(13_719)).is_none());
         assert!(kept.batch(at(13_720)).is_some());
+    }
+
+    fn sample() -> BTreeMap<Target, Known> {
+        let secure = Target::new("sips.example", Some(5071), Transport::Tls, Family::V6);
+        let known = |port| Known { servers: found(port).servers, at: at(1_800_000_000) };
+        BTreeMap::from([(target(), known(5060)), (secure, known(5071))])
+    }
+
+    #[test]
+    fn what_was_found_is_restored_from_every_golden_checkpoint() {
+        let kept = Golden {
+            kind: "dns",
+            freeze: |known: &BTreeMap<Target, Known>| checkpoint::freeze(FORMAT, known),
+            thaw: |frozen| checkpoint::thaw(FORMAT, frozen),
+            holds: |restored| assert_eq!(restored, sample()),
+        };
+        kept.check(&sample());
     }
 }

@@ -32,10 +32,12 @@ pub enum Refusal {
     SessionInterval,
     /// It is for a `sips` URI, and no way by TLS leads to whom it asks for (RFC 5630).
     Insecure,
+    /// More comes than can be done.
+    Overload,
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 14] = [
+    pub(super) const ALL: [Refusal; 15] = [
         Refusal::Malformed,
         Refusal::Unauthorized,
         Refusal::NotFound,
@@ -50,6 +52,7 @@ impl Refusal {
         Refusal::NoDialog,
         Refusal::SessionInterval,
         Refusal::Insecure,
+        Refusal::Overload,
     ];
 
     /// The label's value.
@@ -69,6 +72,7 @@ impl Refusal {
             Refusal::NoDialog => "no_dialog",
             Refusal::SessionInterval => "session_interval",
             Refusal::Insecure => "insecure",
+            Refusal::Overload => "overload",
         }
     }
 }

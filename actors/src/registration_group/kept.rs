@@ -99,3 +99,47 @@ pub(super) fn begin(env: &Env, entry: &RegistrationEntry, place: usize) -> Optio
     }
     Some((line, Registration::resume(settings, &kept, env.now(), env.random())))
 }
+
+#[cfg(test)]
+mod tests {
+    use tandem_protocol::registration::{Granted, Place};
+    use tandem_protocol::time::UnixMillis;
+
+    use super::*;
+    use crate::checkpoint::golden::Golden;
+
+    /// A registration that holds, and one that nobody has granted.
+    fn sample() -> Vec<KeptRegistration> {
+        let granted = Granted {
+            since: UnixMillis(1_800_000_000_000),
+            until: UnixMillis(1_800_000_600_000),
+            refresh_at: UnixMillis(1_800_000_500_000),
+            service_route: vec!["<sip:edge;lr>".to_owned()],
+            at: Place { to: ([192, 0, 2, 1], 5060).into(), uri: Some("sip:other.example".to_owned()) },
+        };
+        let kept = |account: &str, kept| KeptRegistration {
+            account: account.to_owned(),
+            contact: "<sip:token@10.0.0.9>".to_owned(),
+            call_id: "one".to_owned(),
+            tag: "tag".to_owned(),
+            token: "token".into(),
+            kept,
+        };
+        let base = 1 << CSEQ_BITS;
+        vec![
+            kept("a office@example", Kept { cseq: 300, granted: Some(granted) }),
+            kept("b office@example", Kept { cseq: base, granted: None }),
+        ]
+    }
+
+    #[test]
+    fn what_is_kept_of_registrations_is_restored_from_every_golden_checkpoint() {
+        let kept = Golden {
+            kind: "kept_registrations",
+            freeze: |kept: &Vec<KeptRegistration>| checkpoint::freeze(FORMAT, kept),
+            thaw: |frozen| checkpoint::thaw(FORMAT, frozen),
+            holds: |restored| assert_eq!(restored, sample()),
+        };
+        kept.check(&sample());
+    }
+}

@@ -36,6 +36,7 @@ impl Shard {
         let before = self.env.clone();
         self.env.adopt(&change.generation);
         self.endpoint.adopt(&self.env);
+        self.adopt_overload();
         for known in self.stations.values_mut() {
             known.tell(Adopted(change.generation.clone()));
         }

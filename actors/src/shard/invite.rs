@@ -32,6 +32,9 @@ impl Shard {
             }
             return;
         }
+        if let Some(refused) = self.sheds_call(invite) {
+            return self.refuse(invite, flow, &refused);
+        }
         let caller = check::well_formed(invite).and_then(|()| identify(&self.env, invite, flow));
         let admitted = caller.and_then(|caller| {
             let admitted = check::acceptable(invite, self.env.config().transport(flow.listener))

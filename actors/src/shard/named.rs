@@ -153,6 +153,9 @@ impl Shard {
     }
 
     pub(super) fn register(&mut self, request: &Message, flow: Flow, ctx: &Context<Self>) {
+        if let Some(refused) = self.sheds_registration(request) {
+            return self.refuse(request, flow, &refused);
+        }
         match registrar::receive(&self.env, request, flow) {
             Ok(accepted) => {
                 let transaction = self.endpoint.accept(request, flow);
@@ -251,7 +254,7 @@ impl Shard {
         self.keepalive_turn = (self.keepalive_turn + 1) % KEEPALIVE_PARTS;
         let (env, turn) = (self.env.clone(), self.keepalive_turn);
         let mine = |name: &str| {
-            env.directory().home(name) == env.shard() && station::token(name) % KEEPALIVE_PARTS == turn
+            station::token(name) % KEEPALIVE_PARTS == turn && env.directory().home(name) == env.shard()
         };
         for station in env.directory().stations().filter(|s| mine(&s.config.name)) {
             for binding in station.bindings().iter().filter(|b| b.expires_at > now.wall) {

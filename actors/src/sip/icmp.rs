@@ -81,7 +81,7 @@ pub(super) fn next_error(socket: &impl AsRawFd) -> io::Result<Option<Undelivered
     Ok(remote.map(|remote| Undelivered { remote, quoted }))
 }
 
-fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+pub(super) fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|v4| SocketAddr::V4(SocketAddrV4::from(*v4)));
     v4.or_else(|| storage.as_sockaddr_in6().map(|v6| SocketAddr::V6(SocketAddrV6::from(*v6))))
         .filter(|_| storage.family().is_some())

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use tandem_protocol::decimal::push_hex;
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::message::{Header, Message, reason_phrase, response_to};
 
@@ -61,7 +62,9 @@ impl<'a> Answer<'a> {
 fn tag(request: &Message) -> String {
     let via = request.via();
     let seed = request.call_id().bytes().chain(via.branch().unwrap_or("").bytes());
-    format!("s{:016x}", fnv1a(seed))
+    let mut tag = "s".to_owned();
+    push_hex(&mut tag, fnv1a(seed), 16);
+    tag
 }
 
 #[cfg(test)]

@@ -43,10 +43,14 @@ pub struct Trace {
 /// What a message costs beyond its bytes.
 const OVERHEAD: usize = std::mem::size_of::<Traced>() + 32;
 
+/// What a message and what is kept of it usually take.
+const USUAL: usize = 1024;
+
 impl Trace {
     /// A ring of at most `limit` bytes; 0 keeps nothing.
     pub fn new(limit: usize) -> Trace {
-        Trace { ring: VecDeque::new(), held: 0, limit, dropped_until: None }
+        // Room at once, of which nothing is used yet: a ring that grows is copied while messages wait.
+        Trace { ring: VecDeque::with_capacity(limit / USUAL), held: 0, limit, dropped_until: None }
     }
 
     /// Keeps a message.

@@ -1,13 +1,17 @@
 //! UDP: one socket a shard and listener; the kernel spreads peers over them.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::os::fd::AsRawFd;
 
 use actix::Addr;
 use bytes::Bytes;
+use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Socket, Type};
 use tandem_protocol::flow::ListenerId;
+use tandem_protocol::time::UnixMillis;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -50,7 +54,26 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdUdpSocket> {
     socket.bind(&address.into())?;
     let socket = socket.into();
     icmp::ask_for_errors(&socket, address.is_ipv6());
+    if let Err(why) = setsockopt(&socket, sockopt::ReceiveTimestampns, &true) {
+        tracing::warn!(%why, "the kernel does not say when datagrams came: overload is not noticed");
+    }
     Ok(socket)
+}
+
+/// Takes a datagram with when it came: it may have waited in the socket's buffer.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<UnixMillis>)> {
+    let mut control = nix::cmsg_space!(libc::timespec);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let taken = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let arrived = taken.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmTimestampns(at) => {
+            Some(UnixMillis(at.tv_sec() as u64 * 1000 + at.tv_nsec() as u64 / 1_000_000))
+        }
+        _ => None,
+    });
+    let from = taken.address.as_ref().and_then(icmp::address).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((taken.bytes, from, arrived))
 }
 
 /// Sends a datagram.
@@ -104,9 +127,16 @@ pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<
         }
         let mut batch = SmallVec::new();
         while batch.len() < BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => {
-                    batch.push(Datagram::new(listener, from, Bytes::copy_from_slice(&buffer[..length])))
+            // The first has waited longest.
+            let taken = if batch.is_empty() {
+                socket.try_io(Interest::READABLE, || receive(&socket, &mut buffer))
+            } else {
+                socket.try_recv_from(&mut buffer).map(|(length, from)| (length, from, None))
+            };
+            match taken {
+                Ok((length, from, arrived)) => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..length]);
+                    batch.push(Datagram { arrived, ..Datagram::new(listener, from, bytes) });
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send, which the queue of errors tells more of.

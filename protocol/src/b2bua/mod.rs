@@ -138,6 +138,13 @@ pub enum Input {
     Timeout,
 }
 
+impl Input {
+    /// False for news that leaves a call as it is: its checkpoint holds as before.
+    pub fn alters(&self) -> bool {
+        !matches!(self, Input::Leg(_, LegEvent::AnswerReady))
+    }
+}
+
 /// What a call wants done.
 #[derive(Clone, Debug)]
 pub enum Output {

@@ -113,27 +113,36 @@ impl Dialog {
     }
 
     /// The dialog of an INVITE that `calling` has sent and whose state was lost: it only waits to cancel or to hang up. `last` is what
-    /// was sent last of it, by CSeq and branch: a challenge or a 422 has it sent again.
+    /// was sent last of it, by CSeq and branch: a challenge or a 422 has it sent again. Where it was lost over the final response
+    /// (`heard`) nothing is left to cancel: the dialog is to handle that next, and ends what it has made.
     pub fn calling_after_fault(
         spec: InviteSpec,
         local: Arc<LocalSide>,
         last: Option<(u32, &str)>,
+        heard: Option<&Message>,
         now: Now,
         out: &mut Vec<Output>,
     ) -> Dialog {
         let mut unsent = Vec::new();
         let mut dialog = Dialog::calling(spec, local, &mut unsent);
-        if let Phase::Calling(calling) = &mut dialog.phase {
-            calling.provisional = true;
-            if let Some((cseq, branch)) = last {
-                calling.cseq = cseq;
-                branch.clone_into(&mut calling.branch);
-                // Above whatever was sent in its early dialogs.
-                dialog.local_cseq = cseq + super::RESTORED_CSEQ_GAP;
-                dialog.sent += super::RESTORED_CSEQ_GAP;
-            }
+        let Phase::Calling(calling) = &mut dialog.phase else { return dialog };
+        calling.provisional = true;
+        if let Some((cseq, branch)) = last {
+            calling.cseq = cseq;
+            branch.clone_into(&mut calling.branch);
+            // Above whatever was sent in its early dialogs.
+            dialog.local_cseq = cseq + super::RESTORED_CSEQ_GAP;
+            dialog.sent += super::RESTORED_CSEQ_GAP;
         }
-        dialog.end(500, None, now, out);
+        let is_final = |heard: &&Message| {
+            heard.method() == Method::Invite && heard.status() >= 200 && heard.cseq() == calling.cseq
+        };
+        if heard.filter(is_final).is_some() {
+            calling.cancel = Some(None);
+            calling.cancelled_until = Some(now.mono + calling.spec.timers.t1 * 64);
+        } else {
+            dialog.end(500, None, now, out);
+        }
         dialog
     }
 

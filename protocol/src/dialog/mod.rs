@@ -420,6 +420,17 @@ impl Dialog {
         self.is_established() && self.unacknowledged.is_none()
     }
 
+    /// True if a checkpoint that was made when [`Dialog::requests_sent`] was `kept` is out of date by that alone: after a restart the
+    /// numbers of requests would soon be used again.
+    pub fn has_outrun(&self, kept: u32) -> bool {
+        self.sent.saturating_sub(kept) >= RESTORED_CSEQ_GAP / 2
+    }
+
+    /// How many messages of ours have had a branch, and at most one CSeq each.
+    pub fn requests_sent(&self) -> u32 {
+        self.sent
+    }
+
     /// The dialog as it goes on after a restart of the process: established, with a 200 that was about to leave counted as
     /// sent. Its clock starts anew: a 200 not yet acknowledged is repeated at once. The peer may have ended the dialog just
     /// before the process did, or while it was down, so he is asked for it by an OPTIONS (§11.2) within half a minute.

@@ -198,6 +198,14 @@ impl Dialog {
         invite || in_2xx || proposed || refreshing
     }
 
+    /// True while an exchange within the established dialog is open, in either direction: what the two sides know of the session, and
+    /// of who refreshes it, is about to change.
+    pub fn is_negotiating(&self) -> bool {
+        let session = &self.session;
+        let ours = self.reoffering.or(session.updating).or(self.timer.refreshing).is_some();
+        self.is_established() && (ours || session.proposal.is_some() || self.their_offer_is_open())
+    }
+
     /// The peer's own offer comes while ours waits to be tried again: ours has lost.
     pub(super) fn yield_to_peer(&mut self, out: &mut Vec<Output>) {
         if self.session.proposal.as_ref().is_some_and(Proposal::waits) {

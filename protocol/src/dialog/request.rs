@@ -142,14 +142,12 @@ impl Dialog {
             let reinvite = Reinvite::new(cseq, message.clone(), branch.clone(), self.next_hop());
             self.reinvite = Some(Box::new(reinvite));
         }
-        out.push(Output::Request {
-            message,
-            method,
-            branch,
-            cseq,
-            to: self.next_hop(),
-            timers: self.local.timers,
-        });
+        let mut timers = self.local.timers;
+        if method == Method::Invite {
+            // A place that is silent is soon left for another; a session that is up has only this peer (§14.1, Timer B).
+            timers.give_up = timers.t1 * 64;
+        }
+        out.push(Output::Request { message, method, branch, cseq, to: self.next_hop(), timers });
         cseq
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ServerTransactionId;
+use crate::decimal::Decimal;
 use crate::message::{Header, Message};
 use crate::time::Instant;
 
@@ -131,7 +132,7 @@ impl SessionTimer {
         };
         let mut headers = vec![
             (Header::Supported, "timer".to_owned()),
-            (Header::SessionExpires, format!("{}{refresher}", interval.as_secs())),
+            (Header::SessionExpires, [Decimal::of(interval.as_secs()).as_str(), refresher].concat()),
         ];
         if floor > SHORTEST_INTERVAL {
             headers.push((Header::MinSe, floor.as_secs().to_string()));

@@ -100,14 +100,15 @@ fn is_separator(c: char) -> bool {
 }
 
 fn token(text: &str) -> Result<(&str, &str), DigestError> {
-    let end = text.find(|c: char| is_separator(c) || matches!(c, '=' | '"')).unwrap_or(text.len());
+    let ends = |b: u8| is_separator(b.into()) || matches!(b, b'=' | b'"');
+    let end = text.bytes().position(ends).unwrap_or(text.len());
     if end == 0 { Err(DigestError::Malformed) } else { Ok(text.split_at(end)) }
 }
 
 fn parameter_value(text: &str) -> Result<(Cow<'_, str>, &str), DigestError> {
     let Some(quoted) = text.strip_prefix('"') else {
         // Some clients send an empty value; an unquoted one may hold '=' (a base64 nonce).
-        let end = text.find(|c: char| is_separator(c) || c == '"').unwrap_or(text.len());
+        let end = text.bytes().position(|b| is_separator(b.into()) || b == b'"').unwrap_or(text.len());
         return Ok((Cow::Borrowed(&text[..end]), &text[end..]));
     };
     match memchr::memchr2(b'"', b'\\', quoted.as_bytes()) {

@@ -5,7 +5,9 @@ use std::fmt;
 
 use super::malformed::{BadHeader, BadUri};
 use super::syntax::{TOKEN, URI, all};
-use super::syntax::{check_params, check_params_for, closing_quote, host_port, is, param, trim, trim_start};
+use super::syntax::{
+    check_params, check_params_for, closing_quote, host_port, is, param, run, trim, trim_start,
+};
 use super::uri::{Uri, write_host};
 
 /// A view of a `name-addr` or `addr-spec` with its header parameters.
@@ -69,7 +71,7 @@ impl NameAddr<'_> {
             }
         };
         let after = &value[open + 1..];
-        let close = after.bytes().position(|b| b == b'>').ok_or(BadHeader::UnclosedBracket)?;
+        let close = memchr::memchr(b'>', after.as_bytes()).ok_or(BadHeader::UnclosedBracket)?;
         let (uri, params) = (&after[..close], trim_start(&after[close + 1..]));
         Ok((NameAddr { display, uri, params }, true))
     }
@@ -180,8 +182,7 @@ impl Via<'_> {
             Some(rest) => trim_start(rest),
             None => expect_protocol(value).ok_or(BadHeader::SentProtocol)?,
         };
-        let end = rest.bytes().position(|b| !is(b, TOKEN)).unwrap_or(rest.len());
-        let (transport, rest) = rest.split_at(end);
+        let (transport, rest) = rest.split_at(run(rest.as_bytes(), TOKEN));
         let sent_by = trim_start(rest);
         if transport.is_empty() || sent_by.len() == rest.len() {
             return Err(BadHeader::SentProtocol);

@@ -43,7 +43,8 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn media_type(&self) -> &str {
-        trim(self.kind.split(';').next().unwrap_or_default())
+        let end = memchr::memchr(b';', self.kind.as_bytes()).unwrap_or(self.kind.len());
+        trim(&self.kind[..end])
     }
 
     fn is(&self, media_type: &str) -> bool {
@@ -103,10 +104,11 @@ impl Message {
     /// The session description that the body is or has. One that is encoded is none.
     pub fn session_description(&self) -> Option<Bytes> {
         let body = self.body();
-        let whole = self.whole();
         if body.is_empty() {
-            None
-        } else if whole.is_sdp() {
+            return None;
+        }
+        let whole = self.whole();
+        if whole.is_sdp() {
             Some(self.body_bytes())
         } else if whole.has_parts() {
             let sdp = whole.parts(body).ok()?.into_iter().find(Part::is_sdp)?;

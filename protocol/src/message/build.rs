@@ -3,35 +3,45 @@
 use std::fmt::{self, Display, Write};
 use std::net::SocketAddr;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::Message;
 use super::address::Via;
 use super::header::Header;
 use super::malformed::Answerable;
 use super::method::Method;
-use super::syntax::{TOKEN, URI, all, is, param, params, split, trim};
+use super::syntax::{LINE, TOKEN, URI, all, is, name_and_value, param, split, trim};
 use crate::decimal::{Decimal, write_ip};
 
 pub use super::reason::reason_phrase;
 
+/// Up to this length a text is looked at character by character.
+const SHORT: usize = 24;
 /// Room for nearly every message without a body, so that the buffer seldom grows.
 const CAPACITY: usize = 1024;
+
+/// What a stamp adds to a Via at most.
+const MOST_STAMPED: usize = ";received=1234:5678:9abc:def0:1234:5678:9abc:def0;rport=65535".len();
 
 /// A message being written, header by header in the order of the calls.
 ///
 /// Whatever a value holds, it stays one header: CR, LF and NUL in it become spaces.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    out: BytesMut,
+    out: Vec<u8>,
 }
 
 /// Writes text with each of its line ends and NULs replaced by a space.
-struct OneLine<'a>(&'a mut BytesMut);
+struct OneLine<'a>(&'a mut Vec<u8>);
 
 impl Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text.as_bytes();
+        // Most parts of a line are short, and a look at each character is cheaper then.
+        if rest.len() <= SHORT && all(rest, LINE) {
+            self.0.put_slice(rest);
+            return Ok(());
+        }
         while let Some(at) = memchr::memchr3(b'\r', b'\n', 0, rest) {
             self.0.put_slice(&rest[..at]);
             self.0.put_u8(b' ');
@@ -45,7 +55,7 @@ impl Write for OneLine<'_> {
 impl Builder {
     /// Starts a request. Characters that a method cannot have become `-`; those that a URI cannot have are escaped.
     pub fn request(method: &str, uri: &str) -> Builder {
-        let mut out = BytesMut::with_capacity(CAPACITY);
+        let mut out = Vec::with_capacity(CAPACITY);
         put_token(&mut out, method);
         out.put_u8(b' ');
         if all(uri.as_bytes(), URI) {
@@ -59,7 +69,7 @@ impl Builder {
 
     /// Starts a response.
     pub fn response(status: u16, reason: &str) -> Builder {
-        let mut out = BytesMut::with_capacity(CAPACITY);
+        let mut out = Vec::with_capacity(CAPACITY);
         out.put_slice(b"SIP/2.0 ");
         if status < 100 {
             write_infallibly(&mut out, format_args!("{status:03}"));
@@ -117,8 +127,7 @@ impl Builder {
 
     /// The name of a known header needs no look at its characters.
     fn begin(&mut self, h: Header) {
-        self.out.put_slice(h.name().as_bytes());
-        self.out.put_slice(b": ");
+        self.out.put_slice(h.line_start().as_bytes());
     }
 
     fn line(&mut self, name: &str, value: impl Display) {
@@ -132,6 +141,13 @@ impl Builder {
     fn verbatim(&mut self, h: Header, value: &str) {
         self.begin(h);
         self.out.put_slice(value.as_bytes());
+        self.out.put_slice(b"\r\n");
+    }
+
+    fn stamped(&mut self, via: Stamped<'_>) {
+        self.begin(Header::Via);
+        // Writing to memory cannot fail.
+        let _ = via.write(&mut OneLine(&mut self.out));
         self.out.put_slice(b"\r\n");
     }
 
@@ -153,7 +169,7 @@ impl Builder {
 }
 
 /// Writing to memory cannot fail; a `Display` that says it did has written what it could.
-fn write_infallibly(out: &mut BytesMut, text: fmt::Arguments<'_>) {
+fn write_infallibly(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     let _ = OneLine(out).write_fmt(text);
 }
 
@@ -163,11 +179,11 @@ fn is_free(h: Header) -> bool {
 }
 
 /// As [`OneLine`] does it.
-fn put_line(out: &mut BytesMut, text: &str) {
+fn put_line(out: &mut Vec<u8>, text: &str) {
     let _ = OneLine(out).write_str(text);
 }
 
-fn put_escaped(out: &mut BytesMut, uri: &str) {
+fn put_escaped(out: &mut Vec<u8>, uri: &str) {
     for byte in uri.bytes() {
         if is(byte, URI) {
             out.put_u8(byte);
@@ -177,7 +193,7 @@ fn put_escaped(out: &mut BytesMut, uri: &str) {
     }
 }
 
-fn put_token(out: &mut BytesMut, name: &str) {
+fn put_token(out: &mut Vec<u8>, name: &str) {
     if all(name.as_bytes(), TOKEN) {
         out.put_slice(name.as_bytes());
     } else {
@@ -199,7 +215,7 @@ pub fn response_to(
     let mut builder = Builder::response(status, reason);
     for (n, line) in request.headers(Header::Via).filter(|line| !line.is_empty()).enumerate() {
         match source {
-            Some(source) if n == 0 => drop(builder.header(Header::Via, Stamped { line, source })),
+            Some(source) if n == 0 => builder.stamped(Stamped { line, source }),
             _ => builder.verbatim(Header::Via, line),
         }
     }
@@ -232,7 +248,10 @@ pub fn response_to(
 /// a port was asked for, and with `rport` filled in if it was (RFC 3261 section 18.2.1, RFC 3581 section 4).
 pub fn stamp_via(request: &Message, source: SocketAddr) -> String {
     let line = request.values(Header::Via).next().unwrap_or("");
-    Stamped { line, source }.to_string()
+    let mut stamped = String::with_capacity(line.len() + MOST_STAMPED);
+    // Writing to a string cannot fail.
+    let _ = Stamped { line, source }.write(&mut stamped);
+    stamped
 }
 
 /// A Via line whose first value gets the parameters that tell where the request came from.
@@ -241,20 +260,22 @@ struct Stamped<'a> {
     source: SocketAddr,
 }
 
-impl Display for Stamped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Stamped<'_> {
+    /// Not by `format_args`: it is in every response.
+    fn write(&self, out: &mut impl Write) -> fmt::Result {
         let Some(top) = split(self.line, b',').find(|value| !value.is_empty()) else {
-            return f.write_str(self.line);
+            return out.write_str(self.line);
         };
         let address = self.source.ip().to_canonical();
         let Ok(via) = Via::parse(top) else {
-            return f.write_str(self.line);
+            return out.write_str(self.line);
         };
         // An IPv6 address has no ';' and no quote, so the text before the parameters is found by length.
         let (sent_by, raw_params) = top.split_at(top.len() - via.params.len());
-        f.write_str(trim(sent_by))?;
+        out.write_str(trim(sent_by))?;
         let mut asked = false;
-        for (name, value) in params(raw_params) {
+        for item in split(raw_params, b';').filter(|item| !item.is_empty()) {
+            let (name, value) = name_and_value(item);
             if name.eq_ignore_ascii_case("rport") {
                 asked = true;
                 continue;
@@ -262,23 +283,27 @@ impl Display for Stamped<'_> {
             if name.eq_ignore_ascii_case("received") {
                 continue;
             }
-            f.write_str(";")?;
-            f.write_str(name)?;
-            if let Some(value) = value {
-                f.write_str("=")?;
-                f.write_str(value)?;
+            out.write_str(";")?;
+            match value {
+                // White space stands around the '='.
+                Some(value) if name.len() + value.len() + 1 < item.len() => {
+                    out.write_str(name)?;
+                    out.write_str("=")?;
+                    out.write_str(value)?;
+                }
+                Some(_) | None => out.write_str(item)?,
             }
         }
         if asked || via.host.parse() != Ok(address) {
-            f.write_str(";received=")?;
-            write_ip(f, address)?;
+            out.write_str(";received=")?;
+            write_ip(out, address)?;
         }
         if asked {
-            f.write_str(";rport=")?;
-            f.write_str(Decimal::of(self.source.port().into()).as_str())?;
+            out.write_str(";rport=")?;
+            out.write_str(Decimal::of(self.source.port().into()).as_str())?;
         }
         // The first value is a part of the line, so the distance of their addresses is its place.
-        f.write_str(&self.line[top.as_ptr().addr() - self.line.as_ptr().addr() + top.len()..])
+        out.write_str(&self.line[top.as_ptr().addr() - self.line.as_ptr().addr() + top.len()..])
     }
 }
 
@@ -288,7 +313,7 @@ pub fn bad_request(answerable: &Answerable, source: SocketAddr, status: u16, rea
     let mut builder = Builder::response(status, reason);
     for (n, line) in answerable.via.iter().enumerate() {
         if n == 0 {
-            builder.header(Header::Via, Stamped { line, source });
+            builder.stamped(Stamped { line, source });
         } else {
             builder.header(Header::Via, line);
         }

@@ -22,6 +22,14 @@ macro_rules! headers {
                     Header::Other => "Other",
                 }
             }
+
+            /// What a line of it begins with.
+            pub(super) const fn line_start(self) -> &'static str {
+                match self {
+                    $(Header::$variant => concat!($name, ": "),)*
+                    Header::Other => "Other: ",
+                }
+            }
         }
     };
 }

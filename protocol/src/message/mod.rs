@@ -7,6 +7,7 @@
 mod address;
 mod body;
 pub mod build;
+pub mod feedback;
 pub mod framing;
 pub mod header;
 mod malformed;
@@ -14,6 +15,8 @@ pub mod method;
 mod number;
 mod parse;
 mod reason;
+#[cfg(test)]
+pub(crate) mod sample;
 mod syntax;
 #[cfg(test)]
 mod tests;

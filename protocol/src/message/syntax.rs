@@ -11,6 +11,8 @@ pub(super) const USER: u8 = 8;
 pub(super) const VALUE: u8 = 16;
 /// What a URI may hold, without the two characters that need a look.
 pub(super) const PLAIN: u8 = 32;
+/// What a line may hold: no line end and no NUL.
+pub(super) const LINE: u8 = 64;
 
 const CLASS: [u8; 256] = classes();
 
@@ -47,6 +49,9 @@ const fn classes() -> [u8; 256] {
         if matches!(c as u8, b'@' | b'%') {
             t[c] &= !PLAIN;
         }
+        if !matches!(c as u8, b'\r' | b'\n' | 0) {
+            t[c] |= LINE;
+        }
         c += 1;
     }
     t
@@ -57,7 +62,22 @@ pub(super) fn is(byte: u8, class: u8) -> bool {
 }
 
 pub(super) fn all(s: &[u8], class: u8) -> bool {
-    s.iter().all(|&b| is(b, class))
+    run(s, class) == s.len()
+}
+
+/// How many characters of one class `s` begins with.
+pub(super) fn run(s: &[u8], class: u8) -> usize {
+    let mut len = 0;
+    // Eight with one branch: what is scanned is nearly always all of its class.
+    while let Some(eight) = s.get(len..len + 8)
+        && eight.iter().fold(class, |all, b| all & CLASS[usize::from(*b)]) != 0
+    {
+        len += 8;
+    }
+    while s.get(len).is_some_and(|&b| is(b, class)) {
+        len += 1;
+    }
+    len
 }
 
 pub(super) fn is_token(s: &str) -> bool {
@@ -75,8 +95,7 @@ pub(super) fn trim(s: &str) -> &str {
 }
 
 pub(super) fn trim_start(s: &str) -> &str {
-    let skip = s.bytes().take_while(|&b| is_lws(b)).count();
-    &s[skip..]
+    &s[skip_lws(s.as_bytes(), 0)..]
 }
 
 pub(super) fn trim_bytes(mut s: &[u8]) -> &[u8] {
@@ -162,10 +181,15 @@ impl<'a> Iterator for Split<'a> {
 
 /// The parameters of `;a=b;c`: (name, value), both trimmed; a flag has no value.
 pub(super) fn params(raw: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    split(raw, b';').filter(|item| !item.is_empty()).map(|item| match item.bytes().position(|b| b == b'=') {
+    split(raw, b';').filter(|item| !item.is_empty()).map(name_and_value)
+}
+
+/// One parameter, which is trimmed.
+pub(super) fn name_and_value(item: &str) -> (&str, Option<&str>) {
+    match item.bytes().position(|b| b == b'=') {
         Some(eq) => (trim(&item[..eq]), Some(trim(&item[eq + 1..]))),
         None => (item, None),
-    })
+    }
 }
 
 /// The value of a parameter: "" for a flag, without its quotes if it is a quoted string.
@@ -216,11 +240,14 @@ pub(super) fn check_params_for<'a>(raw: &'a str, wanted: &str) -> Result<Option<
 }
 
 fn skip_class(s: &[u8], from: usize, class: u8) -> usize {
-    s[from..].iter().position(|&b| !is(b, class)).map_or(s.len(), |n| from + n)
+    from + run(&s[from..], class)
 }
 
-fn skip_lws(s: &[u8], from: usize) -> usize {
-    s[from..].iter().position(|&b| !is_lws(b)).map_or(s.len(), |n| from + n)
+fn skip_lws(s: &[u8], mut from: usize) -> usize {
+    while s.get(from).is_some_and(|&b| is_lws(b)) {
+        from += 1;
+    }
+    from
 }
 
 /// `host [":" port]` at the start of a text, and what follows; an IPv6 reference loses its brackets.
@@ -239,8 +266,12 @@ pub(super) fn host_port(s: &str) -> Option<(&str, Option<u16>, &str)> {
         return Some((host, None, rest));
     };
     let port = trim_start(port);
-    let (digits, rest) = port.split_at(port.bytes().take_while(u8::is_ascii_digit).count());
-    Some((host, Some(digits.parse().ok()?), rest))
+    let (mut number, mut digits) = (0u16, 0);
+    while let Some(digit) = port.as_bytes().get(digits).filter(|b| b.is_ascii_digit()) {
+        number = number.checked_mul(10)?.checked_add(u16::from(digit - b'0'))?;
+        digits += 1;
+    }
+    (digits > 0).then(|| (host, Some(number), &port[digits..]))
 }
 
 /// The length of the header section, its empty line included; `None` if it does not end.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 pub use super::address::{Contacts, NameAddr, Via};
 pub use super::malformed::BadUri;
-use super::syntax::{PLAIN, USER, all, host_port, is, params};
+use super::syntax::{PLAIN, USER, all, host_port, is, params, run};
 
 /// A view of a URI. Nothing is unescaped.
 ///
@@ -40,6 +40,9 @@ impl Uri<'_> {
     /// If it is not a URI, or a `sip` or `sips` URI that does not fit the grammar. `#` in a user part is let
     /// through, because telephones send it in feature codes.
     pub fn parse(s: &str) -> Result<Uri<'_>, BadUri> {
+        if let Some(rest) = s.strip_prefix("sip:").filter(|rest| !rest.is_empty()) {
+            return parse_sip("sip", rest);
+        }
         let colon = s.bytes().position(|b| b == b':').ok_or(BadUri::Scheme)?;
         let (scheme, rest) = (known_scheme(&s[..colon]), &s[colon + 1..]);
         if rest.is_empty() {
@@ -75,29 +78,29 @@ fn check_scheme(scheme: &str) -> Result<(), BadUri> {
     }
 }
 
-/// Checks that every character may stand in a URI and every escape is whole; gives the place of the first `@`.
-fn check_characters(s: &[u8]) -> Result<Option<usize>, BadUri> {
-    let mut first_at = None;
-    let mut from = 0;
-    while let Some(n) = s[from..].iter().position(|&b| !is(b, PLAIN)) {
-        let at = from + n;
-        match s[at] {
-            b'@' => first_at = first_at.or(Some(at)),
-            b'%' if escaped(s, at).is_some() => {}
-            _ => return Err(BadUri::Character),
+/// Checks that every character may stand in a URI and every escape is whole; gives the place of the first `@`, and of the last.
+fn check_characters(s: &[u8]) -> Result<Option<(usize, usize)>, BadUri> {
+    let mut ats = None;
+    let mut at = 0;
+    loop {
+        at += run(&s[at..], PLAIN);
+        match s.get(at) {
+            None => return Ok(ats),
+            Some(b'@') => ats = Some((ats.map_or(at, |(first, _)| first), at)),
+            Some(b'%') if escaped(s, at).is_some() => {}
+            Some(_) => return Err(BadUri::Character),
         }
-        from = at + 1;
+        at += 1;
     }
-    Ok(first_at)
 }
 
 fn parse_sip<'a>(scheme: &'a str, rest: &'a str) -> Result<Uri<'a>, BadUri> {
     // The user part may hold ';' and '?', but nothing after it may hold an unescaped '@'.
-    let (user, password, rest) = match check_characters(rest.as_bytes())? {
-        None => (None, None, rest),
-        Some(at) => {
-            let (user, password) = user_info(&rest[..at])?;
-            (Some(user), password, &rest[at + 1..])
+    let (user, password, repeated, rest) = match check_characters(rest.as_bytes())? {
+        None => (None, None, false, rest),
+        Some((first, last)) => {
+            let (user, password) = user_info(&rest[..first])?;
+            (Some(user), password, first < last, &rest[first + 1..])
         }
     };
     let (host, port, rest) = host_port(rest).ok_or(BadUri::Host)?;
@@ -108,13 +111,17 @@ fn parse_sip<'a>(scheme: &'a str, rest: &'a str) -> Result<Uri<'a>, BadUri> {
     if !params.is_empty() && !params.starts_with(';') {
         return Err(BadUri::Host);
     }
-    if user.is_some() && rest.bytes().any(|b| b == b'@') {
+    if repeated {
         return Err(BadUri::Character);
     }
     Ok(Uri { scheme, user, password, host, port, params, headers })
 }
 
 fn user_info(s: &str) -> Result<(&str, Option<&str>), BadUri> {
+    // Without a password or an escape.
+    if !s.is_empty() && all(s.as_bytes(), USER) {
+        return Ok((s, None));
+    }
     let fits = |s: &str| s.bytes().all(|b| is(b, USER) || matches!(b, b'%' | b'#'));
     let (user, password) = match s.bytes().position(|b| b == b':') {
         Some(colon) => (&s[..colon], Some(&s[colon + 1..])),

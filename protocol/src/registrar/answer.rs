@@ -1,6 +1,7 @@
 //! The 200 of a REGISTER (RFC 3261 §10.3 step 8, RFC 3327 §5.3, RFC 5626 §6).
 
 use super::{Binding, Update};
+use crate::decimal::Decimal;
 use crate::message::{Header, Message};
 use crate::time::UnixMillis;
 
@@ -31,7 +32,8 @@ pub fn granted_headers(
 }
 
 fn contact(binding: &Binding, now: UnixMillis) -> String {
-    let mut text = format!("<{}>;expires={}", binding.contact, binding.expires_in(now));
+    let expires = Decimal::of(binding.expires_in(now).into());
+    let mut text = ["<", &binding.contact, ">;expires=", expires.as_str()].concat();
     if binding.q < 1_000 {
         text += &format!(";q=0.{:03}", binding.q);
     }

@@ -78,6 +78,7 @@ fn sections() -> Vec<(&'static str, Section)> {
         ("location", section_of::<Location>()),
         ("registrar", section_of::<Registrar>()),
         ("dns", section_of::<Dns>()),
+        ("overload", section_of::<Overload>()),
         ("toll_fraud", section_of::<TollFraud>()),
         ("station", section_of::<Station>()),
         ("user", section_of::<User>()),

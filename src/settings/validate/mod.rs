@@ -4,6 +4,7 @@ mod dial_plan;
 mod dns;
 mod loops;
 mod network;
+mod overload;
 mod pattern;
 mod registrar;
 mod registration;
@@ -30,6 +31,7 @@ pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
     trunk::check(settings, &names, findings);
     registration::check(settings, &names, findings);
     dns::check(settings, findings);
+    overload::check(settings, findings);
     registrar::check(settings, findings);
     dial_plan::check(settings, &names, findings);
     toll_fraud::check(settings, findings);

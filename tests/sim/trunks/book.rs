@@ -66,12 +66,6 @@ impl Attempt {
         self.heard.iter().filter(new).collect()
     }
 
-    /// When the 2xx of a branch came again.
-    pub(crate) fn repeated(&self, to_tag: &str) -> Option<u64> {
-        let mut such = self.heard.iter().filter(|heard| heard.status / 100 == 2 && heard.to_tag == to_tag);
-        such.nth(1).map(|heard| heard.at)
-    }
-
     /// The proxy has said that it rings.
     pub(crate) fn rang(&self) -> bool {
         self.heard.iter().any(|heard| (101..200).contains(&heard.status))

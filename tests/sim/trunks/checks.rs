@@ -8,7 +8,7 @@ use super::{LINES, Line, PROGRESS, route};
 use crate::account::{Dial, End};
 use crate::engine::{LISTENER, NOWHERE};
 use crate::run::Sim;
-use crate::wire::Wire;
+use crate::wire::{Said, Wire};
 use crate::world::WALL_START_MS;
 
 /// Whoever is told something does it within this time, whatever shards and stores take.
@@ -101,13 +101,11 @@ impl Case<'_> {
     /// Every 2xx is acknowledged, and all but the one of the call are ended by BYE: however late they come.
     fn only_one_answer_is_kept(&self, cdr: Option<&Cdr>, wrong: &mut Vec<String>) {
         let kept = cdr.filter(|cdr| cdr.answer.is_some()).and_then(|cdr| cdr.proxy.as_ref());
+        let held = self.held_until();
         for attempt in self.attempts {
-            // A dialog that is lost in a fault ends what it hears next: the answer when it is repeated.
-            let fault = self.sim.world.plan().panics.dialog > 0;
             let answers = attempt.answers();
             let soon = |method, answer: &Heard| {
-                let again = attempt.repeated(&answer.to_tag).filter(|_| fault);
-                let since = again.unwrap_or(answer.at);
+                let since = held.filter(|_| method == "BYE").map_or(answer.at, |held| held.max(answer.at));
                 attempt.first(method, &answer.to_tag).is_some_and(|at| at <= since + SOON_US)
             };
             // One answer of the proxy that has the call is the call's: of two that come together, either.
@@ -120,6 +118,18 @@ impl Case<'_> {
                 wrong.push(format!("a 200 of {} at {} is not acknowledged", attempt.proxy, answer.at));
             }
         }
+    }
+
+    /// When the engine gave up a caller that has never acknowledged a description in a reliable response: no 2xx leaves for it before
+    /// (RFC 3262 §3), and the callee whose answer that is waits for so long.
+    fn held_until(&self) -> Option<u64> {
+        let dialog = self.wire.dialog(self.dial.call_ids.first()?);
+        let ours = || dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
+        let open = ours().rfind(|said| said.rseq.is_some() && said.has_sdp)?;
+        let rack = open.rseq.map(|rseq| (rseq, open.cseq));
+        let heard = |said: &&Said| said.is("PRACK") && said.rack == rack && !said.arrives.is_empty();
+        let refusal = ours().find(|said| said.cseq == open.cseq && said.status.is_some_and(|s| s >= 300));
+        refusal.filter(|_| !dialog.iter().any(|said| heard(&said))).map(|said| said.at)
     }
 
     /// The record has each attempt in order, with what came of it.
@@ -257,7 +267,7 @@ impl Case<'_> {
     /// A request of the engine's in one of the call's dialogs had no answer for as long as one is waited for, or a refusal that says
     /// that the peer has forgotten the call.
     fn was_unanswered(&self, end: u64) -> bool {
-        let asks = |said: &&crate::wire::Said| {
+        let asks = |said: &&Said| {
             said.from == LISTENER
                 && ["UPDATE", "INVITE", "OPTIONS", "INFO"].iter().any(|method| said.is(method))
                 && said.at <= end

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use tandem_actors::config::{EngineConfig, Listeners, Media, MediaAddress, Registrar};
+use tandem_actors::config::{EngineConfig, Listeners, Media, MediaAddress, Overload, Registrar};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::Shared;
 use tandem_actors::generation::Generations;
@@ -128,6 +128,7 @@ pub fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
             accept_path: false,
         },
         keepalive: Duration::ZERO,
+        overload: Overload::default(),
         chaos: false,
     }
 }

@@ -80,6 +80,8 @@ pub(crate) struct Endpoint {
     /// The listeners of TLS.
     secure_listeners: Vec<ListenerId>,
     next: u64,
+    /// The share of new requests that we want less of.
+    overload: f64,
     trace: Trace,
 }
 
@@ -103,6 +105,7 @@ impl Endpoint {
             stream_listeners,
             secure_listeners,
             next,
+            overload: 0.0,
             trace,
         }
     }
@@ -110,6 +113,11 @@ impl Endpoint {
     /// The settings of `env` hold for transactions that begin from now on.
     pub(crate) fn adopt(&mut self, env: &Env) {
         self.env = env.clone();
+    }
+
+    /// Who asks for it is told from now on to keep this share of new requests to himself.
+    pub(crate) fn overloaded(&mut self, share: f64) {
+        self.overload = share;
     }
 
     pub(crate) fn trace(&self) -> &Trace {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tandem_protocol::decimal::Decimal;
 use tandem_protocol::dialog::{Input, ServerTransactionId};
 use tandem_protocol::flow::Flow;
+use tandem_protocol::message::feedback::{is_asked_for, with_feedback};
 use tandem_protocol::message::{Message, Method, reason_of, reason_phrase, response_to};
 use tandem_protocol::transaction::{Expiry, InviteServer, NonInviteServer, ServerAction};
 
@@ -27,6 +28,8 @@ pub(super) struct Server {
     flow: Flow,
     /// Needed until the final response: a 100 and a 487 are written from it.
     request: Option<Message>,
+    /// Its sender asks for overload feedback (RFC 7339).
+    feedback: bool,
     last_response: Option<Bytes>,
     owner: Option<Owner>,
     /// A CANCEL came before the owner did.
@@ -113,7 +116,8 @@ impl Endpoint {
     /// Makes a server transaction for a new request. Its owner hears of a CANCEL.
     pub(crate) fn accept(&mut self, request: &Message, flow: Flow) -> ServerTransactionId {
         let now = self.env.now().mono;
-        let flow = flow.answering(&request.via());
+        let via = request.via();
+        let (flow, feedback) = (flow.answering(&via), is_asked_for(&via));
         let timers = self.timers(flow.listener);
         let reliable = self.transport(flow).is_reliable();
         let machine = if request.method() == Method::Invite {
@@ -127,8 +131,17 @@ impl Endpoint {
         self.server_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
         let request = Some(request.clone());
-        let server =
-            Server { machine, name, timer, flow, request, last_response: None, owner: None, cancelled: None };
+        let server = Server {
+            machine,
+            name,
+            timer,
+            flow,
+            request,
+            feedback,
+            last_response: None,
+            owner: None,
+            cancelled: None,
+        };
         self.servers.insert(id, Box::new(server));
         self.env.metrics().transactions_active.increment(1.0);
         self.arm_server(id);
@@ -155,18 +168,19 @@ impl Endpoint {
         message: Bytes,
         to: Flow,
     ) {
-        let now = self.env.now().mono;
+        let now = self.env.now();
         let Some(server) = self.servers.get_mut(&transaction.0) else {
             self.post(to, &message, Method::Other);
             return;
         };
         let (action, method) = match &mut server.machine {
-            ServerMachine::Invite(machine) => (machine.respond(now, status), Method::Invite),
-            ServerMachine::NonInvite(machine) => (machine.respond(now, status), Method::Other),
+            ServerMachine::Invite(machine) => (machine.respond(now.mono, status), Method::Invite),
+            ServerMachine::NonInvite(machine) => (machine.respond(now.mono, status), Method::Other),
         };
         if action != ServerAction::Send {
             return;
         }
+        let message = if server.feedback { with_feedback(message, self.overload, now.wall) } else { message };
         let keep = method != Method::Invite || !(200..300).contains(&status);
         server.last_response = keep.then(|| message.clone());
         if status >= 200 {
@@ -179,8 +193,14 @@ impl Endpoint {
 
     /// Answers a request without keeping anything: the same request gets the same answer again.
     pub(crate) fn reply(&mut self, request: &Message, flow: Flow, answer: Answer<'_>) {
+        let via = request.via();
         let response = answer.write_bounded(request, flow.remote);
-        self.post_here(flow.answering(&request.via()), &response, request.method());
+        let response = if is_asked_for(&via) {
+            with_feedback(response, self.overload, self.env.now().wall)
+        } else {
+            response
+        };
+        self.post_here(flow.answering(&via), &response, request.method());
     }
 
     /// Answers a request in a transaction of its own. For one whose credentials were accepted: its nonce count is

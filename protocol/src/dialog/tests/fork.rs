@@ -147,3 +147,31 @@ fn the_dialog_ends_by_the_answer_to_its_own_bye_whichever_tag_that_has() {
     rig.respond_as("mended", 200, "BYE", own.cseq(), "", "");
     assert!(rig.finished());
 }
+
+#[test]
+fn an_answer_over_which_the_dialog_was_lost_is_acknowledged_and_ended_and_nothing_is_cancelled() {
+    let answer = answer_of(THEIRS);
+    let mut rig = Rig::lost_over(&answer);
+    assert_eq!(methods(&rig.out), [], "the INVITE has its final response (§9.1)");
+    rig.feed(Input::Response(answer.clone()));
+    assert_eq!(methods(&rig.out), [Method::Ack, Method::Bye]);
+    rig.feed(Input::Response(answer));
+    assert_eq!(methods(&rig.out), [Method::Ack], "its ACK was lost");
+    let bye = rig.dialog.bye.unwrap();
+    rig.respond(200, "BYE", bye, "", "");
+    assert!(rig.finished());
+}
+
+#[test]
+fn a_refusal_over_which_the_dialog_was_lost_is_the_end_of_it() {
+    let refusal = response(486, "INVITE", 1, THEIRS, "", "");
+    let mut rig = Rig::lost_over(&refusal);
+    assert_eq!(methods(&rig.out), []);
+    rig.feed(Input::Response(refusal));
+    assert!(rig.finished());
+    let mut rig = Rig::lost_over(&response(180, "INVITE", 1, THEIRS, "", ""));
+    assert_eq!(methods(&rig.out), [Method::Cancel], "a ringing callee is given up");
+    assert_eq!(rig.dialog.deadline(), Some(Instant(32_000_000)));
+    rig.timeout(32_000);
+    assert!(rig.finished());
+}

@@ -226,3 +226,16 @@ fn a_cancel_that_cannot_be_sent_leaves_its_re_invite_open() {
         assert!(rig.sent(Method::Invite).is_some());
     }
 }
+
+#[test]
+fn a_re_invite_has_its_full_time_where_an_invite_is_soon_sent_elsewhere() {
+    let mut rig = Rig::answered("");
+    let impatient = Timers { give_up: Duration::from_secs(2), ..Timers::default() };
+    rig.dialog.local = Arc::new(LocalSide { timers: impatient, ..(*rig.dialog.local).clone() });
+    rig.command(reoffer());
+    let timers = rig.out.iter().find_map(|output| match output {
+        Output::Request { method: Method::Invite, timers, .. } => Some(*timers),
+        _ => None,
+    });
+    assert_eq!(timers.map(|timers| timers.give_up), Some(Duration::from_secs(32)));
+}

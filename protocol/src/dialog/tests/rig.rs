@@ -86,7 +86,19 @@ impl Rig {
 
     pub(super) fn inviting(sdp: &'static [u8]) -> Rig {
         let mut out = Vec::new();
-        let spec = InviteSpec {
+        let dialog = Dialog::calling(Rig::spec(sdp), local(), &mut out);
+        Rig { dialog, now: 0, out, transactions: 0 }
+    }
+
+    /// Our INVITE, whose dialog was lost over `heard`.
+    pub(super) fn lost_over(heard: &Message) -> Rig {
+        let (mut out, last) = (Vec::new(), Some((1, "z9hG4bKours.1")));
+        let dialog = Dialog::calling_after_fault(Rig::spec(SDP), local(), last, Some(heard), at(0), &mut out);
+        Rig { dialog, now: 0, out, transactions: 0 }
+    }
+
+    fn spec(sdp: &'static [u8]) -> InviteSpec {
+        InviteSpec {
             request_uri: "sip:peer@10.0.0.2:5060".into(),
             from: "<sip:us@x>".into(),
             to: "<sip:peer@x>".into(),
@@ -103,9 +115,7 @@ impl Rig {
             credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
             account: Some("carrier".into()),
             progress: None,
-        };
-        let dialog = Dialog::calling(spec, local(), &mut out);
-        Rig { dialog, now: 0, out, transactions: 0 }
+        }
     }
 
     /// The peer's INVITE, answered and acknowledged.

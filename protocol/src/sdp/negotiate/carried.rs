@@ -12,9 +12,9 @@ use crate::fnv::fnv1a;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Name {
     /// User and session id.
-    session: Box<[u8]>,
+    session: Bytes,
     /// Network type, address type and address.
-    host: Box<[u8]>,
+    host: Bytes,
 }
 
 /// Where a description has its `o=` line, and what it says.
@@ -27,10 +27,10 @@ struct Found<'a> {
 }
 
 fn find(text: &[u8]) -> Option<Found<'_>> {
-    let start = text.windows(3).position(|window| window == b"\no=")? + 3;
-    let end = start + text[start..].iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
+    let start = memchr::memchr_iter(b'\n', text).find(|at| text[at + 1..].starts_with(b"o="))? + 3;
+    let end = start + memchr::memchr2(b'\r', b'\n', &text[start..])?;
     let line = &text[start..end];
-    let mut spaces = line.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(at, _)| at);
+    let mut spaces = memchr::memchr_iter(b' ', line);
     let (_, before, after) = (spaces.next()?, spaces.next()?, spaces.next()?);
     let version = std::str::from_utf8(&line[before + 1..after]).ok()?.parse().ok()?;
     Some(Found { start, end, session: &line[..before], version, host: &line[after + 1..] })
@@ -43,7 +43,9 @@ impl LegDescription {
         let Some(found) = find(text) else { return text.clone() };
         let hash = fnv1a(text[found.end..].iter().copied());
         let Some(name) = &self.name else {
-            self.name = Some(Name { session: found.session.into(), host: found.host.into() });
+            // Copies: the text is a whole datagram's.
+            let (session, host) = (Bytes::copy_from_slice(found.session), Bytes::copy_from_slice(found.host));
+            self.name = Some(Name { session, host });
             (self.version, self.last) = (found.version, Some(hash));
             return text.clone();
         };

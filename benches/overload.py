@@ -1,0 +1,70 @@
+"""Three times as many calls as can be done: how many are done, in how much memory, and how soon it is over."""
+
+import os
+
+from calls import highest, place, start_callee
+from harness import Failed, Processes, metric, start_engine
+
+# New calls for each that can be done.
+TIMES = 3
+# After so many seconds at half of what can be done everything is taken again.
+RECOVERY = 5
+
+
+def overload(directory, binaries, quick):
+    """The engine has one core and SIPp, at both ends, another: what SIPp needs is not the engine's."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise Failed("needs two cores")
+    try:
+        return [measure(directory, binaries, 10 if quick else 60, cores)]
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def measure(directory, binaries, seconds, cores):
+    def start(processes):
+        os.sched_setaffinity(0, cores[:1])
+        try:
+            engine = start_engine(processes, binaries, "bypass", node="shards = 1")
+        finally:
+            # What is started from now on is SIPp's.
+            os.sched_setaffinity(0, cores[1:])
+        return [engine]
+
+    held = highest(directory / "overload-held", start, 5080, 5 if seconds < 60 else 15)["calls_per_s"]
+    if not held:
+        raise Failed("no rate is held")
+    os.makedirs(directory / "overload")
+    with Processes(directory / "overload") as processes:
+        (engine,) = start(processes)
+        start_callee(processes)
+        place(processes, "warm-up", 5080, held, 5)
+        before = peak_bytes(engine.pid)
+        over = place(processes, "over", 5080, TIMES * held, seconds)
+        memory = peak_bytes(engine.pid)
+        place(processes, "recovery", 5080, held // 2, RECOVERY)
+        after = place(processes, "after", 5080, held // 2, 10)
+        refused = metric(engine, "tandem_invites_refused_total")
+    done = over["calls"] / over["seconds"]
+    offered = TIMES * held * seconds / over["seconds"]
+    what = (
+        f"calls/s done of {offered:.0f} offered for {seconds} s beside those held ({refused:.0f} refused; {RECOVERY} s later {after['failed']} of "
+        f"{after['calls'] + after['failed']} fail; memory {before >> 20} -> {memory >> 20} MB)"
+    )
+    return {
+        "what": what,
+        "unit": "calls/s",
+        "peer_name": "held",
+        "tandem": over | {"done_per_s": round(done), "after": after, "peak_bytes": [before, memory]},
+        "peer": {"done_per_s": held},
+        "figure": "done_per_s",
+        "reach": 0.9,
+    }
+
+
+def peak_bytes(pid):
+    """The most memory that a process has had in RAM."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        (line,) = [line for line in status if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024

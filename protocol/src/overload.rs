@@ -1,0 +1,236 @@
+//! How much new work is refused while more comes than can be done.
+//!
+//! The rule is PIE's (RFC 8033): the share that is refused grows with how long what is taken has waited, and with how that grows, so
+//! that the wait settles at a target instead of at whatever the buffers hold. What a refusal costs is small beside a call, so work
+//! that is under way goes on. Upstream servers that ask for it are told the share (RFC 7339).
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// How often the share is thought over (RFC 8033 §4.2, T_UPDATE).
+const UPDATE: Duration = Duration::from_millis(15);
+/// A burst of this length is taken whole (§4.4, MAX_BURST).
+const LONGEST_BURST: Duration = Duration::from_millis(150);
+/// Of each second above the target (§4.2, alpha).
+const ALPHA: f64 = 0.125;
+/// Of each second that the wait has grown (§4.2, beta).
+const BETA: f64 = 1.25;
+/// Below these shares the steps are so many times smaller (§4.2).
+const FINE: [(f64, f64); 6] =
+    [(1e-6, 2048.0), (1e-5, 512.0), (1e-4, 128.0), (1e-3, 32.0), (1e-2, 8.0), (0.1, 2.0)];
+/// From this share on it grows by no more than that at once (§4.2).
+const LARGE: (f64, f64) = (0.1, 0.02);
+/// Who waits longer than this is in trouble, and the share grows by [`LARGE`]'s step at least (§4.2).
+const TROUBLE: Duration = Duration::from_millis(250);
+/// What is left of the share after an update without any wait (§4.2).
+const DECAY: f64 = 0.98;
+/// Some of what is new is always taken: else nothing would show that things are better.
+const MOST: f64 = 0.99;
+/// After so many updates in which nothing came the share is nil.
+const FORGOTTEN: u64 = 1000;
+
+/// The share of new work that is refused.
+#[derive(Clone, Debug)]
+pub struct Overload {
+    target: Duration,
+    share: f64,
+    /// The shortest wait since the last update: what came to an empty queue shows that none stands.
+    shortest: Option<Duration>,
+    before: Duration,
+    burst: Duration,
+    updated: Instant,
+}
+
+impl Overload {
+    /// Nothing is refused yet. `target`: the wait that is kept to; zero refuses nothing, ever.
+    pub fn new(target: Duration, now: Instant) -> Overload {
+        Overload {
+            target,
+            share: 0.0,
+            shortest: None,
+            before: Duration::ZERO,
+            burst: LONGEST_BURST,
+            updated: now,
+        }
+    }
+
+    /// Another target.
+    pub fn aim(&mut self, target: Duration) {
+        self.target = target;
+        if target.is_zero() {
+            self.share = 0.0;
+        }
+    }
+
+    /// What is taken now has waited so long. True if the share has been thought over.
+    pub fn waited(&mut self, wait: Duration, now: Instant) -> bool {
+        let elapsed = now.since(self.updated);
+        if self.target.is_zero() || elapsed < UPDATE {
+            self.shortest = Some(self.shortest.map_or(wait, |shortest| shortest.min(wait)));
+            return false;
+        }
+        self.update(self.shortest.unwrap_or(wait));
+        // Nothing came since: nothing has waited either.
+        let missed = (elapsed.as_micros() / UPDATE.as_micros()) as u64 - 1;
+        if missed >= FORGOTTEN {
+            self.share = 0.0;
+        } else if missed > 0 && wait < UPDATE {
+            self.share *= DECAY.powi(missed as i32);
+        }
+        self.updated = now;
+        self.shortest = Some(wait);
+        true
+    }
+
+    /// How long what was taken before the last update had to wait at least.
+    pub fn delay(&self) -> Duration {
+        self.before
+    }
+
+    fn update(&mut self, wait: Duration) {
+        let seconds = |d: Duration| d.as_secs_f64();
+        let mut step =
+            ALPHA * (seconds(wait) - seconds(self.target)) + BETA * (seconds(wait) - seconds(self.before));
+        if let Some((_, finer)) = FINE.iter().find(|(below, _)| self.share < *below) {
+            step /= finer;
+        }
+        if self.share >= LARGE.0 {
+            step = step.min(LARGE.1);
+        }
+        if wait > TROUBLE {
+            step = step.max(LARGE.1);
+        }
+        self.share = (self.share + step).clamp(0.0, MOST);
+        let calm = wait < self.target / 2 && self.before < self.target / 2;
+        if wait < Duration::from_millis(1) && self.before < Duration::from_millis(1) {
+            self.share *= DECAY;
+        }
+        self.burst =
+            if self.share < 1e-6 && calm { LONGEST_BURST } else { self.burst.saturating_sub(UPDATE) };
+        self.before = wait;
+    }
+
+    /// The share of new calls that is refused, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        if self.burst.is_zero() { self.share } else { 0.0 }
+    }
+
+    /// Whether a new call is refused, of all whose `draw` is even over its range.
+    pub fn refuses_call(&self, draw: u32) -> bool {
+        f64::from(draw) < self.share() * f64::from(u32::MAX)
+    }
+
+    /// The same of a registration: it costs less than a call, and without it calls are lost later, so only what calls cannot make up
+    /// for is taken from them.
+    pub fn refuses_registration(&self, draw: u32) -> bool {
+        f64::from(draw) < (2.0 * self.share() - 1.0) * f64::from(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Duration = Duration::from_millis(50);
+    const MS: u64 = 1000;
+
+    /// A queue that does `capacity` pieces of work a second; a call that is refused costs a twentieth of one.
+    struct Queue {
+        overload: Overload,
+        now: u64,
+        /// Microseconds of work that wait.
+        backlog: f64,
+        draw: u32,
+    }
+
+    impl Queue {
+        fn new() -> Queue {
+            Queue { overload: Overload::new(TARGET, Instant(0)), now: 0, backlog: 0.0, draw: 1 }
+        }
+
+        /// So many seconds with so many calls a second; says how many were taken of each second, and the longest wait of the last.
+        fn run(&mut self, seconds: u64, calls: u64, cost: f64) -> (Vec<u64>, Duration) {
+            let (mut taken, mut longest) = (Vec::new(), 0.0_f64);
+            for second in 0..seconds {
+                let mut of_second = 0;
+                for _ in 0..calls {
+                    let step = 1e6 / calls as f64;
+                    self.now += step as u64;
+                    self.backlog = (self.backlog - step).max(0.0);
+                    self.overload.waited(Duration::from_micros(self.backlog as u64), Instant(self.now));
+                    self.draw = self.draw.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+                    let refused = self.overload.refuses_call(self.draw);
+                    of_second += u64::from(!refused);
+                    self.backlog += if refused { cost / 20.0 } else { cost };
+                    if second + 1 == seconds {
+                        longest = longest.max(self.backlog);
+                    }
+                }
+                taken.push(of_second);
+            }
+            (taken, Duration::from_micros(longest as u64))
+        }
+    }
+
+    #[test]
+    fn what_can_be_done_is_taken_whole() {
+        let mut queue = Queue::new();
+        assert_eq!(queue.run(5, 900, 1000.0).0, [900; 5]);
+        assert!(queue.overload.share() < 1e-9);
+    }
+
+    #[test]
+    fn of_three_times_as_much_nearly_as_much_is_done_as_can_be_and_nobody_waits_long() {
+        let mut queue = Queue::new();
+        let (taken, longest) = queue.run(20, 3000, 1000.0);
+        // What refusing 2,100 costs leaves 895.
+        assert!(taken[10..].iter().all(|of_second| (800..=1000).contains(of_second)), "{taken:?}");
+        assert!(longest < Duration::from_millis(250), "{longest:?}");
+    }
+
+    #[test]
+    fn a_burst_is_taken_whole() {
+        let mut queue = Queue::new();
+        queue.run(1, 100, 1000.0);
+        let taken: u64 = (0..100).map(|_| u64::from(!queue.overload.refuses_call(0))).sum();
+        assert_eq!(taken, 100);
+        // Two hundred in a tenth of a second.
+        for _ in 0..200 {
+            queue.now += 500;
+            queue.backlog += 500.0;
+            queue.overload.waited(Duration::from_micros(queue.backlog as u64), Instant(queue.now));
+            assert!(!queue.overload.refuses_call(0));
+        }
+    }
+
+    #[test]
+    fn once_it_is_over_everything_is_taken_within_five_seconds() {
+        let mut queue = Queue::new();
+        queue.run(10, 3000, 1000.0);
+        let (taken, _) = queue.run(8, 500, 1000.0);
+        assert_eq!(taken[5..], [500, 500, 500], "{taken:?}");
+        // Or nothing comes at all.
+        queue.run(10, 3000, 1000.0);
+        queue.now += 10_000 * MS;
+        queue.overload.waited(Duration::ZERO, Instant(queue.now));
+        assert!(queue.overload.share() < 0.01, "{}", queue.overload.share());
+    }
+
+    #[test]
+    fn registrations_are_refused_after_calls() {
+        let mut queue = Queue::new();
+        queue.run(5, 1400, 1000.0);
+        assert!((0.05..0.5).contains(&queue.overload.share()), "{}", queue.overload.share());
+        assert!(queue.overload.refuses_call(0) && !queue.overload.refuses_registration(0));
+    }
+
+    #[test]
+    fn without_a_target_nothing_is_refused() {
+        let mut overload = Overload::new(Duration::ZERO, Instant(0));
+        for n in 1..1000 {
+            overload.waited(Duration::from_secs(5), Instant(n * 20 * MS));
+        }
+        assert!(overload.share() <= 0.0 && !overload.refuses_call(0));
+    }
+}
