@@ -107,6 +107,11 @@ impl Watched {
         Measure::ALL.into_iter().filter(move |measure| bits & (1 << (*measure as u8)) != 0)
     }
 
+    /// Answered calls that are counted now.
+    pub fn calls_up(&self) -> u32 {
+        self.surge.load().calls_up()
+    }
+
     /// What is usual, to be kept.
     pub fn past(&self) -> Past {
         self.surge.load().past()

@@ -209,6 +209,11 @@ impl Surge {
         self.series.iter().zip(Measure::ALL).filter(|(series, _)| series.sudden).map(|(_, measure)| measure)
     }
 
+    /// Answered calls now.
+    pub fn calls_up(&self) -> u32 {
+        self.up[0]
+    }
+
     /// What is usual, to be kept.
     pub fn past(&self) -> Past {
         Past(self.series.map(|series| series.usual))
