@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::account::Dial;
-use crate::engine::LISTENER;
+use crate::engine::{LISTENER, proxies};
 use crate::ladder;
 use crate::run::Sim;
 use crate::wire::{Said, Wire};
@@ -134,6 +134,14 @@ impl Case<'_> {
                     self.dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
                 faults.any(|said| said.status == Some(500)) || self.was_killed_since("INVITE", true)
             }
+            // There is no session any more where the INVITE was refused meanwhile (RFC 3262 section 3).
+            "the 2xx to a PRACK refuses all that is offered" => {
+                let heard = |said: &&Said| said.method == "PRACK" && said.arrives.contains(&self.at);
+                let refused = |said: &Said| said.method == "INVITE" && said.status.is_some_and(|s| s >= 300);
+                self.theirs()
+                    .find(heard)
+                    .is_some_and(|answer| self.theirs().any(|said| refused(said) && said.at <= answer.at))
+            }
             what if what.starts_with("a PRACK got") => self.was_killed_since("INVITE", true),
             what if what.starts_with("PRACK missing") => self.is_unpracked(),
             what if what.starts_with("session timer: not refreshed") => self.is_unrefreshed(),
@@ -210,7 +218,8 @@ impl Case<'_> {
 
     /// How long the engine waits for the first response to an INVITE to this phone, at least.
     fn patience_us(&self) -> u64 {
-        crate::trunks::give_up_us(self.phone).unwrap_or(4_000_000)
+        let of_trunk = proxies('b').contains(&self.phone).then_some(4_000_000);
+        crate::trunks::give_up_us(self.phone).or(of_trunk).unwrap_or(LIFE_US)
     }
 
     /// A reliable response has no PRACK: the engine has not heard it, or each PRACK was lost, or the engine was killed.
@@ -225,7 +234,7 @@ impl Case<'_> {
             self.theirs().find(|said| said.is("INVITE") && said.cseq == last.cseq).map(|said| said.at);
         let mut said = self.ours().filter(|said| said.method == "INVITE" && said.cseq == last.cseq);
         let first = said.find_map(|said| said.arrives.first().copied());
-        let given_up = asked.zip(first).is_some_and(|(asked, first)| first >= asked + 4_000_000);
+        let given_up = asked.zip(first).is_some_and(|(asked, first)| first >= asked + self.patience_us());
         unheard || lost || given_up || self.was_killed_since("INVITE", true)
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Overload, Redirect, Registrar,
-    Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
-    TrunkRules,
+    Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, TollFraud,
+    Trunk, TrunkRules,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -29,6 +29,7 @@ use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
+use tandem_protocol::toll_fraud::Thresholds;
 use tandem_protocol::transaction::Timers;
 
 use crate::air::Air;
@@ -52,6 +53,8 @@ pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new
 pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
 /// The place of the listener of streams, which has the same address.
 pub(crate) const STREAMS: u16 = 1;
+/// Timer F of a trunk, which the default settings leave at 64*T1 however soon an INVITE is given up.
+pub(crate) const TIMER_F: Duration = Duration::from_secs(32);
 
 /// What flows call the listener of `transport`.
 pub(crate) fn listener_of(transport: Transport) -> ListenerId {
@@ -82,6 +85,9 @@ pub(crate) fn proxies(trunk: char) -> Vec<SocketAddr> {
     }
 }
 
+/// The station that may have two calls at once.
+pub(crate) const LIMITED: usize = 5;
+
 fn stations() -> Vec<Station> {
     (0..STATIONS)
         .map(|index| Station {
@@ -99,14 +105,15 @@ fn stations() -> Vec<Station> {
             outbound_ani: None,
             external_number_mask: None,
             max_contacts: 3,
-            max_calls: if index == 5 { 2 } else { 0 },
+            max_calls: if index == LIMITED { 2 } else { 0 },
+            toll: Default::default(),
         })
         .collect()
 }
 
 pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
     // Trunk b gives a silent proxy up after 4 s.
-    let mut timers = Timers::default();
+    let mut timers = Timers { timer_f: Some(TIMER_F), ..Timers::default() };
     if name == 'b' {
         timers.timer_f = Some(timers.give_up);
         timers.give_up = Duration::from_secs(4);
@@ -169,6 +176,12 @@ fn listener(transport: Transport) -> Listener {
         limits: Limits::default(),
         tls: None,
     }
+}
+
+/// Every call that leaves by a trunk is counted, and soon suspicious; nothing is refused for it.
+fn toll_fraud() -> TollFraud {
+    let alarms = Thresholds { factor: 2, least: [3, 1, 0, 0] };
+    TollFraud { stations: alarms, trunks: alarms, ..TollFraud::default() }
 }
 
 pub(crate) fn config(world: &World) -> EngineConfig {
@@ -241,6 +254,7 @@ pub(crate) fn config(world: &World) -> EngineConfig {
             recording_dir: "/nowhere".into(),
         },
         dns: tandem_actors::config::Dns::default(),
+        toll_fraud: toll_fraud(),
         registrar: Registrar {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),
@@ -293,6 +307,7 @@ impl Life {
         });
         restore_bindings(&shared, now.wall);
         tandem_actors::registration_group::restore(&shared.current().directory, store.as_ref());
+        tandem_actors::toll_fraud::restore(&shared.current().directory, store.as_ref(), now);
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
         let media = Workers::start(world, air, &shared, ports);

@@ -7,8 +7,10 @@ mod record;
 mod redirect;
 mod report;
 mod setup;
+mod toll_fraud;
 mod trunks;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -84,7 +86,7 @@ struct Leg {
 /// The actor.
 pub struct CallActor {
     env: Env,
-    shard: Addr<Shard>,
+    shard: Rc<Addr<Shard>>,
     key: CallKey,
     id: Arc<str>,
     info: Info,
@@ -98,6 +100,7 @@ pub struct CallActor {
     /// The trunk it came by.
     from_trunk: Option<Arc<str>>,
     diversion: redirect::Diversion,
+    charged: toll_fraud::Charged,
     /// Its place at the trunk it leaves by.
     place: Option<Permit>,
     /// Events that wait for the next batch.
@@ -110,7 +113,8 @@ pub struct CallActor {
 
 impl CallActor {
     /// Starts a call.
-    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, setup: Setup) -> Addr<CallActor> {
+    pub(crate) fn launch(env: &Env, shard: Addr<Shard>, setup: Setup) -> Addr<CallActor> {
+        let shard = Rc::new(shard);
         let guard = {
             let (shard, key) = (shard.clone(), setup.key);
             Guard::new(env, ActorKind::Call, move |_| shard.tell(CallDown(key)))
@@ -118,7 +122,7 @@ impl CallActor {
         env.metrics().calls_active.increment(1.0);
         let actor = CallActor {
             env: env.clone(),
-            shard: shard.clone(),
+            shard,
             key: setup.key,
             id: setup.info.id.clone(),
             info: setup.info,
@@ -131,6 +135,7 @@ impl CallActor {
             from_trunk: setup.permits.first().and_then(Permit::trunk),
             permits: setup.permits,
             diversion: redirect::Diversion::default(),
+            charged: toll_fraud::Charged::default(),
             place: None,
             events: Vec::new(),
             timer: None,
@@ -254,7 +259,7 @@ impl CallActor {
     }
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
-        match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
+        match DialogActor::launch(&self.env, &self.shard, ctx.address(), leg, origin) {
             Some((dialog, frozen)) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen }),
             None => ctx.address().tell(LegDown(leg)),
         }
@@ -274,6 +279,7 @@ impl CallActor {
         // Nobody else is called any more.
         self.outbound = Vec::new();
         self.info.answered_at = self.shell.machine().answered_at();
+        self.charge_answered(now);
         self.env.metrics().call_setup.record(now.mono.since(self.info.started_mono).as_secs_f64());
         if !protected {
             self.info.unprotected = true;

@@ -7,11 +7,10 @@ use tandem_protocol::message::{Message, Method};
 
 use super::{KnownDialog, Shard};
 use crate::calls::{Refused, check};
-use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
+use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog};
 use crate::env::{Tell, Told};
 use crate::metrics::Refusal;
 use crate::sip::endpoint::Outgoing;
-use crate::sip::stateless::Answer;
 
 impl Shard {
     /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
@@ -31,8 +30,8 @@ impl Shard {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
             }
-            if self.late_pracks.take(&request, self.env.now().mono) {
-                return self.endpoint.reply_once(&request, flow, Answer::new(200, &[]));
+            if let Some(response) = self.late_pracks.answer(&request, flow, self.env.now().mono) {
+                return self.endpoint.respond_once(&request, flow, 200, response);
             }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
@@ -72,7 +71,10 @@ impl Handler<Told<FromDialog>> for Shard {
 impl Handler<Told<DialogUp>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
-        let DialogUp { tag, dialog, merge_key, restored } = told.0;
+        let DialogUp { tag, dialog, merge_key, invite, restored } = told.0;
+        if let Some(transaction) = invite {
+            self.endpoint.own(transaction, dialog.downgrade().recipient());
+        }
         if let Some(key) = merge_key {
             self.merges.insert(key, tag.clone());
         }
@@ -80,18 +82,11 @@ impl Handler<Told<DialogUp>> for Shard {
     }
 }
 
-impl Handler<Told<Own>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<Own>, _: &mut Context<Self>) {
-        self.endpoint.own(told.0.transaction, told.0.owner);
-    }
-}
-
 impl Handler<Told<DialogDown>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(rack) = told.0.awaited {
-            self.late_pracks.expect(told.0.tag.clone(), rack, self.env.now().mono);
+        if let Some(prack) = told.0.awaited {
+            self.late_pracks.expect(told.0.tag.clone(), prack, self.env.now().mono);
         }
         if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
             self.merges.remove(&key);
