@@ -175,8 +175,10 @@ impl Case<'_> {
         let silent = heard.is_none_or(|heard| *heard >= first.at + self.patience_us());
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
         let over = self.theirs().any(|said| said.is("BYE") && said.at < ack.at);
+        // Or the call has ended while no way led to the phone: it could not be told (RFC 3261 section 18.4).
+        let cut_off = self.sim.world.moods().was_unreachable(self.phone, first.at, self.at);
         // Or the process that asked was killed, and the next one knows nothing of its INVITE.
-        forgotten || silent || over || self.killed_since(first.at)
+        forgotten || silent || over || cut_off || self.killed_since(first.at)
     }
 
     /// What comes was said before, and says again what stood then.

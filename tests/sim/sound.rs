@@ -312,7 +312,12 @@ fn steady(sim: &Sim, wire: &Wire, dial: &Dial) -> Option<Steady> {
         until: bye.map_or(ended, |bye| bye.min(ended)).saturating_sub(1_000),
         not: Vec::new(),
     };
-    let unsettled = if plan.is_orderly() && plan.faults.loss == 0 { 2 * way } else { UNSETTLED_US };
+    // A proxy that is down hears nothing in any weather.
+    let moods = sim.world.moods();
+    let local = |phone: usize| sim.phones.handsets[phone].phone.config().local;
+    let cut_off = dial.ears().any(|(phone, _)| moods.was_down(local(phone), answered, ended));
+    let settles = plan.is_orderly() && plan.faults.loss == 0 && !cut_off;
+    let unsettled = if settles { 2 * way } else { UNSETTLED_US };
     for id in &dial.call_ids {
         let dialog = wire.dialog(id);
         let first =
@@ -328,8 +333,10 @@ fn steady(sim: &Sim, wire: &Wire, dial: &Dial) -> Option<Steady> {
         }
         let invites =
             dialog.iter().filter(|said| matches!(said.method.as_str(), "INVITE" | "ACK" | "UPDATE"));
+        // The callee numbers its own requests as it likes.
+        let asks = |said: &Said| first.is_some_and(|f| f.from == said.from && said.status.is_none());
         for said in invites.filter(|said| {
-            said.cseq > initial || first.is_some_and(|f| f.from != said.from && f.to != said.to)
+            said.cseq > initial || asks(said) || first.is_some_and(|f| f.from != said.from && f.to != said.to)
         }) {
             steady.not.push((said.at.saturating_sub(2 * way), said.at + unsettled));
         }

@@ -13,6 +13,8 @@ use crate::world::WALL_START_MS;
 
 /// Whoever is told something does it within this time, whatever shards and stores take.
 const SOON_US: u64 = 1_000_000;
+/// What is answered at once may cross from one shard to another first.
+const AT_ONCE_US: u64 = 5_000;
 /// A request within a dialog is given up after 64*T1.
 const LIFE_US: u64 = 32_000_000;
 /// The retryable codes of every trunk.
@@ -101,11 +103,18 @@ impl Case<'_> {
     /// Every 2xx is acknowledged, and all but the one of the call are ended by BYE: however late they come.
     fn only_one_answer_is_kept(&self, cdr: Option<&Cdr>, wrong: &mut Vec<String>) {
         let kept = cdr.filter(|cdr| cdr.answer.is_some()).and_then(|cdr| cdr.proxy.as_ref());
-        let held = self.held_until();
+        let (held, moods) = (self.held_until(), self.sim.world.moods());
         for attempt in self.attempts {
             let answers = attempt.answers();
+            // What comes when no way leads back is answered when it comes again.
+            let answerable = |answer: &Heard| {
+                let same = |heard: &&Heard| heard.status / 100 == 2 && heard.to_tag == answer.to_tag;
+                let mut copies = attempt.heard.iter().filter(same).map(|heard| heard.at);
+                copies.find(|at| !moods.was_unreachable(attempt.proxy, *at, *at + AT_ONCE_US))
+            };
             let soon = |method, answer: &Heard| {
-                let since = held.filter(|_| method == "BYE").map_or(answer.at, |held| held.max(answer.at));
+                let Some(at) = answerable(answer) else { return true };
+                let since = held.filter(|_| method == "BYE").map_or(at, |held| held.max(at));
                 attempt.first(method, &answer.to_tag).is_some_and(|at| at <= since + SOON_US)
             };
             // One answer of the proxy that has the call is the call's: of two that come together, either.

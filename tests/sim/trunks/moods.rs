@@ -98,6 +98,12 @@ impl Moods {
             || self.downs().any(|(at, who, mood)| who == address && within(at, mood))
     }
 
+    /// True if nothing came to a proxy or from it at some time from `from` to `until`.
+    pub(crate) fn was_down(&self, address: SocketAddr, from: u64, until: u64) -> bool {
+        let within = |at: u64| (from..=until).contains(&at);
+        self.of(address, from).is_down() || self.downs().any(|(at, who, _)| who == address && within(at))
+    }
+
     /// True if a proxy was not well at some time from `from` to `until`.
     pub(crate) fn ailed(&self, address: SocketAddr, from: u64, until: u64) -> bool {
         let within = |(at, mood): &Begins| *mood != Mood::Well && (from..=until).contains(at);
