@@ -12,7 +12,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_protocol::b2bua::LegId;
 use tandem_protocol::dialog::{
-    Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId,
+    AwaitedPrack, Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing,
+    ServerTransactionId,
 };
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Message, Method};
@@ -412,8 +413,8 @@ pub(crate) struct DialogUp {
 /// A dialog is over: its tag means nothing any more.
 pub(crate) struct DialogDown {
     pub(crate) tag: Arc<str>,
-    /// RSeq and CSeq of its reliable response that nobody has acknowledged.
-    pub(crate) awaited: Option<(u32, u32)>,
+    /// That of its reliable response that nobody has acknowledged.
+    pub(crate) awaited: Option<AwaitedPrack>,
 }
 
 impl Handler<Told<Input>> for DialogActor {

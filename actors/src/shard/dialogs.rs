@@ -11,7 +11,6 @@ use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog};
 use crate::env::{Tell, Told};
 use crate::metrics::Refusal;
 use crate::sip::endpoint::Outgoing;
-use crate::sip::stateless::Answer;
 
 impl Shard {
     /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
@@ -31,8 +30,8 @@ impl Shard {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
             }
-            if self.late_pracks.take(&request, self.env.now().mono) {
-                return self.endpoint.reply_once(&request, flow, Answer::new(200, &[]));
+            if let Some(response) = self.late_pracks.answer(&request, flow, self.env.now().mono) {
+                return self.endpoint.respond_once(&request, flow, 200, response);
             }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
@@ -86,8 +85,8 @@ impl Handler<Told<DialogUp>> for Shard {
 impl Handler<Told<DialogDown>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(rack) = told.0.awaited {
-            self.late_pracks.expect(told.0.tag.clone(), rack, self.env.now().mono);
+        if let Some(prack) = told.0.awaited {
+            self.late_pracks.expect(told.0.tag.clone(), prack, self.env.now().mono);
         }
         if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
             self.merges.remove(&key);

@@ -206,8 +206,13 @@ impl Endpoint {
     /// Answers a request in a transaction of its own. For one whose credentials were accepted: its nonce count is
     /// used, so the same request that comes again must find its answer and not be judged anew.
     pub(crate) fn reply_once(&mut self, request: &Message, flow: Flow, answer: Answer<'_>) {
+        self.respond_once(request, flow, answer.status, answer.write(request, flow.remote));
+    }
+
+    /// The same with a response that is written already.
+    pub(crate) fn respond_once(&mut self, request: &Message, flow: Flow, status: u16, response: Bytes) {
         let transaction = self.accept(request, flow);
-        self.respond(transaction, answer.status, answer.write(request, flow.remote), flow);
+        self.respond(transaction, status, response, flow);
     }
 
     fn arm_server(&mut self, id: u64) {
