@@ -195,6 +195,7 @@ pub async fn start_from(
     });
     restore_bindings(&shared, clock.now().wall.0);
     registration_group::restore(&shared.current().directory, shared.store.as_ref());
+    tandem_actors::toll_fraud::restore(&shared.current().directory, shared.store.as_ref(), clock.now());
     let Found { shards: restore, ports, restored } =
         read_records(&shared, clock.now()).unwrap_or_else(|why| {
             tracing::error!(%why, "the calls of the process before cannot be read; they are lost");

@@ -13,8 +13,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tandem_actors::config::EngineConfig;
+use tandem_actors::config::{Station, Trunk};
 use tandem_actors::generation::Generation;
 use tandem_protocol::dial_plan::Target;
+use tandem_protocol::number_rules::{Direction, Party, apply};
 
 /// So many calls are told one by one.
 const MOST_TOLD: usize = 1000;
@@ -22,8 +24,7 @@ const MOST_TOLD: usize = 1000;
 /// One set of settings, asked where calls lead.
 pub struct Plan<'a> {
     config: &'a EngineConfig,
-    /// The search space of each station.
-    stations: BTreeMap<&'a str, Option<&'a str>>,
+    stations: BTreeMap<&'a str, &'a Station>,
 }
 
 /// What is read of a CDR.
@@ -75,31 +76,35 @@ pub struct Rerouted {
 impl<'a> Plan<'a> {
     /// Settings that are not in force.
     pub fn of(config: &'a EngineConfig) -> Plan<'a> {
-        let stations = config.stations.iter().map(|s| (&*s.name, s.calling_search_space.as_deref()));
+        let stations = config.stations.iter().map(|s| (&*s.name, s));
         Plan { config, stations: stations.collect() }
     }
 
     /// Settings that are.
     pub fn in_force(generation: &'a Generation) -> Plan<'a> {
         let stations = generation.directory.stations();
-        let stations = stations.map(|s| (&*s.config.name, s.config.calling_search_space.as_deref()));
+        let stations = stations.map(|s| (&*s.config.name, &s.config));
         Plan { config: &generation.config, stations: stations.collect() }
     }
 
     /// Where a call of this caller leads, for people.
     fn leads(&self, from: &str, from_trunk: Option<&str>, dialled: &str) -> String {
         let trunk = from_trunk.and_then(|name| self.config.trunks.iter().find(|t| &*t.name == name));
-        let space = match (from_trunk, trunk, self.stations.get(from)) {
-            (Some(_), Some(trunk), _) => trunk.calling_search_space.as_deref(),
+        let (space, international) = match (from_trunk, trunk, self.stations.get(from)) {
+            (Some(_), Some(trunk), _) => (trunk.calling_search_space.as_deref(), trunk.rules.international),
             (Some(name), None, _) => return format!("refused: there is no trunk {name}"),
-            (None, _, Some(space)) => *space,
+            (None, _, Some(s)) => (s.calling_search_space.as_deref(), s.toll.international),
             (None, _, None) => return format!("refused: there is no station {from}"),
         };
         let Some(found) = self.config.dial_plan.lookup(space, dialled) else {
             return "404: no pattern matches".to_owned();
         };
         let (target, number) = (&found.pattern.target, &found.number_out);
-        let trunks = |trunks: Vec<&str>| format!("{target} as {number} by {}", trunks.join(", "));
+        let refused = !international && !found.pattern.emergency;
+        let trunks = |trunks: Vec<&str>| match refused && self.is_international(number, &trunks) {
+            true => format!("403: {target} as {number}, which is international"),
+            false => format!("{target} as {number} by {}", trunks.join(", ")),
+        };
         let there = match target {
             Target::Station(name) if !self.stations.contains_key(name.as_str()) => {
                 "404: no such station".to_owned()
@@ -129,6 +134,15 @@ impl<'a> Plan<'a> {
             Target::Reject(status) => format!("{status}: rejected"),
         };
         if found.pattern.emergency { format!("{there}, an emergency call") } else { there }
+    }
+
+    /// Whether a number is, as the dial plan has it or as one of these trunks makes it.
+    fn is_international(&self, number: &str, trunks: &[&str]) -> bool {
+        let numbers = &self.config.toll_fraud.international;
+        let made =
+            |trunk: &Trunk| apply(&trunk.rules.numbers, Direction::Out, Party::Called, number.to_owned());
+        let mut by = self.config.trunks.iter().filter(|trunk| trunks.contains(&&*trunk.name));
+        numbers.prefix_of(number).is_some() || by.any(|trunk| numbers.prefix_of(&made(trunk)).is_some())
     }
 
     fn group(&self, name: &str) -> Vec<&'a str> {

@@ -3,6 +3,7 @@
 mod patterns;
 
 mod registration;
+mod toll_fraud;
 mod trunk_rules;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -26,6 +27,8 @@ use crate::settings::{
 
 pub use patterns::dial_plan;
 pub(crate) use patterns::{build_dial_plan, own_patterns};
+pub use toll_fraud::international;
+pub use trunk_rules::called_by;
 
 /// Stations get a CRLF this often.
 const KEEPALIVE: Duration = Duration::from_secs(25);
@@ -67,6 +70,7 @@ pub fn engine_config(
         stations: settings.station.iter().map(|s| station(settings, s)).collect(),
         trunks: settings.trunk.iter().map(|t| trunk(settings, t, &listeners)).collect(),
         dns: dns(&settings.dns),
+        toll_fraud: toll_fraud::toll_fraud(settings),
         route_groups: settings.dial_plan.route_group.iter().map(route_group).collect(),
         route_lists: settings.dial_plan.route_list.iter().map(route_list).collect(),
         users: settings.user.iter().map(user).collect(),
@@ -250,7 +254,8 @@ fn station(settings: &Settings, station: &Station) -> config::Station {
         outbound_ani: outbound_ani(settings, station).map(str::to_owned),
         external_number_mask: station.external_number_mask.clone(),
         max_contacts: station.max_contacts as usize,
-        max_calls: station.max_calls,
+        max_calls: settings.max_calls_of(station),
+        toll: toll_fraud::of_station(settings, station),
     }
 }
 

@@ -51,7 +51,7 @@ fn answers(ua: &Ua, invite: &Msg, body: &str) {
 fn a_session_description_is_found_among_the_parts_of_a_body_and_crosses_alone() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     for change in [false, true] {
         let offer = sdp(a.local(), "8 0").replace("- 1 1", if change { "- 1 2" } else { "- 1 1" });
         sends(&a, &mut leg, MIXED, &with_isup(&offer, OPTIONAL));
@@ -81,7 +81,7 @@ fn what_must_be_understood_and_is_not_is_415_and_what_cannot_be_read_400() {
         ("Content-Type: multipart/mixed\r\n", with_isup(&offer, OPTIONAL), 400),
         ("Content-Type: multipart/related;boundary=of-it\r\n", with_isup(&offer, OPTIONAL), 415),
     ] {
-        let mut leg = a.leg("9001");
+        let mut leg = a.leg("9101");
         sends(&a, &mut leg, kind, &body);
         let refusal = a.refused(&leg);
         assert_eq!(refusal.status(), Some(status), "{kind} {body}");
@@ -94,7 +94,7 @@ fn what_must_be_understood_and_is_not_is_415_and_what_cannot_be_read_400() {
 fn a_body_that_may_be_left_unread_is_and_the_call_has_no_offer() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     sends(&a, &mut leg, &format!("Content-Type: text/html\r\n{OPTIONAL}"), "<p>");
     let invite = b.request("INVITE");
     assert!(invite.sdp_line("m=audio ").is_some(), "ours: {invite:?}");

@@ -392,7 +392,8 @@ fn route_says_step_by_step_where_a_number_goes() {
     let engine = Engine::prepare(
         &format!(
             "{}{}{}[[dial_plan.route_list]]\nname = \"out\"\ngroups = [\"g\"]\n{}{}",
-            station("1001", "external_number_mask = \"+4989555XXXX\""),
+            station("1001", "external_number_mask = \"+4989555XXXX\"\ninternational = true\nmax_calls = 2")
+                + &station("1002", ""),
             trunks(&[("a", 5071), ("b", 5072)]),
             group("g", "trunks = [\"b\", \"a\"]"),
             pattern("9.X!", "target = \"route_list:out\"\nprefix = \"00\""),
@@ -400,10 +401,11 @@ fn route_says_step_by_step_where_a_number_goes() {
         ),
         &[],
     );
-    let said = |digits: &str| {
-        let output = engine.command(&["route", "--from", "1001", digits]).output().unwrap();
+    let dials = |from: &str, digits: &str| {
+        let output = engine.command(&["route", "--from", from, digits]).output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
+    let said = |digits: &str| dials("1001", digits);
     let (ok, text) = said("9666");
     assert!(ok, "{text}");
     for step in [
@@ -415,12 +417,17 @@ fn route_says_step_by_step_where_a_number_goes() {
         "1. trunk b by listener udp",
         "2. trunk a by listener udp",
         "the caller is shown as +49895551001 (external_number_mask +4989555XXXX)",
+        "the caller's calls: at most 2 at once, else 503",
+        "00666 is international (it begins with 00): the caller may dial it",
     ] {
         assert!(text.contains(step), "{step}: {text}");
     }
     let (_, text) = said("9555");
     assert!(text.contains("9.X! (1.1e63 strings): matches, but another matches fewer strings"), "{text}");
     assert!(text.contains("goes to trunk:a as 555"), "{text}");
+    assert!(!text.contains("is international"), "{text}");
+    let (ok, text) = dials("1002", "9666");
+    assert!(!ok && text.contains("00666 is international (it begins with 00): refused with 403"), "{text}");
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn a_session_interval_is_agreed_on_each_leg_by_itself() {
     let engine = Engine::start(&(listen.to_owned() + TRUNKS));
     let (a, b) = ends(&engine);
     let offer = sdp(a.local(), "0");
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "Supported: timer\r\nSession-Expires: 90\r\n", &offer);
     assert_eq!(a.refused(&leg).header("Min-SE"), "120");
     engine.counts("tandem_invites_refused_total", &[("reason", "session_interval")], 1.0);
@@ -282,9 +282,9 @@ target = "trunk:out"
     assert_eq!(a.refused(&leg).status(), Some(480));
     assert!(trunk.receive(Duration::from_millis(1)).is_none());
     let mut leg = a.call("1002", &sdp(a.local(), "0"));
-    redirect(&b, &b.request("INVITE"), "<tel:9001>");
+    redirect(&b, &b.request("INVITE"), "<tel:9101>");
     let invite = trunk.request("INVITE");
-    assert!(invite.uri().starts_with("sip:001@"), "{invite:?}");
+    assert!(invite.uri().starts_with("sip:101@"), "{invite:?}");
     trunk.answer(&invite, &sdp(trunk.local(), "0"));
     a.established(&mut leg);
     assert_eq!(
@@ -345,7 +345,7 @@ fn a_caller_who_wants_privacy_is_anonymous_and_known_only_within_the_trust_domai
         let (_, b) = ends(&engine);
         let a = Ua::new(&engine, "1001");
         let wish = format!("Privacy: id\r\n{}", ASSERTED.replace("Alice", "Mallory"));
-        a.call_with("9001", &wish, &sdp(a.local(), "0"));
+        a.call_with("9101", &wish, &sdp(a.local(), "0"));
         let invite = b.request("INVITE");
         assert!(invite.header("From").starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag="));
         assert!(!invite.text.contains("Mallory"), "a station is what the settings say: {invite:?}");

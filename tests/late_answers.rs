@@ -141,7 +141,7 @@ fn a_branch_that_answers_the_invite_which_another_has_challenged_is_ended() {
 fn each_fork_whose_prack_is_challenged_gets_it_again_with_the_answer() {
     let engine = Engine::start(&settings());
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "Supported: 100rel\r\n", &sdp(a.local(), "0"));
     let invite = b.request("INVITE");
     let pracks = ["one", "two"].map(|tag| {

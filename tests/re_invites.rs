@@ -78,7 +78,7 @@ fn a_re_invite_that_is_cancelled_is_cancelled_at_the_other_end_and_the_call_goes
 fn an_answer_that_crosses_the_cancel_of_a_re_invite_is_undone() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "", &sdp(a.local(), "0"));
     let invite = b.request("INVITE");
     b.answer(&invite, &sdp(b.local(), "0"));
@@ -126,7 +126,7 @@ fn a_cancel_that_names_another_dialogs_re_invite_is_refused() {
 fn a_199_of_a_callee_is_no_ringing_for_the_caller() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(&mut leg, "INVITE", "Supported: 199\r\n", &sdp(a.local(), "0"));
     let invite = b.request("INVITE");
     b.respond(&invite, "199 Early Dialog Terminated", "one", "", "");
@@ -142,7 +142,7 @@ fn a_199_of_a_callee_is_no_ringing_for_the_caller() {
 fn an_update_of_a_branch_that_has_lost_is_refused_at_once() {
     let engine = Engine::start(TRUNKS);
     let (a, b) = ends(&engine);
-    let mut leg = a.leg("9001");
+    let mut leg = a.leg("9101");
     a.next(
         &mut leg,
         "INVITE",

@@ -104,7 +104,8 @@ fn numbers_are_changed_on_their_way_in_and_out() {
     let outbound = "number_rules = [\
                     { direction = \"out\", party = \"calling\", begins = \"0\", strip = 1, prefix = \"+49\" }, \
                     { direction = \"out\", party = \"called\", begins = \"0\", strip = 1, prefix = \"+4989\" }]";
-    let (engine, mut caller, proxy) = start(inbound, outbound);
+    // What the rule of "out" makes of the number is international.
+    let (engine, mut caller, proxy) = start(&format!("{inbound}\ninternational = true"), outbound);
     caller.user = "+4989555123".into();
     let invite = crosses(&caller, &proxy, "+49890123", "");
     assert!(invite.uri().starts_with("sip:+4989123@"), "{invite:?}");

@@ -8,6 +8,7 @@ mod refused;
 mod route;
 mod rules;
 mod secure;
+mod toll_fraud;
 mod unmanaged;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) use rules::{Besides, besides_calls};
 pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
 pub(crate) use secure::{is_sips, secure_side};
+pub(crate) use toll_fraud::{Outside, forwards, outside_at};
 
 /// A call within the engine; its printed form is the call id of log, events, CDR and API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,12 +119,12 @@ impl Callee {
         }
     }
 
-    /// Whose numbers it may dial.
-    pub(crate) fn calling_search_space(&self) -> Option<&str> {
+    /// As one who dials.
+    pub(crate) fn dialler(&self) -> Option<Caller> {
         match self {
             Callee::Nobody => None,
-            Callee::Station(station) => station.config.calling_search_space.as_deref(),
-            Callee::Trunk(trunk) => trunk.config.calling_search_space.as_deref(),
+            Callee::Station(station) => Some(Caller::Station(station.clone())),
+            Callee::Trunk(trunk) => Some(Caller::Trunk(trunk.clone())),
         }
     }
 
@@ -158,23 +160,23 @@ pub(crate) fn admit(
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
     rules::replaces(caller, invite)?;
-    let (css, bypass, record, routing) = match caller {
+    let (bypass, record, routing) = match caller {
         Caller::Station(station) => {
             let config = &station.config;
             // Who does not register says in Contact where he is.
             let routing = if config.secret.is_some() { Routing::Flow } else { Routing::Target };
-            (config.calling_search_space.as_deref(), config.media, config.record, routing)
+            (config.media, config.record, routing)
         }
         Caller::Trunk(trunk) => {
             let config = &trunk.config;
-            (config.calling_search_space.as_deref(), config.media, config.record, Routing::Target)
+            (config.media, config.record, Routing::Target)
         }
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let asked = || uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
     let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
     let dialled = rules::number_in(caller, number_rules::Party::Called, dialled);
-    let mut route = route(env, css, &dialled, uri.is_sips());
+    let mut route = route(env, Some(caller), &dialled, uri.is_sips());
     if route.insecure {
         return Err(secure::refused(&route.why));
     }
@@ -188,8 +190,12 @@ pub(crate) fn admit(
         // What we would send is what we sent: it only goes round (RFC 3261 §16.3 step 4).
         return Err(Refused::new(482, Refusal::Loop));
     }
-    let place = caller.permit(route.emergency, env.now().mono);
-    let mut permits = vec![place.ok_or_else(|| Refused::new(503, Refusal::Limit))?];
+    let mut permits = Vec::with_capacity(2);
+    match (caller.permit(route.emergency, env.now().mono), caller) {
+        (Ok(place), _) => permits.push(place),
+        (Err(why), Caller::Station(station)) => route = toll_fraud::no_place(env, station, why, &route),
+        (Err(_), Caller::Trunk(_)) => return Err(Refused::new(503, Refusal::Limit)),
+    }
     permits.extend(route.permit.take());
     let record = record || route.record;
     // Ends of different address families reach each other through us only (RFC 6157).

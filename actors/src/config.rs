@@ -3,6 +3,7 @@
 mod external;
 mod listeners;
 mod registration;
+mod toll_fraud;
 mod trunk_rules;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ use crate::sip::tls::Tls;
 pub use external::External;
 pub use listeners::Listeners;
 pub use registration::{Registration, RegistrationGroup};
+pub use toll_fraud::{StationToll, TollFraud};
 pub use trunk_rules::{Accept, TrunkRules};
 
 /// Whether a call's media crosses the engine.
@@ -156,6 +158,8 @@ pub struct Station {
     pub max_contacts: usize,
     /// Concurrent calls it may have; 0: any number.
     pub max_calls: u32,
+    /// What it may cost.
+    pub toll: StationToll,
 }
 
 /// One trunk.
@@ -444,6 +448,8 @@ pub struct EngineConfig {
     pub registrar: Registrar,
     /// Names.
     pub dns: Dns,
+    /// What keeps calls from becoming a bill.
+    pub toll_fraud: TollFraud,
     /// Stations get a CRLF this often; zero: never.
     pub keepalive: Duration,
     /// When more comes than can be done.

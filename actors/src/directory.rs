@@ -6,6 +6,7 @@
 mod places;
 mod registration;
 mod secure;
+mod toll_fraud;
 mod trunk;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::fnv::fnv1a;
 use tandem_protocol::registrar::Binding;
+use tandem_protocol::time::Instant;
 
 use crate::config::{EngineConfig, Listener, RegistrationGroup, Station, Trunk};
 use crate::ids::ShardId;
@@ -27,6 +29,7 @@ use crate::sip::tls::SecurePeers;
 
 pub use places::Places;
 pub use registration::{Account, MemberStatus, RegistrationEntry, RegistrationStatus};
+pub use toll_fraud::{Step, Toll, Watched, Who};
 pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry, TrunkSide};
 
 /// Pairs of source and user, and sources, whose wrong guesses are remembered: 48 bytes each.
@@ -98,6 +101,14 @@ pub enum Permit {
 }
 
 impl Permit {
+    /// Whether it is this station's.
+    pub fn is_of_station(&self, name: &str) -> bool {
+        match self {
+            Permit::Station(station) => *station.config.name == *name,
+            Permit::Trunk(_) => false,
+        }
+    }
+
     /// The trunk whose place it is.
     pub fn trunk(&self) -> Option<Arc<str>> {
         match self {
@@ -125,19 +136,22 @@ pub struct StationEntry {
     pub config: Station,
     /// Its calls.
     pub calls: Permits,
+    /// Its new calls, and those to the outside; shared likewise.
+    pub toll: Arc<Toll>,
     /// Shared with the entries of the same station under other settings.
     bindings: Arc<ArcSwap<Vec<Binding>>>,
 }
 
 impl StationEntry {
     fn new(config: Station) -> StationEntry {
-        StationEntry { calls: Permits::new(config.max_calls), bindings: Arc::default(), config }
+        let calls = Permits::new(config.max_calls);
+        StationEntry { calls, toll: Arc::default(), bindings: Arc::default(), config }
     }
 
     /// The same station with other settings: its bindings and its calls are the same ones.
     fn with(&self, config: Station) -> StationEntry {
         let calls = self.calls.limited(config.max_calls);
-        StationEntry { calls, bindings: self.bindings.clone(), config }
+        StationEntry { calls, toll: self.toll.clone(), bindings: self.bindings.clone(), config }
     }
 
     /// Its bindings as of now.
@@ -153,6 +167,18 @@ impl StationEntry {
     /// A place for a call, unless it has as many as it may.
     pub fn permit(self: &Arc<Self>) -> Option<Permit> {
         self.calls.take().then(|| Permit::Station(self.clone()))
+    }
+
+    /// A place for a call that it makes.
+    ///
+    /// # Errors
+    /// It has as many as it may, or has begun as many within a minute as it may.
+    pub fn call_permit(self: &Arc<Self>, now: Instant) -> Result<Permit, NoPlace> {
+        let permit = self.permit().ok_or(NoPlace::Calls)?;
+        if !self.toll.take_call(self.config.toll.max_new_calls_per_min, now) {
+            return Err(NoPlace::Rate);
+        }
+        Ok(permit)
     }
 
     /// A place for an emergency call, which no limit refuses.

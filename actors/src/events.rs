@@ -46,6 +46,9 @@ pub enum EventKind {
     /// A recording began, ended or failed.
     #[serde(rename = "recording")]
     Recording,
+    /// A station or trunk suddenly has too many calls to the outside, or no longer has.
+    #[serde(rename = "toll.alarm")]
+    TollAlarm,
     /// The settings were reloaded, or a reload was refused.
     #[serde(rename = "settings")]
     Settings,
@@ -66,6 +69,7 @@ impl EventKind {
             EventKind::ActorRestarted => "actor.restarted",
             EventKind::MediaFault => "media.fault",
             EventKind::Recording => "recording",
+            EventKind::TollAlarm => "toll.alarm",
             EventKind::Settings => "settings",
         }
     }

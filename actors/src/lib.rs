@@ -47,4 +47,5 @@ pub mod station;
 pub mod store;
 pub mod supervisor;
 pub mod timer_wheel;
+pub mod toll_fraud;
 pub mod trunk;

@@ -10,6 +10,7 @@ mod registry;
 mod reload;
 mod sip;
 mod tls;
+mod toll_fraud;
 mod trunk;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
@@ -26,6 +27,7 @@ pub use registry::{Describe, Registry};
 pub use reload::ReloadMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 pub use tls::{Handshake, TlsMetrics, not_after};
+pub use toll_fraud::{TollMetrics, TollRefusal};
 pub use trunk::{ProxyMetrics, TrunkMetrics};
 
 /// The handles of one engine.
@@ -57,6 +59,8 @@ pub struct Metrics {
     pub dns: DnsMetrics,
     /// Reloads of the settings.
     pub reloads: ReloadMetrics,
+    /// Limits and rules against toll fraud.
+    pub toll: TollMetrics,
     restarts: Vec<Counter>,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
@@ -134,6 +138,7 @@ impl Metrics {
             auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
             dns: DnsMetrics::new(&registry),
             reloads: ReloadMetrics::new(&registry),
+            toll: TollMetrics::new(&registry),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),

@@ -7,6 +7,7 @@ mod flows;
 mod icmp;
 mod invite;
 mod late_prack;
+mod link;
 mod located;
 mod named;
 mod overload;
@@ -14,6 +15,7 @@ mod refuse;
 mod restore;
 mod stray;
 mod streams;
+mod toll_fraud;
 mod trunks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, SUPPORTED};
-use tandem_protocol::flow::{ConnectionId, Flow};
+use tandem_protocol::flow::Flow;
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
@@ -37,16 +38,14 @@ use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, check};
 use crate::dialog::DialogActor;
 use crate::directory::Directory;
-use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
 use crate::metrics::ActorKind;
-use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
-use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
@@ -57,49 +56,13 @@ pub(crate) use adopt::Adopted;
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
+pub use link::LinkMessage;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
+pub(crate) use toll_fraud::Watch;
 pub use trunks::TrunkReport;
-
-/// What crosses from one shard, from the store or from media to a shard.
-pub enum LinkMessage {
-    /// A datagram that another shard's socket received.
-    Datagram(Datagram),
-    /// A message to send by a connection of the receiving shard.
-    Send {
-        /// The connection.
-        flow: Flow,
-        /// The message.
-        message: Bytes,
-        /// What becomes of it if the connection is gone.
-        leftover: Leftover,
-        /// Who hears if it is gone.
-        from: ShardId,
-    },
-    /// A connection of another shard has ended, or had ended already. `was_up`: it had come about before.
-    Gone {
-        /// Which.
-        connection: ConnectionId,
-        /// Whether it had come about.
-        was_up: bool,
-    },
-    /// A request of the receiving shard that came to nobody.
-    NotDelivered(Box<Undelivered>),
-    /// Tickets of committed batches: the token, and whether it was committed.
-    Committed(Vec<(u64, bool)>),
-    /// A verified REGISTER, for the station's shard.
-    Register(Box<Register>),
-    /// Its answer, for the shard it came to.
-    RegisterDone(Box<RegisterDone>),
-    /// A media worker's news.
-    Media(MediaEvent),
-    /// What a call saw of a proxy, for the trunk's shard.
-    Trunk(TrunkReport),
-    /// What DNS has found for a named proxy of a trunk that lives here.
-    Located(ProxyLocated),
-}
 
 /// Datagrams that came together.
 pub struct Datagrams(pub SmallVec<[Datagram; 16]>);
@@ -171,6 +134,7 @@ pub struct Shard {
     keepalive_turn: usize,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
+    tolls: toll_fraud::TollWatch,
     strays: stray::StrayLimit,
     overload: overload::Overload,
     late_pracks: late_prack::LatePracks,
@@ -202,6 +166,7 @@ impl Shard {
             keepalive_turn: 0,
             timer: None,
             due: Vec::new(),
+            tolls: toll_fraud::TollWatch::default(),
             strays: stray::StrayLimit::default(),
             overload: overload::Overload::new(&env),
             late_pracks: late_prack::LatePracks::default(),
@@ -340,7 +305,8 @@ impl Shard {
         });
         let rest = self.resting.first().map(|(at, ..)| *at);
         if let Some(timer) = self.timer {
-            self.env.arm(timer, expiry.into_iter().chain(rest).chain(self.keepalive_at).min());
+            let further = self.keepalive_at.into_iter().chain(self.tolls.next);
+            self.env.arm(timer, expiry.into_iter().chain(rest).chain(further).min());
         }
     }
 
@@ -404,6 +370,7 @@ impl Handler<Told<Fire>> for Shard {
         self.expire_bindings(ctx);
         self.wake_rested(ctx);
         self.keep_alive();
+        self.watch_tolls();
         self.rearm();
     }
 }

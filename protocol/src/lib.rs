@@ -23,5 +23,6 @@ pub mod registrar;
 pub mod registration;
 pub mod sdp;
 pub mod time;
+pub mod toll_fraud;
 pub mod transaction;
 pub mod trunk_health;

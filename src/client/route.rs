@@ -1,5 +1,7 @@
 //! `tandem route --from A DIGITS`: where dialled digits lead, by the settings alone.
 
+mod toll;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -29,8 +31,15 @@ pub fn route(
     let decision = plan.route(caller.css, digits);
     out.write_all(decision.explain().as_bytes())?;
     let (Some(target), Some(pattern)) = (decision.target, decision.matched) else { return Ok(false) };
-    let call = Outgoing { settings, caller: &caller, calling: &pattern.calling };
+    let call = Outgoing {
+        settings,
+        caller: &caller,
+        calling: &pattern.calling,
+        number: &decision.number_out,
+        emergency: pattern.emergency,
+    };
     let mut text = String::new();
+    toll::limits(&call, &mut text);
     let routed = describe(&call, target, &mut text);
     out.write_all(text.as_bytes())?;
     Ok(routed)
@@ -41,6 +50,8 @@ struct Caller<'a> {
     css: Option<&'a str>,
     /// The station, if he is one.
     station: Option<&'a Station>,
+    /// The trunk that he comes by otherwise.
+    trunk: Option<&'a Trunk>,
 }
 
 /// A call that the dial plan has let through.
@@ -49,6 +60,9 @@ struct Outgoing<'a> {
     caller: &'a Caller<'a>,
     /// What the pattern does to the caller's number.
     calling: &'a CallingTransform,
+    /// The number as the pattern has made it.
+    number: &'a str,
+    emergency: bool,
 }
 
 fn caller<'a>(settings: &'a Settings, from: &str) -> Option<Caller<'a>> {
@@ -59,6 +73,7 @@ fn caller<'a>(settings: &'a Settings, from: &str) -> Option<Caller<'a>> {
         what: format!("{who}station {:?} (extension {})", s.name, s.extension),
         css: s.calling_search_space.as_deref(),
         station: Some(s),
+        trunk: None,
     };
     let by_user = || {
         let user = settings.user.iter().find(|user| user.name == from || user.extension == from)?;
@@ -68,7 +83,7 @@ fn caller<'a>(settings: &'a Settings, from: &str) -> Option<Caller<'a>> {
     let by_trunk = || {
         let trunk = settings.trunk.iter().find(|trunk| trunk.name == from)?;
         let what = format!("a caller on trunk {:?}", trunk.name);
-        Some(Caller { what, css: trunk.calling_search_space.as_deref(), station: None })
+        Some(Caller { what, css: trunk.calling_search_space.as_deref(), station: None, trunk: Some(trunk) })
     };
     station.map(|s| of_station(s, String::new())).or_else(by_user).or_else(by_trunk)
 }
@@ -91,13 +106,13 @@ fn describe(call: &Outgoing<'_>, target: &Target, text: &mut String) -> bool {
     match target {
         Target::Station(name) => station(call, name, None, text),
         Target::User(name) => user(call, name, text),
-        Target::Trunk(name) => trunks(call, &[("", name)], "  ", text),
+        Target::Trunk(name) => outside(call, &[("", name)], "  ", text),
         Target::RouteGroup(name) => {
             let Some(group) = plan.route_group.iter().find(|group| group.name == *name) else { return false };
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(text, "  route group {name}, {}:", order(group.selection));
             let members: Vec<(&str, &str)> = group.trunks.iter().map(|t| ("", t.as_str())).collect();
-            trunks(call, &members, "    ", text)
+            outside(call, &members, "    ", text)
         }
         Target::RouteList(name) => {
             let list = plan.route_list.iter().find(|list| list.name == *name);
@@ -177,7 +192,13 @@ fn route_list(call: &Outgoing<'_>, list: &RouteList, text: &mut String) -> bool 
         );
         members.extend(group.trunks.iter().map(|trunk| (group.name.as_str(), trunk.as_str())));
     }
-    trunks(call, &members, "    ", text)
+    outside(call, &members, "    ", text)
+}
+
+/// The trunks of a call to the outside, and whether it may go there.
+fn outside(call: &Outgoing<'_>, members: &[(&str, &str)], indent: &str, text: &mut String) -> bool {
+    let routed = trunks(call, members, indent, text);
+    toll::may_leave(call, members, text) && routed
 }
 
 /// The trunks of a hunt (group, trunk) with what they are sent.

@@ -84,6 +84,7 @@ pub(super) fn stations(answer: &Value) -> String {
         return "no stations\n".to_owned();
     }
     table(["STATION", "EXTENSION", "CALLS", "CONTACT", "SOURCE", "EXPIRES IN", "USER AGENT"], &rows)
+        + &toll_alarms(answer)
 }
 
 /// `tandem trunks`: a line for each proxy.
@@ -115,7 +116,17 @@ pub(super) fn trunks(answer: &Value) -> String {
     if rows.is_empty() {
         return "no trunks\n".to_owned();
     }
-    table(["TRUNK", "LISTENER", "CALLS", "PROXY", "STATE", "SINCE", "CAUSE"], &rows)
+    table(["TRUNK", "LISTENER", "CALLS", "PROXY", "STATE", "SINCE", "CAUSE"], &rows) + &toll_alarms(answer)
+}
+
+/// A line for each that suddenly has too many calls.
+fn toll_alarms(answer: &Value) -> String {
+    let alarmed = list(answer).iter().filter(|one| !list(&one["toll_alarms"]).is_empty());
+    let line = |one: &Value| {
+        let measures: Vec<String> = list(&one["toll_alarms"]).iter().map(cell).collect();
+        format!("{}: suddenly too many: {}\n", cell(&one["name"]), measures.join(", "))
+    };
+    alarmed.map(line).collect()
 }
 
 /// `tandem registrations`: a line for each, the one whose route calls take marked with a star.

@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tandem_actors::directory::{ProxyEntry, StationEntry, TrunkEntry};
+use tandem_actors::directory::{ProxyEntry, StationEntry, Toll, TrunkEntry};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
@@ -21,6 +21,7 @@ use tandem_actors::store::{Store, StoreFault};
 use tandem_protocol::dns::{Located, Server, Trouble};
 use tandem_protocol::flow::ListenerId;
 use tandem_protocol::time::UnixMillis;
+use tandem_protocol::toll_fraud::Measure;
 use tandem_protocol::trunk_health;
 
 use super::State;
@@ -166,9 +167,17 @@ fn station<'a>(
         "calling_search_space": entry.config.calling_search_space,
         "calls": entry.calls.taken(),
         "max_calls": entry.config.max_calls,
+        "max_new_calls_per_min": entry.config.toll.max_new_calls_per_min,
+        "international": entry.config.toll.international,
+        "toll_alarms": alarms(&entry.toll),
         "registered": !bindings.is_empty(),
         "bindings": bindings,
     })
+}
+
+/// Of what there is suddenly too much.
+fn alarms(toll: &Toll) -> Vec<&'static str> {
+    toll.watched().map(|watched| watched.sudden().map(Measure::as_str).collect()).unwrap_or_default()
 }
 
 fn proxy(entry: &ProxyEntry, hosts: &[(SocketAddr, String)]) -> Value {
@@ -202,6 +211,8 @@ pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> 
             "max_calls": entry.config.max_calls,
             "emergency_channels": entry.config.emergency_channels,
             "max_new_calls_per_s": entry.config.max_new_calls_per_s,
+            "international": entry.config.rules.international,
+            "toll_alarms": alarms(&entry.toll),
             "proxies": proxies,
             "names": names,
         })

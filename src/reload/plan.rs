@@ -109,6 +109,7 @@ fn sections(before: &Settings, after: &Settings, changes: &mut Vec<Item>) {
     section("http", changed_keys(&before.http, &after.http));
     section("media", changed_keys(&before.media, &after.media));
     section("registrar", changed_keys(&before.registrar, &after.registrar));
+    section("toll_fraud", changed_keys(&before.toll_fraud, &after.toll_fraud));
     section("dns", changed_keys(&before.dns, &after.dns));
 }
 

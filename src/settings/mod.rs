@@ -32,10 +32,11 @@ pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use shown::{KeyChange, changed_keys};
 pub use types::{
-    CallingSearchSpace, Credential, DialPlan, Dns, HeaderRule, Http, INTERNAL_PARTITION, Listen, Location,
-    Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Overload, Partition, Pattern, Redirect,
-    Registrar, Registration, RegistrationGroup, RouteGroup, RouteList, RuleDirection, RuleParty, Selection,
-    Service, ServiceKind, Srtp, Station, TimerFigures, TimerPreset, Transport, Trunk, TrunkTimers, User,
+    AlarmAction, CallingSearchSpace, Credential, DialPlan, Dns, HeaderRule, Http, INTERNAL_PARTITION, Listen,
+    Location, Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Overload, Partition, Pattern,
+    Redirect, Registrar, Registration, RegistrationGroup, RouteGroup, RouteList, RuleDirection, RuleParty,
+    Selection, Service, ServiceKind, Srtp, Station, TimerFigures, TimerPreset, TollFraud, Transport, Trunk,
+    TrunkTimers, User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,
@@ -63,6 +64,8 @@ pub struct Settings {
     pub location: Vec<Location>,
     /// Registrations of devices.
     pub registrar: Registrar,
+    /// What keeps calls from becoming a bill.
+    pub toll_fraud: TollFraud,
     /// Devices.
     pub station: Vec<Station>,
     /// People.
@@ -101,6 +104,38 @@ impl Settings {
         let mut seen = std::collections::BTreeSet::new();
         hosts.retain(|host| seen.insert(host.to_lowercase()));
         hosts
+    }
+
+    /// What `station` is allowed by the first that has a say: itself, its calling search space, `[toll_fraud]`.
+    fn allowed<T>(
+        &self,
+        station: &Station,
+        own: Option<T>,
+        of_class: impl Fn(&CallingSearchSpace) -> Option<T>,
+        otherwise: T,
+    ) -> T {
+        let class = || {
+            let name = station.calling_search_space.as_ref()?;
+            of_class(self.dial_plan.calling_search_space.iter().find(|space| space.name == *name)?)
+        };
+        own.or_else(class).unwrap_or(otherwise)
+    }
+
+    /// The most calls at once of a station; 0 is no limit.
+    pub fn max_calls_of(&self, station: &Station) -> u32 {
+        self.allowed(station, station.max_calls, |class| class.max_calls, self.toll_fraud.max_calls)
+    }
+
+    /// The most new calls of a station in a minute; 0 is no limit.
+    pub fn max_new_calls_per_min_of(&self, station: &Station) -> u32 {
+        let otherwise = self.toll_fraud.max_new_calls_per_min;
+        self.allowed(station, station.max_new_calls_per_min, |class| class.max_new_calls_per_min, otherwise)
+    }
+
+    /// Whether a station may dial international numbers.
+    pub fn may_dial_international(&self, station: &Station) -> bool {
+        let otherwise = self.toll_fraud.international;
+        self.allowed(station, station.international, |class| class.international, otherwise)
     }
 
     /// Where recordings go: as set, else `recordings` in the data directory.

@@ -21,7 +21,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("location.media_pool", None),
     ("station.auto_answer", None),
     ("station.qualify_interval_s", None),
-    ("station.max_new_calls_per_min", None),
     ("station.location", None),
     ("trunk.location", None),
     ("trunk.codecs", None),

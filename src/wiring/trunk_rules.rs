@@ -2,7 +2,7 @@
 
 use tandem_actors::config::{Accept, TrunkRules};
 use tandem_protocol::header_rules::HeaderRule;
-use tandem_protocol::number_rules::{Direction, NumberRule, Party};
+use tandem_protocol::number_rules::{Direction, NumberRule, Party, apply};
 
 use crate::settings::{self, RuleDirection, RuleParty, Trunk, TrunkTimers};
 
@@ -21,9 +21,16 @@ pub(super) fn rules(trunk: &Trunk, timers: &TrunkTimers) -> TrunkRules {
             unsolicited_notify: trunk.accept_unsolicited_notify,
             replaces: trunk.accept_replaces,
         },
+        international: trunk.international,
         reinvite_delay: timers.reinvite_delay,
         dscp: trunk.dscp,
     }
+}
+
+/// A number that is called by a trunk, as its far end gets it.
+pub fn called_by(trunk: &Trunk, number: &str) -> String {
+    let rules: Vec<NumberRule> = trunk.number_rules.iter().map(number_rule).collect();
+    apply(&rules, Direction::Out, Party::Called, number.to_owned())
 }
 
 fn direction(direction: RuleDirection) -> Direction {

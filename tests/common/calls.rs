@@ -27,7 +27,7 @@ pub(crate) fn trunks(inbound: &str, outbound: &str) -> String {
 /// A caller on the trunk `in` and a callee on the trunk `out`, whose user is a number that leads there.
 pub(crate) fn ends(engine: &Engine) -> (Ua, Ua) {
     let at = |port| (engine.peer(), port).into();
-    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9001", at(5070)))
+    (Ua::on(engine, "5551234", at(5090)), Ua::on(engine, "9101", at(5070)))
 }
 
 /// A call from a trunk, with these headers, to the number that is the callee's user; and the INVITE that arrives there.

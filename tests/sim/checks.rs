@@ -144,6 +144,12 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
     for trunk in life.shared.current().directory.trunks().filter(|trunk| trunk.calls.taken() != 0) {
         world.violation(format!("trunk {} holds {} permits", trunk.config.name, trunk.calls.taken()));
     }
+    let current = life.shared.current();
+    let stations = current.directory.stations().filter_map(|station| station.toll.watched());
+    let trunks = current.directory.trunks().filter_map(|trunk| trunk.toll.watched());
+    for watched in stations.chain(trunks).filter(|watched| watched.calls_up() != 0) {
+        world.violation(format!("{:?} has {} outside calls up", watched.who, watched.calls_up()));
+    }
 }
 
 fn phones_are_idle(sim: &Sim) {
@@ -179,6 +185,7 @@ fn one_record_a_call(sim: &Sim, disk: &Disk) -> Vec<Cdr> {
             | EventKind::ActorRestarted
             | EventKind::MediaFault
             | EventKind::Recording
+            | EventKind::TollAlarm
             | EventKind::Settings => {}
         }
     }

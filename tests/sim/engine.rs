@@ -9,8 +9,8 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Overload, Redirect, Registrar,
-    Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, Trunk,
-    TrunkRules,
+    Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, TollFraud,
+    Trunk, TrunkRules,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -29,6 +29,7 @@ use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
+use tandem_protocol::toll_fraud::Thresholds;
 use tandem_protocol::transaction::Timers;
 
 use crate::air::Air;
@@ -84,6 +85,9 @@ pub(crate) fn proxies(trunk: char) -> Vec<SocketAddr> {
     }
 }
 
+/// The station that may have two calls at once.
+pub(crate) const LIMITED: usize = 5;
+
 fn stations() -> Vec<Station> {
     (0..STATIONS)
         .map(|index| Station {
@@ -101,7 +105,8 @@ fn stations() -> Vec<Station> {
             outbound_ani: None,
             external_number_mask: None,
             max_contacts: 3,
-            max_calls: if index == 5 { 2 } else { 0 },
+            max_calls: if index == LIMITED { 2 } else { 0 },
+            toll: Default::default(),
         })
         .collect()
 }
@@ -171,6 +176,12 @@ fn listener(transport: Transport) -> Listener {
         limits: Limits::default(),
         tls: None,
     }
+}
+
+/// Every call that leaves by a trunk is counted, and soon suspicious; nothing is refused for it.
+fn toll_fraud() -> TollFraud {
+    let alarms = Thresholds { factor: 2, least: [3, 1, 0, 0] };
+    TollFraud { stations: alarms, trunks: alarms, ..TollFraud::default() }
 }
 
 pub(crate) fn config(world: &World) -> EngineConfig {
@@ -243,6 +254,7 @@ pub(crate) fn config(world: &World) -> EngineConfig {
             recording_dir: "/nowhere".into(),
         },
         dns: tandem_actors::config::Dns::default(),
+        toll_fraud: toll_fraud(),
         registrar: Registrar {
             min_expires: Duration::from_secs(30),
             max_expires: Duration::from_secs(600),
@@ -295,6 +307,7 @@ impl Life {
         });
         restore_bindings(&shared, now.wall);
         tandem_actors::registration_group::restore(&shared.current().directory, store.as_ref());
+        tandem_actors::toll_fraud::restore(&shared.current().directory, store.as_ref(), now);
         let Found { shards: records, ports, restored } =
             read_records(&shared, now).expect("the disk can be read");
         let media = Workers::start(world, air, &shared, ports);

@@ -87,6 +87,7 @@ fn station(number: u64) -> Station {
         external_number_mask: None,
         max_contacts: 10,
         max_calls: 0,
+        toll: Default::default(),
     }
 }
 

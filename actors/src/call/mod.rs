@@ -7,6 +7,7 @@ mod record;
 mod redirect;
 mod report;
 mod setup;
+mod toll_fraud;
 mod trunks;
 
 use std::rc::Rc;
@@ -99,6 +100,7 @@ pub struct CallActor {
     /// The trunk it came by.
     from_trunk: Option<Arc<str>>,
     diversion: redirect::Diversion,
+    charged: toll_fraud::Charged,
     /// Its place at the trunk it leaves by.
     place: Option<Permit>,
     /// Events that wait for the next batch.
@@ -133,6 +135,7 @@ impl CallActor {
             from_trunk: setup.permits.first().and_then(Permit::trunk),
             permits: setup.permits,
             diversion: redirect::Diversion::default(),
+            charged: toll_fraud::Charged::default(),
             place: None,
             events: Vec::new(),
             timer: None,
@@ -276,6 +279,7 @@ impl CallActor {
         // Nobody else is called any more.
         self.outbound = Vec::new();
         self.info.answered_at = self.shell.machine().answered_at();
+        self.charge_answered(now);
         self.env.metrics().call_setup.record(now.mono.since(self.info.started_mono).as_secs_f64());
         if !protected {
             self.info.unprotected = true;

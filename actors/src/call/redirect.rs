@@ -11,7 +11,7 @@ use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
 use tandem_protocol::time::Now;
 
 use super::{CallActor, Outbound};
-use crate::calls::{Callee, Party, Route, elsewhere, outbound, route};
+use crate::calls::{Callee, Caller, Party, Route, elsewhere, forwards, outbound, outside_at, route};
 use crate::config::Redirect;
 use crate::directory::TrunkEntry;
 use crate::events::{Event, EventKind};
@@ -108,13 +108,16 @@ impl CallActor {
             (Destination::Service, _) | (_, Some(_)) => {
                 Err(format!("{}, which takes no diverted calls", found.why))
             }
-            (Destination::Station { .. } | Destination::Trunk { .. }, None) => Ok((found, outbound)),
+            (Destination::Station { .. } | Destination::Trunk { .. }, None) => {
+                forwards(&self.env, &found)?;
+                Ok((found, outbound))
+            }
         }
     }
 
     /// Whoever redirects a call dials for himself.
     fn dialled(&self, by: &Callee, party: &Arc<Party>, number: &str, sips: bool) -> (Route, Vec<Outbound>) {
-        let route = route(&self.env, by.calling_search_space(), number, sips);
+        let route = route(&self.env, by.dialler().as_ref(), number, sips);
         let outbound = outbound(&self.env, party, &route);
         (route, outbound)
     }
@@ -138,7 +141,13 @@ impl CallActor {
         };
         let destination =
             Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
-        let mut route = Route::to(destination, format!("leads to {address}, which its trunk allows"), number);
+        let why = format!("leads to {address}, which its trunk allows");
+        let outside = match outside_at(&self.env, trunk, number, &why) {
+            Ok(outside) => outside,
+            Err(barred) => return (barred.into(), Vec::new()),
+        };
+        let mut route = Route::to(destination, why, number);
+        route.outside = outside;
         route.signalling = vec![address.ip()];
         let outbound = vec![elsewhere(&self.env, party, &route, trunk, address)];
         (route, outbound)
@@ -163,11 +172,18 @@ impl CallActor {
 
     /// The call is another's from now on: its limits, its timers, its name in the record.
     fn go(&mut self, mut route: Route, outbound: Vec<Outbound>) -> Destination {
-        // The caller's permit is the first; whoever redirected has the call no longer.
-        self.permits.truncate(1);
+        // The caller's permit is the first. Whoever redirected has the call no longer, unless he pays for it.
+        let given_back = self.permits.split_off(self.permits.len().min(1));
+        let payer = route.outside.as_ref().and_then(|outside| outside.payer.clone());
+        self.permits.extend(given_back.into_iter().find(|permit| match &payer {
+            Some(Caller::Station(station)) => permit.is_of_station(&station.config.name),
+            Some(Caller::Trunk(_)) | None => false,
+        }));
         self.permits.extend(route.permit.take());
+        self.charge_anew();
         self.place = None;
         self.info.trunk = None;
+        self.info.emergency |= route.emergency;
         self.outbound = outbound;
         self.info.route = format!("{}; redirected: {}", self.info.route, route.why);
         route.destination

@@ -74,6 +74,7 @@ impl CallActor {
     pub(super) fn over(&mut self, ended: b2bua::Ended, now: Now, ctx: &mut Context<Self>) {
         self.permits.clear();
         self.place = None;
+        self.charge_ended(now);
         if self.media.close(&self.env, self.key) {
             self.ended = Some((ended, now.mono + REPORT_PATIENCE));
         } else {

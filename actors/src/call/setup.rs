@@ -9,7 +9,7 @@ use tandem_protocol::dialog::Credentials;
 use tandem_protocol::transaction::Timers;
 
 use super::Media;
-use crate::calls::{CallKey, Callee, Info, Party};
+use crate::calls::{CallKey, Callee, Info, Outside, Party};
 use crate::dialog::Origin;
 use crate::directory::Permit;
 
@@ -38,6 +38,8 @@ pub(crate) struct Outbound {
     pub(crate) party: Arc<Party>,
     /// Who is called.
     pub(crate) callee: Callee,
+    /// It leads to the outside: whom it is counted for.
+    pub(crate) outside: Option<Outside>,
 }
 
 /// What the caller's leg begins with.

@@ -41,6 +41,8 @@ impl CallActor {
         let why = match place {
             Ok(place) => {
                 self.place = Some(place);
+                let entry = entry.clone();
+                self.charge(&outbound, &entry, now);
                 return Some(outbound);
             }
             Err(why) => why.as_str(),

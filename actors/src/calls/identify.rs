@@ -10,7 +10,7 @@ use tandem_protocol::time::Instant;
 
 use super::refused::Refused;
 use super::{account, unmanaged};
-use crate::directory::{Permit, StationEntry, TrunkEntry};
+use crate::directory::{NoPlace, Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::metrics::Refusal;
 
@@ -28,12 +28,12 @@ pub(crate) enum Caller {
 
 impl Caller {
     /// A place for his call, unless he has as many as he may; an emergency call always has one.
-    pub(super) fn permit(&self, emergency: bool, now: Instant) -> Option<Permit> {
+    pub(super) fn permit(&self, emergency: bool, now: Instant) -> Result<Permit, NoPlace> {
         match self {
-            Caller::Station(station) if emergency => Some(station.emergency_permit()),
-            Caller::Station(station) => station.permit(),
-            Caller::Trunk(trunk) if emergency => Some(trunk.emergency_permit()),
-            Caller::Trunk(trunk) => trunk.permit(now).ok(),
+            Caller::Station(station) if emergency => Ok(station.emergency_permit()),
+            Caller::Station(station) => station.call_permit(now),
+            Caller::Trunk(trunk) if emergency => Ok(trunk.emergency_permit()),
+            Caller::Trunk(trunk) => trunk.permit(now),
         }
     }
 }

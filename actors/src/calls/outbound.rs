@@ -102,6 +102,7 @@ pub(crate) fn elsewhere(
         timers: trunk.config.timers,
         progress: Some(trunk.config.progress_timeout),
         callee: Callee::Trunk(trunk.clone()),
+        outside: route.outside.clone(),
         ..one(env, party, route, None)
     }
 }
@@ -145,6 +146,7 @@ fn one(env: &Env, party: &Arc<Party>, route: &Route, trunk: Option<&Arc<TrunkEnt
         credentials: trunk.and_then(|t| t.config.credentials.clone()),
         headers,
         party: party.clone(),
+        outside: trunk.and_then(|_| route.outside.clone()),
         callee: match (&route.station, trunk) {
             (Some(station), _) => Callee::Station(station.clone()),
             (None, Some(trunk)) => Callee::Trunk(trunk.clone()),

@@ -13,7 +13,9 @@ use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::escape_user;
 use tandem_protocol::registrar::{Binding, target_set};
 
+use super::Caller;
 use super::secure::goes_secure;
+use super::toll_fraud::Outside;
 use crate::config::{ConnectedAt, Connection, MediaPath, ServiceKind};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
@@ -38,7 +40,9 @@ pub(crate) struct Route {
     pub(super) calling: CallingTransform,
     /// Whether it leads to one of ours, though it may be by a trunk.
     pub(super) inside: bool,
-    pub(super) emergency: bool,
+    pub(crate) emergency: bool,
+    /// It leads to the outside: whom it is counted for.
+    pub(crate) outside: Option<Outside>,
     /// It must go by TLS, and no way by TLS leads there.
     pub(super) insecure: bool,
 }
@@ -59,6 +63,7 @@ impl Route {
             calling: CallingTransform::default(),
             inside: false,
             emergency: false,
+            outside: None,
             insecure: false,
         }
     }
@@ -69,24 +74,27 @@ impl Route {
         Route { insecure: true, ..Route::refused(480, Cause::NotRegistered, why) }
     }
 
-    fn refused(status: u16, cause: Cause, why: String) -> Route {
+    pub(super) fn refused(status: u16, cause: Cause, why: String) -> Route {
         Route::to(Destination::Refused { status, cause }, why, "")
     }
 }
 
 /// What was asked for, and by which words of the dial plan.
-struct Wanted<'a> {
-    number: &'a str,
-    emergency: bool,
+pub(super) struct Wanted<'a> {
+    pub(super) number: &'a str,
+    /// Who dials it.
+    pub(super) dialler: Option<&'a Caller>,
+    pub(super) emergency: bool,
     /// Only by TLS.
-    secure: bool,
-    why: String,
+    pub(super) secure: bool,
+    pub(super) why: String,
     /// It leads to one of ours.
-    inside: bool,
+    pub(super) inside: bool,
 }
 
-/// Where a number leads for one who may dial what `css` holds. `secure`: it was asked for by a `sips` URI.
-pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str, secure: bool) -> Route {
+/// Where a number leads for one who dials it; nobody may dial what the partition `internal` holds. `secure`: it was asked for by a `sips` URI.
+pub(crate) fn route(env: &Env, dialler: Option<&Caller>, dialled: &str, secure: bool) -> Route {
+    let css = dialler.and_then(Caller::calling_search_space);
     let plan = &env.config().dial_plan;
     let Some(found) = plan.lookup(css, dialled) else {
         let space = css.unwrap_or("internal");
@@ -96,8 +104,8 @@ pub(crate) fn route(env: &Env, css: Option<&str>, dialled: &str, secure: bool) -
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
     let target = pattern.target.to_string();
     let why = [&*pattern.pattern, " in ", &pattern.partition, " leads to ", &target, mark].concat();
-    let wanted =
-        Wanted { number: &found.number_out, emergency: pattern.emergency, secure, why, inside: false };
+    let (number, emergency) = (&found.number_out, pattern.emergency);
+    let wanted = Wanted { number, dialler, emergency, secure, why, inside: false };
     let route = match &pattern.target {
         dial_plan::Target::Station(name) => to_station(env, name, None, wanted),
         dial_plan::Target::User(name) => to_user(env, name, wanted),

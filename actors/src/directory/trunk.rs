@@ -11,7 +11,7 @@ use tandem_protocol::proxy_list::{Proxy, ProxyHealth, Selection};
 use tandem_protocol::time::{Instant, UnixMillis};
 use tandem_protocol::trunk_health::State;
 
-use super::{Permit, Permits, Places};
+use super::{Permit, Permits, Places, Toll};
 use crate::config::Trunk;
 use crate::metrics::{Metrics, ProxyMetrics, TrunkMetrics};
 
@@ -109,7 +109,7 @@ impl ProxyEntry {
 pub enum NoPlace {
     /// It has as many calls as it may.
     Calls,
-    /// It has had as many new calls within a second as it may.
+    /// It has had as many new calls within a second, or for a station a minute, as it may.
     Rate,
 }
 
@@ -166,6 +166,8 @@ pub struct TrunkEntry {
     pub config: Trunk,
     /// Its calls.
     pub calls: Permits,
+    /// Its calls to the outside; shared with the entries of the same trunk under other settings.
+    pub toll: Arc<Toll>,
     /// Its metrics.
     pub metrics: TrunkMetrics,
     /// How our side appears to it, and with a `sips` Contact.
@@ -185,6 +187,7 @@ impl TrunkEntry {
     pub fn new(config: &Trunk, local: TrunkSide, metrics: &Metrics) -> TrunkEntry {
         let entry = TrunkEntry {
             calls: Permits::new(config.max_calls).keeping(config.emergency_channels),
+            toll: Arc::default(),
             metrics: metrics.trunk(&config.name),
             local,
             failed_rules: config.rules.headers.iter().map(|_| AtomicBool::new(false)).collect(),
@@ -206,6 +209,7 @@ impl TrunkEntry {
         let rate = || Arc::new(CallRate::new(config.max_new_calls_per_s));
         let entry = TrunkEntry {
             calls: self.calls.limited(config.max_calls).keeping(config.emergency_channels),
+            toll: self.toll.clone(),
             metrics: self.metrics.clone(),
             local,
             failed_rules: config.rules.headers.iter().map(|_| AtomicBool::new(false)).collect(),

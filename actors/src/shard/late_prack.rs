@@ -85,7 +85,7 @@ mod tests {
     fn a_prack_that_is_late_is_known_once_and_not_for_ever() {
         let mut late = LatePracks::default();
         let at = Instant(1_000_000);
-        let mut known = |late: &mut LatePracks, tag: &str, rack: &str, at| {
+        let known = |late: &mut LatePracks, tag: &str, rack: &str, at| {
             late.answer(&prack(tag, rack, ""), flow(), at).is_some()
         };
         late.expect("t".into(), awaited(false), at);

@@ -79,6 +79,7 @@ fn shared() -> Arc<Shared> {
         external_number_mask: None,
         max_contacts: 10,
         max_calls: 0,
+        toll: Default::default(),
     });
     let metrics = crate::metrics::Metrics::new(base.metrics.registry().clone());
     let nonces = base_settings.directory.nonces.clone();

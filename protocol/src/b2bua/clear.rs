@@ -70,6 +70,10 @@ pub enum Cause {
     Operator,
     /// Found unfinished after a restart.
     Restart,
+    /// An international number, for one who may not dial any.
+    International,
+    /// Whoever pays for it has suddenly had so many calls that they may be somebody else's.
+    TollAlarm,
 }
 
 impl Cause {
@@ -94,6 +98,8 @@ impl Cause {
             Cause::Fault => "fault",
             Cause::Operator => "operator",
             Cause::Restart => "restart",
+            Cause::International => "international",
+            Cause::TollAlarm => "toll_alarm",
         }
     }
 
@@ -108,6 +114,8 @@ impl Cause {
             | Cause::NotFound
             | Cause::Media
             | Cause::Limit
+            | Cause::International
+            | Cause::TollAlarm
             | Cause::Operator => "rejected",
             Cause::Normal
             | Cause::Failed
@@ -157,6 +165,10 @@ impl Call {
             Cause::SessionExpired => Some("SIP;cause=408;text=\"session timer expired\""),
             Cause::Media => Some("SIP;cause=488;text=\"no session agreed\""),
             Cause::Fault => Some("SIP;cause=500;text=\"internal fault\""),
+            // A response may have the causes of Q.850 (RFC 6432), here those that RFC 3398 §7.2.4.1 and §8.2.6.1 have for its status.
+            Cause::Limit if status == 503 => Some("Q.850;cause=34;text=\"call limit reached\""),
+            Cause::International => Some("Q.850;cause=21;text=\"international calls are not allowed\""),
+            Cause::TollAlarm => Some("Q.850;cause=21;text=\"too many calls of late\""),
             _ => said.as_deref(),
         };
         let legs: Vec<LegId> = self.legs.iter().filter(|leg| !leg.gone).map(|leg| leg.id).collect();

@@ -234,7 +234,6 @@ impl Dialog {
         self.reoffering = None;
         self.session.updating = None;
         let Some(proposal) = self.session.proposal.take() else { return };
-        self.session.overtaken = None;
         if let Some(sdp) = &proposal.sdp {
             self.note_told(sdp);
         }

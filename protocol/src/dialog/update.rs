@@ -75,6 +75,9 @@ impl Dialog {
 
     /// Offers what an early answer of ours has become, once nothing is open; nobody waits for the outcome.
     pub(super) fn offer_what_has_changed(&mut self, out: &mut Vec<Output>) {
+        if self.session.overtaken.is_none() {
+            return;
+        }
         let open = self.session.proposal.is_some()
             || self.unacknowledged.is_some()
             || self.hanging_up.is_some()

@@ -1,6 +1,7 @@
 //! Bad files, one fault each: the complaint names the file and line, the key and what is allowed.
 
 mod dial_plan;
+mod toll_fraud;
 mod trunks;
 
 use super::*;

@@ -79,6 +79,7 @@ fn sections() -> Vec<(&'static str, Section)> {
         ("registrar", section_of::<Registrar>()),
         ("dns", section_of::<Dns>()),
         ("overload", section_of::<Overload>()),
+        ("toll_fraud", section_of::<TollFraud>()),
         ("station", section_of::<Station>()),
         ("user", section_of::<User>()),
         ("trunk", section_of::<Trunk>()),

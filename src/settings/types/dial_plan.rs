@@ -37,6 +37,15 @@ pub struct CallingSearchSpace {
     pub name: String,
     /// The partitions; between equally good matches the earlier one wins.
     pub partitions: Vec<String>,
+    /// The most calls at once of each of its stations; `None`: that of `[toll_fraud]`.
+    #[serde(default)]
+    pub max_calls: Option<u32>,
+    /// The most new calls in a minute of each of its stations; `None`: that of `[toll_fraud]`.
+    #[serde(default)]
+    pub max_new_calls_per_min: Option<u32>,
+    /// Whether its stations may dial international numbers; `None`: as `[toll_fraud]` says.
+    #[serde(default)]
+    pub international: Option<bool>,
 }
 
 /// A pattern of numbers and where they lead.

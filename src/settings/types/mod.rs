@@ -9,6 +9,7 @@ mod overload;
 mod registrar;
 mod registration;
 mod station;
+mod toll_fraud;
 mod trunk;
 mod trunk_rules;
 
@@ -21,6 +22,7 @@ pub use overload::Overload;
 pub use registrar::Registrar;
 pub use registration::{Registration, RegistrationGroup};
 pub use station::{Credential, Service, ServiceKind, Station, User};
+pub use toll_fraud::{AlarmAction, TollFraud};
 pub use trunk::{MediaTiming, Redirect, Selection, Srtp, Trunk, TrunkTimers};
 pub use trunk_rules::{HeaderRule, NumberRule, RuleDirection, RuleParty, TimerFigures, TimerPreset};
 

@@ -70,12 +70,15 @@ pub struct Station {
     /// The interval of OPTIONS to its contacts, in seconds; see [`qualify_interval`](Self::qualify_interval).
     #[serde(default)]
     pub qualify_interval_s: u32,
-    /// The most calls at once; 0 is no limit.
+    /// The most calls at once; 0 is no limit, `None` that of its calling search space or of `[toll_fraud]`.
     #[serde(default)]
-    pub max_calls: u32,
-    /// The most new calls in a minute; 0 is no limit.
+    pub max_calls: Option<u32>,
+    /// The most new calls in a minute; 0 is no limit, `None` as above.
     #[serde(default)]
-    pub max_new_calls_per_min: u32,
+    pub max_new_calls_per_min: Option<u32>,
+    /// Whether it may dial international numbers; `None` as above.
+    #[serde(default)]
+    pub international: Option<bool>,
 }
 
 /// What a station proves its name with.

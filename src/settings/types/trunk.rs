@@ -128,6 +128,9 @@ pub struct Trunk {
     /// The most new calls within any second; 0 is no limit.
     #[serde(default)]
     pub max_new_calls_per_s: u32,
+    /// Whether its callers may dial international numbers, and redirections by it lead to them.
+    #[serde(default)]
+    pub international: bool,
     /// Whether it belongs to the trust domain of RFC 3325.
     #[serde(default)]
     pub trusted: bool,

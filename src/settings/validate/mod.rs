@@ -10,6 +10,7 @@ mod registrar;
 mod registration;
 mod station;
 mod tls;
+mod toll_fraud;
 mod trunk;
 mod trunk_rules;
 
@@ -33,6 +34,7 @@ pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
     overload::check(settings, findings);
     registrar::check(settings, findings);
     dial_plan::check(settings, &names, findings);
+    toll_fraud::check(settings, findings);
     loops::check(settings, findings);
 }
 

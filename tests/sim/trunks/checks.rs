@@ -6,7 +6,7 @@ use tandem_actors::cdr::{Attempt as Told, Cdr};
 use super::book::{Attempt, Book, Heard};
 use super::{LINES, Line, PROGRESS, route};
 use crate::account::{Dial, End};
-use crate::engine::{LISTENER, NOWHERE};
+use crate::engine::{LIMITED, LISTENER, NOWHERE, station};
 use crate::run::Sim;
 use crate::wire::{Said, Wire};
 use crate::world::WALL_START_MS;
@@ -195,6 +195,10 @@ impl Case<'_> {
         let given_up = matches!(cdr.ended_by.as_str(), "caller" | "operator");
         // A caller that does not acknowledge what it asks to be reliable has no call, whoever rings.
         if answered || given_up || is_fault(cdr) || matches!(cdr.cause.as_str(), "media" | "no_ack") {
+            return;
+        }
+        // Its own limit kept the caller from calling at all.
+        if cdr.cause == "limit" && cdr.attempts.is_empty() && cdr.from == station(LIMITED) {
             return;
         }
         let last = cdr.attempts.last().map(|told| told.cause.as_str());

@@ -8,7 +8,7 @@ use tandem_protocol::number_rules::Party;
 use tandem_protocol::proxy_list::{ProxyWalk, Selection};
 
 use super::{Route, TRUNK_RING, Wanted};
-use crate::calls::rules;
+use crate::calls::{rules, toll_fraud};
 use crate::config::MediaPath;
 use crate::directory::TrunkEntry;
 use crate::env::Env;
@@ -68,6 +68,10 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
             return Route::insecure(&wanted.why);
         }
     }
+    let outside = match toll_fraud::outside(env, &trunks, &wanted) {
+        Ok(outside) => outside,
+        Err(barred) => return barred.into(),
+    };
     if !wanted.emergency && trunks.iter().all(|trunk| trunk.is_full()) {
         // Refused before it costs a port; a place that is taken meanwhile is missed when the call gets there.
         return Route::refused(503, Cause::Limit, format!("{}, which has max_calls calls", wanted.why));
@@ -92,6 +96,7 @@ fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route 
         bypass: trunks.iter().all(|trunk| trunk.config.media == MediaPath::Bypass),
         record: trunks.iter().any(|trunk| trunk.config.record),
         trunks,
+        outside,
         ..Route::to(destination, wanted.why, wanted.number)
     }
 }

@@ -120,6 +120,7 @@ pub fn config(address: IpAddr, ports: (u16, u16)) -> EngineConfig {
             recording_dir: "/nowhere".into(),
         },
         dns: tandem_actors::config::Dns::default(),
+        toll_fraud: Default::default(),
         registrar: Registrar {
             min_expires: minute,
             max_expires: minute,

@@ -1,0 +1,101 @@
+//! Telling of a sudden rise of calls to the outside, and keeping what is usual over a restart.
+
+use std::time::Duration;
+
+use tandem_protocol::time::{Now, UnixMillis};
+use tandem_protocol::toll_fraud::{Change, Past, Thresholds};
+
+use crate::checkpoint;
+use crate::directory::{Directory, Watched, Who};
+use crate::env::Env;
+use crate::events::{Event, EventKind};
+use crate::store::{Batch, Bucket, Store, Urgency, Write};
+
+const FORMAT: u8 = 1;
+/// What stands before kind and name in the key under which what is usual is kept.
+const KEY: &str = "toll:";
+
+/// From when on a rise of this one's calls is sudden.
+pub(crate) fn limits<'a>(env: &'a Env, who: &Who) -> &'a Thresholds {
+    match who {
+        Who::Station(_) => &env.config().toll_fraud.stations,
+        Who::Trunk(_) => &env.config().toll_fraud.trunks,
+    }
+}
+
+/// Logs and counts what has changed; the events are the caller's to write.
+pub(crate) fn tell(env: &Env, who: &Who, changes: &[Change], now: Now) -> Vec<Event> {
+    changes.iter().map(|change| tell_one(env, who, change, now)).collect()
+}
+
+fn tell_one(env: &Env, who: &Who, change: &Change, now: Now) -> Event {
+    let Change { measure, sudden, count, usual, limit } = *change;
+    let (kind, name, what) = (who.kind(), who.name(), measure.words());
+    let of_a_trunk = matches!(who, Who::Trunk(_));
+    let reason = if sudden {
+        let blocked = env.config().toll_fraud.block && !of_a_trunk;
+        let done = if blocked { "it gets no more of them until that is over" } else { "its calls go on" };
+        env.metrics().toll.raised(of_a_trunk, measure);
+        // `config/fail2ban` has nothing to do with it: who steals calls has a password.
+        tracing::warn!(
+            target: "tandem::security",
+            who = %format_args!("{kind}:{name}"), measure = measure.as_str(), count, usual, limit,
+            "suddenly so many {what} within an hour: {done}. Look at its calls (`tandem calls`, cdr.jsonl, `tandem why`). If they are \
+             nobody's, change its password and set `international = false` or max_new_calls_per_min, then `tandem reload`; \
+             calls that are up end by `tandem call ID --hangup`"
+        );
+        format!("suddenly {count} {what} within an hour, usually {usual}: {done}")
+    } else {
+        env.metrics().toll.ended(of_a_trunk);
+        tracing::info!(
+            who = %format_args!("{kind}:{name}"), measure = measure.as_str(), count, limit,
+            "no longer suspiciously many {what} within an hour"
+        );
+        format!("no longer suspiciously many {what}: {count} within an hour")
+    };
+    let event = Event::new(now.wall, EventKind::TollAlarm, reason).with(who.kind(), name.to_string());
+    event.with("measure", measure.as_str()).with("count", i64::from(count)).with("limit", i64::from(limit))
+}
+
+/// One that no settings know any more is watched no longer: its alarms end.
+pub(crate) fn forget(env: &Env, watched: &Watched) {
+    for _ in watched.sudden() {
+        env.metrics().toll.ended(matches!(watched.who, Who::Trunk(_)));
+    }
+    let mut batch = Batch::new(Urgency::Lazy);
+    batch.writes.push(Write { bucket: Bucket::Meta, key: key(&watched.who), value: None, expect: None });
+    env.submit(batch);
+}
+
+fn key(who: &Who) -> String {
+    format!("{KEY}{}:{}", who.kind(), who.name())
+}
+
+/// Keeps what is usual for this one.
+pub(crate) fn keep(who: &Who, past: Past, now: Now) -> Option<Write> {
+    let value = checkpoint::freeze(FORMAT, &(past, now.wall))?;
+    Some(Write { bucket: Bucket::Meta, key: key(who), value: Some(value), expect: None })
+}
+
+/// Hands stations and trunks what was usual for them in the process before.
+pub fn restore(directory: &Directory, store: &dyn Store, now: Now) {
+    let entries = store.scan(Bucket::Meta).unwrap_or_else(|why| {
+        tracing::error!(%why, "which calls are usual cannot be read; it is learned anew");
+        Vec::new()
+    });
+    for entry in entries {
+        let Some((kind, name)) = entry.key.strip_prefix(KEY).and_then(|who| who.split_once(':')) else {
+            continue;
+        };
+        let toll = match kind {
+            "station" => directory.station(name).map(|station| &station.toll),
+            "trunk" => directory.trunk(name).map(|trunk| &trunk.toll),
+            _ => None,
+        };
+        if let Some((toll, (past, at))) =
+            toll.zip(checkpoint::thaw::<(Past, UnixMillis)>(FORMAT, &entry.value))
+        {
+            toll.remember(past.faded(Duration::from_millis(now.wall.0.saturating_sub(at.0))));
+        }
+    }
+}
