@@ -236,29 +236,14 @@ mod tests {
     use crate::wiring;
 
     const BEFORE: &str = r#"
-        [[station]]
-        name = "1001"
-        extension = "1001"
-        password = "x"
-        [[station]]
-        name = "1002"
-        extension = "1002"
-        password = "x"
-        [[trunk]]
-        name = "a"
-        proxies = ["127.0.0.1:5070"]
-        [[trunk]]
-        name = "b"
-        proxies = ["127.0.0.1:5071"]
-        [[dial_plan.route_group]]
-        name = "out"
-        trunks = ["a", "b"]
-        [[dial_plan.pattern]]
-        pattern = "9.X!"
-        target = "route_group:out"
-        [[dial_plan.pattern]]
-        pattern = "80"
-        target = "trunk:a"
+        station = [
+            { name = "1001", extension = "1001", password = "x" },
+            { name = "1002", extension = "1002", password = "x" },
+        ]
+        trunk = [{ name = "a", proxies = ["127.0.0.1:5070"] }, { name = "b", proxies = ["127.0.0.1:5071"] }]
+        [dial_plan]
+        route_group = [{ name = "out", trunks = ["a", "b"] }]
+        pattern = [{ pattern = "9.X!", target = "route_group:out" }, { pattern = "80", target = "trunk:a" }]
     "#;
 
     fn config(text: &str) -> EngineConfig {

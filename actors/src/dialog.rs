@@ -6,12 +6,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_protocol::b2bua::LegId;
 use tandem_protocol::dialog::{
-    Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId,
+    AwaitedPrack, Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing,
+    ServerTransactionId,
 };
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Message, Method};
@@ -147,8 +149,11 @@ pub(crate) struct FromDialog {
 /// The actor.
 pub struct DialogActor {
     env: Env,
-    shard: Addr<Shard>,
-    call: Addr<CallActor>,
+    // Each address of its own would take an allocation.
+    shard: Rc<Addr<Shard>>,
+    call: Rc<Addr<CallActor>>,
+    /// Its own, once it has started.
+    me: Option<WeakAddr<DialogActor>>,
     leg: LegId,
     /// Until there is a checkpoint.
     origin: Option<Box<Origin>>,
@@ -172,15 +177,15 @@ impl DialogActor {
     /// Starts a dialog of `call`. `None` if the origin is a checkpoint that cannot be read.
     pub(crate) fn launch(
         env: &Env,
-        shard: &Addr<Shard>,
-        call: &Addr<CallActor>,
+        shard: &Rc<Addr<Shard>>,
+        call: Addr<CallActor>,
         leg: LegId,
         origin: Origin,
     ) -> Option<(Addr<DialogActor>, Kept)> {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
         let tag: Arc<str> = dialog.local_tag().into();
-        let parted = Rc::new(Cell::new(false));
+        let (call, parted) = (Rc::new(call), Rc::new(Cell::new(false)));
         let guard = {
             let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
             Guard::new(env, ActorKind::Dialog, move |_| {
@@ -193,7 +198,8 @@ impl DialogActor {
         let actor = DialogActor {
             env: env.clone(),
             shard: shard.clone(),
-            call: call.clone(),
+            call,
+            me: None,
             leg,
             origin: Some(Box::new(origin)),
             shell: Shell::new(dialog),
@@ -294,8 +300,8 @@ impl DialogActor {
             }
         }
         if !outputs.is_empty() {
-            let owner: Owner = ctx.address().downgrade().recipient();
-            self.shard.tell(FromDialog { owner, outputs });
+            let me = self.me.get_or_insert_with(|| ctx.address().downgrade());
+            self.shard.tell(FromDialog { owner: me.clone().recipient(), outputs });
         }
         if !events.is_empty() {
             self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
@@ -363,17 +369,20 @@ impl Actor for DialogActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let me = ctx.address();
-        self.timer = Some(self.env.timer(TimerKey::Actor(me.downgrade().recipient())));
+        let owner = me.downgrade();
+        self.timer = Some(self.env.timer(TimerKey::Actor(owner.clone().recipient())));
+        self.me = Some(owner);
         let dialog = self.shell.machine();
         let invite = dialog.peers_invite();
         let merge_key = invite.map(|(from_tag, cseq)| {
             crate::shard::merge_key(self.env.shared(), dialog.call_id(), from_tag, cseq)
         });
         let restored = matches!(self.origin.as_deref(), Some(Origin::Restored(_)));
-        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me.clone(), merge_key, restored });
-        if let Some(Origin::Incoming { transaction, .. }) = self.origin.as_deref() {
-            self.shard.tell(Own { transaction: *transaction, owner: me.downgrade().recipient() });
-        }
+        let invite = match self.origin.as_deref() {
+            Some(Origin::Incoming { transaction, .. }) => Some(*transaction),
+            Some(Origin::Calling { .. } | Origin::Restored(_)) | None => None,
+        };
+        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me, merge_key, invite, restored });
         if restored {
             // What it will send from now on is numbered above what an earlier process may have sent: the store must know.
             let frozen = self.shell.frozen().cloned();
@@ -396,20 +405,16 @@ pub(crate) struct DialogUp {
     pub(crate) dialog: Addr<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's.
     pub(crate) merge_key: Option<u64>,
+    /// The transaction of that INVITE: the dialog hears of its CANCEL.
+    pub(crate) invite: Option<ServerTransactionId>,
     pub(crate) restored: bool,
-}
-
-/// A dialog hears of a CANCEL of its INVITE.
-pub(crate) struct Own {
-    pub(crate) transaction: ServerTransactionId,
-    pub(crate) owner: Owner,
 }
 
 /// A dialog is over: its tag means nothing any more.
 pub(crate) struct DialogDown {
     pub(crate) tag: Arc<str>,
-    /// RSeq and CSeq of its reliable response that nobody has acknowledged.
-    pub(crate) awaited: Option<(u32, u32)>,
+    /// That of its reliable response that nobody has acknowledged.
+    pub(crate) awaited: Option<AwaitedPrack>,
 }
 
 impl Handler<Told<Input>> for DialogActor {

@@ -2,11 +2,11 @@
 
 mod adopt;
 mod ask;
+mod dialogs;
 mod flows;
 mod icmp;
 mod invite;
 mod late_prack;
-mod link;
 mod located;
 mod named;
 mod overload;
@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::{Input, Output, SUPPORTED};
-use tandem_protocol::flow::Flow;
+use tandem_protocol::dialog::{Input, SUPPORTED};
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
@@ -34,18 +35,19 @@ use tandem_protocol::time::{Instant, UnixMillis};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::{CallKey, Refused, check};
-use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog, Own};
+use crate::calls::{CallKey, check};
+use crate::dialog::DialogActor;
 use crate::directory::Directory;
-use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
-use crate::metrics::{ActorKind, Refusal};
-
+use crate::metrics::ActorKind;
+use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
-use crate::sip::endpoint::{Endpoint, New, Outgoing};
+use crate::sip::endpoint::{Endpoint, New};
+use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
@@ -56,13 +58,50 @@ pub(crate) use adopt::Adopted;
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
-pub use link::LinkMessage;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub(crate) use toll_fraud::Watch;
 pub use trunks::TrunkReport;
+
+/// What crosses from one shard, from the store or from media to a shard.
+pub enum LinkMessage {
+    /// A datagram that another shard's socket received.
+    Datagram(Datagram),
+    /// A message to send by a connection of the receiving shard.
+    Send {
+        /// The connection.
+        flow: Flow,
+        /// The message.
+        message: Bytes,
+        /// What becomes of it if the connection is gone.
+        leftover: Leftover,
+        /// Who hears if it is gone.
+        from: ShardId,
+    },
+    /// A connection of another shard has ended, or had ended already. `was_up`: it had come about before.
+    Gone {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether it had come about.
+        was_up: bool,
+    },
+    /// A request of the receiving shard that came to nobody.
+    NotDelivered(Box<Undelivered>),
+    /// Tickets of committed batches: the token, and whether it was committed.
+    Committed(Vec<(u64, bool)>),
+    /// A verified REGISTER, for the station's shard.
+    Register(Box<Register>),
+    /// Its answer, for the shard it came to.
+    RegisterDone(Box<RegisterDone>),
+    /// A media worker's news.
+    Media(MediaEvent),
+    /// What a call saw of a proxy, for the trunk's shard.
+    Trunk(TrunkReport),
+    /// What DNS has found for a named proxy of a trunk that lives here.
+    Located(ProxyLocated),
+}
 
 /// Datagrams that came together.
 pub struct Datagrams(pub SmallVec<[Datagram; 16]>);
@@ -123,14 +162,15 @@ pub struct Shard {
     groups: BTreeMap<Arc<str>, Addr<GroupActor>>,
     /// When bindings of passive stations expire.
     expiries: BTreeSet<(UnixMillis, Arc<str>)>,
-    expiry_of: BTreeMap<Arc<str>, UnixMillis>,
+    /// The same by station, each in the part of the keep-alives that its name gives it.
+    expiry_of: [BTreeMap<Arc<str>, UnixMillis>; named::KEEPALIVE_PARTS],
     /// By which connections devices of stations that live here keep flows.
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
     failures: BTreeMap<(ActorKind, Arc<str>), u32>,
     keepalive_at: Option<Instant>,
-    keepalive_turn: u64,
+    keepalive_turn: usize,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     tolls: toll_fraud::TollWatch,
@@ -157,7 +197,7 @@ impl Shard {
             trunks: BTreeMap::new(),
             groups: BTreeMap::new(),
             expiries: BTreeSet::new(),
-            expiry_of: BTreeMap::new(),
+            expiry_of: Default::default(),
             flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -198,17 +238,6 @@ impl Shard {
         }
     }
 
-    /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
-    fn may_be_restored(&self, local_tag: Option<&str>, flow: Flow) -> bool {
-        let ours = local_tag.is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
-        ours && flow.connection.is_none()
-            && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
-    }
-
-    fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
-        Some(self.dialogs.get(request.to_tag()?)?.dialog.clone())
-    }
-
     /// A request that belongs to no transaction yet.
     fn request(&mut self, request: Message, flow: Flow, ctx: &mut Context<Self>) {
         if request.to_tag().is_some() {
@@ -231,29 +260,6 @@ impl Shard {
             | Method::Message
             | Method::Publish => self.refuse_stranger(&request, flow),
         }
-    }
-
-    fn in_dialog(&mut self, request: Message, flow: Flow) {
-        let Some(dialog) = self.dialog_of(&request) else {
-            if self.may_be_restored(request.to_tag(), flow) {
-                self.env.metrics().refuse_request(request.method(), Refusal::Starting);
-                return;
-            }
-            if self.late_pracks.take(&request, self.env.now().mono) {
-                return self.endpoint.reply_once(&request, flow, Answer::new(200, &[]));
-            }
-            return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
-        };
-        if let Err(refused) = check::within_dialog(&request) {
-            return self.refuse(&request, flow, &refused.for_known());
-        }
-        let transaction = self.endpoint.accept(&request, flow);
-        if request.method() == Method::Invite {
-            // It hears of a CANCEL of the re-INVITE.
-            self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
-        }
-        let source = flow.answering(&request.via());
-        dialog.tell(Input::Request { transaction: Some(transaction), request, source });
     }
 
     fn options(&mut self, request: &Message, flow: Flow) {
@@ -405,56 +411,6 @@ impl Handler<Told<Fire>> for Shard {
         self.keep_alive();
         self.watch_tolls();
         self.rearm();
-    }
-}
-
-impl Handler<Told<FromDialog>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<FromDialog>, _: &mut Context<Self>) {
-        let FromDialog { owner, outputs } = told.0;
-        for output in outputs {
-            match output {
-                Output::Request { message, method, branch, cseq, to, timers } => {
-                    self.endpoint
-                        .send(Outgoing { message, method, branch, cseq, to, timers }, Some(owner.clone()));
-                }
-                Output::Ack { message, to } => self.endpoint.send_ack(&message, to),
-                Output::Respond { transaction, status, message, to } => {
-                    self.endpoint.respond(transaction, status, message, to);
-                }
-                Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
-            }
-        }
-    }
-}
-
-impl Handler<Told<DialogUp>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
-        let DialogUp { tag, dialog, merge_key, restored } = told.0;
-        if let Some(key) = merge_key {
-            self.merges.insert(key, tag.clone());
-        }
-        self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
-    }
-}
-
-impl Handler<Told<Own>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<Own>, _: &mut Context<Self>) {
-        self.endpoint.own(told.0.transaction, told.0.owner);
-    }
-}
-
-impl Handler<Told<DialogDown>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(rack) = told.0.awaited {
-            self.late_pracks.expect(told.0.tag.clone(), rack, self.env.now().mono);
-        }
-        if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
-            self.merges.remove(&key);
-        }
     }
 }
 

@@ -135,7 +135,12 @@ impl<K: Clone> TimerWheel<K> {
         if self.armed == 0 {
             return None;
         }
-        let start = (self.next_tick % SLOTS as u64) as usize;
+        self.occupied_from(self.next_tick).map(|tick| Instant(tick * TICK_US))
+    }
+
+    /// The first tick at or after this one, of the next [`SLOTS`], whose slot holds an entry.
+    fn occupied_from(&self, tick: u64) -> Option<u64> {
+        let start = (tick % SLOTS as u64) as usize;
         let words = self.occupied.len();
         for step in 0..=words {
             let word = (start / 64 + step) % words;
@@ -147,8 +152,7 @@ impl<K: Clone> TimerWheel<K> {
             }
             if bits != 0 {
                 let slot = word * 64 + bits.trailing_zeros() as usize;
-                let ahead = (slot + SLOTS - start) % SLOTS;
-                return Some(Instant((self.next_tick + ahead as u64) * TICK_US));
+                return Some(tick + ((slot + SLOTS - start) % SLOTS) as u64);
             }
         }
         None
@@ -163,11 +167,10 @@ impl<K: Clone> TimerWheel<K> {
         let ticks = (last - self.next_tick + 1).min(SLOTS as u64);
         let first = self.next_tick;
         self.next_tick = last + 1;
-        for tick in first..first + ticks {
+        let mut next = first;
+        while let Some(tick) = self.occupied_from(next).filter(|tick| *tick < first + ticks) {
+            next = tick + 1;
             let slot = (tick % SLOTS as u64) as usize;
-            if self.slots[slot].is_empty() {
-                continue;
-            }
             let entries = std::mem::take(&mut self.slots[slot]);
             self.occupied[slot / 64] &= !(1 << (slot % 64));
             for (index, entry) in entries {

@@ -29,7 +29,12 @@ impl Decimal {
     /// The text.
     pub fn as_str(&self) -> &str {
         // Digits are UTF-8.
-        std::str::from_utf8(&self.digits[self.from..]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.from..]
     }
 }
 
@@ -49,19 +54,39 @@ pub fn push_hex(text: &mut String, number: u64, width: u32) {
 /// Those of `out`.
 pub fn write_ip(out: &mut impl Write, ip: IpAddr) -> fmt::Result {
     match ip {
-        IpAddr::V4(ip) => write_v4(out, ip),
+        IpAddr::V4(ip) => write_v4(out, ip, None),
         IpAddr::V6(ip) => write!(out, "{ip}"),
     }
 }
 
-fn write_v4(out: &mut impl Write, ip: Ipv4Addr) -> fmt::Result {
+/// The longest IPv4 address with its port.
+const LONGEST_V4: usize = "255.255.255.255:65535".len();
+
+/// Writes an address, and a port if there is one, in one piece.
+fn write_v4(out: &mut impl Write, ip: Ipv4Addr, port: Option<u16>) -> fmt::Result {
+    let (mut text, mut len) = ([0; LONGEST_V4], 0);
+    let mut put = |byte| {
+        text[len] = byte;
+        len += 1;
+    };
     for (place, octet) in ip.octets().into_iter().enumerate() {
         if place > 0 {
-            out.write_str(".")?;
+            put(b'.');
         }
-        out.write_str(Decimal::of(octet.into()).as_str())?;
+        if octet >= 100 {
+            put(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            put(b'0' + octet / 10 % 10);
+        }
+        put(b'0' + octet % 10);
     }
-    Ok(())
+    if let Some(port) = port {
+        put(b':');
+        Decimal::of(port.into()).as_bytes().iter().copied().for_each(put);
+    }
+    // Digits are UTF-8.
+    out.write_str(std::str::from_utf8(&text[..len]).unwrap_or_default())
 }
 
 /// An address with its port, as its `Display` writes it.
@@ -75,9 +100,7 @@ pub fn socket_addr(address: SocketAddr) -> String {
 pub fn push_socket_addr(text: &mut String, address: SocketAddr) {
     // Writing to a string cannot fail.
     let _ = match address {
-        SocketAddr::V4(v4) => {
-            write_v4(text, *v4.ip()).map(|()| text.extend([":", Decimal::of(v4.port().into()).as_str()]))
-        }
+        SocketAddr::V4(v4) => write_v4(text, *v4.ip(), Some(v4.port())),
         SocketAddr::V6(v6) => write!(text, "{v6}"),
     };
 }

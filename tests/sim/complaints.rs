@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::account::Dial;
-use crate::engine::LISTENER;
+use crate::engine::{LISTENER, proxies};
 use crate::ladder;
 use crate::run::Sim;
 use crate::wire::{Said, Wire};
@@ -134,6 +134,14 @@ impl Case<'_> {
                     self.dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
                 faults.any(|said| said.status == Some(500)) || self.was_killed_since("INVITE", true)
             }
+            // There is no session any more where the INVITE was refused meanwhile (RFC 3262 section 3).
+            "the 2xx to a PRACK refuses all that is offered" => {
+                let heard = |said: &&Said| said.method == "PRACK" && said.arrives.contains(&self.at);
+                let refused = |said: &Said| said.method == "INVITE" && said.status.is_some_and(|s| s >= 300);
+                self.theirs()
+                    .find(heard)
+                    .is_some_and(|answer| self.theirs().any(|said| refused(said) && said.at <= answer.at))
+            }
             what if what.starts_with("a PRACK got") => self.was_killed_since("INVITE", true),
             what if what.starts_with("PRACK missing") => self.is_unpracked(),
             what if what.starts_with("session timer: not refreshed") => self.is_unrefreshed(),
@@ -155,18 +163,20 @@ impl Case<'_> {
 
     /// A 2xx that nobody knows any more is acknowledged and ended from its own headers, which do not say whether it offers.
     fn is_stray(&self) -> bool {
-        let Some(invite) = self.theirs().filter(|said| said.is("INVITE")).last() else { return false };
-        let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == invite.cseq);
-        let forgotten = given_up.map_or(invite.at, |cancel| cancel.at) + LIFE_US <= self.at;
-        let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == invite.cseq);
+        let Some(ack) = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at)) else {
+            return false;
+        };
+        let invites = || self.theirs().filter(|said| said.is("INVITE") && said.cseq == ack.cseq);
+        let (Some(first), Some(last)) = (invites().next(), invites().last()) else { return false };
+        let given_up = self.theirs().find(|said| said.is("CANCEL") && said.cseq == ack.cseq);
+        let forgotten = given_up.map_or(last.at, |cancel| cancel.at) + LIFE_US <= self.at;
+        let answers = self.ours().filter(|said| said.method == "INVITE" && said.cseq == ack.cseq);
         let heard = answers.flat_map(|said| said.arrives.iter()).min();
-        let asked = self.theirs().find(|said| said.is("INVITE") && said.cseq == invite.cseq);
-        let begun = asked.map_or(invite.at, |asked| asked.at);
-        let silent = heard.is_none_or(|first| *first >= begun + self.patience_us());
+        let silent = heard.is_none_or(|heard| *heard >= first.at + self.patience_us());
         // A fork that had answered on two branches, of which the other is over: nothing is kept of the call.
-        let stray = self.theirs().find(|said| said.is("ACK") && said.arrives.contains(&self.at));
-        let over = stray.is_some_and(|ack| self.theirs().any(|said| said.is("BYE") && said.at < ack.at));
-        forgotten || silent || over || self.killed_since(invite.at)
+        let over = self.theirs().any(|said| said.is("BYE") && said.at < ack.at);
+        // Or the process that asked was killed, and the next one knows nothing of its INVITE.
+        forgotten || silent || over || self.killed_since(first.at)
     }
 
     /// What comes was said before, and says again what stood then.
@@ -208,7 +218,8 @@ impl Case<'_> {
 
     /// How long the engine waits for the first response to an INVITE to this phone, at least.
     fn patience_us(&self) -> u64 {
-        crate::trunks::give_up_us(self.phone).unwrap_or(4_000_000)
+        let of_trunk = proxies('b').contains(&self.phone).then_some(4_000_000);
+        crate::trunks::give_up_us(self.phone).or(of_trunk).unwrap_or(LIFE_US)
     }
 
     /// A reliable response has no PRACK: the engine has not heard it, or each PRACK was lost, or the engine was killed.
@@ -223,7 +234,7 @@ impl Case<'_> {
             self.theirs().find(|said| said.is("INVITE") && said.cseq == last.cseq).map(|said| said.at);
         let mut said = self.ours().filter(|said| said.method == "INVITE" && said.cseq == last.cseq);
         let first = said.find_map(|said| said.arrives.first().copied());
-        let given_up = asked.zip(first).is_some_and(|(asked, first)| first >= asked + 4_000_000);
+        let given_up = asked.zip(first).is_some_and(|(asked, first)| first >= asked + self.patience_us());
         unheard || lost || given_up || self.was_killed_since("INVITE", true)
     }
 
@@ -238,7 +249,23 @@ impl Case<'_> {
         let byes = || self.theirs().filter(since).filter(|said| said.is("BYE"));
         let mut ends = byes();
         let ended = ends.any(|bye| byes().filter(|other| other.to_tag == bye.to_tag).all(unheard));
-        (tried.peek().is_some() && tried.all(unheard)) || ended || self.killed_since(renewed)
+        let lost = tried.peek().is_some() && tried.all(unheard);
+        lost || ended || self.is_renewed_late() || self.killed_since(renewed)
+    }
+
+    /// The engine heard the phone's 2xx so late that half of the interval from then (RFC 4028 sections 7.2 and 10) is too late for the
+    /// phone, for which it began when the 2xx left.
+    fn is_renewed_late(&self) -> bool {
+        let renews = |said: &&Said| {
+            matches!(said.method.as_str(), "INVITE" | "UPDATE") && said.status.is_some_and(|s| s / 100 == 2)
+        };
+        let Some(last) = self.ours().filter(renews).max_by_key(|said| said.cseq) else { return false };
+        // The sender of the request, which is the engine, is to refresh it.
+        let Some((interval, true)) = last.session else { return false };
+        let copies = self.ours().filter(renews).filter(|said| said.cseq == last.cseq);
+        let heard = copies.flat_map(|said| said.arrives.iter().copied()).min();
+        let is_last = self.theirs().filter(renews).all(|said| said.at < last.at);
+        is_last && heard.is_some_and(|heard| heard + interval * 500_000 >= self.at)
     }
 
     fn ours(&self) -> impl Iterator<Item = &Said> {

@@ -53,6 +53,8 @@ pub(crate) const PROVIDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new
 pub(crate) const RTP_TIMEOUT_US: u64 = 8_000_000;
 /// The place of the listener of streams, which has the same address.
 pub(crate) const STREAMS: u16 = 1;
+/// Timer F of a trunk, which the default settings leave at 64*T1 however soon an INVITE is given up.
+pub(crate) const TIMER_F: Duration = Duration::from_secs(32);
 
 /// What flows call the listener of `transport`.
 pub(crate) fn listener_of(transport: Transport) -> ListenerId {
@@ -111,7 +113,7 @@ fn stations() -> Vec<Station> {
 
 pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk {
     // Trunk b gives a silent proxy up after 4 s.
-    let mut timers = Timers::default();
+    let mut timers = Timers { timer_f: Some(TIMER_F), ..Timers::default() };
     if name == 'b' {
         timers.timer_f = Some(timers.give_up);
         timers.give_up = Duration::from_secs(4);

@@ -8,6 +8,7 @@ use crate::account::Dial;
 use crate::engine::LISTENER;
 use crate::ladder;
 use crate::run::Sim;
+use crate::trunks::Mood;
 use crate::wire::{Said, Wire};
 
 /// 64*T1.
@@ -29,7 +30,7 @@ struct Dialogue<'a> {
 
 /// What is broken in a call.
 pub(crate) fn broken(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
-    let (mut wrong, mut expired) = (Vec::new(), Vec::new());
+    let (mut wrong, mut expired, mut dialogues) = (Vec::new(), Vec::new(), Vec::new());
     for id in &dial.call_ids {
         let messages = wire.dialog(id);
         let peers: BTreeSet<SocketAddr> =
@@ -42,10 +43,15 @@ pub(crate) fn broken(sim: &Sim, wire: &Wire, dial: &Dial) -> Vec<String> {
             dialogue.neglected(&mut wrong);
             dialogue.unacknowledged_answers(&mut wrong);
             expired.extend(dialogue.expired());
+            dialogues.push(dialogue);
         }
     }
     // The other side is told the same reason; whose BYE is here first depends on which has the longer way.
-    let first = expired.iter().map(|(at, _)| *at + AT_ONCE_US).min().unwrap_or_default();
+    let first = expired.iter().map(|(at, _)| *at).min().unwrap_or_default();
+    if dialogues.iter().any(|dialogue| dialogue.expired_unsaid(first)) {
+        return wrong;
+    }
+    let first = first + AT_ONCE_US;
     let of_timer = expired.into_iter().filter(|(at, _)| *at <= first);
     let mut of_timer = of_timer.map(|(_, wrong)| wrong).peekable();
     if of_timer.peek().is_some() && !of_timer.clone().any(|wrong| wrong.is_none()) {
@@ -137,7 +143,13 @@ impl Dialogue<'_> {
                 .collect();
             tags.len()
         };
-        for (rack, cseqs) in pracks.iter().filter(|(rack, cseqs)| cseqs.len() > forked(rack)) {
+        // A dialog that was lost in a fault, and only waits for its end, numbers its requests anew, a hundred higher.
+        let faults = self.sim.world.plan().panics.dialog > 0;
+        let ours = |cseqs: &BTreeSet<u32>| {
+            let anew = |cseq: &&u32| faults && cseqs.iter().any(|first| first + 100 <= **cseq);
+            cseqs.len() - cseqs.iter().filter(anew).count()
+        };
+        for (rack, cseqs) in pracks.iter().filter(|(rack, cseqs)| ours(cseqs) > forked(rack)) {
             wrong.push(format!("RAck {rack:?} is said by {} PRACKs", cseqs.len()));
         }
         for prack in self.theirs().filter(|said| said.is("PRACK")) {
@@ -181,6 +193,18 @@ impl Dialogue<'_> {
         Some((bye.at, self.unexpired(bye)))
     }
 
+    /// True if the session was over at `at` for want of refreshes of the engine's, and neither they nor the BYE could be sent: no way led
+    /// to the peer.
+    fn expired_unsaid(&self, at: u64) -> bool {
+        let Some((renewed, interval, false)) = self.session_at(at) else { return false };
+        let end = renewed + interval - (interval / 3).min(LIFE_US);
+        let asked = self.ours().any(|said| said.status.is_none() && !said.is("ACK") && said.at > renewed);
+        let moods = self.sim.world.moods();
+        let cut_off = moods.of(self.phone, at) == Mood::Unreachable
+            && moods.was_unreachable(self.phone, renewed + interval / 2, at);
+        cut_off && !asked && end.abs_diff(at) <= SLACK_US
+    }
+
     fn unexpired(&self, bye: &Said) -> Option<String> {
         let at = ladder::time(bye.at);
         let Some((renewed, interval, by_peer)) = self.session_at(bye.at) else {
@@ -190,17 +214,28 @@ impl Dialogue<'_> {
             return Some(format!("a session has expired at {at}, renewed at {}", ladder::time(renewed)));
         }
         let phone = self.sim.phones.at(self.phone);
+        let restarts = &self.sim.script.restarts;
         let dead = self.dial.neglected.iter().any(|(_, who)| Some(*who) == phone)
             || self.dial.faded.is_some_and(|(_, who, vanished)| vanished && Some(who) == phone)
             || self.theirs().any(|said| said.is("BYE") && said.at < bye.at)
-            || self.sim.script.restarts.iter().any(|(who, when)| Some(*who) == phone && *when <= bye.at);
+            || restarts.iter().any(|(who, when)| Some(*who) == phone && (renewed..=bye.at).contains(when));
         let tried = self.said.iter().filter(|said| {
             let refreshes = said.is("UPDATE") || said.is("INVITE");
             let by = if by_peer { self.phone } else { LISTENER };
             refreshes && said.from == by && said.at > renewed && said.at < bye.at
         });
         let tried: Vec<_> = tried.collect();
-        let lost = !tried.is_empty() && tried.iter().all(|said| said.arrives.is_empty());
+        // It was lost, or each answer to it was: over a connection that is gone without a word neither is said again.
+        let unheard = |asked: &&&Said| {
+            let same = |said: &&&Said| said.method == asked.method && said.cseq == asked.cseq;
+            let answers =
+                self.said.iter().filter(|said| said.is_final() && said.to == asked.from).filter(same);
+            let mut answers = answers.peekable();
+            asked.arrives.is_empty()
+                || (answers.peek().is_some()
+                    && answers.all(|said| said.arrives.iter().all(|came| *came > bye.at)))
+        };
+        let lost = !tried.is_empty() && tried.iter().all(|said| unheard(&said));
         // The other side has to agree, and may be gone.
         let others = self.dial.call_ids.iter().filter(|id| *id != self.id);
         let in_vain = by_peer && self.wire.refreshed_in_vain(others, renewed, bye.at);
@@ -215,7 +250,13 @@ impl Dialogue<'_> {
             return;
         }
         let over = |said: &&&Said| said.is("BYE") || said.is("CANCEL");
-        let over = self.said.iter().filter(over).map(|said| said.at).min().unwrap_or(u64::MAX);
+        let over = self.said.iter().filter(over).map(|said| said.at);
+        // Whoever knows nothing of the dialog has ended it (RFC 3261 section 12.2.1.2).
+        let unknown = self.theirs().filter(|said| {
+            matches!(said.status, Some(408 | 481)) && !matches!(said.method.as_str(), "CANCEL" | "PRACK")
+        });
+        let unknown = unknown.flat_map(|said| said.arrives.iter().copied());
+        let over = over.chain(unknown).min().unwrap_or(u64::MAX);
         let Some((renewed, interval, true)) = self.session_at(over) else { return };
         let due = renewed + interval + SLACK_US;
         if over > due && !self.killed_between(renewed, due) {
@@ -258,7 +299,10 @@ impl Dialogue<'_> {
             let unknown = self.theirs().filter(|said| matches!(said.status, Some(408 | 481)));
             let ended =
                 ended || unknown.flat_map(|said| said.arrives.iter()).any(|came| (at..=due).contains(came));
-            if !acknowledged && !ended && !self.killed_between(at, due) {
+            // Nor is a BYE sent where no way leads to the peer.
+            let moods = self.sim.world.moods();
+            let cut_off = moods.was_unreachable(self.phone, at + LIFE_US, due);
+            if !acknowledged && !ended && !cut_off && !self.killed_between(at, due) {
                 wrong.push(format!("the 2xx of {} has no ACK, and the call goes on", ladder::time(at)));
             }
         }

@@ -10,6 +10,7 @@ mod setup;
 mod toll_fraud;
 mod trunks;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -85,7 +86,7 @@ struct Leg {
 /// The actor.
 pub struct CallActor {
     env: Env,
-    shard: Addr<Shard>,
+    shard: Rc<Addr<Shard>>,
     key: CallKey,
     id: Arc<str>,
     info: Info,
@@ -112,7 +113,8 @@ pub struct CallActor {
 
 impl CallActor {
     /// Starts a call.
-    pub(crate) fn launch(env: &Env, shard: &Addr<Shard>, setup: Setup) -> Addr<CallActor> {
+    pub(crate) fn launch(env: &Env, shard: Addr<Shard>, setup: Setup) -> Addr<CallActor> {
+        let shard = Rc::new(shard);
         let guard = {
             let (shard, key) = (shard.clone(), setup.key);
             Guard::new(env, ActorKind::Call, move |_| shard.tell(CallDown(key)))
@@ -120,7 +122,7 @@ impl CallActor {
         env.metrics().calls_active.increment(1.0);
         let actor = CallActor {
             env: env.clone(),
-            shard: shard.clone(),
+            shard,
             key: setup.key,
             id: setup.info.id.clone(),
             info: setup.info,
@@ -257,7 +259,7 @@ impl CallActor {
     }
 
     fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
-        match DialogActor::launch(&self.env, &self.shard, &ctx.address(), leg, origin) {
+        match DialogActor::launch(&self.env, &self.shard, ctx.address(), leg, origin) {
             Some((dialog, frozen)) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen }),
             None => ctx.address().tell(LegDown(leg)),
         }

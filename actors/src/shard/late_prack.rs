@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_protocol::message::{Header, Message, Method};
+use bytes::Bytes;
+use tandem_protocol::dialog::{AwaitedPrack, rack_of};
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::{Header, Message, Method, reason_phrase, response_to};
 use tandem_protocol::time::Instant;
 
 /// 64*T1: so long it may be on its way.
@@ -15,28 +18,32 @@ const MOST: usize = 1_024;
 
 /// The PRACKs that may still come, by the tag of a dialog that is over; the oldest first.
 #[derive(Default)]
-pub(super) struct LatePracks(VecDeque<(Instant, Arc<str>, (u32, u32))>);
+pub(super) struct LatePracks(VecDeque<(Instant, Arc<str>, AwaitedPrack)>);
 
 impl LatePracks {
-    /// A dialog has ended with a reliable response, by RSeq and CSeq, that nobody has acknowledged.
-    pub(super) fn expect(&mut self, tag: Arc<str>, rack: (u32, u32), now: Instant) {
+    /// A dialog has ended with a reliable response that nobody has acknowledged.
+    pub(super) fn expect(&mut self, tag: Arc<str>, prack: AwaitedPrack, now: Instant) {
         self.forget(now);
         if self.0.len() == MOST {
             self.0.pop_front();
         }
-        self.0.push_back((now + LIFE, tag, rack));
+        self.0.push_back((now + LIFE, tag, prack));
     }
 
-    /// True if this is one of them. It is the last of its dialog.
-    pub(super) fn take(&mut self, request: &Message, now: Instant) -> bool {
+    /// The 200 to a request that is one of them. It is the last of its dialog.
+    pub(super) fn answer(&mut self, request: &Message, flow: Flow, now: Instant) -> Option<Bytes> {
         self.forget(now);
         if request.method() != Method::Prack {
-            return false;
+            return None;
         }
-        let rack = request.header(Header::RAck).and_then(tandem_protocol::dialog::rack_of);
-        let known =
-            self.0.iter().position(|(_, tag, open)| Some(&**tag) == request.to_tag() && Some(*open) == rack);
-        known.is_some_and(|place| self.0.remove(place).is_some())
+        let rack = request.header(Header::RAck).and_then(rack_of)?;
+        let is_it = |(_, tag, open): &(Instant, Arc<str>, AwaitedPrack)| {
+            Some(&**tag) == request.to_tag() && open.rack == rack
+        };
+        let (_, _, awaited) = self.0.iter().position(is_it).and_then(|place| self.0.remove(place))?;
+        let sdp = awaited.answer(request);
+        let body = sdp.as_deref().map(|sdp| ("application/sdp", sdp));
+        Some(response_to(request, Some(flow.remote), 200, reason_phrase(200), None).finish(body))
     }
 
     fn forget(&mut self, now: Instant) {
@@ -48,29 +55,61 @@ impl LatePracks {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use tandem_protocol::flow::ListenerId;
     use tandem_protocol::message::Limits;
 
     use super::*;
 
-    fn prack(tag: &str, rack: &str) -> Message {
+    const TOLD: &str = "v=0\r\no=- 7 3 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 20000 RTP/AVP 0\r\n";
+    const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0 8\r\n";
+
+    fn prack(tag: &str, rack: &str, sdp: &str) -> Message {
+        let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         let text = format!(
             "PRACK sip:x@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=a\r\nTo: <sip:b@h>;tag={tag}\r\n\
-             Call-ID: c\r\nCSeq: 2 PRACK\r\nRAck: {rack}\r\nContent-Length: 0\r\n\r\n"
+             Call-ID: c\r\nCSeq: 2 PRACK\r\nRAck: {rack}\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
+            sdp.len()
         );
         Message::parse(Bytes::from(text), &Limits::NONE).unwrap()
+    }
+
+    fn awaited(offered: bool) -> AwaitedPrack {
+        AwaitedPrack { rack: (7, 1), offered, told: Some(Bytes::from_static(TOLD.as_bytes())) }
+    }
+
+    fn flow() -> Flow {
+        Flow::to(ListenerId::default(), ([192, 0, 2, 9], 5060).into())
     }
 
     #[test]
     fn a_prack_that_is_late_is_known_once_and_not_for_ever() {
         let mut late = LatePracks::default();
         let at = Instant(1_000_000);
-        late.expect("t".into(), (7, 1), at);
-        assert!(!late.take(&prack("t", "8 1 INVITE"), at), "another response");
-        assert!(!late.take(&prack("u", "7 1 INVITE"), at), "another dialog");
-        assert!(late.take(&prack("t", "7 1 INVITE"), at));
-        assert!(!late.take(&prack("t", "7 1 INVITE"), at), "again");
-        late.expect("t".into(), (7, 1), at);
-        assert!(!late.take(&prack("t", "7 1 INVITE"), at + LIFE), "too late");
+        let mut known = |late: &mut LatePracks, tag: &str, rack: &str, at| {
+            late.answer(&prack(tag, rack, ""), flow(), at).is_some()
+        };
+        late.expect("t".into(), awaited(false), at);
+        assert!(!known(&mut late, "t", "8 1 INVITE", at), "another response");
+        assert!(!known(&mut late, "u", "7 1 INVITE", at), "another dialog");
+        assert!(known(&mut late, "t", "7 1 INVITE", at));
+        assert!(!known(&mut late, "t", "7 1 INVITE", at), "again");
+        late.expect("t".into(), awaited(false), at);
+        assert!(!known(&mut late, "t", "7 1 INVITE", at + LIFE), "too late");
+    }
+
+    #[test]
+    fn what_a_late_prack_offers_is_answered_without_a_stream_and_what_it_answers_is_not() {
+        let answer = |offered, sdp| {
+            let mut late = LatePracks::default();
+            late.expect("t".into(), awaited(offered), Instant(0));
+            let response = late.answer(&prack("t", "7 1 INVITE", sdp), flow(), Instant(0)).unwrap();
+            Message::parse(response, &Limits::default()).unwrap()
+        };
+        let refusal = answer(false, OFFER);
+        let sdp = String::from_utf8_lossy(refusal.body()).into_owned();
+        assert_eq!((refusal.status(), refusal.to_tag()), (200, Some("t")));
+        assert!(sdp.contains("o=- 7 4 IN IP4 192.0.2.1") && sdp.contains("m=audio 0 RTP/AVP"), "{sdp}");
+        assert_eq!(answer(true, OFFER).body(), b"");
+        assert_eq!(answer(false, "").body(), b"");
     }
 }

@@ -24,7 +24,7 @@ use crate::supervisor::{Guard, rest_after};
 use crate::trunk::TrunkActor;
 
 /// Keep-alives go out in this many parts, so that they do not come in one burst.
-const KEEPALIVE_PARTS: u64 = 25;
+pub(super) const KEEPALIVE_PARTS: usize = 25;
 
 /// A named actor has ended.
 pub(crate) struct NamedDown {
@@ -201,11 +201,18 @@ impl Shard {
     }
 
     fn expect_expiry(&mut self, station: &Arc<str>, at: Option<UnixMillis>) {
-        if let Some(old) = self.expiry_of.remove(station) {
+        let part = &mut self.expiry_of[station::token(station) as usize % KEEPALIVE_PARTS];
+        let old = match at {
+            Some(at) => part.insert(station.clone(), at),
+            None => part.remove(station),
+        };
+        if old == at {
+            return;
+        }
+        if let Some(old) = old {
             self.expiries.remove(&(old, station.clone()));
         }
         if let Some(at) = at {
-            self.expiry_of.insert(station.clone(), at);
             self.expiries.insert((at, station.clone()));
         }
     }
@@ -252,13 +259,12 @@ impl Shard {
         let Some(at) = self.keepalive_at.filter(|at| *at <= now.mono) else { return };
         self.keepalive_at = Some(at + self.keepalive_step());
         self.keepalive_turn = (self.keepalive_turn + 1) % KEEPALIVE_PARTS;
-        let (env, turn) = (self.env.clone(), self.keepalive_turn);
-        let mine = |name: &str| {
-            station::token(name) % KEEPALIVE_PARTS == turn && env.directory().home(name) == env.shard()
-        };
-        for station in env.directory().stations().filter(|s| mine(&s.config.name)) {
+        // Only who has a binding is looked at, of however many stations.
+        let stations = self.expiry_of[self.keepalive_turn].keys();
+        for station in stations.filter_map(|name| self.env.directory().station(name)) {
             for binding in station.bindings().iter().filter(|b| b.expires_at > now.wall) {
-                let _ = env.transmit(binding.source, Bytes::from_static(b"\r\n\r\n"), Leftover::Dropped);
+                let crlf = Bytes::from_static(b"\r\n\r\n");
+                let _ = self.env.transmit(binding.source, crlf, Leftover::Dropped);
             }
         }
     }

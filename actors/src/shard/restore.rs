@@ -129,7 +129,7 @@ impl Shard {
             permits,
             info: record.info,
         };
-        let call = CallActor::launch(&self.env, &ctx.address(), setup);
+        let call = CallActor::launch(&self.env, ctx.address(), setup);
         self.calls.insert(key, call);
     }
 }

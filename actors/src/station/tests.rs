@@ -17,23 +17,28 @@ use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::media_pool::tests::fixture;
 use crate::registrar::RegisterDone;
+use crate::shard::Tick;
 use crate::supervisor::Census;
 
-/// Seams that record the answers to REGISTERs; the station's machine panics while `panics` says so.
+/// Seams that record the answers to REGISTERs and count what is sent; the station's machine panics while `panics` says so.
 #[derive(Clone, Default)]
 struct Bench {
     panics: Rc<Cell<bool>>,
     done: Rc<RefCell<Vec<RegisterDone>>>,
+    keep_alives: Rc<Cell<u32>>,
+    seconds: Rc<Cell<u64>>,
 }
 
 impl Seams for Bench {
     fn now(&self) -> Now {
-        Now { mono: Instant(1_000_000), wall: UnixMillis(1_000_000) }
+        let seconds = self.seconds.get();
+        Now { mono: Instant(1_000_000 * (1 + seconds)), wall: UnixMillis(1_000_000 + 1_000 * seconds) }
     }
     fn random(&self) -> u64 {
         7
     }
-    fn transmit(&self, _: Flow, _: Bytes, _: Leftover) -> Result<(), Unsent> {
+    fn transmit(&self, to: Flow, message: Bytes, _: Leftover) -> Result<(), Unsent> {
+        self.keep_alives.update(|sent| sent + u32::from(to == flow() && message == "\r\n\r\n"));
         Ok(())
     }
     fn link(&self, _: ShardId, message: LinkMessage) {
@@ -57,6 +62,7 @@ fn shared() -> Arc<Shared> {
     let base = fixture::shared(&Arc::default(), IpAddr::V4(Ipv4Addr::LOCALHOST), (20_000, 20_003));
     let base_settings = base.current();
     let mut config = base_settings.config.clone();
+    config.keepalive = Duration::from_secs(25);
     config.stations.push(Station {
         name: "1001".into(),
         extension: "1001".into(),
@@ -164,4 +170,28 @@ async fn a_register_waits_for_its_own_commit() {
     })
     .await;
     assert_eq!(answers, [(2, true)]);
+}
+
+#[actix::test]
+async fn the_way_to_who_is_registered_is_kept_open_once_in_each_round() {
+    let bench = Bench::default();
+    let env = Env::new(ShardId(0), shared(), Box::new(bench.clone()));
+    let shard = Shard::new(env.clone()).start();
+    settle().await;
+    let mut rounds = Vec::new();
+    for round in 0..4 {
+        if round == 1 {
+            let entry = env.directory().station("1001").unwrap().clone();
+            StationActor::launch(&env, &shard, entry).tell(register(1));
+            settle().await;
+        }
+        bench.keep_alives.set(0);
+        for _ in 0..25 {
+            bench.seconds.update(|seconds| seconds + 1);
+            shard.tell(Tick);
+            settle().await;
+        }
+        rounds.push(bench.keep_alives.get());
+    }
+    assert_eq!(rounds, [0, 1, 1, 1]);
 }

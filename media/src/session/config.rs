@@ -69,7 +69,7 @@ pub enum Mode {
 }
 
 /// The agreed media of one leg.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionConfig {
     /// Where the leg's SDP says it receives RTP; `None` while no SDP has come. An unspecified IP (the hold of
     /// RFC 2543) or port 0 says that nothing is to be sent.
@@ -93,6 +93,34 @@ pub struct SessionConfig {
     pub mode: Mode,
     /// Silence after which [`Session::timed_out`](super::Session::timed_out) is true; `None`: never.
     pub rtp_timeout: Option<Duration>,
+}
+
+impl Clone for SessionConfig {
+    fn clone(&self) -> SessionConfig {
+        let mut copy = SessionConfig::new(self.signalling_ip);
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Allocates nothing where as many payload types are agreed.
+    fn clone_from(&mut self, source: &SessionConfig) {
+        let SessionConfig {
+            remote_rtp,
+            remote_rtcp,
+            signalling_ip,
+            learn,
+            direction,
+            codec,
+            payload_types,
+            telephone_event,
+            mode,
+            rtp_timeout,
+        } = source;
+        self.payload_types.clone_from(payload_types);
+        (self.remote_rtp, self.remote_rtcp, self.signalling_ip) = (*remote_rtp, *remote_rtcp, *signalling_ip);
+        (self.learn, self.direction, self.codec, self.mode) = (*learn, *direction, *codec, *mode);
+        (self.telephone_event, self.rtp_timeout) = (*telephone_event, *rtp_timeout);
+    }
 }
 
 impl SessionConfig {

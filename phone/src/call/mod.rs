@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use server::refusal_of_offer;
+use server::refuse_offer;
 pub(crate) use session_timer::refusal_of_interval;
 
 use crate::api::{CallHandle, CallState, Event};

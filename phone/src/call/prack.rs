@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{CallState, Event};
 use crate::endpoint::Endpoint;
 use crate::manners::Reliability;
-use crate::sdp::Audio;
+use crate::sdp::{Audio, Sdp};
 use crate::timer::Timer;
 use crate::transaction::{Owner, Role};
 use crate::wire::{Reply, Request, Response};
@@ -320,6 +320,9 @@ impl Call {
                 Some((_, audio)) if pending => self.agree_early(ep, audio),
                 Some((_, audio)) if self.state == CallState::Established => self.tell_changed(ep, audio),
                 Some(_) => {}
+                None if Sdp::parse(&response.body).is_some() => {
+                    ep.protocol("the 2xx to a PRACK refuses all that is offered");
+                }
                 None => ep.protocol("the 2xx to a PRACK has no SDP that answers the offer"),
             },
             200..300 => {}

@@ -29,6 +29,13 @@ pub(crate) fn refusal_of_offer(ep: &Endpoint, invite: &Request) -> Option<u16> {
     }
 }
 
+/// Refuses a re-INVITE or UPDATE; one that a 500 puts off may come again within ten seconds (RFC 3261 §14.2, RFC 3311 §5.2).
+pub(super) fn refuse_offer(ep: &mut Endpoint, now: Duration, tx: u64, reply: Reply) {
+    let put_off = reply.status == 500;
+    let reply = if put_off { reply.with(h::RetryAfter::new(ep.rng.below(11).to_string())) } else { reply };
+    ep.respond(now, tx, reply);
+}
+
 impl Call {
     /// A new call from outside, whose offer is known to be acceptable.
     pub(crate) fn invited(
@@ -270,11 +277,7 @@ impl Call {
             CallState::Answered | CallState::Established => refusal_of_offer(ep, invite),
         };
         if let Some(status) = refusal {
-            let mut reply = Reply::new(status, &tag);
-            if status == 500 {
-                reply = reply.with(h::RetryAfter::new(ep.rng.below(11).to_string()));
-            }
-            ep.respond(now, tx, reply);
+            refuse_offer(ep, now, tx, Reply::new(status, &tag));
             return;
         }
         self.dialog.refresh_target(&invite.head);

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use rsip::headers as h;
-use rsip::headers::untyped::UntypedHeader;
-
 use crate::api::{CallState, Event};
 use crate::endpoint::Endpoint;
 use crate::transaction::{Owner, Role};
 use crate::wire::{Reply, Request, Response};
 
-use super::{Call, refusal_of_interval, refusal_of_offer};
+use super::{Call, refusal_of_interval, refusal_of_offer, refuse_offer};
 
 impl Call {
     /// An offer of ours, or our wish for one, is not answered.
@@ -107,11 +104,7 @@ impl Call {
             },
         };
         if let Some(status) = refusal {
-            let mut reply = Reply::new(status, &tag);
-            if status == 500 {
-                reply = reply.with(h::RetryAfter::new(ep.rng.below(11).to_string()));
-            }
-            ep.respond(now, tx, reply);
+            refuse_offer(ep, now, tx, Reply::new(status, &tag));
             return;
         }
         self.dialog.refresh_target(&update.head);

@@ -46,13 +46,8 @@ impl Call {
         sdp: &Bytes,
         out: &mut Vec<Output>,
     ) {
-        let live = self.leg(leg).is_some_and(|leg| !leg.ending && !leg.gone);
-        if self.phase != Phase::Hunting || !live {
+        if !self.alerting(leg, out) {
             return;
-        }
-        if !self.rang {
-            self.rang = true;
-            out.push(Output::Ringing);
         }
         self.turn_to(leg, out);
         let carried = if self.caller_answers() {

@@ -140,6 +140,19 @@ impl Call {
         }
     }
 
+    /// A callee says something before it answers, the first time told of as ringing; false if nobody waits for it any more.
+    pub(super) fn alerting(&mut self, leg: LegId, out: &mut Vec<Output>) -> bool {
+        let live = self.leg(leg).is_some_and(|leg| !leg.ending && !leg.gone);
+        if self.phase != Phase::Hunting || !live {
+            return false;
+        }
+        if !self.rang {
+            self.rang = true;
+            out.push(Output::Ringing);
+        }
+        true
+    }
+
     /// A callee rings or sends early media. The caller hears of the first, and of every one with a session description.
     pub(super) fn callee_progress(
         &mut self,
@@ -148,13 +161,8 @@ impl Call {
         sdp: Option<&Bytes>,
         out: &mut Vec<Output>,
     ) {
-        let live = self.leg(leg).is_some_and(|leg| !leg.ending && !leg.gone);
-        if self.phase != Phase::Hunting || !live {
+        if !self.alerting(leg, out) {
             return;
-        }
-        if !self.rang {
-            self.rang = true;
-            out.push(Output::Ringing);
         }
         if sdp.is_some() {
             self.turn_to(leg, out);

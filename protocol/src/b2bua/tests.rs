@@ -38,6 +38,21 @@ fn target(port: u16) -> Target {
     }
 }
 
+/// A hunt over the proxies of one trunk.
+fn hunt(proxies: u16) -> TrunkHunt {
+    let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
+    let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
+    let choice = TrunkChoice {
+        trunk: "out".into(),
+        listener: ListenerId::default(),
+        user: "123".into(),
+        sips: false,
+        walk,
+        hosts: Vec::new(),
+    };
+    TrunkHunt::new(vec![choice])
+}
+
 /// A call and the outputs of its last input.
 struct Rig {
     call: Call,
@@ -59,17 +74,7 @@ impl Rig {
     }
 
     fn trunk(proxies: u16) -> Rig {
-        let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
-        let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-        let choice = TrunkChoice {
-            trunk: "out".into(),
-            listener: ListenerId::default(),
-            user: "123".into(),
-            sips: false,
-            walk,
-            hosts: Vec::new(),
-        };
-        let hunt = TrunkHunt::new(vec![choice]);
+        let hunt = hunt(proxies);
         Rig::new(Destination::Trunk { hunt, ring_timeout: LONGEST_RING }, MediaPlan::Bypass)
     }
 

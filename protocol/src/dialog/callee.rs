@@ -195,8 +195,11 @@ impl Dialog {
         }
     }
 
-    /// An ACK within the dialog.
+    /// An ACK within the dialog: the peer's, by all that names one (§12).
     pub(super) fn ack(&mut self, ack: &Message, now: Now, out: &mut Vec<Output>) {
+        if ack.from_tag() != self.remote_tag.as_deref() || ack.call_id() != self.call_id {
+            return;
+        }
         let Some(answered) = self.unacknowledged.take_if(|answer| answer.cseq == ack.cseq()) else { return };
         if let Some(reason) = self.hanging_up.take() {
             self.bye(reason.as_deref(), out);

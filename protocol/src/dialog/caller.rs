@@ -348,7 +348,7 @@ impl Dialog {
                     return;
                 }
                 // Its ACK was lost. It may be an earlier INVITE's: a re-INVITE does not wait for the peer to have the ACK.
-                self.acknowledge(response.cseq(), out);
+                self.acknowledge_again(response, out);
             } else {
                 self.end_other_branch(response, out);
             }

@@ -14,7 +14,9 @@ impl Dialog {
         let early = self.early_dialog_of(request);
         let known = early.is_some() || request.from_tag() == self.remote_tag.as_deref();
         if !known || request.call_id() != self.call_id {
-            out.push(self.respond(&pending, 481, None, &[]));
+            // BYE crossed BYE, as in the dialog that was kept.
+            let crossed = request.method() == Method::Bye && self.forks.has_ended(request.from_tag());
+            out.push(self.respond(&pending, if crossed { 200 } else { 481 }, None, &[]));
             return;
         }
         if self.is_over() && request.method() != Method::Bye {

@@ -46,6 +46,11 @@ impl Forks {
         self.early.retain(|(known, _)| known != tag);
     }
 
+    /// We have ended the branch with that tag by BYE.
+    pub(super) fn has_ended(&self, tag: Option<&str>) -> bool {
+        tag.is_some_and(|tag| self.ended.iter().any(|ended| ended == tag))
+    }
+
     /// The branch with that tag has answered: the other early dialogs are over without a word (§13.2.2.4). Its early
     /// session description counts if the 2xx repeats none (§13.2.1).
     pub(super) fn settle(&mut self, tag: Option<&str>) -> Option<Bytes> {
@@ -87,7 +92,7 @@ impl Dialog {
     /// A 2xx of another branch makes a dialog of its own, which is ended; one that is repeated has lost its ACK.
     pub(super) fn end_other_branch(&mut self, response: &Message, out: &mut Vec<Output>) {
         let Some(tag) = response.to_tag() else { return };
-        let known = self.forks.ended.iter().any(|known| known == tag);
+        let known = self.forks.has_ended(Some(tag));
         if !known && self.forks.ended.len() == MOST_BRANCHES {
             // No call is answered so often: whoever invents branches gets no requests for them.
             return;

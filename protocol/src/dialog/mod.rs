@@ -44,7 +44,7 @@ pub use interface::{
     Command, EndedBy, Input, LegEvent, LocalSide, NoAnswer, Output, Routing, ServerTransactionId,
 };
 pub use offer_answer::glare_back_off;
-pub use prack::rack_of;
+pub use prack::{AwaitedPrack, rack_of};
 pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
@@ -220,6 +220,7 @@ impl Dialog {
         }
         self.dispatch(input, now, out);
         self.note_outputs(&out[before..], now);
+        self.offer_what_has_changed(out);
         if self.reoffering.is_none() {
             self.reinvite = None;
         }

@@ -39,6 +39,8 @@ pub(super) struct Session {
     pub(super) updating: Option<u32>,
     /// The CSeq of our PRACK that waits for the peer: an UPDATE that overtakes it would have it refused (RFC 3261 §12.2.2).
     pub(super) pracking: Option<u32>,
+    /// Our last offer that counted as unsent, and its CSeq: the peer may have it all the same.
+    pub(super) unsent: Option<(u32, Bytes)>,
     /// The CSeq of our last re-INVITE, if it left the offer to the peer.
     pub(super) solicited: Option<u32>,
     /// The description that the caller was last told, while its 200 can still say another.
@@ -115,6 +117,11 @@ impl Proposal {
     /// It is now sent in the early dialog with that tag.
     pub(super) fn sent_within(&mut self, tag: &str) {
         self.within = Some(tag.to_owned());
+    }
+
+    /// The tag of the early dialog that it was sent in.
+    pub(super) fn within(&self) -> Option<&str> {
+        self.within.as_deref()
     }
 
     /// Nobody wants to hear of it any more.
@@ -227,6 +234,7 @@ impl Dialog {
         self.reoffering = None;
         self.session.updating = None;
         let Some(proposal) = self.session.proposal.take() else { return };
+        self.session.overtaken = None;
         if let Some(sdp) = &proposal.sdp {
             self.note_told(sdp);
         }
@@ -290,8 +298,6 @@ impl Dialog {
     pub(super) fn after_ack(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.session.proposal.as_ref().is_some_and(Proposal::waits) {
             self.propose_again(now, out);
-        } else {
-            self.offer_what_has_changed(out);
         }
     }
 
@@ -407,6 +413,8 @@ impl Dialog {
     pub(super) fn answer_reoffer(&mut self, sdp: &Bytes, now: Now, out: &mut Vec<Output>) {
         if self.session.updated.is_some() || self.reoffered.is_some() {
             self.in_force.we_answer(sdp);
+            // Whatever was to follow on our early answer is older than this.
+            self.session.overtaken = None;
         }
         if let Some((pending, _)) = self.session.updated.take().map(|updated| *updated) {
             self.note_told(sdp);

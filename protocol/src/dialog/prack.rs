@@ -99,6 +99,25 @@ impl Server {
     }
 }
 
+/// The PRACK that may still come to a dialog which is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwaitedPrack {
+    /// RSeq and CSeq of the response that it is for.
+    pub rack: (u32, u32),
+    /// That response made an offer: what the PRACK says is the answer.
+    pub offered: bool,
+    /// What the peer was told last.
+    pub told: Option<Bytes>,
+}
+
+impl AwaitedPrack {
+    /// What the 2xx must say (§5: an offer in a PRACK has its answer there): there is no session any more, and so no stream.
+    pub fn answer(&self, prack: &Message) -> Option<Bytes> {
+        let offer = sdp_of(prack).filter(|_| !self.offered)?;
+        refusal_of(&offer, self.told.as_ref())
+    }
+}
+
 /// One early dialog of our INVITE (RFC 3261 §12.1.2): every fork has its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Early {
@@ -130,9 +149,11 @@ impl Early {
 }
 
 impl Dialog {
-    /// RSeq and CSeq of our reliable response that the peer has not acknowledged.
-    pub fn awaited_prack(&self) -> Option<(u32, u32)> {
-        self.session.reliable.open.as_ref().map(|open| (self.session.reliable.rseq, open.cseq))
+    /// Our reliable response that the peer has not acknowledged: its PRACK may come after any final response, too (§3).
+    pub fn awaited_prack(&self) -> Option<AwaitedPrack> {
+        let open = self.session.reliable.open.as_ref()?;
+        let told = self.in_force.told().or(self.session.told.as_ref()).cloned();
+        Some(AwaitedPrack { rack: (self.session.reliable.rseq, open.cseq), offered: open.offer, told })
     }
 
     /// Sends a provisional response, reliably if the peer requires it, or supports it and `settled` says that `sdp` will hold.

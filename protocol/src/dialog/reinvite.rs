@@ -176,6 +176,32 @@ impl Dialog {
         out.extend(self.news(offer.clone()));
     }
 
+    /// A 2xx to an INVITE that waits for none: its ACK was lost, or it is a re-INVITE that counted as unsent (§8.1.3.1) and has come all
+    /// the same. One that asked for an offer owes it the answer.
+    pub(super) fn acknowledge_again(&mut self, response: &Message, out: &mut Vec<Output>) {
+        let cseq = response.cseq();
+        let answered = self.session.acknowledged.as_ref().is_some_and(|(known, _)| *known == cseq);
+        match sdp_of(response).filter(|_| self.session.solicited == Some(cseq) && !answered) {
+            Some(offer) if self.is_established() => self.answer_unwanted_offer(cseq, &offer, out),
+            Some(offer) => {
+                self.refuse_offer_in_ack(cseq, &offer);
+                self.acknowledge(cseq, out);
+            }
+            None => self.acknowledge(cseq, out),
+        }
+        self.accepted_unsent(response, out);
+    }
+
+    /// The peer accepts an offer that counted as unsent: it is to be undone, as whoever made it was told that it failed.
+    pub(super) fn accepted_unsent(&mut self, response: &Message, out: &mut Vec<Output>) {
+        let Some((_, offered)) = self.session.unsent.take_if(|(cseq, _)| *cseq == response.cseq()) else {
+            return;
+        };
+        let accepted = (200..300).contains(&response.status()) && sdp_of(response).is_some();
+        let told = self.in_force.told().filter(|_| accepted && self.is_established()).cloned();
+        out.extend(told.map(|told| Output::Up(LegEvent::Unwanted { told, offered })));
+    }
+
     /// Our re-INVITE has got no final response.
     pub(super) fn reinvite_unanswered(&mut self, cseq: u32, out: &mut Vec<Output>) {
         let cancelled = self.is_cancelling(cseq) && self.open_reinvite().is_some_and(|r| r.cancelled);

@@ -94,8 +94,6 @@ pub(super) struct SessionTimer {
     probe_at: Option<Instant>,
     /// The peer's INVITE or UPDATE that has no final response yet, and what its 2xx says.
     asked: Option<(ServerTransactionId, Option<Terms>)>,
-    /// The CSeq of the last request of ours whose 2xx counted.
-    accepted: u32,
     /// The CSeq of our refresh that waits for the peer.
     pub(super) refreshing: Option<u32>,
 }
@@ -109,7 +107,6 @@ impl SessionTimer {
             running: None,
             probe_at: None,
             asked: None,
-            accepted: 0,
             refreshing: None,
         }
     }
@@ -198,12 +195,12 @@ impl SessionTimer {
         }
     }
 
-    /// A 2xx to an INVITE or UPDATE of ours (§7.2). Without Session-Expires the session needs no refresh any more.
+    /// The first 2xx to an INVITE or UPDATE of ours (§7.2): whichever comes last holds, and an INVITE may be accepted after an UPDATE
+    /// that was sent later. Without Session-Expires the session needs no refresh any more.
     pub(super) fn accepted(&mut self, response: &Message, now: Instant) {
-        if self.is_off() || response.cseq() <= self.accepted {
+        if self.is_off() {
             return;
         }
-        self.accepted = response.cseq();
         self.refreshing.take_if(|cseq| *cseq == response.cseq());
         let terms = session_expires(response).map(|(interval, refresher)| Terms {
             // Never longer than we asked for (§8.1), or nobody would look after the session.

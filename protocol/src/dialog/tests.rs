@@ -34,6 +34,22 @@ fn the_200_is_held_until_it_may_go_then_repeated_until_the_ack() {
 }
 
 #[test]
+fn an_ack_of_another_dialog_acknowledges_nothing() {
+    let mut rig = Rig::incoming("");
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(SDP) });
+    rig.command(Command::SendAnswer);
+    for (tag, id) in [("guessed", "id"), (THEIRS, "guessed")] {
+        let ack = parse(&format!(
+            "ACK sip:10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.66;branch=z9hG4bKa\r\nFrom: <sip:peer@x>;tag={tag}\r\n\
+             To: <sip:us@x>;tag={OURS}\r\nCall-ID: {id}\r\nCSeq: 1 ACK\r\nMax-Forwards: 70\r\n\r\n"
+        ));
+        rig.feed(Input::Request { transaction: None, request: ack, source: flow() });
+    }
+    rig.timeout(500);
+    assert_eq!(rig.statuses(), [200], "the 200 is still repeated");
+}
+
+#[test]
 fn a_200_that_is_never_acknowledged_is_followed_by_bye() {
     let mut rig = Rig::incoming("");
     rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(SDP) });

@@ -8,6 +8,7 @@ use super::offer_answer::Proposal;
 use super::prack::Early;
 use super::{Dialog, EndedBy, LegEvent, Output, Pending, Phase};
 use crate::message::{ACCEPT, Header, Message, Method, NotUnderstood};
+use crate::sdp::SessionDescription;
 use crate::time::Now;
 
 impl Dialog {
@@ -72,11 +73,19 @@ impl Dialog {
         self.propose(Proposal::new(Some(sdp), update), out);
     }
 
-    /// Offers what an early answer of ours has become; nobody waits for the outcome.
+    /// Offers what an early answer of ours has become, once nothing is open; nobody waits for the outcome.
     pub(super) fn offer_what_has_changed(&mut self, out: &mut Vec<Output>) {
-        if let Some(sdp) = self.session.overtaken.take()
-            && self.is_established()
-        {
+        let open = self.session.proposal.is_some()
+            || self.unacknowledged.is_some()
+            || self.hanging_up.is_some()
+            || self.their_offer_is_open()
+            || self.our_offer_is_open(None);
+        if !self.is_established() || open {
+            return;
+        }
+        let Some(sdp) = self.session.overtaken.take() else { return };
+        // Unless something later has been agreed on.
+        if version_of(self.in_force.told()) <= version_of(Some(&sdp)) {
             let update = self.session.allows_update;
             self.propose(Proposal::new(Some(&sdp), update).unasked(), out);
         }
@@ -118,6 +127,13 @@ impl Dialog {
         self.session.early.iter().rposition(|early| early.session.is_some())
     }
 
+    /// The early dialog that our proposal goes to: one that is sent again goes where it went.
+    fn early_of_proposal(&self) -> Option<usize> {
+        let within = self.session.proposal.as_ref().and_then(Proposal::within);
+        let known = self.session.early.iter().position(|early| Some(early.tag.as_str()) == within);
+        known.or_else(|| self.early_session())
+    }
+
     pub(super) fn send_proposal(&mut self, out: &mut Vec<Output>) {
         let Some(proposal) = &self.session.proposal else { return };
         let (sdp, update) = (proposal.sdp.clone(), proposal.update);
@@ -128,7 +144,7 @@ impl Dialog {
         } else if self.is_established() || matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..)) {
             let cseq = self.in_dialog_request(Method::Update, sdp.as_ref(), &[], out);
             self.session.updating = Some(cseq);
-        } else if let Some(at) = self.early_session() {
+        } else if let Some(at) = self.early_of_proposal() {
             let mut cseq = None;
             self.within_early(at, |dialog| {
                 cseq = Some(dialog.in_dialog_request(Method::Update, sdp.as_ref(), &[], out));
@@ -144,6 +160,9 @@ impl Dialog {
     /// The peer's response to our UPDATE (§5.3).
     pub(super) fn update_response(&mut self, response: &Message, now: Now, out: &mut Vec<Output>) {
         if self.session.updating != Some(response.cseq()) {
+            if response.status() >= 200 {
+                self.accepted_unsent(response, out);
+            }
             return;
         }
         match response.status() {
@@ -164,8 +183,8 @@ impl Dialog {
                 self.proposal_refused(status, out);
             }
             491 => self.proposal_met_glare(now, out),
-            // RFC 4028 §7.4: again, with what the peer wants.
-            422 if self.is_established() && self.timer.too_brief(response) => self.send_proposal(out),
+            // RFC 4028 §7.4: again, with what the peer wants, in an early dialog too.
+            422 if self.timer.too_brief(response) => self.send_proposal(out),
             // It does not take UPDATE after all, whatever its Allow says.
             405 | 501 if self.is_established() => {
                 self.session.allows_update = false;
@@ -211,4 +230,9 @@ impl Dialog {
     pub(super) fn early_mut(&mut self, tag: Option<&str>) -> Option<&mut Early> {
         self.session.early.iter_mut().find(|early| Some(early.tag.as_str()) == tag)
     }
+}
+
+/// The version that the origin of a description has (RFC 4566 §5.2).
+fn version_of(sdp: Option<&Bytes>) -> Option<u64> {
+    sdp.and_then(|sdp| SessionDescription::parse(sdp).ok()).map(|sdp| sdp.origin.version)
 }

@@ -5,9 +5,7 @@ use std::fmt;
 
 use super::malformed::{BadHeader, BadUri};
 use super::syntax::{TOKEN, URI, all};
-use super::syntax::{
-    check_params, check_params_for, closing_quote, host_port, is, param, run, trim, trim_start,
-};
+use super::syntax::{check_params_for, closing_quote, host_port, is, param, run, trim, trim_start};
 use super::uri::{Uri, write_host};
 
 /// A view of a `name-addr` or `addr-spec` with its header parameters.
@@ -166,14 +164,14 @@ impl Via<'_> {
     /// # Errors
     /// If the value does not fit the grammar or the protocol is not SIP/2.0.
     pub fn parse(value: &str) -> Result<Via<'_>, BadHeader> {
-        let via = Via::split(trim(value))?;
-        check_params(via.params)?;
-        Ok(via)
+        Ok(Via::check(value)?.0)
     }
 
-    /// The `branch` of a value, which may be "", and whether the value fits the grammar.
-    pub(super) fn check(value: &str) -> Result<Option<&str>, BadHeader> {
-        check_params_for(Via::split(trim(value))?.params, "branch")
+    /// As [`Via::parse`]. Beside it the `branch`, which may be "".
+    pub(super) fn check(value: &str) -> Result<(Via<'_>, Option<&str>), BadHeader> {
+        let via = Via::split(trim(value))?;
+        let branch = check_params_for(via.params, "branch")?;
+        Ok((via, branch))
     }
 
     /// Finds the parts of a trimmed value; the parameters are not checked.

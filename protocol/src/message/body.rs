@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::syntax::{param, trim};
+use super::syntax::{param, split, trim};
 use super::{Header, Message};
 
 /// The types of bodies that are understood, as `Accept` says them.
@@ -48,7 +48,8 @@ impl Part<'_> {
     }
 
     fn is(&self, media_type: &str) -> bool {
-        self.media_type().eq_ignore_ascii_case(media_type)
+        let own = self.media_type();
+        own == media_type || own.eq_ignore_ascii_case(media_type)
     }
 
     fn is_sdp(&self) -> bool {
@@ -84,11 +85,22 @@ impl Part<'_> {
 
 impl Message {
     fn whole(&self) -> Part<'_> {
-        let identity = |coding: &str| coding.eq_ignore_ascii_case("identity");
+        let (mut kind, mut disposition, mut plain) = (None, None, true);
+        for line in &self.inner.parts.lines {
+            let value = || line.value(self.head());
+            match line.header {
+                Header::ContentType => kind = kind.or_else(|| Some(value())),
+                Header::ContentDisposition => disposition = disposition.or_else(|| Some(value())),
+                Header::ContentEncoding => {
+                    plain &= codings(value()).all(|c| c.eq_ignore_ascii_case("identity"))
+                }
+                _ => {}
+            }
+        }
         Part {
-            kind: Cow::Borrowed(self.header(Header::ContentType).unwrap_or_default()),
-            plain: self.values(Header::ContentEncoding).all(identity),
-            optional: self.header(Header::ContentDisposition).is_some_and(is_optional),
+            kind: Cow::Borrowed(kind.unwrap_or_default()),
+            plain,
+            optional: disposition.is_some_and(is_optional),
             at: 0..self.body().len(),
         }
     }
@@ -117,6 +129,11 @@ impl Message {
             None
         }
     }
+}
+
+/// The values of a Content-Encoding line.
+fn codings(line: &str) -> impl Iterator<Item = &str> {
+    split(line, b',').filter(|value| !value.is_empty())
 }
 
 /// `handling` of Content-Disposition (RFC 3261 §20.11): `required` unless it says otherwise.

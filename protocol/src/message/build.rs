@@ -74,7 +74,7 @@ impl Builder {
         if status < 100 {
             write_infallibly(&mut out, format_args!("{status:03}"));
         } else {
-            out.put_slice(Decimal::of(status.into()).as_str().as_bytes());
+            out.put_slice(Decimal::of(status.into()).as_bytes());
         }
         out.put_u8(b' ');
         put_line(&mut out, reason);
@@ -144,7 +144,7 @@ impl Builder {
         self.out.put_slice(b"\r\n");
     }
 
-    fn stamped(&mut self, via: Stamped<'_>) {
+    fn stamped(&mut self, via: &Stamped<'_>) {
         self.begin(Header::Via);
         // Writing to memory cannot fail.
         let _ = via.write(&mut OneLine(&mut self.out));
@@ -160,7 +160,7 @@ impl Builder {
             self.out.put_slice(b"\r\n");
         }
         self.begin(Header::ContentLength);
-        self.out.put_slice(Decimal::of(body.len() as u64).as_str().as_bytes());
+        self.out.put_slice(Decimal::of(body.len() as u64).as_bytes());
         self.out.put_slice(b"\r\n\r\n");
         self.out.put_slice(body);
         // Messages are kept, for retransmission and for the trace: without the room that building needed.
@@ -215,7 +215,7 @@ pub fn response_to(
     let mut builder = Builder::response(status, reason);
     for (n, line) in request.headers(Header::Via).filter(|line| !line.is_empty()).enumerate() {
         match source {
-            Some(source) if n == 0 => builder.stamped(Stamped { line, source }),
+            Some(source) if n == 0 => builder.stamped(&Stamped::of(request, line, source)),
             _ => builder.verbatim(Header::Via, line),
         }
     }
@@ -247,29 +247,38 @@ pub fn response_to(
 /// The topmost Via of a request as its response must carry it: with `received` if the sent-by is not the source's address or
 /// a port was asked for, and with `rport` filled in if it was (RFC 3261 section 18.2.1, RFC 3581 section 4).
 pub fn stamp_via(request: &Message, source: SocketAddr) -> String {
-    let line = request.values(Header::Via).next().unwrap_or("");
+    let line = request.top_via();
     let mut stamped = String::with_capacity(line.len() + MOST_STAMPED);
     // Writing to a string cannot fail.
-    let _ = Stamped { line, source }.write(&mut stamped);
+    let _ = Stamped::of(request, line, source).write(&mut stamped);
     stamped
 }
 
 /// A Via line whose first value gets the parameters that tell where the request came from.
 struct Stamped<'a> {
     line: &'a str,
+    /// The first value.
+    top: &'a str,
+    via: Via<'a>,
     source: SocketAddr,
 }
 
-impl Stamped<'_> {
+impl<'a> Stamped<'a> {
+    /// That of a request, whose first line of Vias it must be.
+    fn of(request: &'a Message, line: &'a str, source: SocketAddr) -> Stamped<'a> {
+        Stamped { line, top: request.top_via(), via: request.via(), source }
+    }
+
+    /// A line of a request that could not be read; `None` if its first value cannot be, either.
+    fn unread(line: &'a str, source: SocketAddr) -> Option<Stamped<'a>> {
+        let top = split(line, b',').find(|value| !value.is_empty())?;
+        Some(Stamped { line, top, via: Via::parse(top).ok()?, source })
+    }
+
     /// Not by `format_args`: it is in every response.
     fn write(&self, out: &mut impl Write) -> fmt::Result {
-        let Some(top) = split(self.line, b',').find(|value| !value.is_empty()) else {
-            return out.write_str(self.line);
-        };
-        let address = self.source.ip().to_canonical();
-        let Ok(via) = Via::parse(top) else {
-            return out.write_str(self.line);
-        };
+        let Stamped { line, top, via, source } = *self;
+        let address = source.ip().to_canonical();
         // An IPv6 address has no ';' and no quote, so the text before the parameters is found by length.
         let (sent_by, raw_params) = top.split_at(top.len() - via.params.len());
         out.write_str(trim(sent_by))?;
@@ -300,10 +309,10 @@ impl Stamped<'_> {
         }
         if asked {
             out.write_str(";rport=")?;
-            out.write_str(Decimal::of(self.source.port().into()).as_str())?;
+            out.write_str(Decimal::of(source.port().into()).as_str())?;
         }
         // The first value is a part of the line, so the distance of their addresses is its place.
-        out.write_str(&self.line[top.as_ptr().addr() - self.line.as_ptr().addr() + top.len()..])
+        out.write_str(&line[top.as_ptr().addr() - line.as_ptr().addr() + top.len()..])
     }
 }
 
@@ -312,10 +321,9 @@ impl Stamped<'_> {
 pub fn bad_request(answerable: &Answerable, source: SocketAddr, status: u16, reason: &str) -> Bytes {
     let mut builder = Builder::response(status, reason);
     for (n, line) in answerable.via.iter().enumerate() {
-        if n == 0 {
-            builder.stamped(Stamped { line, source });
-        } else {
-            builder.header(Header::Via, line);
+        match Some(n).filter(|n| *n == 0).and_then(|_| Stamped::unread(line, source)) {
+            Some(stamped) => builder.stamped(&stamped),
+            None => drop(builder.header(Header::Via, line)),
         }
     }
     builder.header(Header::From, &answerable.from);

@@ -222,8 +222,12 @@ impl Message {
 
     /// The topmost Via value.
     pub fn via(&self) -> Via<'_> {
-        // Checked when the message was parsed, so the default is never seen.
-        Via::split(self.inner.parts.via.of(self.head())).unwrap_or_default()
+        self.inner.parts.via_parts.view(self.head())
+    }
+
+    /// The topmost Via value as it was sent.
+    fn top_via(&self) -> &str {
+        self.inner.parts.via.of(self.head())
     }
 
     /// The Contact headers.

@@ -40,6 +40,27 @@ impl Span {
     }
 }
 
+/// Where the parts of a Via are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ViaParts {
+    transport: Span,
+    host: Span,
+    port: Option<u16>,
+    params: Span,
+}
+
+impl ViaParts {
+    fn of(head: &str, via: Via<'_>) -> ViaParts {
+        let at = |part| Span::within(head, part);
+        ViaParts { transport: at(via.transport), host: at(via.host), port: via.port, params: at(via.params) }
+    }
+
+    pub(super) fn view(self, head: &str) -> Via<'_> {
+        let of = |part: Span| part.of(head);
+        Via { transport: of(self.transport), host: of(self.host), port: self.port, params: of(self.params) }
+    }
+}
+
 /// One header line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
@@ -76,6 +97,8 @@ pub(super) struct Parts {
     pub(super) to: Span,
     pub(super) call_id: Span,
     pub(super) via: Span,
+    /// The parts of the topmost Via, for it is asked for several times.
+    pub(super) via_parts: ViaParts,
     /// The tag of From and of To, and the branch of the topmost Via; empty where there is none.
     pub(super) from_tag: Span,
     pub(super) to_tag: Span,
@@ -120,6 +143,7 @@ pub(super) fn read(datagram: &Bytes, limits: &Limits) -> Result<Parts, Malformed
         to: singles.to.ok_or(MalformedKind::Missing(Header::To))?,
         call_id: singles.call_id.ok_or(MalformedKind::Missing(Header::CallId))?,
         via: singles.via.ok_or(MalformedKind::Missing(Header::Via))?,
+        via_parts: ViaParts::default(),
         from_tag: Span::default(),
         to_tag: Span::default(),
         branch: Span::default(),
@@ -375,7 +399,8 @@ impl Parts {
     fn check_addresses(&mut self) -> Result<(), MalformedKind> {
         self.from_tag = self.check_address(Header::From, self.from)?;
         self.to_tag = self.check_address(Header::To, self.to)?;
-        let branch = bad(Header::Via, Via::check(self.via.of(&self.head)))?;
+        let (via, branch) = bad(Header::Via, Via::check(self.via.of(&self.head)))?;
+        self.via_parts = ViaParts::of(&self.head, via);
         let branch = branch.filter(|branch| !branch.is_empty());
         self.branch = branch.map(|branch| Span::within(&self.head, branch)).unwrap_or_default();
         Ok(())

@@ -34,9 +34,7 @@ pub(super) fn parse(body: &[u8]) -> Result<SessionDescription, SdpError> {
         times: Vec::new(),
         line: 0,
     };
-    // A lone CR ends a line too: no value can then carry a line end into what we print.
-    let lines = text.split(['\r', '\n']).map(str::trim_end).filter(|l| !l.is_empty());
-    for line in lines {
+    for line in lines(&text).map(str::trim_end).filter(|l| !l.is_empty()) {
         reader.line += 1;
         if reader.line > MAX_LINES {
             return Err(SdpError::TooManyLines);
@@ -52,6 +50,19 @@ pub(super) fn parse(body: &[u8]) -> Result<SessionDescription, SdpError> {
         }
     }
     reader.finish()
+}
+
+/// A lone CR ends a line too: no value can then carry a line end into what we print.
+fn lines(mut rest: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let end = memchr::memchr2(b'\r', b'\n', rest.as_bytes());
+        let (line, after) = match end {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => (rest, ""),
+        };
+        rest = after;
+        (end.is_some() || !line.is_empty()).then_some(line)
+    })
 }
 
 impl Reader {

@@ -115,8 +115,6 @@ impl Line {
         settings.name = self.name.into();
         settings.proxies = self.addresses().into_iter().map(Proxy::new).collect();
         settings.progress_timeout = PROGRESS;
-        // As settings that name only the retransmissions of an INVITE.
-        settings.timers.timer_f = Some(settings.timers.t1 * 64);
         settings.timers.give_up = self.give_up;
         settings.qualify_interval = self.qualify;
         settings.max_calls = self.max_calls;

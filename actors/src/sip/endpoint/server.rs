@@ -206,8 +206,13 @@ impl Endpoint {
     /// Answers a request in a transaction of its own. For one whose credentials were accepted: its nonce count is
     /// used, so the same request that comes again must find its answer and not be judged anew.
     pub(crate) fn reply_once(&mut self, request: &Message, flow: Flow, answer: Answer<'_>) {
+        self.respond_once(request, flow, answer.status, answer.write(request, flow.remote));
+    }
+
+    /// The same with a response that is written already.
+    pub(crate) fn respond_once(&mut self, request: &Message, flow: Flow, status: u16, response: Bytes) {
         let transaction = self.accept(request, flow);
-        self.respond(transaction, answer.status, answer.write(request, flow.remote), flow);
+        self.respond(transaction, status, response, flow);
     }
 
     fn arm_server(&mut self, id: u64) {
@@ -261,12 +266,14 @@ fn server_name(request: &Message, method: Method) -> Name {
     let port = Decimal::of(via.sent_by_port().into());
     let sequence = Decimal::of(request.cseq().into());
     let (id, tag, cseq) = match request.unique_branch() {
-        Some(branch) => (branch, "", ""),
-        None => (request.call_id(), request.from_tag().unwrap_or(""), sequence.as_str()),
+        Some(branch) => (branch, "", b"".as_slice()),
+        None => (request.call_id(), request.from_tag().unwrap_or(""), sequence.as_bytes()),
     };
     let mut name = Name::new();
-    for part in [id, tag, cseq, via.host, port.as_str()] {
-        name.extend_from_slice(part.as_bytes());
+    for part in [id.as_bytes(), tag.as_bytes(), cseq, via.host.as_bytes(), port.as_bytes()] {
+        if !part.is_empty() {
+            name.extend_from_slice(part);
+        }
         name.push(b'|');
     }
     name.extend_from_slice(method.as_str().as_bytes());

@@ -1,7 +1,6 @@
 //! Offers and answers between the two sides of a call.
 
 use super::*;
-use crate::flow::ListenerId;
 use crate::sdp::SessionDescription;
 
 const EARLY: &str =
@@ -28,17 +27,7 @@ fn call(offer: &'static str, media: MediaPlan, change: impl FnOnce(Call) -> Call
 }
 
 fn trunk(offer: &'static str, proxies: u16, change: impl FnOnce(Call) -> Call) -> Rig {
-    let proxies: Vec<_> = (0..proxies).map(|n| ProxyHealth::up(addr(5070 + n))).collect();
-    let walk = ProxyWalk::new(&proxies, Selection::Priority, RetryableCodes::default());
-    let choice = TrunkChoice {
-        trunk: "out".into(),
-        listener: ListenerId::default(),
-        user: "123".into(),
-        sips: false,
-        walk,
-        hosts: Vec::new(),
-    };
-    let destination = Destination::Trunk { hunt: TrunkHunt::new(vec![choice]), ring_timeout: LONGEST_RING };
+    let destination = Destination::Trunk { hunt: hunt(proxies), ring_timeout: LONGEST_RING };
     begin(destination, offer, MediaPlan::Bypass, change)
 }
 

@@ -39,6 +39,21 @@ fn each_further_branch_is_ended_once_and_acknowledged_as_often_as_it_answers() {
 }
 
 #[test]
+fn a_bye_of_a_branch_that_crosses_ours_is_answered_and_one_of_nobody_is_not() {
+    let bye_of = |rig: &mut Rig, tag: &str| {
+        let text = String::from_utf8_lossy(request("BYE", 1, "", "").raw()).replace(THEIRS, tag);
+        let transaction = Some(ServerTransactionId(9));
+        rig.feed(Input::Request { transaction, request: parse(&text), source: flow() });
+        rig.statuses()
+    };
+    let mut rig = Rig::answered("");
+    rig.feed(Input::Response(answer_of("second")));
+    assert_eq!(bye_of(&mut rig, "second"), [200]);
+    assert_eq!(bye_of(&mut rig, "third"), [481]);
+    assert!(rig.dialog.is_established() && rig.events().is_empty());
+}
+
+#[test]
 fn the_early_description_of_the_branch_that_answers_stands_for_a_2xx_without_one() {
     let mut rig = Rig::calling();
     for (tag, sdp) in [("a", "v=0\r\ns=a\r\n"), ("b", "v=0\r\ns=b\r\n")] {

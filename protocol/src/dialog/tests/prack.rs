@@ -189,6 +189,21 @@ fn an_answer_that_went_reliably_is_not_said_again_and_one_that_differs_is_offere
 }
 
 #[test]
+fn what_differs_from_an_early_answer_is_not_offered_once_the_caller_has_heard_something_newer() {
+    let mut rig = Rig::incoming("Supported: 100rel\r\n");
+    rig.command(session());
+    rig.prack(2);
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(b"v=1\r\n") });
+    rig.command(Command::SendAnswer);
+    // Its ACK is lost, and the caller's own offer is quicker than the next one.
+    rig.request("INVITE", 3, "", "v=0\r\ns=hold\r\n");
+    rig.command(Command::AnswerReoffer { sdp: Bytes::from_static(b"v=2\r\n") });
+    assert_eq!(rig.responded().body(), b"v=2\r\n");
+    rig.ack(3);
+    assert!(rig.out.is_empty(), "an older description");
+}
+
+#[test]
 fn an_invite_without_an_offer_gets_it_in_the_first_reliable_response_or_in_the_200() {
     let mut rig = Rig::asked("Require: 100rel\r\n");
     rig.command(ringing());
@@ -422,4 +437,25 @@ fn a_late_reliable_response_is_acknowledged_while_its_invite_is_cancelled() {
     rig.command(Command::End { status: 487, reason: None });
     rig.reliable(THEIRS, 2, "");
     assert_eq!(rig.racks(), ["2 1 INVITE"]);
+}
+
+#[test]
+fn what_an_early_answer_has_become_is_offered_once_nothing_is_open_unless_something_later_is_agreed() {
+    const TOLD: &str =
+        "v=0\r\no=- 1 5 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 20000 RTP/AVP 0\r\n";
+    let described = |version: u8| Bytes::from(TOLD.replace("1 5 IN", &format!("1 {version} IN")));
+    for later in [4, 6] {
+        let mut rig = Rig::incoming("Require: 100rel\r\nAllow: UPDATE\r\n");
+        rig.command(Command::EarlySession { status: 183, sdp: described(3) });
+        rig.prack(2);
+        rig.command(Command::Update { sdp: described(later) });
+        let first = rig.sent(Method::Update).unwrap().0.cseq();
+        rig.command(Command::PrepareAnswer { sdp: described(5) });
+        rig.command(Command::SendAnswer);
+        rig.ack(1);
+        assert!(rig.sent(Method::Update).is_none(), "an UPDATE is open");
+        rig.respond(200, "UPDATE", first, "", "v=0\r\n");
+        let offered = rig.sent(Method::Update).map(|(update, _)| update.body().to_vec());
+        assert_eq!(offered, (later < 5).then(|| described(5).to_vec()), "{later}");
+    }
 }

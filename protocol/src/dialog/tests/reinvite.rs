@@ -228,6 +228,44 @@ fn a_cancel_that_cannot_be_sent_leaves_its_re_invite_open() {
 }
 
 #[test]
+fn an_offer_that_counted_as_unsent_and_was_accepted_is_undone() {
+    for (allow, method) in [("", Method::Invite), ("Allow: INVITE, UPDATE\r\n", Method::Update)] {
+        let mut rig = Rig::answered(allow);
+        rig.command(Command::Update { sdp: Bytes::from_static(b"v=1\r\n") });
+        let cseq = rig.sent(method).unwrap().0.cseq();
+        rig.feed(Input::Unanswered { method, cseq, why: NoAnswer::Transport });
+        assert_eq!(rig.events(), [LegEvent::ReofferRefused { status: 503 }]);
+        rig.respond(200, method.as_str(), cseq, "", "v=0\r\n");
+        let (told, offered) = (Bytes::from_static(SDP), Bytes::from_static(b"v=1\r\n"));
+        assert_eq!(rig.events(), [LegEvent::Unwanted { told, offered }]);
+        assert_eq!(rig.sent(Method::Ack).is_some(), method == Method::Invite);
+        rig.respond(200, method.as_str(), cseq, "", "v=0\r\n");
+        assert!(rig.events().is_empty(), "once");
+    }
+}
+
+#[test]
+fn an_offer_that_was_asked_for_in_a_re_invite_that_counted_as_unsent_has_its_answer() {
+    const OFFER: &str =
+        "v=0\r\no=- 1 2 IN IP4 10.0.0.3\r\ns=-\r\nc=IN IP4 10.0.0.3\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n";
+    for over in [false, true] {
+        let mut rig = Rig::answered("");
+        rig.command(Command::Solicit);
+        let cseq = rig.sent(Method::Invite).unwrap().0.cseq();
+        rig.feed(Input::Unanswered { method: Method::Invite, cseq, why: NoAnswer::Transport });
+        assert_eq!(rig.events(), [LegEvent::ReofferRefused { status: 503 }]);
+        if over {
+            rig.hang_up();
+        }
+        for _ in 0..2 {
+            rig.respond(200, "INVITE", cseq, "", OFFER);
+            let (ack, _) = rig.sent(Method::Ack).unwrap();
+            assert!(String::from_utf8_lossy(ack.body()).contains("m=audio "), "an answer: {ack:?}");
+        }
+    }
+}
+
+#[test]
 fn a_re_invite_has_its_full_time_where_an_invite_is_soon_sent_elsewhere() {
     let mut rig = Rig::answered("");
     let impatient = Timers { give_up: Duration::from_secs(2), ..Timers::default() };

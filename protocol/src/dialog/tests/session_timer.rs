@@ -284,3 +284,53 @@ fn an_answer_that_comes_after_our_504_is_not_in_force() {
     rig.respond(200, "INVITE", refresh.cseq(), &extra, "v=0\r\n");
     assert!(rig.events().is_empty(), "and what the peer says is no news");
 }
+
+#[test]
+fn an_offer_in_an_early_dialog_that_meets_a_422_is_made_again_there() {
+    const EARLY: &str =
+        "Require: 100rel\r\nRSeq: 1\r\nContact: <sip:peer@10.0.0.3:5062>\r\nAllow: UPDATE\r\n";
+    let callers = || {
+        let mut rig = Rig::incoming("Supported: 100rel\r\nAllow: UPDATE\r\n");
+        rig.command(Command::EarlySession { status: 183, sdp: Bytes::from_static(SDP) });
+        rig.prack(2);
+        rig
+    };
+    let callees = || {
+        let mut rig = Rig::calling();
+        for tag in [THEIRS, "fork"] {
+            rig.respond_as(tag, 183, "INVITE", 1, EARLY, "v=0\r\n");
+            let cseq = rig.sent(Method::Prack).unwrap().0.cseq();
+            rig.respond_as(tag, 200, "PRACK", cseq, "", "");
+        }
+        rig
+    };
+    for (mut rig, tag) in [(callers(), THEIRS), (callees(), "fork")] {
+        rig.command(Command::Update { sdp: Bytes::from_static(b"v=3\r\n") });
+        let (first, _) = rig.sent(Method::Update).unwrap();
+        assert_eq!(first.to_tag(), Some(tag));
+        rig.respond_as(tag, 422, "UPDATE", first.cseq(), "Min-SE: 2400\r\n", "");
+        let (again, _) = rig.sent(Method::Update).expect("the same offer again");
+        assert_eq!(
+            (again.to_tag(), again.body(), expires(&again)),
+            (Some(tag), &b"v=3\r\n"[..], Some("2400"))
+        );
+        assert!(again.cseq() > first.cseq() && rig.events().is_empty());
+        rig.respond_as(tag, 200, "UPDATE", again.cseq(), "", "v=0\r\n");
+        assert_eq!(rig.events(), [LegEvent::ReofferAnswered { sdp: Bytes::from_static(SDP) }]);
+    }
+}
+
+#[test]
+fn an_answer_to_our_invite_starts_the_time_anew_though_an_update_was_accepted_before() {
+    let mut rig = Rig::calling();
+    let early = "Require: 100rel\r\nRSeq: 1\r\nContact: <sip:peer@10.0.0.3:5062>\r\nAllow: UPDATE\r\n";
+    rig.respond(183, "INVITE", 1, early, "v=0\r\n");
+    rig.respond(200, "PRACK", 2, "", "");
+    rig.command(Command::Update { sdp: Bytes::from_static(b"v=3\r\n") });
+    let cseq = rig.sent(Method::Update).unwrap().0.cseq();
+    rig.respond(200, "UPDATE", cseq, "Session-Expires: 200;refresher=uac\r\n", "v=0\r\n");
+    rig.now = seconds(60);
+    rig.respond(200, "INVITE", 1, &format!("{CONTACT}Session-Expires: 400;refresher=uac\r\n"), "");
+    assert_eq!(wait(&mut rig), 60 + 200, "half of what was granted last, from then on");
+    assert!(rig.sent(Method::Update).is_some());
+}
