@@ -7,7 +7,6 @@ mod flows;
 mod icmp;
 mod invite;
 mod late_prack;
-mod link;
 mod located;
 mod named;
 mod overload;
@@ -24,10 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::{Input, SUPPORTED};
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
@@ -38,14 +38,16 @@ use crate::call::{CallActor, Committed};
 use crate::calls::{CallKey, check};
 use crate::dialog::DialogActor;
 use crate::directory::Directory;
-use crate::env::{Datagram, Env, Fire, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
 use crate::metrics::ActorKind;
+use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
+use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
@@ -56,13 +58,50 @@ pub(crate) use adopt::Adopted;
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
-pub use link::LinkMessage;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub(crate) use toll_fraud::Watch;
 pub use trunks::TrunkReport;
+
+/// What crosses from one shard, from the store or from media to a shard.
+pub enum LinkMessage {
+    /// A datagram that another shard's socket received.
+    Datagram(Datagram),
+    /// A message to send by a connection of the receiving shard.
+    Send {
+        /// The connection.
+        flow: Flow,
+        /// The message.
+        message: Bytes,
+        /// What becomes of it if the connection is gone.
+        leftover: Leftover,
+        /// Who hears if it is gone.
+        from: ShardId,
+    },
+    /// A connection of another shard has ended, or had ended already. `was_up`: it had come about before.
+    Gone {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether it had come about.
+        was_up: bool,
+    },
+    /// A request of the receiving shard that came to nobody.
+    NotDelivered(Box<Undelivered>),
+    /// Tickets of committed batches: the token, and whether it was committed.
+    Committed(Vec<(u64, bool)>),
+    /// A verified REGISTER, for the station's shard.
+    Register(Box<Register>),
+    /// Its answer, for the shard it came to.
+    RegisterDone(Box<RegisterDone>),
+    /// A media worker's news.
+    Media(MediaEvent),
+    /// What a call saw of a proxy, for the trunk's shard.
+    Trunk(TrunkReport),
+    /// What DNS has found for a named proxy of a trunk that lives here.
+    Located(ProxyLocated),
+}
 
 /// Datagrams that came together.
 pub struct Datagrams(pub SmallVec<[Datagram; 16]>);

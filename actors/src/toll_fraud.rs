@@ -92,10 +92,125 @@ pub fn restore(directory: &Directory, store: &dyn Store, now: Now) {
             "trunk" => directory.trunk(name).map(|trunk| &trunk.toll),
             _ => None,
         };
+        if toll.is_none() {
+            // Nobody will ever ask for it.
+            let mut batch = Batch::new(Urgency::Lazy);
+            batch.writes.push(Write { bucket: Bucket::Meta, key: entry.key, value: None, expect: None });
+            store.submit(batch);
+            continue;
+        }
         if let Some((toll, (past, at))) =
             toll.zip(checkpoint::thaw::<(Past, UnixMillis)>(FORMAT, &entry.value))
         {
             toll.remember(past.faded(Duration::from_millis(now.wall.0.saturating_sub(at.0))));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use tandem_protocol::digest::{NonceSigner, NonceWindows};
+    use tandem_protocol::time::Instant;
+
+    use super::*;
+    use crate::config::{MediaPath, Redirect, Station};
+    use crate::directory::Step;
+    use crate::media_pool::tests::fixture;
+    use crate::store::{Entry, StoreFault};
+
+    /// A store in memory.
+    #[derive(Default)]
+    struct Kept(Mutex<BTreeMap<String, Bytes>>);
+
+    impl Store for Kept {
+        fn submit(&self, batch: Batch) {
+            let mut kept = self.0.lock().unwrap();
+            for write in batch.writes {
+                match write.value {
+                    Some(value) => kept.insert(write.key, value),
+                    None => kept.remove(&write.key),
+                };
+            }
+        }
+        fn scan(&self, _: Bucket) -> Result<Vec<Entry>, StoreFault> {
+            let kept = self.0.lock().unwrap();
+            Ok(kept.iter().map(|(k, v)| Entry { key: k.clone(), version: 1, value: v.clone() }).collect())
+        }
+        fn events_from(&self, _: u64, _: usize) -> Result<Vec<String>, StoreFault> {
+            Ok(Vec::new())
+        }
+        fn events_of(&self, _: &str, _: u64) -> Result<Vec<String>, StoreFault> {
+            Ok(Vec::new())
+        }
+        fn cdr(&self, _: &str) -> Result<Option<String>, StoreFault> {
+            Ok(None)
+        }
+        fn flush(&self) {}
+    }
+
+    fn station(name: &str) -> Station {
+        Station {
+            name: name.into(),
+            extension: name.to_owned(),
+            secret: None,
+            calling_search_space: None,
+            media: MediaPath::Anchored,
+            record: false,
+            redirect: Redirect::Follow,
+            ring_timeout: Duration::from_secs(60),
+            fork_timeout: Duration::ZERO,
+            connection: None,
+            identify_by_user_only: false,
+            outbound_ani: None,
+            external_number_mask: None,
+            max_contacts: 1,
+            max_calls: 0,
+            toll: Default::default(),
+        }
+    }
+
+    fn directory() -> Directory {
+        let shared = fixture::shared(&Arc::default(), IpAddr::V4(Ipv4Addr::LOCALHOST), (20_000, 20_003));
+        let mut config = fixture::config(IpAddr::V4(Ipv4Addr::LOCALHOST), (20_000, 20_003));
+        config.stations.push(station("1001"));
+        let nonces = NonceSigner::new([7; 32], UnixMillis(0));
+        let windows = NonceWindows::new(8, Duration::from_secs(300));
+        Directory::new(&config, &shared.metrics, nonces, windows)
+    }
+
+    #[test]
+    fn what_is_usual_outlives_the_process_and_fades_while_it_is_down() {
+        let (store, hour) = (Kept::default(), 3_600_000);
+        let at = |ms: u64| Now { mono: Instant(ms * 1000), wall: UnixMillis(ms) };
+        let of = |name: &str| Who::Station(name.into());
+        let mut batch = Batch::new(Urgency::Lazy);
+        batch.writes.extend(keep(&of("1001"), Past([80.0, 0.0, 0.0, 0.0]), at(0)));
+        batch.writes.extend(keep(&of("gone"), Past([80.0, 0.0, 0.0, 0.0]), at(0)));
+        batch.writes.push(Write {
+            bucket: Bucket::Meta,
+            key: "placement_key".to_owned(),
+            value: Some(Bytes::from_static(b"k")),
+            expect: None,
+        });
+        store.submit(batch);
+        let directory = directory();
+        restore(&directory, &store, at(7 * 24 * hour));
+        let toll = &directory.station("1001").unwrap().toll;
+        let (watched, first) = toll.watch(|| of("1001"), Instant(0));
+        assert!(first);
+        assert_eq!(watched.past().0[0].round(), 40.0);
+        let limits = Thresholds { factor: 4, least: [10, 0, 0, 0] };
+        let told = (0..161).map(|_| watched.count(Step::Begun, false, Instant(1), &limits).len());
+        assert_eq!(told.sum::<usize>(), 1, "four times what is usual, and one call more");
+        assert!(
+            toll.is_sudden(false) && !directory.station("1001").unwrap().toll.watch(|| of(""), Instant(0)).1
+        );
+        let keys: Vec<String> = store.0.lock().unwrap().keys().cloned().collect();
+        assert_eq!(keys, ["placement_key", "toll:station:1001"], "of stations that are gone nothing is kept");
     }
 }

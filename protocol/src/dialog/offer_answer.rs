@@ -312,6 +312,8 @@ impl Dialog {
 
     /// The peer's description as far as it settles our INVITE: the 2xx of the early dialog `tag`, now confirmed.
     pub(super) fn settle_invite(&mut self, response: &Message, offered: bool, out: &mut Vec<Output>) {
+        // Another branch's reliable response goes on being repeated until its PRACK comes (RFC 3262 §3).
+        self.prack_in_vain(response.to_tag(), out);
         let early = self.session.early.iter().position(|early| Some(early.tag.as_str()) == response.to_tag());
         let early = early.map(|at| self.session.early.swap_remove(at));
         self.session.early.clear();

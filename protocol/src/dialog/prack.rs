@@ -322,7 +322,14 @@ impl Dialog {
         out: &mut Vec<Output>,
     ) {
         self.early_response(response, offered, out);
-        if let Some(Owed::Prack { tag, rack, offer }) = self.session.owed.take() {
+        self.prack_in_vain(None, out);
+    }
+
+    /// Acknowledges an offer in a reliable response that nobody will answer any more, with every stream refused; not that of the early
+    /// dialog `kept`.
+    pub(super) fn prack_in_vain(&mut self, kept: Option<&str>, out: &mut Vec<Output>) {
+        let lost = |owed: &mut Owed| matches!(owed, Owed::Prack { tag, .. } if Some(tag.as_str()) != kept);
+        if let Some(Owed::Prack { tag, rack, offer }) = self.session.owed.take_if(lost) {
             let refusal = refusal_of(&offer, self.in_force.told());
             self.prack(&tag, &rack, refusal.as_ref().map(|refusal| (refusal, offer.clone())), out);
         }

@@ -459,3 +459,22 @@ fn what_an_early_answer_has_become_is_offered_once_nothing_is_open_unless_someth
         assert_eq!(offered, (later < 5).then(|| described(5).to_vec()), "{later}");
     }
 }
+
+#[test]
+fn an_offer_in_a_reliable_response_of_a_branch_that_loses_is_refused_in_its_prack() {
+    const OFFER: &str =
+        "v=0\r\no=- 1 2 IN IP4 10.0.0.3\r\ns=-\r\nc=IN IP4 10.0.0.3\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n";
+    const EARLY: &str = "Require: 100rel\r\nRSeq: 7\r\nContact: <sip:peer@10.0.0.3:5062>\r\n";
+    let mut rig = Rig::asking();
+    rig.respond_as("loses", 183, "INVITE", 1, EARLY, OFFER);
+    assert!(rig.sent(Method::Prack).is_none(), "the call has the answer");
+    rig.respond_as("wins", 200, "INVITE", 1, "Contact: <sip:peer@10.0.0.4>\r\n", OFFER);
+    let (prack, _) = rig.sent(Method::Prack).expect("a PRACK");
+    assert_eq!((prack.to_tag(), prack.header(Header::RAck)), (Some("loses"), Some("7 1 INVITE")));
+    assert!(String::from_utf8_lossy(prack.body()).contains("m=audio 0 "), "{prack:?}");
+    assert!(matches!(rig.events()[..], [LegEvent::AnsweredWithOffer { .. }]));
+    rig.respond_as("loses", 200, "PRACK", prack.cseq(), "", "");
+    rig.command(Command::Acknowledge { sdp: body() });
+    assert_eq!(rig.sent(Method::Ack).unwrap().0.to_tag(), Some("wins"));
+    assert!(rig.dialog.is_established());
+}
