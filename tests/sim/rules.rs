@@ -235,7 +235,7 @@ impl Dialogue<'_> {
                 || (answers.peek().is_some()
                     && answers.all(|said| said.arrives.iter().all(|came| *came > bye.at)))
         };
-        let lost = !tried.is_empty() && tried.iter().all(|said| unheard(said));
+        let lost = !tried.is_empty() && tried.iter().all(unheard);
         // The other side has to agree, and may be gone.
         let others = self.dial.call_ids.iter().filter(|id| *id != self.id);
         let in_vain = by_peer && self.wire.refreshed_in_vain(others, renewed, bye.at);
