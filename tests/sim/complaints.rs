@@ -119,9 +119,15 @@ impl Case<'_> {
             what if what.starts_with("the PRACK has no SDP") => {
                 let declines =
                     |said: &&Said| said.is("PRACK") && said.has_sdp && said.arrives.contains(&self.at);
-                self.theirs()
-                    .find(declines)
-                    .is_some_and(|prack| self.theirs().any(|said| said.is("CANCEL") && said.at <= prack.at))
+                self.theirs().find(declines).is_some_and(|prack| {
+                    let cancelled = self.theirs().any(|said| said.is("CANCEL") && said.at <= prack.at);
+                    // Or another branch has answered the INVITE (RFC 3261 section 13.2.2.4).
+                    let answers = |said: &&Said| {
+                        said.method == "INVITE" && said.status.is_some_and(|status| status / 100 == 2)
+                    };
+                    let mut others = self.ours().filter(answers).filter(|said| said.to_tag != prack.to_tag);
+                    cancelled || others.any(|said| said.arrives.iter().any(|at| *at <= prack.at))
+                })
             }
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
             // What changes no session is in no checkpoint.
