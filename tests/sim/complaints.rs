@@ -393,6 +393,9 @@ impl Case<'_> {
         let lost = finals().next().is_some() && finals().all(|said| said.arrives.is_empty());
         let unheard =
             self.ours().filter(|s| s.is("INVITE") && s.cseq == invite.cseq).all(|s| s.arrives.is_empty());
-        lost || unheard || self.killed_since(invite.at)
+        // What cannot be sent, for no way leads to the phone just then, is not on the wire.
+        let moods = self.sim.world.moods();
+        let unsent = finals().next().is_none() && moods.was_unreachable(self.phone, invite.at, self.at);
+        lost || unheard || unsent || self.killed_since(invite.at)
     }
 }
