@@ -119,9 +119,15 @@ impl Case<'_> {
             what if what.starts_with("the PRACK has no SDP") => {
                 let declines =
                     |said: &&Said| said.is("PRACK") && said.has_sdp && said.arrives.contains(&self.at);
-                self.theirs()
-                    .find(declines)
-                    .is_some_and(|prack| self.theirs().any(|said| said.is("CANCEL") && said.at <= prack.at))
+                self.theirs().find(declines).is_some_and(|prack| {
+                    let cancelled = self.theirs().any(|said| said.is("CANCEL") && said.at <= prack.at);
+                    // Or another branch has answered the INVITE (RFC 3261 section 13.2.2.4).
+                    let answers = |said: &&Said| {
+                        said.method == "INVITE" && said.status.is_some_and(|status| status / 100 == 2)
+                    };
+                    let mut others = self.ours().filter(answers).filter(|said| said.to_tag != prack.to_tag);
+                    cancelled || others.any(|said| said.arrives.iter().any(|at| *at <= prack.at))
+                })
             }
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
             // What changes no session is in no checkpoint.
@@ -389,6 +395,9 @@ impl Case<'_> {
         let lost = finals().next().is_some() && finals().all(|said| said.arrives.is_empty());
         let unheard =
             self.ours().filter(|s| s.is("INVITE") && s.cseq == invite.cseq).all(|s| s.arrives.is_empty());
-        lost || unheard || self.killed_since(invite.at)
+        // What cannot be sent, for no way leads to the phone just then, is not on the wire.
+        let moods = self.sim.world.moods();
+        let unsent = finals().next().is_none() && moods.was_unreachable(self.phone, invite.at, self.at);
+        lost || unheard || unsent || self.killed_since(invite.at)
     }
 }
