@@ -65,8 +65,10 @@ fn calls_survive_kill_9_and_either_side_can_end_them() {
     assert!(took < READY, "{took:?}");
     let down = up.elapsed().as_secs_f64();
     // They may be ended as soon as they are back.
-    let log = engine.log();
-    let ready = log.lines().rfind(|line| line.contains("ready: ")).unwrap();
+    // The second: a thread of its own writes the log.
+    let ready = common::eventually("the log says so", || {
+        engine.log().lines().filter(|line| line.contains("ready: ")).nth(1).map(str::to_owned)
+    });
     assert!(ready.contains(&format!("shards=2 calls={CALLS} ")), "all are back when it is ready: {ready}");
     for sipp in [to_seven, to_eight, sevens, eights] {
         sipp.passes();

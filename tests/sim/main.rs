@@ -75,7 +75,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use options::Options;
-use plan::{Choice, Part, Plan};
+use plan::{Choice, Plan};
 use run::Outcome;
 
 /// The seeds of every run without words, one of each weather and more of the worst.
@@ -147,10 +147,8 @@ fn endure(options: &Options, time: Duration) -> usize {
 /// The runs without words: what has failed once, the fixed seeds, and fresh ones.
 fn standing(options: &Options) -> Vec<Choice> {
     let first = fresh();
-    let fresh = (first..first + options.fresh)
-        .map(|seed| Choice { without: Part::ON_TRIAL.into_iter().collect(), ..options.all(seed) });
-    let fixed = SEEDS.into_iter().map(|seed| options.all(seed));
-    options::regressions().into_iter().chain(fixed).chain(fresh).collect()
+    let seeds = SEEDS.into_iter().chain(first..first + options.fresh);
+    options::regressions().into_iter().chain(seeds.map(|seed| options.all(seed))).collect()
 }
 
 fn main() -> ExitCode {

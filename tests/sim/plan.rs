@@ -53,9 +53,6 @@ impl Part {
         Part::Reloads,
     ];
 
-    /// The newest: fixed seeds have them, and a fresh one has when two hundred were green.
-    pub(crate) const ON_TRIAL: [Part; 4] = [Part::Reliable, Part::Timers, Part::Ponders, Part::Trunks];
-
     /// As `--without` has it.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -111,9 +111,9 @@ impl Call {
         out.push(Output::Tell(CALLER, Command::PrepareAnswer { sdp }));
     }
 
-    /// The caller's 200 is written: now everything the checkpoint needs is there.
+    /// The caller's 200 is written: now everything the checkpoint needs is there. It may be on its way already, if that took too long.
     pub(super) fn answer_ready(&mut self, _now: Now, out: &mut Vec<Output>) {
-        if self.phase == Phase::Committing {
+        if matches!(self.phase, Phase::Committing | Phase::Up) {
             out.push(Output::Commit);
         }
     }

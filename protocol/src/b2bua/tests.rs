@@ -177,6 +177,17 @@ fn a_failed_or_slow_commit_lets_the_answer_go_unprotected() {
 }
 
 #[test]
+fn an_answer_that_leaves_before_its_checkpoint_could_be_made_gets_that_all_the_same() {
+    let mut rig = Rig::station(1);
+    rig.leg(A, LegEvent::Answered { sdp: sdp(ANSWER) });
+    rig.now = 100;
+    rig.feed(Input::Timeout);
+    assert!(rig.has(|o| matches!(o, Output::Answered { protected: false })));
+    rig.leg(CALLER, LegEvent::AnswerReady);
+    assert!(rig.has(|o| matches!(o, Output::Commit)), "a restart would lose it for good");
+}
+
+#[test]
 fn the_first_of_two_contacts_that_answers_has_the_call_and_the_other_is_ended() {
     let mut rig = Rig::station(2);
     rig.leg(B, LegEvent::Answered { sdp: sdp(ANSWER) });
