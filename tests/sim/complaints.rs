@@ -132,7 +132,7 @@ impl Case<'_> {
             what if what.starts_with("ACK missing") => self.is_unacknowledged(true),
             // What changes no session is in no checkpoint.
             what if what.starts_with("a request with a low CSeq got") => {
-                self.was_killed_since("INVITE", true)
+                self.was_killed_since("INVITE", true) || self.has_overtaken()
             }
             // The fault that ends a dialog ends what it was asked with 500, and the INVITE.
             "a PRACK got 500" | "a PRACK got 481" if self.sim.world.plan().panics.dialog > 0 => {
@@ -312,6 +312,18 @@ impl Case<'_> {
         let ended = self.ours().filter(|said| said.is("CANCEL") || said.is("BYE")).map(|said| said.at).min();
         let cancelled = asked.method == "INVITE" && ended.is_some_and(|at| at + LIFE_US <= self.at);
         given_up || forgotten || cancelled
+    }
+
+    /// What is answered here came before every request of the phone's with a higher number, and was not low then.
+    fn has_overtaken(&self) -> bool {
+        let answered = self.theirs().find(|said| said.status.is_some() && said.arrives.contains(&self.at));
+        let Some((cseq, method)) = answered.map(|said| (said.cseq, &said.method)) else { return false };
+        let came = |said: &Said| said.arrives.iter().min().copied();
+        let requests = || self.ours().filter(|said| said.status.is_none() && said.method != "ACK");
+        let low =
+            requests().filter(|said| said.cseq == cseq && said.method == *method).filter_map(came).min();
+        let higher = requests().filter(|said| said.cseq > cseq).filter_map(came).min();
+        low.is_some_and(|low| higher.is_none_or(|higher| low < higher))
     }
 
     /// A request comes after one that was sent later: it was overtaken, or is a repetition of one that got lost.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_protocol::dialog::{AwaitedPrack, rack_of};
+use tandem_protocol::dialog::AwaitedPrack;
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Header, Message, Method, reason_phrase, response_to};
+use tandem_protocol::message::{Message, reason_phrase, response_to};
 use tandem_protocol::time::Instant;
 
 /// 64*T1: so long it may be on its way.
@@ -33,12 +33,8 @@ impl LatePracks {
     /// The 200 to a request that is one of them. It is the last of its dialog.
     pub(super) fn answer(&mut self, request: &Message, flow: Flow, now: Instant) -> Option<Bytes> {
         self.forget(now);
-        if request.method() != Method::Prack {
-            return None;
-        }
-        let rack = request.header(Header::RAck).and_then(rack_of)?;
         let is_it = |(_, tag, open): &(Instant, Arc<str>, AwaitedPrack)| {
-            Some(&**tag) == request.to_tag() && open.rack == rack
+            Some(&**tag) == request.to_tag() && open.is(request)
         };
         let (_, _, awaited) = self.0.iter().position(is_it).and_then(|place| self.0.remove(place))?;
         let sdp = awaited.answer(request);
@@ -74,7 +70,8 @@ mod tests {
     }
 
     fn awaited(offered: bool) -> AwaitedPrack {
-        AwaitedPrack { rack: (7, 1), offered, told: Some(Bytes::from_static(TOLD.as_bytes())) }
+        let told = Some(Bytes::from_static(TOLD.as_bytes()));
+        AwaitedPrack { call_id: "c".into(), remote_tag: Some("a".into()), rack: (7, 1), offered, told }
     }
 
     fn flow() -> Flow {
@@ -91,6 +88,11 @@ mod tests {
         late.expect("t".into(), awaited(false), at);
         assert!(!known(&mut late, "t", "8 1 INVITE", at), "another response");
         assert!(!known(&mut late, "u", "7 1 INVITE", at), "another dialog");
+        let mut of_another = prack("t", "7 1 INVITE", "").raw().to_vec();
+        let call_id = of_another.windows(10).position(|ten| ten == b"Call-ID: c").unwrap();
+        of_another[call_id + 9] = b'x';
+        let of_another = Message::parse(of_another.into(), &Limits::NONE).unwrap();
+        assert!(late.answer(&of_another, flow(), at).is_none(), "another Call-ID");
         assert!(known(&mut late, "t", "7 1 INVITE", at));
         assert!(!known(&mut late, "t", "7 1 INVITE", at), "again");
         late.expect("t".into(), awaited(false), at);

@@ -112,7 +112,9 @@ impl Dialog {
         let previewed = self.session.previewed.take();
         let told = self.session.told.take().filter(|_| settled).or(previewed);
         if told.is_some_and(|told| told != sdp) {
-            self.session.overtaken = Some(sdp.clone());
+            // Where the INVITE has no offer this is one.
+            let offers = sdp_of(&pending.request).is_none();
+            self.session.overtaken = Some((sdp.clone(), offers));
         }
         let sdp = Some(sdp).filter(|_| !settled);
         if let Output::Respond { message, .. } = self.respond(pending, 200, sdp, &[]) {

@@ -48,8 +48,9 @@ pub(super) struct Session {
     /// The first description that the caller has seen in an unreliable response: it may take no other for the answer
     /// (RFC 3261 §13.2.1).
     pub(super) previewed: Option<Bytes>,
-    /// What the peer is to be offered once its ACK is here: an early answer of ours no longer holds.
-    pub(super) overtaken: Option<Bytes>,
+    /// What the peer is to be offered once its ACK is here, as an early description of ours no longer holds; and whether this is an
+    /// offer too.
+    pub(super) overtaken: Option<(Bytes, bool)>,
 }
 
 /// The peer's offer in a response.
@@ -79,6 +80,8 @@ pub(super) struct Proposal {
     within: Option<String>,
     /// Nobody has asked for it, so nobody is told of its end.
     own: bool,
+    /// It takes the place of an early description, which the call may or may not wait to hear answered.
+    overtakes: bool,
     /// Whoever has asked for it has taken that back.
     withdrawn: bool,
     retries: u8,
@@ -93,15 +96,16 @@ impl Proposal {
             update,
             within: None,
             own: false,
+            overtakes: false,
             withdrawn: false,
             retries: 0,
             retry_at: None,
         }
     }
 
-    /// The same, which nobody has asked for.
-    pub(super) fn unasked(self) -> Proposal {
-        Proposal { own: true, ..self }
+    /// The same, in the place of an early description of ours: an answer, or an offer whose answer may be waited for.
+    pub(super) fn overtaking(self, is_offer: bool) -> Proposal {
+        Proposal { own: !is_offer, overtakes: is_offer, ..self }
     }
 
     /// True if somebody waits for its outcome.
@@ -240,10 +244,11 @@ impl Dialog {
         if proposal.withdrawn {
             self.in_force.offer_is_accepted();
         }
-        if proposal.own {
+        if !proposal.own {
+            out.push(Output::Up(LegEvent::ReofferAnswered { sdp: sdp.clone() }));
+        }
+        if proposal.own || proposal.overtakes {
             out.extend(self.news(sdp));
-        } else {
-            out.push(Output::Up(LegEvent::ReofferAnswered { sdp }));
         }
     }
 

@@ -102,6 +102,10 @@ impl Server {
 /// The PRACK that may still come to a dialog which is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwaitedPrack {
+    /// The Call-ID of its dialog.
+    pub call_id: String,
+    /// The peer's tag.
+    pub remote_tag: Option<String>,
     /// RSeq and CSeq of the response that it is for.
     pub rack: (u32, u32),
     /// That response made an offer: what the PRACK says is the answer.
@@ -111,6 +115,14 @@ pub struct AwaitedPrack {
 }
 
 impl AwaitedPrack {
+    /// True if this request with our tag is that PRACK: all that names the dialog is right (RFC 3261 §12), and so is what it acknowledges.
+    pub fn is(&self, request: &Message) -> bool {
+        request.method() == Method::Prack
+            && request.call_id() == self.call_id
+            && request.from_tag() == self.remote_tag.as_deref()
+            && request.header(Header::RAck).and_then(rack_of) == Some(self.rack)
+    }
+
     /// What the 2xx must say (§5: an offer in a PRACK has its answer there): there is no session any more, and so no stream.
     pub fn answer(&self, prack: &Message) -> Option<Bytes> {
         let offer = sdp_of(prack).filter(|_| !self.offered)?;
@@ -153,7 +165,9 @@ impl Dialog {
     pub fn awaited_prack(&self) -> Option<AwaitedPrack> {
         let open = self.session.reliable.open.as_ref()?;
         let told = self.in_force.told().or(self.session.told.as_ref()).cloned();
-        Some(AwaitedPrack { rack: (self.session.reliable.rseq, open.cseq), offered: open.offer, told })
+        let (call_id, remote_tag) = (self.call_id.to_string(), self.remote_tag.clone());
+        let rack = (self.session.reliable.rseq, open.cseq);
+        Some(AwaitedPrack { call_id, remote_tag, rack, offered: open.offer, told })
     }
 
     /// Sends a provisional response, reliably if the peer requires it, or supports it and `settled` says that `sdp` will hold.

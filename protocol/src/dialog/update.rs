@@ -73,7 +73,7 @@ impl Dialog {
         self.propose(Proposal::new(Some(sdp), update), out);
     }
 
-    /// Offers what an early answer of ours has become, once nothing is open; nobody waits for the outcome.
+    /// Offers what an early answer of ours has become, once nothing is open.
     pub(super) fn offer_what_has_changed(&mut self, out: &mut Vec<Output>) {
         if self.session.overtaken.is_none() {
             return;
@@ -86,11 +86,11 @@ impl Dialog {
         if !self.is_established() || open {
             return;
         }
-        let Some(sdp) = self.session.overtaken.take() else { return };
+        let Some((sdp, is_offer)) = self.session.overtaken.take() else { return };
         // Unless something later has been agreed on.
         if version_of(self.in_force.told()) <= version_of(Some(&sdp)) {
             let update = self.session.allows_update;
-            self.propose(Proposal::new(Some(&sdp), update).unasked(), out);
+            self.propose(Proposal::new(Some(&sdp), update).overtaking(is_offer), out);
         }
     }
 

@@ -223,6 +223,22 @@ fn an_invite_without_an_offer_gets_it_in_the_first_reliable_response_or_in_the_2
 }
 
 #[test]
+fn an_early_offer_that_no_longer_holds_is_followed_by_another_whose_answer_is_told() {
+    let mut rig = Rig::asked("Require: 100rel\r\nAllow: UPDATE\r\n");
+    rig.command(session());
+    let rseq = rig.dialog.session.reliable.last();
+    rig.request("PRACK", 2, &format!("RAck: {rseq} 1 INVITE\r\n"), "v=0\r\n");
+    // Another callee has answered, with an offer of his own.
+    rig.command(Command::PrepareAnswer { sdp: Bytes::from_static(b"v=1\r\n") });
+    rig.command(Command::SendAnswer);
+    rig.ack(1);
+    let (update, _) = rig.sent(Method::Update).unwrap();
+    assert_eq!(update.body(), b"v=1\r\n");
+    rig.respond(200, "UPDATE", update.cseq(), "", "v=0\r\n");
+    assert_eq!(rig.events(), [LegEvent::ReofferAnswered { sdp: body() }], "though it is as before");
+}
+
+#[test]
 fn a_prack_without_the_answer_it_must_bring_ends_the_invite() {
     let mut rig = Rig::asked("Supported: 100rel\r\n");
     rig.command(session());
