@@ -71,7 +71,8 @@ fn a_400_that_would_be_much_larger_than_its_datagram_is_not_sent() {
     ua.send(&small);
     let answer = ua.receive(common::SOON).expect("an answer");
     assert_eq!((answer.status(), answer.header("Call-ID")), (Some(400), "small"), "{answer:?}");
-    assert_eq!(engine.metric("tandem_sip_dropped_total", &[]), 2.0);
+    // They are of two shards, perhaps, and the large one of the later.
+    engine.counts("tandem_sip_dropped_total", &[], 2.0);
     lives(&engine);
 }
 

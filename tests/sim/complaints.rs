@@ -323,7 +323,7 @@ impl Case<'_> {
         let low =
             requests().filter(|said| said.cseq == cseq && said.method == *method).filter_map(came).min();
         let higher = requests().filter(|said| said.cseq > cseq).filter_map(came).min();
-        low.is_some_and(|low| higher.is_none_or(|higher| low < higher))
+        low.is_some_and(|low| higher.is_none_or(|higher| low <= higher))
     }
 
     /// A request comes after one that was sent later: it was overtaken, or is a repetition of one that got lost.
