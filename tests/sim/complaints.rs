@@ -314,7 +314,8 @@ impl Case<'_> {
         given_up || forgotten || cancelled
     }
 
-    /// What is answered here came before every request of the phone's with a higher number, and was not low then.
+    /// What is answered here came before every request of the phone's with a higher number that the dialog has taken (481: it has not),
+    /// and was not low then.
     fn has_overtaken(&self) -> bool {
         let answered = self.theirs().find(|said| said.status.is_some() && said.arrives.contains(&self.at));
         let Some((cseq, method)) = answered.map(|said| (said.cseq, &said.method)) else { return false };
@@ -322,7 +323,9 @@ impl Case<'_> {
         let requests = || self.ours().filter(|said| said.status.is_none() && said.method != "ACK");
         let low =
             requests().filter(|said| said.cseq == cseq && said.method == *method).filter_map(came).min();
-        let higher = requests().filter(|said| said.cseq > cseq).filter_map(came).min();
+        let same = |a: &Said, b: &Said| a.cseq == b.cseq && a.method == b.method;
+        let taken = |said: &&Said| !self.theirs().any(|other| other.status == Some(481) && same(other, said));
+        let higher = requests().filter(|said| said.cseq > cseq).filter(taken).filter_map(came).min();
         low.is_some_and(|low| higher.is_none_or(|higher| low <= higher))
     }
 
