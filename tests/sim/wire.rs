@@ -187,14 +187,16 @@ impl Wire {
         self.answer(call_id).map(|answer| answer.at)
     }
 
-    /// The same, and when the first ACK of that came.
+    /// The same, and when the first ACK of that came, or the re-INVITE that says as much.
     pub(crate) fn set_up(&self, call_id: &str) -> Option<(u64, u64)> {
         let answer = self.answer(call_id)?;
-        let acks = self
-            .dialog(call_id)
-            .iter()
-            .filter(|ack| ack.is("ACK") && ack.cseq == answer.cseq && ack.to == LISTENER);
-        Some((answer.at, acks.flat_map(|ack| ack.arrives.iter().copied()).min()?))
+        let says_so = |said: &&Said| {
+            said.to == LISTENER
+                && (said.is("ACK") && said.cseq == answer.cseq
+                    || said.is("INVITE") && said.cseq > answer.cseq)
+        };
+        let heard = self.dialog(call_id).iter().filter(says_so);
+        Some((answer.at, heard.flat_map(|said| said.arrives.iter().copied()).min()?))
     }
 
     /// True if a 200 of the engine's to a caller was never acknowledged by `time`.
