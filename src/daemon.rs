@@ -15,12 +15,12 @@ use tandem_actors::dns::{self, Finder};
 use tandem_actors::engine::Engine;
 use tandem_actors::env::Shared;
 use tandem_actors::generation::Generations;
-use tandem_actors::ids::Names;
+use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::media_pool::{self, threads::Link};
 use tandem_actors::metrics::{Describe, Metrics};
 use tandem_actors::registration_group;
 use tandem_actors::runtime::{self, Clock};
-use tandem_actors::shard::{Ask, Found, Restored, read_records};
+use tandem_actors::shard::{Ask, Found, LinkMessage, Restored, read_records};
 use tandem_actors::station::read_bindings;
 use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
@@ -41,7 +41,7 @@ use crate::wiring::{self, WiringError};
 const PORTS_PATIENCE: Duration = Duration::from_secs(2);
 /// So long the registrars that we leave are waited for.
 const UNREGISTER_PATIENCE: Duration = Duration::from_secs(2);
-/// So long the names of trunks are waited for.
+/// So long the names of trunks are waited for, and then the shards that hear of them.
 const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 /// A nonce is good for this long.
 const NONCE_AGE: Duration = Duration::from_secs(300);
@@ -202,7 +202,7 @@ pub async fn start_from(
             Found::default()
         });
     let media = media_route(&shared, clock, &links, ports)?;
-    let finding = links.clone();
+    let (finding, ways) = (links.clone(), links.clone());
     let find: FindNames = Box::new(move |shared| find_names(shared, clock, &finding));
     let names = find(&shared)?;
     let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
@@ -217,6 +217,8 @@ pub async fn start_from(
                     "not every name of a trunk is found yet: no DNS server answers; calls by these must wait"
                 );
             }
+            // What has been found is on its way to the shards.
+            taken_by_all(&ways, shards).await;
             Some(names)
         }
         None => None,
@@ -283,6 +285,19 @@ fn with_imported<'a>(settings: &'a Settings, store: &dyn Store) -> Cow<'a, Setti
     }
     tracing::info!(stations = all.station.len() - settings.station.len(), "imported stations");
     Cow::Owned(all)
+}
+
+/// Waits until every shard has taken the control that was sent to it.
+async fn taken_by_all(ways: &runtime::Links, shards: u16) {
+    let (passed, mut all) = tokio::sync::mpsc::unbounded_channel();
+    for shard in 0..shards {
+        ways.send(ShardId(shard), LinkMessage::Fence(passed.clone()));
+    }
+    drop(passed);
+    let each = async { while all.recv().await.is_some() {} };
+    if tokio::time::timeout(NAMES_PATIENCE, each).await.is_err() {
+        tracing::error!("a shard does not take what it is told; calls by named trunks must wait");
+    }
 }
 
 async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -43,7 +43,8 @@ fn class(message: &LinkMessage) -> Class {
         | LinkMessage::RegisterDone(_)
         | LinkMessage::Media(_)
         | LinkMessage::Trunk(_)
-        | LinkMessage::Located(_) => Class::Control,
+        | LinkMessage::Located(_)
+        | LinkMessage::Fence(_) => Class::Control,
     }
 }
 

@@ -101,6 +101,8 @@ pub enum LinkMessage {
     Trunk(TrunkReport),
     /// What DNS has found for a named proxy of a trunk that lives here.
     Located(ProxyLocated),
+    /// Told once all control that was sent before has been taken.
+    Fence(UnboundedSender<ShardId>),
 }
 
 /// Datagrams that came together.
@@ -295,6 +297,10 @@ impl Shard {
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
             LinkMessage::Located(found) => self.located(found),
+            LinkMessage::Fence(passed) => {
+                // Whoever waits may have given up.
+                let _ = passed.send(self.env.shard());
+            }
         }
     }
 
