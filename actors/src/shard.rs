@@ -350,7 +350,8 @@ impl Shard {
         });
         let rest = self.resting.first().map(|(at, ..)| *at);
         if let Some(timer) = self.timer {
-            let further = self.keepalive_at.into_iter().chain(self.tolls.next);
+            let further =
+                self.keepalive_at.into_iter().chain(self.tolls.next).chain(self.overload_deadline());
             self.env.arm(timer, expiry.into_iter().chain(rest).chain(further).min());
         }
     }
@@ -416,6 +417,7 @@ impl Handler<Told<Fire>> for Shard {
         self.wake_rested(ctx);
         self.keep_alive();
         self.watch_tolls();
+        self.look_at_overload();
         self.rearm();
     }
 }

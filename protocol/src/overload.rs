@@ -25,6 +25,8 @@ const LARGE: (f64, f64) = (0.1, 0.02);
 const TROUBLE: Duration = Duration::from_millis(250);
 /// What is left of the share after an update without any wait (§4.2).
 const DECAY: f64 = 0.98;
+/// A share that has become this small is none.
+const NIL: f64 = 1e-6;
 /// Some of what is new is always taken: else nothing would show that things are better.
 const MOST: f64 = 0.99;
 /// After so many updates in which nothing came the share is nil.
@@ -55,6 +57,12 @@ impl Overload {
         }
     }
 
+    /// Nothing has come for a while, or what came has not waited: the share falls by that too. Said each second, it is nil within
+    /// a quarter of a minute.
+    pub fn idle(&mut self, now: Instant) {
+        self.waited(Duration::ZERO, now);
+    }
+
     /// Another target.
     pub fn aim(&mut self, target: Duration) {
         self.target = target;
@@ -77,6 +85,9 @@ impl Overload {
             self.share = 0.0;
         } else if missed > 0 && wait < UPDATE {
             self.share *= DECAY.powi(missed as i32);
+            if self.share < NIL {
+                self.share = 0.0;
+            }
         }
         self.updated = now;
         self.shortest = Some(wait);
@@ -105,9 +116,11 @@ impl Overload {
         let calm = wait < self.target / 2 && self.before < self.target / 2;
         if wait < Duration::from_millis(1) && self.before < Duration::from_millis(1) {
             self.share *= DECAY;
+            if self.share < NIL {
+                self.share = 0.0;
+            }
         }
-        self.burst =
-            if self.share < 1e-6 && calm { LONGEST_BURST } else { self.burst.saturating_sub(UPDATE) };
+        self.burst = if self.share < NIL && calm { LONGEST_BURST } else { self.burst.saturating_sub(UPDATE) };
         self.before = wait;
     }
 
@@ -210,7 +223,17 @@ mod tests {
         queue.run(10, 3000, 1000.0);
         let (taken, _) = queue.run(8, 500, 1000.0);
         assert_eq!(taken[5..], [500, 500, 500], "{taken:?}");
-        // Or nothing comes at all.
+        // Or nothing comes at all, and time alone tells.
+        queue.run(10, 3000, 1000.0);
+        let shares: Vec<f64> = (0..20)
+            .map(|_| {
+                queue.now += 1000 * MS;
+                queue.overload.idle(Instant(queue.now));
+                queue.overload.share()
+            })
+            .collect();
+        assert!(shares[0] > 0.0 && shares[4] < 0.01 && shares[19] <= 0.0, "{shares:?}");
+        queue.backlog = 0.0;
         queue.run(10, 3000, 1000.0);
         queue.now += 10_000 * MS;
         queue.overload.waited(Duration::ZERO, Instant(queue.now));

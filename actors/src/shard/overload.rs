@@ -15,6 +15,8 @@ use crate::metrics::{OverloadMetrics, Refusal};
 
 /// So long one who was refused is refused again, unless more is taken by then: what he sends anew in this time is the same attempt.
 const ATTEMPT: u64 = 4;
+/// How often the share is looked at while nothing comes.
+const LOOK: Duration = Duration::from_secs(1);
 /// The end is told only when nothing was refused for so long.
 const OVER_AFTER: Duration = Duration::from_secs(5);
 
@@ -23,6 +25,8 @@ pub(super) struct Overload {
     machine: overload::Overload,
     metrics: OverloadMetrics,
     refusing: Option<Refusing>,
+    /// When it is looked at again though nothing comes: else a share would be shown, and told, of what is long over.
+    look_at: Option<Instant>,
 }
 
 /// What is told of a time in which new work is refused.
@@ -35,18 +39,24 @@ struct Refusing {
 impl Overload {
     pub(super) fn new(env: &Env) -> Overload {
         let machine = overload::Overload::new(env.config().overload.target, env.now().mono);
-        Overload { machine, metrics: env.metrics().overload(env.shard()), refusing: None }
+        Overload { machine, metrics: env.metrics().overload(env.shard()), refusing: None, look_at: None }
     }
 
     /// What is taken now came at `arrived`. True if the share that is refused may have changed.
     fn took(&mut self, env: &Env, arrived: UnixMillis) -> bool {
         let now = env.now();
         let wait = Duration::from_millis(now.wall.0.saturating_sub(arrived.0));
-        if !self.machine.waited(wait, now.mono) {
-            return false;
+        let changed = self.machine.waited(wait, now.mono);
+        if changed {
+            self.show(env, now.mono);
         }
+        changed
+    }
+
+    /// Shows the share, and tells when it is over.
+    fn show(&mut self, env: &Env, now: Instant) {
         self.metrics.show(self.machine.share(), self.machine.delay());
-        let over = |refusing: &mut Refusing| now.mono.since(refusing.last) >= OVER_AFTER;
+        let over = |refusing: &mut Refusing| now.since(refusing.last) >= OVER_AFTER;
         if let Some(Refusing { since, last, refused }) = self.refusing.take_if(over) {
             let seconds = last.since(since).as_secs();
             tracing::info!(
@@ -56,7 +66,8 @@ impl Overload {
                 "the overload is over: everything is taken again"
             );
         }
-        true
+        let any = self.machine.share() > 0.0 || self.refusing.is_some();
+        self.look_at = any.then(|| now + LOOK);
     }
 
     fn refused(&mut self, env: &Env) {
@@ -79,8 +90,28 @@ impl Overload {
 impl Shard {
     /// Notes how long a message has waited; peers that ask for it are told what comes of that.
     pub(super) fn took(&mut self, arrived: UnixMillis) {
-        self.overload.took(&self.env, arrived);
-        self.endpoint.overloaded(self.overload.machine.share());
+        let looked_after = self.overload.look_at.is_some();
+        if self.overload.took(&self.env, arrived) {
+            self.endpoint.overloaded(self.overload.machine.share());
+            if !looked_after && self.overload.look_at.is_some() {
+                self.rearm();
+            }
+        }
+    }
+
+    /// When the share is to be looked at though nothing comes.
+    pub(super) fn overload_deadline(&self) -> Option<Instant> {
+        self.overload.look_at
+    }
+
+    /// Time has passed.
+    pub(super) fn look_at_overload(&mut self) {
+        let now = self.env.now().mono;
+        if self.overload.look_at.is_some_and(|at| at <= now) {
+            self.overload.machine.idle(now);
+            self.overload.show(&self.env, now);
+            self.endpoint.overloaded(self.overload.machine.share());
+        }
     }
 
     /// The settings may have another target.
