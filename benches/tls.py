@@ -70,7 +70,7 @@ def connections(engine):
 
 def handshakes(directory, binaries, quick):
     """Memory before and after, CPU between."""
-    count, warm = (1000, 500) if quick else (10_000, 2000)
+    count, warm = (5000 if quick else 10_000), 2000
     directory = directory / "tls"
     os.makedirs(directory)
     make_certificate(directory)
