@@ -339,7 +339,9 @@ pub(super) fn rest_is_kept(sim: &Sim, book: &Book) -> Vec<String> {
         let Some(line) = LINES.iter().find(|line| line.addresses().contains(&proxy)) else { continue };
         for (number, attempts) in book.all() {
             let Some(first) = attempts.iter().find(|a| line.addresses().contains(&a.proxy)) else { continue };
-            let meanwhile = (at + SOON_US..(at + rest).saturating_sub(SOON_US)).contains(&first.at);
+            // A call decides when it begins; this trunk may be its second.
+            let began = attempts.iter().map(|a| a.at).min().unwrap_or(first.at);
+            let meanwhile = at + SOON_US <= began && first.at < (at + rest).saturating_sub(SOON_US);
             // One that has failed of late may be worse than one that rests.
             let well = |other: &std::net::SocketAddr| {
                 let since = first.at.saturating_sub(180_000_000);
