@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::{Input, NoAnswer};
 use tandem_protocol::flow::Flow;
@@ -10,8 +9,9 @@ use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
 use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
 
-use super::{Endpoint, Name, New, Outgoing, Owner, TransactionKey};
-use crate::env::{Leftover, Tell, TimerKey, Unsent};
+use super::{Endpoint, Name, New, Outgoing, TransactionKey};
+use crate::env::{Leftover, TimerKey, Unsent};
+use crate::owner::Owner;
 use crate::timer_wheel::TimerId;
 
 pub(super) enum ClientMachine {
@@ -86,7 +86,7 @@ impl Endpoint {
             ClientMachine::Invite(machine) => machine.response(now, response.status()),
             ClientMachine::NonInvite(machine) => machine.response(now, response.status()),
         };
-        let owner = client.owner.as_ref().and_then(WeakRecipient::upgrade);
+        let owner = client.owner.clone();
         if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
             let flow = client.flow;
             if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, &response)) {
@@ -99,7 +99,7 @@ impl Endpoint {
         if !matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck) {
             return None;
         }
-        match owner {
+        match owner.filter(Owner::lives) {
             Some(owner) => {
                 owner.tell(Input::Response(response));
                 None
@@ -201,7 +201,7 @@ impl Endpoint {
 
     pub(super) fn give_up(&mut self, id: u64, why: NoAnswer) {
         if let Some(client) = self.clients.get(&id)
-            && let Some(owner) = client.owner.as_ref().and_then(WeakRecipient::upgrade)
+            && let Some(owner) = &client.owner
         {
             owner.tell(Input::Unanswered { method: client.method, cseq: client.cseq, why });
         }

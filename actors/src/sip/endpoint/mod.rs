@@ -12,10 +12,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::WeakRecipient;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::message::framing::is_keepalive;
 use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
@@ -24,7 +22,7 @@ use tandem_protocol::transaction::Timers;
 use self::client::Client;
 use self::server::Server;
 use super::trace::{Direction, Trace};
-use crate::env::{Datagram, Env, Leftover, Told, Unsent};
+use crate::env::{Datagram, Env, Leftover, Unsent};
 use crate::map::Map;
 
 /// An answer of so many bytes is no use to who wants a third party flooded.
@@ -41,9 +39,6 @@ pub(crate) enum TransactionKey {
 
 /// What a message says of its transaction, to look it up by.
 type Name = SmallVec<[u8; 128]>;
-
-/// Who hears of a transaction.
-pub(crate) type Owner = WeakRecipient<Told<Input>>;
 
 /// What a datagram turned out to be, if it is nobody's yet.
 pub(crate) enum New {

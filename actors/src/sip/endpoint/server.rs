@@ -10,9 +10,10 @@ use tandem_protocol::message::feedback::{is_asked_for, with_feedback};
 use tandem_protocol::message::{Message, Method, reason_of, reason_phrase, response_to};
 use tandem_protocol::transaction::{Expiry, InviteServer, NonInviteServer, ServerAction};
 
-use super::{Endpoint, Name, New, Owner, TransactionKey};
-use crate::env::{Tell, TimerKey};
+use super::{Endpoint, Name, New, TransactionKey};
+use crate::env::TimerKey;
 use crate::metrics::Refusal;
+use crate::owner::Owner;
 use crate::sip::stateless::Answer;
 use crate::timer_wheel::TimerId;
 
@@ -106,7 +107,7 @@ impl Endpoint {
             let transaction = ServerTransactionId(id);
             let cancelled = Input::Cancelled { transaction, reason: reason_of(cancel) };
             match &server.owner {
-                Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
+                Some(owner) => owner.tell(cancelled),
                 None => server.cancelled = Some(Box::new(cancelled)),
             }
         }
@@ -151,9 +152,7 @@ impl Endpoint {
     /// Says who hears of a server transaction.
     pub(crate) fn own(&mut self, transaction: ServerTransactionId, owner: Owner) {
         if let Some(server) = self.servers.get_mut(&transaction.0) {
-            if let Some(cancelled) = server.cancelled.take()
-                && let Some(owner) = owner.upgrade()
-            {
+            if let Some(cancelled) = server.cancelled.take() {
                 owner.tell(*cancelled);
             }
             server.owner = Some(owner);
