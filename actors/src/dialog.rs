@@ -142,7 +142,7 @@ pub(crate) struct LegDown(pub(crate) LegId);
 /// What a dialog asks of the endpoint.
 pub(crate) struct FromDialog {
     pub(crate) owner: Owner,
-    pub(crate) outputs: SmallVec<[Output; 2]>,
+    pub(crate) outputs: Vec<Output>,
 }
 
 /// The actor.
@@ -236,7 +236,7 @@ impl DialogActor {
             self.unanswered.push(input.clone());
         }
         self.stored.follow(input, self.shell.machine());
-        self.release(&mut out);
+        self.release(out);
     }
 
     /// What waits for an answer that nobody will give any more: the request that has brought the dialog to its end, and any other that
@@ -280,22 +280,23 @@ impl DialogActor {
     }
 
     /// Does what the machine wants done.
-    fn release(&mut self, out: &mut Vec<Output>) {
+    fn release(&mut self, mut out: Vec<Output>) {
         let mut events = SmallVec::new();
-        let mut outputs = SmallVec::new();
         let mut finished = false;
         let mut challenged = None;
-        for output in out.drain(..) {
+        // What the endpoint is to do stays where it is: it is large.
+        for output in out.extract_if(.., |output| !output.is_for_endpoint()) {
             match output {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
                 Output::Challenged { account, response } => challenged = Some((account, response)),
-                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => {
-                    self.note_invite(&output);
-                    self.note_answer(&output);
-                    outputs.push(output);
-                }
+                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => {}
             }
+        }
+        let outputs = out;
+        for output in &outputs {
+            self.note_invite(output);
+            self.note_answer(output);
         }
         if !outputs.is_empty() {
             self.shard.tell(FromDialog { owner: Owner::Dialog(self.me.clone()), outputs });
@@ -383,8 +384,8 @@ impl Actor for DialogActor {
             let frozen = self.shell.frozen().cloned();
             self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
         }
-        let mut out = std::mem::take(&mut self.first);
-        self.release(&mut out);
+        let out = std::mem::take(&mut self.first);
+        self.release(out);
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
