@@ -69,6 +69,10 @@ impl Machine for Call {
         input.alters()
     }
 
+    fn is_small(input: &Input) -> bool {
+        matches!(input, Input::Committed(_))
+    }
+
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
         crate::checkpoint::thaw(FORMAT, frozen)
     }
