@@ -276,7 +276,8 @@ impl GroupActor {
         let config = self.entry.config.registrations.get(place);
         if let Some((line, config)) = self.lines.get(place).zip(config) {
             let outgoing = line.register(&self.env, config, request);
-            self.shard.tell(SendRequest { outgoing, owner: Owner::Other(ctx.address().downgrade().recipient()) });
+            self.shard
+                .tell(SendRequest { outgoing, owner: Owner::Other(ctx.address().downgrade().recipient()) });
         }
     }
 }
