@@ -19,12 +19,15 @@ use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::sync::oneshot;
 
+use crate::calls::CallKey;
 use crate::config::EngineConfig;
+use crate::dialog::DialogActor;
 use crate::directory::{Directory, TrunkEntry};
 use crate::generation::{Generation, Generations};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::{ActorKind, Metrics};
+use crate::owner::WeakAddress;
 use crate::shard::LinkMessage;
 use crate::sip::endpoint::TransactionKey;
 use crate::store::{Batch, Store};
@@ -105,7 +108,11 @@ impl Shared {
 pub(crate) enum TimerKey {
     /// A transaction of the endpoint.
     Transaction(TransactionKey),
-    /// An actor.
+    /// A call.
+    Call(CallKey),
+    /// A dialog.
+    Dialog(WeakAddress<DialogActor>),
+    /// Another actor.
     Actor(WeakRecipient<Told<Fire>>),
 }
 

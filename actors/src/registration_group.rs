@@ -22,6 +22,7 @@ use crate::directory::{MemberStatus, RegistrationEntry, RegistrationStatus};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
+use crate::owner::Owner;
 use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
@@ -275,7 +276,8 @@ impl GroupActor {
         let config = self.entry.config.registrations.get(place);
         if let Some((line, config)) = self.lines.get(place).zip(config) {
             let outgoing = line.register(&self.env, config, request);
-            self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
+            self.shard
+                .tell(SendRequest { outgoing, owner: Owner::Other(ctx.address().downgrade().recipient()) });
         }
     }
 }

@@ -44,6 +44,7 @@ use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
 use crate::metrics::ActorKind;
+use crate::owner::{Address, WeakAddress};
 use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
@@ -142,7 +143,7 @@ fn place_call_id(shared: &Shared, directory: &Directory, call_id: &[u8]) -> Shar
 
 struct KnownDialog {
     /// Held until it says that it is over: it may outlive its call, to end what it began.
-    dialog: Addr<DialogActor>,
+    dialog: Address<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
     merge_key: Option<u64>,
     restored: bool,
@@ -151,6 +152,8 @@ struct KnownDialog {
 /// The actor.
 pub struct Shard {
     env: Env,
+    /// Its own address, while a call has it.
+    me: WeakAddress<Shard>,
     endpoint: Endpoint,
     leases: Leases,
     /// Who asked when calls can be taken, before that was so.
@@ -188,6 +191,7 @@ impl Shard {
     pub fn new(env: Env) -> Shard {
         let key = env.random();
         Shard {
+            me: WeakAddress::default(),
             endpoint: Endpoint::new(env.clone()),
             leases: Leases::new(&env.config().media, env.config().shards),
             awaiting_ports: Vec::new(),
@@ -399,6 +403,16 @@ impl Handler<Told<Tick>> for Shard {
         for key in due.drain(..) {
             match key {
                 TimerKey::Transaction(transaction) => self.endpoint.timeout(transaction),
+                TimerKey::Call(call) => {
+                    if let Some(call) = self.calls.get(&call) {
+                        call.tell(Fire);
+                    }
+                }
+                TimerKey::Dialog(dialog) => {
+                    if let Some(dialog) = dialog.upgrade() {
+                        dialog.tell(Fire);
+                    }
+                }
                 TimerKey::Actor(actor) => {
                     if let Some(actor) = actor.upgrade() {
                         actor.tell(Fire);

@@ -22,6 +22,7 @@ use crate::directory::{ProxyStatus, TrunkEntry};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
+use crate::owner::Owner;
 use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard, TrunkReport};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::sip::endpoint::Outgoing;
@@ -179,7 +180,7 @@ impl TrunkActor {
             to: Flow::to(place, proxy),
             timers,
         };
-        self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
+        self.shard.tell(SendRequest { outgoing, owner: Owner::Other(ctx.address().downgrade().recipient()) });
     }
 
     /// Any response shows that somebody is there (RFC 3261 §11 asks for nothing more of it).

@@ -11,7 +11,6 @@ mod toll_fraud;
 mod trunks;
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -28,6 +27,7 @@ use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::media_pool::order::MediaEvent;
 use crate::metrics::ActorKind;
+use crate::owner::{Address, WeakAddress};
 use crate::shard::{CallDown, Returned, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
@@ -70,6 +70,10 @@ impl Machine for Call {
         input.alters()
     }
 
+    fn is_small(input: &Input) -> bool {
+        matches!(input, Input::Committed(_))
+    }
+
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
         crate::checkpoint::thaw(FORMAT, frozen)
     }
@@ -89,7 +93,9 @@ struct Leg {
 /// The actor.
 pub struct CallActor {
     env: Env,
-    shard: Rc<Addr<Shard>>,
+    shard: Address<Shard>,
+    /// Its own address, while a dialog has it.
+    me: WeakAddress<CallActor>,
     key: CallKey,
     id: Arc<str>,
     info: Info,
@@ -116,8 +122,7 @@ pub struct CallActor {
 
 impl CallActor {
     /// Starts a call.
-    pub(crate) fn launch(env: &Env, shard: Addr<Shard>, setup: Setup) -> Addr<CallActor> {
-        let shard = Rc::new(shard);
+    pub(crate) fn launch(env: &Env, shard: Address<Shard>, setup: Setup) -> Addr<CallActor> {
         let guard = {
             let (shard, key) = (shard.clone(), setup.key);
             Guard::new(env, ActorKind::Call, move |_| shard.tell(CallDown(key)))
@@ -126,6 +131,7 @@ impl CallActor {
         let actor = CallActor {
             env: env.clone(),
             shard,
+            me: WeakAddress::default(),
             key: setup.key,
             id: setup.info.id.clone(),
             info: setup.info,
@@ -271,11 +277,12 @@ impl CallActor {
         (call_id, proxy): (String, Option<Box<(Arc<str>, SocketAddr)>>),
         ctx: &mut Context<Self>,
     ) {
-        match DialogActor::launch(&self.env, &self.shard, ctx.address(), leg, origin) {
+        let me = self.me.get_or_share(ctx);
+        match DialogActor::launch(&self.env, &self.shard, me, leg, origin) {
             Some((dialog, frozen)) => {
                 self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen, proxy });
             }
-            None => ctx.address().tell(LegDown(leg)),
+            None => self.me.get_or_share(ctx).tell(LegDown(leg)),
         }
     }
 
@@ -369,7 +376,7 @@ impl Actor for CallActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
+        self.timer = Some(self.env.timer(TimerKey::Call(self.key)));
         self.begin(ctx);
     }
 
