@@ -60,6 +60,7 @@ pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
+pub use overload::Overflowed;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub(crate) use toll_fraud::Watch;
