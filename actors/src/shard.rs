@@ -50,7 +50,7 @@ use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
 use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
-use crate::supervisor::Guard;
+use crate::supervisor::{Failures, Guard};
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
@@ -61,6 +61,7 @@ pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
+pub use overload::Overflowed;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub(crate) use toll_fraud::Watch;
@@ -173,7 +174,7 @@ pub struct Shard {
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
-    failures: BTreeMap<(ActorKind, Arc<str>), u32>,
+    failures: BTreeMap<(ActorKind, Arc<str>), Failures>,
     keepalive_at: Option<Instant>,
     keepalive_turn: usize,
     timer: Option<TimerId>,
