@@ -174,7 +174,7 @@ pub(crate) fn admit(
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let asked = || uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
-    let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
+    let dialled = account::dialled(env, invite, flow, &uri).unwrap_or_else(asked);
     let dialled = rules::number_in(caller, number_rules::Party::Called, dialled);
     let mut route = route(env, Some(caller), &dialled, uri.is_sips());
     if route.insecure {
