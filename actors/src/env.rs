@@ -45,6 +45,18 @@ pub trait Seams {
     /// take `within` to come about. What is sent until then waits. That it did not come about, or ends, is told by
     /// [`crate::shard::FromStream::Gone`].
     fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
+    /// The same where several addresses lead to one server: they race (RFC 8305). An address that the caller may go on with now,
+    /// because there is a connection already or nothing to choose from; `None`: `waiter` is told.
+    fn race(
+        &self,
+        listener: ListenerId,
+        to: (SocketAddr, &[SocketAddr]),
+        within: Duration,
+        waiter: Waiter,
+    ) -> Option<SocketAddr> {
+        let _ = (listener, within, waiter);
+        Some(to.0)
+    }
     /// Closes a connection of this shard once what waits to be sent by it has gone.
     fn close(&self, connection: ConnectionId);
     /// Hands a message to another shard, or to this one later.
@@ -55,6 +67,35 @@ pub trait Seams {
     fn media(&self, worker: u16, order: MediaOrder);
     /// True if an actor of this kind shall panic at its next input: never outside a simulation.
     fn inject_panic(&self, kind: ActorKind) -> bool;
+}
+
+/// What came of a race for a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raced {
+    /// What its waiter has called it.
+    pub number: u32,
+    /// The address to which there is a connection now; `None`: there is none.
+    pub won: Option<SocketAddr>,
+    /// Those to which none came about.
+    pub failed: Vec<SocketAddr>,
+}
+
+/// Who waits for a race.
+#[derive(Clone)]
+pub struct Waiter {
+    /// Who is told.
+    pub owner: WeakRecipient<Told<Raced>>,
+    /// What he calls it.
+    pub number: u32,
+}
+
+impl Waiter {
+    /// Tells what came of it.
+    pub fn tell(&self, won: Option<SocketAddr>, failed: &[SocketAddr]) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.tell(Raced { number: self.number, won, failed: failed.to_vec() });
+        }
+    }
 }
 
 /// What becomes of a message whose connection ends before it has left.
@@ -259,6 +300,28 @@ impl Env {
         within: Duration,
     ) -> Result<Flow, Unsent> {
         self.0.common.seams.connect(listener, remote, within)
+    }
+
+    /// Which address of a server to go to, the first or one of the others; see [`Seams::race`]. Where the server has opened a
+    /// connection that takes requests too (RFC 5923), there is nothing to race for.
+    pub fn race(
+        &self,
+        listener: ListenerId,
+        to: (SocketAddr, &[SocketAddr]),
+        within: Option<Duration>,
+        waiter: Waiter,
+    ) -> Option<SocketAddr> {
+        let (first, others) = to;
+        if others.is_empty() || !self.config().transport(listener).is_reliable() {
+            return Some(first);
+        }
+        let aliased = |to: &SocketAddr| self.directory().aliased(Flow::to(listener, *to)).is_some();
+        if let Some(there) = std::iter::once(&first).chain(others).find(|to| aliased(to)) {
+            return Some(*there);
+        }
+        let limits = self.config().listener(listener).map(|l| l.streams);
+        let within = within.unwrap_or(limits.unwrap_or_default().connect);
+        self.0.common.seams.race(listener, to, within, waiter)
     }
 
     /// Closes a connection of this shard; see [`Seams::close`].

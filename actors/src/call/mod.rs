@@ -3,6 +3,7 @@
 mod ask;
 mod commit;
 mod media;
+mod race;
 mod record;
 mod redirect;
 mod report;
@@ -103,6 +104,7 @@ pub struct CallActor {
     charged: toll_fraud::Charged,
     /// Its place at the trunk it leaves by.
     place: Option<Permit>,
+    racing: race::Racing,
     /// Events that wait for the next batch.
     events: Vec<Event>,
     timer: Option<TimerId>,
@@ -137,6 +139,7 @@ impl CallActor {
             diversion: redirect::Diversion::default(),
             charged: toll_fraud::Charged::default(),
             place: None,
+            racing: race::Racing::default(),
             events: Vec::new(),
             timer: None,
             ended: None,
@@ -157,6 +160,7 @@ impl CallActor {
             Fed::Lost { panic } => {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
+                self.racing.clear();
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
                 let tried = self.shell.machine().attempts().to_vec();
                 let call = Call::after_fault(&legs, &tried, now, &mut out);
@@ -192,7 +196,10 @@ impl CallActor {
             Output::Invite { leg, target, sdp, reliable } => {
                 self.invite(leg, target, (sdp, reliable), now, ctx);
             }
-            Output::Tell(leg, command) => self.tell_leg(leg, command),
+            Output::Tell(leg, command) => {
+                self.withdraw(leg, &command, ctx);
+                self.tell_leg(leg, command);
+            }
             Output::Towards(leg) => self.media.turn_to(&self.env, self.key, leg),
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
@@ -222,10 +229,23 @@ impl CallActor {
         now: Now,
         ctx: &mut Context<Self>,
     ) {
+        if self.spares(&target, now) {
+            ctx.address().tell(trunks::Spared(leg));
+            return;
+        }
         let Some(outbound) = self.enter(target.trunk.as_deref(), now) else {
             ctx.address().tell(trunks::NoPlace(leg));
             return;
         };
+        let begins = race::Begins { leg, target, outbound, sdp: (sdp, reliable) };
+        if let Some(begins) = self.race(begins, ctx) {
+            self.begin_leg(begins, ctx);
+        }
+    }
+
+    /// Sends a leg's INVITE.
+    fn begin_leg(&mut self, begins: race::Begins, ctx: &mut Context<Self>) {
+        let race::Begins { leg, target, outbound, sdp: (sdp, reliable) } = begins;
         let outbound_trunk = outbound.trunk.clone();
         self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
         self.media.open_relay(&self.env, self.key);

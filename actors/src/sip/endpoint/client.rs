@@ -6,12 +6,14 @@ use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::{Input, NoAnswer};
 use tandem_protocol::flow::Flow;
+use tandem_protocol::message::feedback::Feedback;
 use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
 use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
 
 use super::{Endpoint, Name, New, Outgoing, Owner, TransactionKey};
 use crate::env::{Leftover, Tell, TimerKey, Unsent};
+use crate::shard::LinkMessage;
 use crate::timer_wheel::TimerId;
 
 pub(super) enum ClientMachine {
@@ -81,6 +83,13 @@ impl Endpoint {
         };
         if client.cseq != response.cseq() {
             return None;
+        }
+        let asked = client.asked;
+        if let Some(said) = Feedback::of(&response.via()) {
+            for trunk in self.env.directory().hear_feedback(asked, said, now) {
+                let home = self.env.directory().home(&trunk);
+                self.env.link(home, LinkMessage::Restrained { trunk, proxy: asked.remote });
+            }
         }
         let action = match &mut client.machine {
             ClientMachine::Invite(machine) => machine.response(now, response.status()),

@@ -50,6 +50,8 @@ pub(super) struct Wire {
     spoken: Cell<Instant>,
     /// We have opened it, or its peer has proved who it is.
     known: Cell<bool>,
+    /// There is a connection.
+    up: Cell<bool>,
     /// It has brought a message.
     brought: Cell<bool>,
     /// Requests that it has brought and that have no final response yet. One that is repeated may count too little, one that is
@@ -79,6 +81,7 @@ impl Wire {
             active: Cell::new(now),
             spoken: Cell::new(now),
             known: Cell::new(ours),
+            up: Cell::new(false),
             brought: Cell::new(false),
             owed: Cell::new(0),
             paid: Notify::new(),
@@ -94,6 +97,16 @@ impl Wire {
     /// True while requests may leave by it: their answers must have a way back.
     pub(super) fn is_whole(&self) -> bool {
         self.closing.get().is_none() && !self.half_closed.get()
+    }
+
+    /// It is a connection from now on.
+    pub(super) fn come_about(&self) {
+        self.up.set(true);
+    }
+
+    /// True once it is a connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.get()
     }
 
     pub(super) fn has_brought(&self) -> bool {
