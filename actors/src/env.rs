@@ -5,6 +5,8 @@
 //! one actor writes to another: each message carries a token, and a simulation that counts the tokens knows when all
 //! mailboxes are empty.
 
+mod streams;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -30,6 +32,8 @@ use crate::sip::endpoint::TransactionKey;
 use crate::store::{Batch, Store};
 use crate::supervisor::Census;
 use crate::timer_wheel::{TimerId, TimerWheel};
+
+pub use streams::{Raced, Waiter};
 
 /// What an engine takes from outside, one implementation for threads and sockets and one for virtual time.
 pub trait Seams {
@@ -57,6 +61,15 @@ pub trait Seams {
         let _ = (listener, within, waiter);
         Some(to.0)
     }
+    /// The connection to `remote` that this shard has opened, if there is one.
+    fn opened(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        let _ = (listener, remote);
+        None
+    }
+    /// Asks the far end of a connection of this shard for a sign of life (RFC 5626 §3.5.1): if none comes, the connection ends.
+    fn ping(&self, connection: ConnectionId) {
+        let _ = connection;
+    }
     /// Closes a connection of this shard once what waits to be sent by it has gone.
     fn close(&self, connection: ConnectionId);
     /// Hands a message to another shard, or to this one later.
@@ -67,35 +80,6 @@ pub trait Seams {
     fn media(&self, worker: u16, order: MediaOrder);
     /// True if an actor of this kind shall panic at its next input: never outside a simulation.
     fn inject_panic(&self, kind: ActorKind) -> bool;
-}
-
-/// What came of a race for a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raced {
-    /// What its waiter has called it.
-    pub number: u32,
-    /// The address to which there is a connection now; `None`: there is none.
-    pub won: Option<SocketAddr>,
-    /// Those to which none came about.
-    pub failed: Vec<SocketAddr>,
-}
-
-/// Who waits for a race.
-#[derive(Clone)]
-pub struct Waiter {
-    /// Who is told.
-    pub owner: WeakRecipient<Told<Raced>>,
-    /// What he calls it.
-    pub number: u32,
-}
-
-impl Waiter {
-    /// Tells what came of it.
-    pub fn tell(&self, won: Option<SocketAddr>, failed: &[SocketAddr]) {
-        if let Some(owner) = self.owner.upgrade() {
-            owner.tell(Raced { number: self.number, won, failed: failed.to_vec() });
-        }
-    }
 }
 
 /// What becomes of a message whose connection ends before it has left.
@@ -300,28 +284,6 @@ impl Env {
         within: Duration,
     ) -> Result<Flow, Unsent> {
         self.0.common.seams.connect(listener, remote, within)
-    }
-
-    /// Which address of a server to go to, the first or one of the others; see [`Seams::race`]. Where the server has opened a
-    /// connection that takes requests too (RFC 5923), there is nothing to race for.
-    pub fn race(
-        &self,
-        listener: ListenerId,
-        to: (SocketAddr, &[SocketAddr]),
-        within: Option<Duration>,
-        waiter: Waiter,
-    ) -> Option<SocketAddr> {
-        let (first, others) = to;
-        if others.is_empty() || !self.config().transport(listener).is_reliable() {
-            return Some(first);
-        }
-        let aliased = |to: &SocketAddr| self.directory().aliased(Flow::to(listener, *to)).is_some();
-        if let Some(there) = std::iter::once(&first).chain(others).find(|to| aliased(to)) {
-            return Some(*there);
-        }
-        let limits = self.config().listener(listener).map(|l| l.streams);
-        let within = within.unwrap_or(limits.unwrap_or_default().connect);
-        self.0.common.seams.race(listener, to, within, waiter)
     }
 
     /// Closes a connection of this shard; see [`Seams::close`].

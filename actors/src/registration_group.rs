@@ -1,5 +1,6 @@
 //! The actor of one registration group: keeps us registered with a provider (RFC 3261 §10.2).
 
+mod flow;
 mod kept;
 mod request;
 
@@ -28,6 +29,8 @@ use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
+pub(crate) use flow::FlowEnded;
+use flow::{FlowNames, Flows};
 pub use kept::{KeptRegistration, restore};
 use request::Line;
 
@@ -85,6 +88,7 @@ pub struct GroupActor {
     entry: Arc<RegistrationEntry>,
     shell: Shell<RegistrationGroup>,
     lines: Vec<Line>,
+    flows: Flows,
     /// Where each registration's REGISTERs may go, as the machine has it.
     servers: Vec<Vec<SocketAddr>>,
     /// The one that was in use last.
@@ -109,6 +113,7 @@ impl GroupActor {
             env: env.clone(),
             shard: shard.clone(),
             servers: vec![Vec::new(); lines.len()],
+            flows: Flows::new(lines.len()),
             lines,
             shell: Shell::new(RegistrationGroup::new(settings, registrations)),
             entry,
@@ -159,8 +164,13 @@ impl GroupActor {
         if self.shell.machine().is_idle() {
             self.waiting.clear();
         }
+        self.arm();
+    }
+
+    fn arm(&self) {
         if let Some(timer) = self.timer {
-            self.env.arm(timer, self.shell.machine().deadline());
+            let machine = self.shell.machine().deadline();
+            self.env.arm(timer, machine.into_iter().chain(self.flows.deadline()).min());
         }
     }
 
@@ -200,11 +210,6 @@ impl GroupActor {
                 self.feed(GroupInput::Servers(place, found), ctx);
             }
         }
-    }
-
-    fn start_within(&self) -> Duration {
-        let groups = u32::try_from(self.env.config().registration_groups.len()).unwrap_or(u32::MAX);
-        SPREAD.saturating_mul(groups).min(MAX_SPREAD)
     }
 
     fn note_up(&self, place: usize, expires: u32, before: &RegistrationStatus, now: Now) {
@@ -274,10 +279,18 @@ impl GroupActor {
     fn send(&mut self, place: usize, request: &Request, ctx: &Context<Self>) {
         let config = self.entry.config.registrations.get(place);
         if let Some((line, config)) = self.lines.get(place).zip(config) {
-            let outgoing = line.register(&self.env, config, request);
+            let first = self.lines.first().map_or(&*line.token, |first| &*first.token);
+            let outgoing = line.register(&self.env, config, request, &FlowNames::new(first, place));
+            self.flows.note_sent(place, outgoing.to);
             self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
         }
     }
+}
+
+/// How long the first REGISTERs of a process may wait.
+fn start_within(env: &Env) -> Duration {
+    let groups = u32::try_from(env.config().registration_groups.len()).unwrap_or(u32::MAX);
+    SPREAD.saturating_mul(groups).min(MAX_SPREAD)
 }
 
 /// The settings of a registration as its machine takes them.
@@ -301,7 +314,7 @@ impl Actor for GroupActor {
         self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
         self.look_for_servers(ctx);
         if !self.env.directory().draining() {
-            self.feed(GroupInput::Start { within: self.start_within() }, ctx);
+            self.feed(GroupInput::Start { within: start_within(&self.env) }, ctx);
         }
     }
 
@@ -320,7 +333,8 @@ impl Handler<Told<dialog::Input>> for GroupActor {
             dialog::Input::Response(response) if response.status() >= 200 => {
                 let place = place_of(response.cseq());
                 let Some(line) = self.lines.get(place) else { return };
-                GroupInput::Response(place, line.response(&response))
+                self.feed(GroupInput::Response(place, line.response(&response)), ctx);
+                return self.note_flow(place, &response, ctx);
             }
             dialog::Input::Unanswered { cseq, .. } => GroupInput::NoResponse(place_of(cseq), cseq),
             dialog::Input::Response(_)
@@ -344,6 +358,7 @@ impl Handler<Told<Adopted>> for GroupActor {
 impl Handler<Told<Fire>> for GroupActor {
     type Result = ();
     fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+        self.keep_flows_alive();
         self.feed(GroupInput::Timeout, ctx);
     }
 }
@@ -363,7 +378,7 @@ impl Handler<Told<BeRegistered>> for GroupActor {
             return;
         }
         match (registered, self.shell.machine().is_running()) {
-            (true, false) => self.feed(GroupInput::Start { within: self.start_within() }, ctx),
+            (true, false) => self.feed(GroupInput::Start { within: start_within(&self.env) }, ctx),
             (false, _) => {
                 self.waiting.push(done);
                 self.feed(GroupInput::Stop, ctx);

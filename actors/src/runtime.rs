@@ -356,6 +356,14 @@ impl Seams for Threads {
         self.streams.race(listener, to, within, waiter)
     }
 
+    fn opened(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        self.streams.opened_to(listener, remote)
+    }
+
+    fn ping(&self, connection: ConnectionId) {
+        self.streams.ping(connection);
+    }
+
     fn close(&self, connection: ConnectionId) {
         self.streams.close(connection);
     }

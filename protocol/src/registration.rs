@@ -97,6 +97,16 @@ impl Registration {
         resumed
     }
 
+    /// The same, which registers again at some time within this if it holds: the connections of the process before are gone.
+    #[must_use]
+    pub fn renewed_within(mut self, within: Duration, now: Now, random: u64) -> Self {
+        if self.state == State::Registered {
+            let at = now.mono + up_to(within, random);
+            self.deadline = self.deadline.map(|deadline| deadline.min(at));
+        }
+        self
+    }
+
     /// What must outlive the process.
     pub fn kept(&self) -> Kept {
         Kept { cseq: self.cseq, granted: self.granted.clone() }
@@ -154,7 +164,11 @@ impl Registration {
                 State::Unregistering => self.rest(),
                 State::Idle | State::Waiting | State::Registered | State::Failed => Vec::new(),
             },
-            Input::Response(_) | Input::NoResponse { .. } => Vec::new(),
+            // The registrar cannot call us; after a while that chance spreads it gets a new way to us.
+            Input::FlowFailed if self.state == State::Registered => {
+                self.fail(now, DownCause::FlowFailed, random)
+            }
+            Input::Response(_) | Input::NoResponse { .. } | Input::FlowFailed => Vec::new(),
         }
     }
 
@@ -345,7 +359,7 @@ impl Registration {
                 (refused(), false)
             }
             DownCause::Status(status @ 400..=499) => (jitter(self.back_off(), random), *status == 408),
-            DownCause::Status(_) | DownCause::NoResponse | DownCause::NoServer => {
+            DownCause::Status(_) | DownCause::NoResponse | DownCause::NoServer | DownCause::FlowFailed => {
                 (self.before_it_ends(now, jitter(self.back_off(), random)), true)
             }
             DownCause::Redirected(_) | DownCause::NothingGranted | DownCause::Stopped => {

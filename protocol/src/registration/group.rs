@@ -53,6 +53,8 @@ pub enum GroupInput {
     Response(usize, Response),
     /// A REGISTER of one, of this CSeq number, found no answer.
     NoResponse(usize, u32),
+    /// The connection is gone by which one was registered.
+    FlowFailed(usize),
     /// A deadline has come.
     Timeout,
 }
@@ -151,6 +153,7 @@ impl RegistrationGroup {
             GroupInput::NoResponse(place, cseq) => {
                 self.feed(*place, now, Input::NoResponse { cseq: *cseq }, random, &mut out);
             }
+            GroupInput::FlowFailed(place) => self.feed(*place, now, Input::FlowFailed, random, &mut out),
             GroupInput::Timeout => self.timeout(now, random, &mut out),
         }
         self.choose(now, Duration::ZERO, random, &mut out);

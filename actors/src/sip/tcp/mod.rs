@@ -156,6 +156,20 @@ impl Streams {
         }
     }
 
+    /// The connection to `remote` that we have opened, if there is one.
+    pub(crate) fn opened_to(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        let listener = self.listeners.place(listener)? as u16;
+        let expected = self.secure(listener, remote).map(|(_, expected)| expected);
+        self.opened(listener, remote, expected.as_ref()).filter(|wire| wire.is_up())?.flow.connection
+    }
+
+    /// Asks the far end of a connection for a sign of life.
+    pub(crate) fn ping(&self, connection: ConnectionId) {
+        if let Some(wire) = self.wires.borrow().get(&connection.generation) {
+            wire.ping();
+        }
+    }
+
     /// A connection to `remote` that we have opened or open now.
     pub(crate) fn connect(
         self: &Rc<Self>,

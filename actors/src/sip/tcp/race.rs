@@ -28,12 +28,14 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const MOST_REMEMBERED: usize = 1000;
 
 type Place = (u16, SocketAddr);
+/// A listener, and the addresses that race, in their own order.
+type Field = (u16, Vec<SocketAddr>);
 
 /// The races of one shard.
 #[derive(Default)]
 pub(super) struct Races {
-    /// Who waits for each, by listener and addresses in their own order: whoever wants the same waits for the same.
-    waiting: RefCell<BTreeMap<(u16, Vec<SocketAddr>), Vec<Waiter>>>,
+    /// Who waits for each: whoever wants the same waits for the same.
+    waiting: RefCell<BTreeMap<Field, Vec<Waiter>>>,
     /// Who has lost one, and when.
     slow: RefCell<BTreeMap<Place, Instant>>,
 }
@@ -151,12 +153,7 @@ impl Streams {
         self.opened(listener, remote, expected.as_ref()).is_some_and(|wire| wire.is_up())
     }
 
-    async fn run_race(
-        self: &Rc<Self>,
-        mut course: Course,
-        order: Vec<SocketAddr>,
-        key: (u16, Vec<SocketAddr>),
-    ) {
+    async fn run_race(self: &Rc<Self>, mut course: Course, order: Vec<SocketAddr>, key: Field) {
         let mut out = Vec::new();
         let mut race = Race::begin(order, course.within, course.now(), &mut out);
         let mut winner = None;
@@ -201,7 +198,7 @@ impl Streams {
         race: &Race,
         (listener, won): (u16, Option<SocketAddr>),
         winner: Option<Connected>,
-        key: (u16, Vec<SocketAddr>),
+        key: Field,
     ) {
         for slower in race.failed().iter().chain(race.running()) {
             self.races.note_slow((listener, *slower));
