@@ -7,11 +7,11 @@
 mod common;
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::digest::hash;
 use common::engine::stations;
-use common::stream::{accepted, reset};
+use common::stream::{accepted, reset, silent_port};
 use common::tls::{self, Authority, Openssl};
 use common::ua::token;
 use common::{Engine, Msg, Nsd, SOON, Ua, eventually, sdp, so};
@@ -237,6 +237,37 @@ fn by_tcp_the_next_registrar_takes_over_at_once_and_gives_back_when_the_first_is
     assert_ne!(register.header("Expires"), "0", "{register:?}");
     grant(&substitute, &register, FLOW);
     becomes(&engine, 1, "registered");
+}
+
+#[test]
+fn by_tcp_an_address_that_is_silent_loses_to_one_where_the_registrar_is() {
+    let registration =
+        "{ domain = \"provider.test\", transport = \"tcp\", username = \"office\", password = \"hush\" }";
+    let listen = "[[listen]]\nname = \"udp\"\naddress = \"{ip}:5060\"\n\
+                  [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{ip}:5060\"\nconnect_timeout_ms = 20000\n";
+    let toml =
+        [listen, &group("", &[registration.to_owned()]), "[dns]\nservers = [\"{peer}:5353\"]\n"].concat();
+    let mut engine = Engine::prepare(&toml, &[]);
+    let at = |ip| SocketAddr::from((ip, 5071));
+    let std::net::IpAddr::V4(own) = engine.sip.ip() else { panic!("an IPv4 address") };
+    let _silent = [silent_port(at(engine.peer())), silent_port(at(own))];
+    let listener = TcpListener::bind(at(engine.stranger())).expect("the port");
+    let records = format!(
+        "_sip._tcp.provider SRV 10 0 5071 h\nh A {}\nh A {own}\nh A {}\n",
+        engine.peer(),
+        engine.stranger()
+    );
+    let _nsd = Nsd::start(engine.dir(), engine.peer(), &records);
+    engine.restart();
+    let began = Instant::now();
+    let registrar = registrar(&listener);
+    let register = registrar.request("REGISTER");
+    assert!(began.elapsed() < Duration::from_secs(12), "nobody was waited for: {:?}", began.elapsed());
+    grant(&registrar, &register, FLOW);
+    assert_eq!(becomes(&engine, 0, "registered")["registrar"], at(engine.stranger()).to_string());
+    let unanswered = [("group", "provider"), ("cause", "no_response")];
+    let failures = engine.metric("tandem_registration_failures_total", &unanswered);
+    assert_eq!(failures, 0.0);
 }
 
 #[test]

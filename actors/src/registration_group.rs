@@ -2,6 +2,7 @@
 
 mod flow;
 mod kept;
+mod race;
 mod request;
 
 use std::net::SocketAddr;
@@ -89,6 +90,7 @@ pub struct GroupActor {
     shell: Shell<RegistrationGroup>,
     lines: Vec<Line>,
     flows: Flows,
+    racing: race::Racing,
     /// Where each registration's REGISTERs may go, as the machine has it.
     servers: Vec<Vec<SocketAddr>>,
     /// The one that was in use last.
@@ -114,6 +116,7 @@ impl GroupActor {
             shard: shard.clone(),
             servers: vec![Vec::new(); lines.len()],
             flows: Flows::new(lines.len()),
+            racing: race::Racing::default(),
             lines,
             shell: Shell::new(RegistrationGroup::new(settings, registrations)),
             entry,
@@ -149,7 +152,7 @@ impl GroupActor {
         let mut failures: Vec<_> = before.members.iter().map(|member| member.last_failure.clone()).collect();
         for output in out {
             match output {
-                GroupOutput::Of(place, Output::Send(request)) => self.send(place, &request, ctx),
+                GroupOutput::Of(place, Output::Send(request)) => self.register(place, &request, ctx),
                 GroupOutput::Of(place, Output::Up { expires }) => self.note_up(place, expires, &before, now),
                 GroupOutput::Of(place, Output::Down { cause }) => {
                     self.note_down(place, &cause, now);
@@ -287,6 +290,11 @@ impl GroupActor {
     }
 }
 
+/// Which registration of the group a CSeq number is of.
+fn place_of(cseq: u32) -> usize {
+    (cseq >> CSEQ_BITS) as usize
+}
+
 /// How long the first REGISTERs of a process may wait.
 fn start_within(env: &Env) -> Duration {
     let groups = u32::try_from(env.config().registration_groups.len()).unwrap_or(u32::MAX);
@@ -328,7 +336,6 @@ impl Actor for GroupActor {
 impl Handler<Told<dialog::Input>> for GroupActor {
     type Result = ();
     fn handle(&mut self, told: Told<dialog::Input>, ctx: &mut Context<Self>) {
-        let place_of = |cseq: u32| (cseq >> CSEQ_BITS) as usize;
         let input = match told.0 {
             dialog::Input::Response(response) if response.status() >= 200 => {
                 let place = place_of(response.cseq());

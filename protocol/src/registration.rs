@@ -21,6 +21,7 @@ mod interface;
 mod tests;
 mod walk;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,11 @@ impl Registration {
         self.failures == 0 && self.state != State::Idle && self.state != State::Unregistering
     }
 
+    /// Whom else its present attempt may ask, in order.
+    pub fn untried(&self) -> impl Iterator<Item = SocketAddr> {
+        self.walk.untried()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -164,6 +170,12 @@ impl Registration {
                 State::Unregistering => self.rest(),
                 State::Idle | State::Waiting | State::Registered | State::Failed => Vec::new(),
             },
+            Input::Raced { cseq, won, failed } => {
+                if cseq == self.cseq {
+                    self.walk.raced(won, &failed);
+                }
+                Vec::new()
+            }
             // The registrar cannot call us; after a while that chance spreads it gets a new way to us.
             Input::FlowFailed if self.state == State::Registered => {
                 self.fail(now, DownCause::FlowFailed, random)

@@ -44,6 +44,9 @@ impl CallActor {
     /// Has the addresses of a proxy race, if it has several; gives back a leg that may begin now.
     pub(super) fn race(&mut self, begins: Begins, ctx: &mut Context<Self>) -> Option<Begins> {
         let to = begins.target.flow;
+        if !to.listener.transport().is_reliable() {
+            return Some(begins);
+        }
         let trunk = begins.target.trunk.as_deref().and_then(|name| self.env.directory().trunk(name));
         let mut others = trunk.map(|trunk| trunk.addresses_beside(to.remote)).unwrap_or_default();
         if others.is_empty() {

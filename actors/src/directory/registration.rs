@@ -148,6 +148,11 @@ impl RegistrationEntry {
         self.places.get(registration).map(|places| places.load().draw(chance)).unwrap_or_default()
     }
 
+    /// The other addresses of the server of a registration that DNS has found at this one (RFC 8305).
+    pub fn addresses_beside(&self, registration: usize, address: SocketAddr) -> Vec<SocketAddr> {
+        self.places.get(registration).map(|places| places.load().beside(address)).unwrap_or_default()
+    }
+
     /// The registration that `line` names, and its trunk.
     pub(super) fn of_line(&self, line: &str) -> Option<(&str, usize)> {
         let status = self.status.load();

@@ -193,6 +193,15 @@ pub enum Input {
         /// The CSeq number.
         cseq: u32,
     },
+    /// The REGISTER of this CSeq number went to another address of its server than it was to, or to none (RFC 8305).
+    Raced {
+        /// The CSeq number.
+        cseq: u32,
+        /// Where it went; `None`: nowhere, and [`Input::NoResponse`] follows.
+        won: Option<SocketAddr>,
+        /// Where it could not go: nobody there is asked again in this attempt.
+        failed: Vec<SocketAddr>,
+    },
     /// The connection is gone by which it was registered, and by which alone the registrar reaches us (RFC 5626 §4.5).
     FlowFailed,
 }
