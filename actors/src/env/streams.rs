@@ -38,7 +38,7 @@ impl Waiter {
 }
 
 impl Env {
-    /// Which address of a server to go to, the first or one of the others; see [`Seams::race`]. Where the server has opened a
+    /// Which address of a server to go to, the first or one of the others; see [`Seams::race`](super::Seams::race). Where the server has opened a
     /// connection that takes requests too (RFC 5923), there is nothing to race for.
     pub fn race(
         &self,
