@@ -18,7 +18,7 @@ mod toll_fraud;
 mod trunks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +101,13 @@ pub enum LinkMessage {
     Media(MediaEvent),
     /// What a call saw of a proxy, for the trunk's shard.
     Trunk(TrunkReport),
+    /// A proxy of a trunk that lives here wants another share of its calls than before (RFC 7339).
+    Restrained {
+        /// The trunk.
+        trunk: Arc<str>,
+        /// The proxy.
+        proxy: SocketAddr,
+    },
     /// What DNS has found for a named proxy of a trunk that lives here.
     Located(ProxyLocated),
     /// Told once all control that was sent before has been taken.
@@ -301,6 +308,7 @@ impl Shard {
             LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
+            LinkMessage::Restrained { trunk, proxy } => self.trunk_restrained(&trunk, proxy),
             LinkMessage::Located(found) => self.located(found),
             LinkMessage::Fence(passed) => {
                 // Whoever waits may have given up.
