@@ -282,7 +282,7 @@ fn stations_and_trunks_are_listed() {
         assert!(!daemon.get("/api/v1/stations").text.contains("of-the-tests"), "a password leaks");
         let trunk = &daemon.get("/api/v1/trunks").json()[0];
         let unknown = json!([{"address": "127.0.0.1:9", "name": null, "priority": 0, "weight": 1, "state": "unknown", "up": true,
-            "since": null, "cause": null}]);
+            "since": null, "cause": null, "overload_percent": 0}]);
         assert_eq!(trunk["proxies"], unknown);
         assert!(daemon.command("stations").contains("1001     21         0      not registered"));
         assert!(daemon.command("trunks").contains("a      lan       0      127.0.0.1:9  unknown"));
