@@ -18,7 +18,7 @@ mod toll_fraud;
 mod trunks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
 use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
-use crate::supervisor::Guard;
+use crate::supervisor::{Failures, Guard};
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
@@ -61,6 +61,7 @@ pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
+pub use overload::Overflowed;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub(crate) use toll_fraud::Watch;
@@ -100,6 +101,13 @@ pub enum LinkMessage {
     Media(MediaEvent),
     /// What a call saw of a proxy, for the trunk's shard.
     Trunk(TrunkReport),
+    /// A proxy of a trunk that lives here wants another share of its calls than before (RFC 7339).
+    Restrained {
+        /// The trunk.
+        trunk: Arc<str>,
+        /// The proxy.
+        proxy: SocketAddr,
+    },
     /// What DNS has found for a named proxy of a trunk that lives here.
     Located(ProxyLocated),
     /// Told once all control that was sent before has been taken.
@@ -173,7 +181,7 @@ pub struct Shard {
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
-    failures: BTreeMap<(ActorKind, Arc<str>), u32>,
+    failures: BTreeMap<(ActorKind, Arc<str>), Failures>,
     keepalive_at: Option<Instant>,
     keepalive_turn: usize,
     timer: Option<TimerId>,
@@ -300,6 +308,7 @@ impl Shard {
             LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
+            LinkMessage::Restrained { trunk, proxy } => self.trunk_restrained(&trunk, proxy),
             LinkMessage::Located(found) => self.located(found),
             LinkMessage::Fence(passed) => {
                 // Whoever waits may have given up.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tandem_protocol::dialog::{Input, NoAnswer};
 use tandem_protocol::flow::Flow;
+use tandem_protocol::message::feedback::Feedback;
 use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
 use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
@@ -10,6 +11,7 @@ use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInvite
 use super::{Endpoint, Name, New, Outgoing, TransactionKey};
 use crate::env::{Leftover, TimerKey, Unsent};
 use crate::owner::Owner;
+use crate::shard::LinkMessage;
 use crate::timer_wheel::TimerId;
 
 pub(super) enum ClientMachine {
@@ -79,6 +81,13 @@ impl Endpoint {
         };
         if client.cseq != response.cseq() {
             return None;
+        }
+        let asked = client.asked;
+        if let Some(said) = Feedback::of(&response.via()) {
+            for trunk in self.env.directory().hear_feedback(asked, said, now) {
+                let home = self.env.directory().home(&trunk);
+                self.env.link(home, LinkMessage::Restrained { trunk, proxy: asked.remote });
+            }
         }
         let action = match &mut client.machine {
             ClientMachine::Invite(machine) => machine.response(now, response.status()),
