@@ -40,6 +40,7 @@ pub mod metrics;
 pub mod registrar;
 pub mod registration_group;
 pub mod runtime;
+pub mod seat;
 pub mod shard;
 pub mod shell;
 pub mod sip;

@@ -14,6 +14,7 @@ mod refuse;
 mod restore;
 mod stray;
 mod streams;
+mod succession;
 mod toll_fraud;
 mod trunks;
 
@@ -60,8 +61,10 @@ pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
+pub(crate) use restore::read_records_of;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
+pub(crate) use succession::Succession;
 pub(crate) use toll_fraud::Watch;
 pub use trunks::TrunkReport;
 
@@ -102,7 +105,9 @@ pub enum LinkMessage {
     /// What DNS has found for a named proxy of a trunk that lives here.
     Located(ProxyLocated),
     /// Told once all control that was sent before has been taken.
-    Fence(UnboundedSender<ShardId>),
+    Marker(UnboundedSender<ShardId>),
+    /// Nothing: a shard that takes it has got on.
+    Poke,
 }
 
 /// Datagrams that came together.
@@ -297,10 +302,11 @@ impl Shard {
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
             LinkMessage::Located(found) => self.located(found),
-            LinkMessage::Fence(passed) => {
+            LinkMessage::Marker(passed) => {
                 // Whoever waits may have given up.
                 let _ = passed.send(self.env.shard());
             }
+            LinkMessage::Poke => self.env.seat().beat(),
         }
     }
 
@@ -316,7 +322,8 @@ impl Shard {
     fn media(&mut self, event: MediaEvent) {
         match event {
             MediaEvent::Granted { worker, address, pairs } => self.granted(worker, address, pairs),
-            MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
+            MediaEvent::Returned(pairs) => self.leases.rested(&self.env, pairs),
+            MediaEvent::Reclaimed { worker } => self.leases.reclaimed(worker),
             MediaEvent::Silent(session)
             | MediaEvent::Closed { session, .. }
             | MediaEvent::Refused { session, .. }
@@ -370,6 +377,8 @@ impl Actor for Shard {
         self.leases.prime(&self.env);
         self.start_named(ctx);
         self.rearm();
+        self.succeed_another();
+        self.env.seat().begin();
     }
 }
 

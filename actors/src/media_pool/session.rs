@@ -86,6 +86,11 @@ impl Leg {
         }
     }
 
+    /// It is a call's of this shard, which has not heard yet whether it is silent.
+    pub(crate) fn belong_to(&mut self, shard: ShardId, peer: Option<SessionId>) {
+        (self.shard, self.peer_id, self.silent) = (shard, peer, false);
+    }
+
     /// The rules, to look at.
     pub(crate) fn session(&self) -> &Session {
         &self.session

@@ -64,6 +64,7 @@ impl Shard {
         };
         json!({
             "id": format!("shard:{}", self.env.shard().0),
+            "epoch": self.env.seat().epoch(),
             "trunks": names(ActorKind::Trunk, self.trunks.keys().map(AsRef::as_ref).collect()),
             "registration_groups":
                 names(ActorKind::RegistrationGroup, self.groups.keys().map(AsRef::as_ref).collect()),

@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use actix::Addr;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio::net::UdpSocket;
 
 use super::icmp::{self, Undelivered};
 use crate::env::{Datagram, Tell, Unsent};
+use crate::seat::Seat;
 use crate::shard::{Datagrams, NotDelivered, Shard};
 
 /// Datagrams taken from a socket before the shard's actors get their turn.
@@ -114,10 +116,13 @@ fn take_errors(socket: &UdpSocket, shard: &Addr<Shard>) {
 }
 
 /// Reads a listener's socket for ever.
-pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>) {
+pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>, seat: Arc<Seat>) {
     let mut buffer = vec![0; LARGEST_DATAGRAM];
     loop {
-        match socket.ready(Interest::READABLE | Interest::ERROR).await {
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await;
+        // What a shard that was fenced would take is lost.
+        seat.halt_if_fenced();
+        match ready {
             Ok(ready) if ready.is_error() => take_errors(&socket, &shard),
             Ok(_) => {}
             Err(why) => {

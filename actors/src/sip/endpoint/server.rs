@@ -13,6 +13,7 @@ use tandem_protocol::transaction::{Expiry, InviteServer, NonInviteServer, Server
 use super::{Endpoint, Name, New, Owner, TransactionKey};
 use crate::env::{Tell, TimerKey};
 use crate::metrics::Refusal;
+use crate::seat::{Figure, Hold, Loan};
 use crate::sip::stateless::Answer;
 use crate::timer_wheel::TimerId;
 
@@ -32,6 +33,8 @@ pub(super) struct Server {
     feedback: bool,
     last_response: Option<Bytes>,
     owner: Option<Owner>,
+    /// An INVITE without a final response: should the shard be fenced, somebody else answers it.
+    unanswered: Option<Hold>,
     /// A CANCEL came before the owner did.
     cancelled: Option<Box<Input>>,
 }
@@ -130,6 +133,8 @@ impl Endpoint {
         let name: Rc<[u8]> = Rc::from(&server_name(request, request.method())[..]);
         self.server_names.insert(name.clone(), id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
+        let is_invite = request.method() == Method::Invite;
+        let unanswered = is_invite.then(|| self.env.seat().lend(Loan::Invite(request.raw().clone(), flow)));
         let request = Some(request.clone());
         let server = Server {
             machine,
@@ -140,10 +145,11 @@ impl Endpoint {
             feedback,
             last_response: None,
             owner: None,
+            unanswered: unanswered,
             cancelled: None,
         };
         self.servers.insert(id, Box::new(server));
-        self.env.metrics().transactions_active.increment(1.0);
+        self.env.count(Figure::Transactions, 1);
         self.arm_server(id);
         ServerTransactionId(id)
     }
@@ -185,6 +191,7 @@ impl Endpoint {
         server.last_response = keep.then(|| message.clone());
         if status >= 200 {
             server.request = None;
+            server.unanswered = None;
         }
         let flow = server.flow;
         self.post(flow, &message, method);
@@ -252,7 +259,7 @@ impl Endpoint {
                 if let Some(server) = self.servers.remove(&id) {
                     self.server_names.remove(&server.name);
                     self.env.forget(server.timer);
-                    self.env.metrics().transactions_active.decrement(1.0);
+                    self.env.count(Figure::Transactions, -1);
                 }
             }
         }

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::door::Door;
+use super::tracked::Tracked;
 use super::wire::Wire;
 use super::{Streams, tune};
 use crate::metrics::{Closed, Handshake};
@@ -47,6 +48,7 @@ impl Streams {
             Err(_) => return self.remove(wire, Closed::Unreachable, false),
         };
         self.mark(&stream, listener, remote);
+        let stream = Tracked::new(stream, &self.seat);
         let Some((tls, expected)) = secure else {
             self.shared.current().directory.stream_peers.note(remote.ip());
             return self.run(stream, wire, false).await;
@@ -95,11 +97,11 @@ impl Streams {
         self: &Rc<Self>,
         tls: &Tls,
         door: &Arc<Door>,
-        stream: TcpStream,
+        stream: Tracked,
         (remote, listener): (SocketAddr, u16),
     ) {
         let metrics = &self.shared.metrics.tls;
-        let Some(shaking) = door.shake() else {
+        let Some(shaking) = door.shake(&self.seat) else {
             metrics.handshake(false, Handshake::Limit);
             tracing::debug!(peer = %remote, "a connection was refused: too many TLS handshakes at once");
             return;

@@ -1,0 +1,80 @@
+//! A shard takes the place of one that was fenced: its calls, and what it has left unanswered.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use tandem_protocol::b2bua::CALLER;
+use tandem_protocol::flow::Flow;
+use tandem_protocol::message::{Limits, Message};
+
+use super::Shard;
+use super::restore::{RESTORING, Restore};
+use crate::call::CallRecord;
+use crate::calls::CallKey;
+use crate::env::Told;
+use crate::media_pool::order::MediaOrder;
+use crate::sip::stateless::Answer;
+
+/// What is left of the shard that was fenced.
+pub(crate) struct Succession {
+    /// Its calls that were answered.
+    pub(crate) restore: Restore,
+    /// INVITEs that it had not answered, and by which flows the answers go.
+    pub(crate) invites: Vec<(Bytes, Flow)>,
+}
+
+impl Shard {
+    /// Begins where another was, if one was.
+    pub(super) fn succeed_another(&mut self) {
+        if self.env.seat().epoch() == 0 {
+            return;
+        }
+        // Its calls come in a moment.
+        self.restoring_until = Some(self.env.now().mono + RESTORING);
+        let env = self.env.clone();
+        let here = |name: &str| env.directory().home(name) == env.shard();
+        for station in env.directory().stations().filter(|station| here(&station.config.name)) {
+            self.flows.set(&station.config.name, &station.bindings());
+        }
+    }
+
+    /// The calls go on by the sessions that they have; those of calls that do not go on end.
+    fn keep_media(&self, records: &[CallRecord]) {
+        let mut calls: Vec<CallKey> = self.calls.keys().copied().chain(records.iter().map(|r| r.info.key)).collect();
+        calls.sort_unstable();
+        let sides = records.iter().flat_map(|record| &record.media.sides);
+        let mut ports: Vec<SocketAddr> = sides.map(|side| side.lease.rtp).collect();
+        ports.sort_unstable();
+        let (calls, ports): (Arc<[CallKey]>, Arc<[SocketAddr]>) = (calls.into(), ports.into());
+        for worker in 0..self.env.config().media.workers.max(1) {
+            let order = MediaOrder::Keep { shard: self.env.shard(), calls: calls.clone(), ports: ports.clone() };
+            self.env.media(worker, order);
+        }
+    }
+
+    /// Whoever has had a 100 does not ask again, so that he would wait for ever.
+    fn answer_left(&mut self, invites: Vec<(Bytes, Flow)>, records: &[CallRecord]) {
+        let callers = records.iter().flat_map(|record| &record.legs).filter(|(leg, ..)| *leg == CALLER);
+        let restored: BTreeSet<String> = callers.map(|(_, _, call_id)| call_id.clone()).collect();
+        for (request, flow) in invites {
+            let Ok(invite) = Message::parse(request, &Limits::NONE) else { continue };
+            // A call that was answered repeats that by itself.
+            if invite.to_tag().is_some() || !restored.contains(invite.call_id()) {
+                self.endpoint.reply_once(&invite, flow, Answer::new(500, &[]));
+            }
+        }
+    }
+}
+
+impl Handler<Told<Succession>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Succession>, ctx: &mut Context<Self>) {
+        let Succession { restore: Restore(records), invites } = told.0;
+        self.answer_left(invites, &records);
+        self.keep_media(&records);
+        self.restore_all(records, ctx);
+    }
+}
