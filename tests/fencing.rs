@@ -40,27 +40,35 @@ fn up(a: &Ua, b: &Ua) -> (Leg, Leg) {
     (leg, other)
 }
 
-/// Waits for a message. A shard that takes calls over asks each peer whether he has the call too; it is told so.
-fn hear(ua: &Ua, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {
+/// Waits for a message of a call. A shard that takes calls over repeats a 200 whose ACK it may not have heard, and asks each peer whether he has
+/// the call too: it is told so, as any phone tells it.
+fn hear(ua: &Ua, leg: &Leg, what: &str, pick: impl Fn(&Msg) -> bool) -> Msg {
     loop {
-        let message = ua.wait(what, |message| message.is("OPTIONS") || pick(message));
-        if !message.is("OPTIONS") {
+        let message = ua.again(what, |message| {
+            let of_call = message.header("Call-ID") == leg.call_id;
+            message.is("OPTIONS") || message.answers("INVITE", 200) || of_call && pick(message)
+        });
+        if message.is("OPTIONS") {
+            ua.respond(&message, "200 OK", "", "", "");
+        } else if message.answers("INVITE", 200) {
+            let (call_id, local) = (message.header("Call-ID").to_owned(), message.header("From").to_owned());
+            ua.ack(&Leg { call_id, local, ..leg.clone() }, &message);
+        } else {
             return message;
         }
-        ua.respond(&message, "200 OK", "", "", "");
     }
 }
 
 /// The other side hears that this one hangs up, as this one hears.
-fn hung_up(one: &Ua, other: &Ua) {
-    let bye = hear(other, "BYE", |message| message.is("BYE"));
-    other.respond(&bye, "200 OK", "", "", "");
-    hear(one, "200 to BYE", |message| message.answers("BYE", 200));
+fn hung_up(one: (&Ua, &Leg), other: (&Ua, &Leg)) {
+    let bye = hear(other.0, other.1, "BYE", |message| message.is("BYE"));
+    other.0.respond(&bye, "200 OK", "", "", "");
+    hear(one.0, one.1, "200 to BYE", |message| message.answers("BYE", 200));
 }
 
-fn hang_up(one: &Ua, leg: &mut Leg, other: &Ua) {
-    one.next(leg, "BYE", "", "");
-    hung_up(one, other);
+fn hang_up(one: (&Ua, &mut Leg), other: (&Ua, &Leg)) {
+    one.0.next(one.1, "BYE", "", "");
+    hung_up((one.0, one.1), other);
 }
 
 /// Nothing is left of any call: neither in the gauges, nor of the limits, nor in the tree.
@@ -110,15 +118,19 @@ fn calls_of_a_stuck_shard_go_on_by_another() {
     // Each is ended once by this side and once by that, on the shard that was stuck too.
     let total = calls.len() + 1;
     for (place, (mut leg, mut other, _)) in calls.into_iter().enumerate() {
-        if place % 2 == 0 { hang_up(&c, &mut leg, &d) } else { hang_up(&d, &mut other, &c) }
+        if place % 2 == 0 {
+            hang_up((&c, &mut leg), (&d, &other));
+        } else {
+            hang_up((&d, &mut other), (&c, &leg));
+        }
     }
     // Whoever calls now, on either shard, registered on either.
     let d = d.registered();
     let mut shards = [0, 0];
     while shards.contains(&0) {
-        let (mut leg, _) = up(&c, &d);
+        let (mut leg, other) = up(&c, &d);
         shards[shard_of(&engine, &leg) as usize] += 1;
-        hang_up(&c, &mut leg, &d);
+        hang_up((&c, &mut leg), (&d, &other));
     }
     let later: usize = shards.iter().sum();
 
@@ -139,7 +151,8 @@ fn calls_of_a_stuck_shard_go_on_by_another() {
     assert_eq!(engine.metric("tandem_shards_abandoned", &[]), 1.0);
     assert_eq!(engine.metric("tandem_actor_restarts_total", &[("actor", "shard")]), 1.0);
     let tree = engine.api("GET", "/api/v1/tree");
-    let epochs: Vec<u64> = tree["shards"].as_array().unwrap().iter().map(|s| s["epoch"].as_u64().unwrap()).collect();
+    let epochs: Vec<u64> =
+        tree["shards"].as_array().unwrap().iter().map(|s| s["epoch"].as_u64().unwrap()).collect();
     assert_eq!((epochs[stuck as usize], epochs[1 - stuck as usize]), (1, 0));
     let shards = tree["kinds"].as_array().unwrap().iter().find(|kind| kind["kind"] == "shard").unwrap();
     assert_eq!((&shards["alive"], &shards["restarts"]), (&2.into(), &1.into()));
@@ -165,13 +178,14 @@ fn an_attempt_that_is_cut_off_has_an_answer_and_a_record() {
     assert_eq!(a.refused(&leg).status(), Some(500));
     let cdr = engine.cdr("stall", 0, "engine");
     assert_eq!((cdr["from"].as_str(), cdr["to"].as_str()), (Some("1001"), Some("1002")));
-    // Who answers too late is told that nobody waits for him.
-    let other = b.answer(&invite, &sdp(b.local(), "0"));
-    let bye = b.request("BYE");
-    assert_eq!(bye.header("Call-ID"), other.call_id);
+    // Who answers too late, and again until he is heard, is told that nobody waits for him.
+    let bye = eventually("BYE", || {
+        b.respond(&invite, "200 OK", "bob", "", &sdp(b.local(), "0"));
+        b.receive(Duration::from_millis(500)).filter(|message| message.is("BYE"))
+    });
     b.respond(&bye, "200 OK", "", "", "");
-    let (mut leg, _) = up(&a, &b);
-    hang_up(&a, &mut leg, &b);
+    let (mut leg, other) = up(&a, &b);
+    hang_up((&a, &mut leg), (&b, &other));
     engine.wait_cdrs(2);
     nothing_is_left(&engine);
 }
@@ -182,24 +196,24 @@ fn a_thread_that_comes_to_life_again_does_no_harm() {
     let engine = start("1", &settings);
     let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
     let (far_a, far_b) = ends(&engine);
-    let (mut leg, _) = up(&a, &b);
-    let (mut far, _) = connected(&far_a, &far_b);
+    let (mut leg, other) = up(&a, &b);
+    let (mut far, far_other) = connected(&far_a, &far_b);
     engine.recorded("call.answered", 2);
     engine.stall(0, Duration::from_secs(4));
     // Whatever comes meanwhile waits for the thread too, which must not take it.
     a.next(&mut leg, "BYE", "", "");
     engine.replaced(1);
-    hung_up(&a, &b);
+    hung_up((&a, &leg), (&b, &other));
     eventually("the thread wakes", || engine.log().contains("has come to life").then_some(()));
     engine.counts("tandem_calls_active", &[], 1.0);
     engine.counts("tandem_trunk_calls_active", &[("trunk", "out")], 1.0);
-    hang_up(&far_a, &mut far, &far_b);
+    hang_up((&far_a, &mut far), (&far_b, &far_other));
     // The places are there again, each once.
     for _ in 0..2 {
-        let (mut leg, _) = up(&a, &b);
+        let (mut leg, other) = up(&a, &b);
         let refused = a.call("1002", &sdp(a.local(), "0"));
         assert_ne!(a.refused(&refused).status(), Some(200));
-        hang_up(&a, &mut leg, &b);
+        hang_up((&a, &mut leg), (&b, &other));
     }
     let cdrs = engine.wait_cdrs(6);
     assert_eq!(cdrs.iter().filter(|cdr| cdr["cause"] == "normal").count(), 4, "{cdrs:#?}");
@@ -224,7 +238,9 @@ fn the_ports_of_a_stuck_shard_are_there_for_other_calls() {
     while calls.len() < 4 {
         // Ports that were used rest for 2 s.
         let mut leg = a.call("1002", &sdp(a.local(), "0"));
-        let answer = a.wait("an answer", |m| m.status().is_some_and(|s| s == 503) || m.answers("INVITE", 100) || m.answers("INVITE", 180));
+        let answer = a.wait("an answer", |m| {
+            m.status().is_some_and(|s| s == 503) || m.answers("INVITE", 100) || m.answers("INVITE", 180)
+        });
         if answer.status() == Some(503) {
             a.ack(&leg, &answer);
             continue;
@@ -235,8 +251,8 @@ fn the_ports_of_a_stuck_shard_are_there_for_other_calls() {
     }
     let one_more = a.call("1002", &sdp(a.local(), "0"));
     assert_eq!(a.refused(&one_more).status(), Some(503), "each pair is one call's alone");
-    for (mut leg, _) in calls {
-        hang_up(&a, &mut leg, &b);
+    for (mut leg, other) in calls {
+        hang_up((&a, &mut leg), (&b, &other));
     }
     nothing_is_left(&engine);
     // What rests comes back: all eight.
@@ -254,8 +270,8 @@ fn connections_of_a_stuck_shard_are_ended_so_that_their_peers_connect_anew() {
     engine.counts("tandem_sip_connections_active", &[], 0.0);
     let a = Ua::tcp(&engine, "1001").registered();
     engine.counts("tandem_sip_connections_active", &[], 1.0);
-    let (mut leg, _) = up(&b, &a);
-    hang_up(&b, &mut leg, &a);
+    let (mut leg, other) = up(&b, &a);
+    hang_up((&b, &mut leg), (&a, &other));
     nothing_is_left(&engine);
 }
 
@@ -282,18 +298,19 @@ fn a_register_that_waits_for_a_stuck_shard_is_answered_by_the_next() {
 fn a_shard_that_is_slow_and_a_process_that_is_stopped_are_not_fenced() {
     let engine = start("2", &stations(&["1001", "1002"]));
     let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
-    let (mut leg, _) = up(&a, &b);
+    let (mut leg, other) = up(&a, &b);
     for shard in [0, 1] {
         engine.stall(shard, Duration::from_secs(1));
     }
     a.ping();
+    let stranger = Ua::new(&engine, "1001");
     engine.signal("STOP");
-    assert!(a.receive(Duration::from_secs(4)).is_none(), "it is stopped");
+    assert!(stranger.receive(Duration::from_secs(4)).is_none(), "it is stopped");
     engine.signal("CONT");
-    hang_up(&a, &mut leg, &b);
+    hang_up((&a, &mut leg), (&b, &other));
     engine.cdr("normal", 200, "caller");
     // For as long as a verdict would take.
-    assert!(a.receive(Duration::from_secs(3)).is_none());
+    assert!(stranger.receive(Duration::from_secs(3)).is_none());
     assert_eq!(engine.metric("tandem_shards_abandoned", &[]), 0.0);
     assert_eq!(engine.metric("tandem_actor_restarts_total", &[("actor", "shard")]), 0.0);
 }
@@ -302,7 +319,7 @@ fn a_shard_that_is_slow_and_a_process_that_is_stopped_are_not_fenced() {
 fn the_third_thread_that_is_given_up_ends_the_process_once_no_call_is_left() {
     let mut engine = start("1", &stations(&["1001", "1002"]));
     let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
-    let (mut leg, _) = up(&a, &b);
+    let (mut leg, other) = up(&a, &b);
     engine.recorded("call.answered", 1);
     for times in 1..=3 {
         engine.stall(0, FOR_EVER);
@@ -311,20 +328,20 @@ fn the_third_thread_that_is_given_up_ends_the_process_once_no_call_is_left() {
     let refused = a.call("1002", &sdp(a.local(), "0"));
     assert_eq!(a.refused(&refused).status(), Some(503), "it takes no new calls");
     assert_eq!(engine.ended(), None, "a call is up");
-    hang_up(&a, &mut leg, &b);
+    hang_up((&a, &mut leg), (&b, &other));
     let status = eventually("the end of the process", || engine.ended());
     assert_eq!(status.code(), Some(75));
     engine.cdr("normal", 200, "caller");
     engine.restart();
-    let (mut leg, _) = up(&a, &b);
-    hang_up(&a, &mut leg, &b);
+    let (mut leg, other) = up(&a, &b);
+    hang_up((&a, &mut leg), (&b, &other));
 }
 
 #[test]
 fn a_call_that_outlasts_the_process_is_taken_up_by_the_next() {
     let mut engine = start("1", &stations(&["1001", "1002"]));
     let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
-    let (mut leg, _) = up(&a, &b);
+    let (mut leg, other) = up(&a, &b);
     engine.recorded("call.answered", 1);
     for times in 1..=3 {
         engine.stall(0, FOR_EVER);
@@ -334,6 +351,6 @@ fn a_call_that_outlasts_the_process_is_taken_up_by_the_next() {
     assert_eq!(status.code(), Some(75));
     assert!(engine.cdrs().is_empty(), "nobody has ended it");
     engine.restart();
-    hang_up(&a, &mut leg, &b);
+    hang_up((&a, &mut leg), (&b, &other));
     engine.cdr("normal", 200, "caller");
 }

@@ -90,6 +90,8 @@ pub(crate) enum Loan {
     Connection(ConnectionId),
     /// Its socket.
     Stream(RawFd),
+    /// Calls that are about to be restored, counted as one until then: nobody is to believe meanwhile that there are none.
+    Expected(Arc<Shared>),
     /// An INVITE that has no final response yet, and by which flow that goes.
     Invite(Bytes, Flow),
 }
@@ -102,6 +104,7 @@ impl Loan {
             Loan::Outside(watched, international) => watched.drop_call(*international),
             Loan::Guest(door, source) => door.leave(*source),
             Loan::Handshake(door) => door.shaken(),
+            Loan::Expected(shared) => shared.census.leave(ActorKind::Call, 1),
             Loan::Connection(_) | Loan::Stream(_) | Loan::Invite(..) => {}
         }
     }
@@ -316,6 +319,7 @@ impl Seat {
                 | Loan::Trunk(_)
                 | Loan::Outside(..)
                 | Loan::Guest(..)
+                | Loan::Expected(_)
                 | Loan::Handshake(_) => {}
             }
         }
@@ -342,7 +346,10 @@ impl Seat {
             }
             return loans.take();
         }
-        tracing::error!(epoch = self.epoch, "a fenced shard keeps its places: its thread stands in the middle of taking one");
+        tracing::error!(
+            epoch = self.epoch,
+            "a fenced shard keeps its places: its thread stands in the middle of taking one"
+        );
         None
     }
 }
@@ -357,6 +364,7 @@ impl Loan {
             | Loan::Guest(..)
             | Loan::Handshake(_)
             | Loan::Connection(_)
+            | Loan::Expected(_)
             | Loan::Invite(..) => None,
         }
     }

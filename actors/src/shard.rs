@@ -2,6 +2,7 @@
 
 mod adopt;
 mod ask;
+mod awaited;
 mod dialogs;
 mod flows;
 mod icmp;
@@ -185,6 +186,7 @@ pub struct Shard {
     overload: overload::Overload,
     late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
+    awaited: awaited::Awaited,
     _guard: Guard,
 }
 
@@ -217,6 +219,7 @@ impl Shard {
             overload: overload::Overload::new(&env),
             late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
+            awaited: awaited::Awaited::default(),
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -359,6 +362,7 @@ impl Shard {
         if let Some(timer) = self.timer {
             let further =
                 self.keepalive_at.into_iter().chain(self.tolls.next).chain(self.overload_deadline());
+            let further = further.chain(self.awaited.until);
             self.env.arm(timer, expiry.into_iter().chain(rest).chain(further).min());
         }
     }
@@ -427,6 +431,7 @@ impl Handler<Told<Fire>> for Shard {
         self.keep_alive();
         self.watch_tolls();
         self.look_at_overload();
+        self.give_up_awaited();
         self.rearm();
     }
 }

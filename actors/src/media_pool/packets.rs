@@ -224,7 +224,9 @@ impl Path<'_> {
         let pairs = self.pairs;
         let leg = match pairs.get(pair.index()).map(|pair| &pair.used) {
             Some(Use::Session(leg)) => leg,
-            Some(Use::Spare | Use::Leased(_) | Use::SetAside(_) | Use::Resting(..)) | None => return self.tally.stray(),
+            Some(Use::Spare | Use::Leased(_) | Use::SetAside(_) | Use::Resting(..)) | None => {
+                return self.tally.stray();
+            }
         };
         let mut open = leg.borrow_mut();
         if !open.is_open() {

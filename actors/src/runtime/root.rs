@@ -23,7 +23,7 @@ use crate::events::{Event, EventKind};
 use crate::ids::ShardId;
 use crate::links::{Inlet, Links};
 use crate::metrics::ActorKind;
-use crate::seat::{Remains, Seat};
+use crate::seat::{Loan, Remains, Seat};
 use crate::shard::{LinkMessage, Restore, Restored, Shard, Succession, read_records_of};
 use crate::sip::tcp::{self, Door, Streams};
 use crate::sip::udp;
@@ -112,7 +112,8 @@ impl Root {
             // The starter may have given up.
             let _ = ready.send(post.take(sockets, inlet, restore));
         });
-        let silent = |_| io::Error::other("a shard's thread has not begun in time, or has ended at its start");
+        let silent =
+            |_| io::Error::other("a shard's thread has not begun in time, or has ended at its start");
         started.recv_timeout(START_PATIENCE).map_err(silent)?
     }
 
@@ -122,18 +123,21 @@ impl Root {
         let Some(chair) = self.chair(shard) else { return Ok(()) };
         // From here on the net, the store and media refuse it.
         chair.seat.fence();
+        let next = Arc::new(chair.seat.next());
+        shared.census.leave(ActorKind::Call, -1);
+        let expected = next.lend(Loan::Expected(shared.clone()));
         let Remains { invites, connections } = chair.seat.settle(&shared);
         let peers = &shared.current().directory.secure_peers;
         connections.iter().for_each(|connection| peers.forget(*connection));
         chair.inlet = chair.inlet.take_over().ok_or(Unreplaced::Inlet)?;
-        chair.seat = Arc::new(chair.seat.next());
+        chair.seat = next;
         let epoch = chair.seat.epoch();
         let successor = engine.replace(shard, || self.start_shard(shard, None))?;
         self.tell_gone(&connections);
         let clock = self.clock;
         let hand_over = move || {
             let (restore, restored) = records(&shared, shard, clock);
-            successor.tell(Succession { restore, invites });
+            successor.tell(Succession { restore, invites, expected });
             tell(&shared, shard, epoch, restored, clock);
         };
         // The store may take its time.
@@ -143,7 +147,9 @@ impl Root {
 
     /// Connections of a shard that was fenced have ended: whoever waits for something on them hears so.
     fn tell_gone(&self, connections: &[ConnectionId]) {
-        for (shard, connection) in self.shards().into_iter().flat_map(|s| connections.iter().map(move |c| (s, *c))) {
+        for (shard, connection) in
+            self.shards().into_iter().flat_map(|s| connections.iter().map(move |c| (s, *c)))
+        {
             self.links.send(shard, LinkMessage::Gone { connection, was_up: true });
         }
     }
@@ -161,7 +167,14 @@ fn records(shared: &Shared, shard: ShardId, clock: Clock) -> (Restore, Restored)
 
 fn tell(shared: &Shared, shard: ShardId, epoch: u32, restored: Restored, clock: Clock) {
     let Restored { calls, attempts, damaged } = restored;
-    tracing::warn!(shard = shard.0, epoch, calls, attempts, damaged, "a new shard has taken the place of the fenced one");
+    tracing::warn!(
+        shard = shard.0,
+        epoch,
+        calls,
+        attempts,
+        damaged,
+        "a new shard has taken the place of the fenced one"
+    );
     let reason = "silent: it was fenced and its thread abandoned; another has its sockets and its calls";
     let event = Event::new(clock.now().wall, EventKind::ActorRestarted, reason);
     let event = event.with("actor", format!("{}:{}", ActorKind::Shard.as_str(), shard.0));

@@ -59,7 +59,13 @@ struct Pulse {
 
 impl Pulse {
     /// Looks. True if the shard has been silent for too long.
-    fn look(&mut self, beats: u64, in_time: bool, looks: u32, scheduled: impl FnOnce() -> Option<Scheduled>) -> bool {
+    fn look(
+        &mut self,
+        beats: u64,
+        in_time: bool,
+        looks: u32,
+        scheduled: impl FnOnce() -> Option<Scheduled>,
+    ) -> bool {
         if beats != self.beats {
             *self = Pulse { beats, ..Pulse::default() };
             return false;
@@ -111,7 +117,9 @@ async fn watch(mut root: Root, engine: WeakEngine) {
 fn is_stuck(root: &Root, place: usize, pulse: &mut Pulse, in_time: bool) -> bool {
     let Some(chair) = root.chairs.get(place) else { return false };
     let looks = if chair.seat.has_begun() { LOOKS } else { LOOKS_AT_START };
-    pulse.look(chair.seat.beats(), in_time, looks, || chair.seat.schedstat().and_then(|path| Scheduled::of(path)))
+    pulse.look(chair.seat.beats(), in_time, looks, || {
+        chair.seat.schedstat().and_then(|path| Scheduled::of(path))
+    })
 }
 
 /// Gives a thread up, and has another take its shard's place.

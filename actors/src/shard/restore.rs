@@ -75,7 +75,13 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
         found.damaged += usize::from(unreadable);
         if record.call.is_none() || unreadable {
             found.attempts += 1;
-            close_attempt(shared, &record, entry.key, (RESTART, "an attempt was cut off by a restart"), now.wall);
+            close_attempt(
+                shared,
+                &record,
+                entry.key,
+                (RESTART, "an attempt was cut off by a restart"),
+                now.wall,
+            );
             continue;
         }
         found.calls += 1;
@@ -117,7 +123,13 @@ pub(crate) fn read_records_of(
         } else if !well && made_here {
             found.damaged += usize::from(record.call.is_some());
             found.attempts += 1;
-            close_attempt(shared, &record, entry.key, (STALL, "an attempt was cut off with its shard"), now.wall);
+            close_attempt(
+                shared,
+                &record,
+                entry.key,
+                (STALL, "an attempt was cut off with its shard"),
+                now.wall,
+            );
         }
     }
     Ok((Restore(records), found))
@@ -170,7 +182,8 @@ impl Shard {
         let machine = Call::restore(stored);
         let key = record.info.key;
         // It counts against the limits it counted against before.
-        let permits = record.counted.iter().filter_map(|c| c.permit(self.env.directory(), self.env.seat())).collect();
+        let permits =
+            record.counted.iter().filter_map(|c| c.permit(self.env.directory(), self.env.seat())).collect();
         let setup = Setup {
             key,
             machine,

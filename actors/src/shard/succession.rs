@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -16,7 +17,11 @@ use crate::call::CallRecord;
 use crate::calls::CallKey;
 use crate::env::Told;
 use crate::media_pool::order::MediaOrder;
+use crate::seat::Hold;
 use crate::sip::stateless::Answer;
+
+/// So long the store may take to tell of the calls. Until then nobody is told that his call is not there.
+const EXPECTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is left of the shard that was fenced.
 pub(crate) struct Succession {
@@ -24,6 +29,8 @@ pub(crate) struct Succession {
     pub(crate) restore: Restore,
     /// INVITEs that it had not answered, and by which flows the answers go.
     pub(crate) invites: Vec<(Bytes, Flow)>,
+    /// Held until the calls are there.
+    pub(crate) expected: Hold,
 }
 
 impl Shard {
@@ -33,7 +40,7 @@ impl Shard {
             return;
         }
         // Its calls come in a moment.
-        self.restoring_until = Some(self.env.now().mono + RESTORING);
+        self.restoring_until = Some(self.env.now().mono + EXPECTED_WITHIN);
         let env = self.env.clone();
         let here = |name: &str| env.directory().home(name) == env.shard();
         for station in env.directory().stations().filter(|station| here(&station.config.name)) {
@@ -43,14 +50,16 @@ impl Shard {
 
     /// The calls go on by the sessions that they have; those of calls that do not go on end.
     fn keep_media(&self, records: &[CallRecord]) {
-        let mut calls: Vec<CallKey> = self.calls.keys().copied().chain(records.iter().map(|r| r.info.key)).collect();
+        let mut calls: Vec<CallKey> =
+            self.calls.keys().copied().chain(records.iter().map(|r| r.info.key)).collect();
         calls.sort_unstable();
         let sides = records.iter().flat_map(|record| &record.media.sides);
         let mut ports: Vec<SocketAddr> = sides.map(|side| side.lease.rtp).collect();
         ports.sort_unstable();
         let (calls, ports): (Arc<[CallKey]>, Arc<[SocketAddr]>) = (calls.into(), ports.into());
         for worker in 0..self.env.config().media.workers.max(1) {
-            let order = MediaOrder::Keep { shard: self.env.shard(), calls: calls.clone(), ports: ports.clone() };
+            let order =
+                MediaOrder::Keep { shard: self.env.shard(), calls: calls.clone(), ports: ports.clone() };
             self.env.media(worker, order);
         }
     }
@@ -72,9 +81,13 @@ impl Shard {
 impl Handler<Told<Succession>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<Succession>, ctx: &mut Context<Self>) {
-        let Succession { restore: Restore(records), invites } = told.0;
+        let Succession { restore: Restore(records), invites, expected } = told.0;
+        self.restoring_until = Some(self.env.now().mono + RESTORING);
+        self.awaited.until = self.restoring_until;
+        self.rearm();
         self.answer_left(invites, &records);
         self.keep_media(&records);
         self.restore_all(records, ctx);
+        drop(expected);
     }
 }
