@@ -62,10 +62,9 @@ pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
-pub(crate) use restore::read_records_of;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
-pub(crate) use succession::Succession;
+pub use succession::{Estate, Succession};
 pub(crate) use toll_fraud::Watch;
 pub use trunks::TrunkReport;
 

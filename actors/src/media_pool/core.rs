@@ -188,11 +188,11 @@ impl Core {
                 Err(why) => return self.refuse(rtp, &why),
             },
         };
-        let other = self.leg(pair).map(|other| other.borrow().id);
+        let other = self.leg(pair).map(|other| (other.borrow().id, other.borrow().left));
         match other {
             // A call that was restored counts its sides anew.
-            Some(other) if other.call == id.call => self.release(pair, now),
-            Some(other) => return Opened::Refused(format!("{rtp} has session {other:?}")),
+            Some((other, true)) if other.call == id.call => self.release(pair, now),
+            Some((other, _)) => return Opened::Refused(format!("{rtp} has session {other:?}")),
             None => {}
         }
         self.resting.retain(|(_, resting)| *resting != pair);
@@ -208,7 +208,7 @@ impl Core {
         self.join(pair);
         self.retune(pair, config);
         self.run.begin(self.by_id.len(), now);
-        Opened::New(other)
+        Opened::New(other.map(|(other, _)| other))
     }
 
     /// The call loses its port, so the pool may try it again for others.
@@ -264,11 +264,13 @@ impl Core {
         self.run.sessions(self.by_id.len());
     }
 
-    /// Sets aside what a shard that was fenced had leased and not used.
+    /// Sets aside what a shard that was fenced had leased and not used; its sessions are nobody's until they are opened again.
     pub(super) fn reclaim(&mut self, shard: ShardId) {
         for pair in &mut self.pairs {
-            if matches!(pair.used, Use::Leased(of) if of == shard) {
-                pair.used = Use::SetAside(shard);
+            match &pair.used {
+                Use::Leased(of) if *of == shard => pair.used = Use::SetAside(shard),
+                Use::Session(leg) if leg.borrow().shard == shard => leg.borrow_mut().left = true,
+                Use::Spare | Use::Leased(_) | Use::SetAside(_) | Use::Session(_) | Use::Resting(..) => {}
             }
         }
     }
@@ -282,8 +284,8 @@ impl Core {
             }
         }
         let orphaned = |(id, pair): (&SessionId, &PairId)| {
-            let leg = self.leg(*pair)?;
-            let orphaned = leg.borrow().shard == shard && calls.binary_search(&id.call).is_err();
+            let leg = self.leg(*pair)?.borrow();
+            let orphaned = leg.left && leg.shard == shard && calls.binary_search(&id.call).is_err();
             orphaned.then_some(*id)
         };
         self.by_id.iter().filter_map(orphaned).collect()

@@ -23,8 +23,8 @@ use crate::events::{Event, EventKind};
 use crate::ids::ShardId;
 use crate::links::{Inlet, Links};
 use crate::metrics::ActorKind;
-use crate::seat::{Loan, Remains, Seat};
-use crate::shard::{LinkMessage, Restore, Restored, Shard, Succession, read_records_of};
+use crate::seat::Seat;
+use crate::shard::{Estate, LinkMessage, Restore, Restored, Shard, Succession};
 use crate::sip::tcp::{self, Door, Streams};
 use crate::sip::udp;
 use crate::store::{Batch, Urgency};
@@ -121,23 +121,19 @@ impl Root {
     pub(super) fn replace(&mut self, shard: ShardId, engine: &Engine) -> Result<(), Unreplaced> {
         let shared = self.shared.clone();
         let Some(chair) = self.chair(shard) else { return Ok(()) };
-        // From here on the net, the store and media refuse it.
-        chair.seat.fence();
         let next = Arc::new(chair.seat.next());
-        shared.census.leave(ActorKind::Call, -1);
-        let expected = next.lend(Loan::Expected(shared.clone()));
-        let Remains { invites, connections } = chair.seat.settle(&shared);
-        let peers = &shared.current().directory.secure_peers;
-        connections.iter().for_each(|connection| peers.forget(*connection));
+        let estate = Estate::of(&shared, &chair.seat, &next);
         chair.inlet = chair.inlet.take_over().ok_or(Unreplaced::Inlet)?;
         chair.seat = next;
         let epoch = chair.seat.epoch();
         let successor = engine.replace(shard, || self.start_shard(shard, None))?;
-        self.tell_gone(&connections);
+        self.tell_gone(&estate.connections);
         let clock = self.clock;
         let hand_over = move || {
-            let (restore, restored) = records(&shared, shard, clock);
-            successor.tell(Succession { restore, invites, expected });
+            // What it gave to the store before it was fenced is in it then, and nothing comes any more.
+            shared.store.flush();
+            let (succession, restored) = Succession::of(&shared, shard, estate, clock.now());
+            successor.tell(succession);
             tell(&shared, shard, epoch, restored, clock);
         };
         // The store may take its time.
@@ -153,16 +149,6 @@ impl Root {
             self.links.send(shard, LinkMessage::Gone { connection, was_up: true });
         }
     }
-}
-
-/// The calls of a shard that was fenced.
-fn records(shared: &Shared, shard: ShardId, clock: Clock) -> (Restore, Restored) {
-    // What it gave to the store before it was fenced is in it then, and nothing comes any more.
-    shared.store.flush();
-    read_records_of(shared, shard, clock.now()).unwrap_or_else(|why| {
-        tracing::error!(shard = shard.0, %why, "the calls of a fenced shard cannot be read; they are lost");
-        (Restore::default(), Restored::default())
-    })
 }
 
 fn tell(shared: &Shared, shard: ShardId, epoch: u32, restored: Restored, clock: Clock) {

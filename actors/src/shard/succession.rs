@@ -8,29 +8,67 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::CALLER;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::{Limits, Message};
+use tandem_protocol::time::Now;
 
 use super::Shard;
-use super::restore::{RESTORING, Restore};
+use super::restore::{RESTORING, Restore, Restored, read_records_of};
 use crate::call::CallRecord;
 use crate::calls::CallKey;
-use crate::env::Told;
+use crate::env::{Shared, Told};
+use crate::ids::ShardId;
 use crate::media_pool::order::MediaOrder;
-use crate::seat::Hold;
+use crate::metrics::ActorKind;
+use crate::seat::{Hold, Loan, Remains, Seat};
 use crate::sip::stateless::Answer;
 
 /// So long the store may take to tell of the calls. Until then nobody is told that his call is not there.
 const EXPECTED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What is left of the shard that was fenced.
-pub(crate) struct Succession {
-    /// Its calls that were answered.
-    pub(crate) restore: Restore,
+/// What is left of a shard that was fenced.
+pub struct Estate {
+    /// Connections that have ended with it.
+    pub connections: Vec<ConnectionId>,
     /// INVITEs that it had not answered, and by which flows the answers go.
-    pub(crate) invites: Vec<(Bytes, Flow)>,
+    invites: Vec<(Bytes, Flow)>,
+    /// Calls that may be among what it has left.
+    expected: Hold,
+}
+
+impl Estate {
+    /// Fences the shard in `seat`. From then on the net, the store and media refuse it; what it had of others is given back. `next` is the seat of the
+    /// shard that follows.
+    pub fn of(shared: &Arc<Shared>, seat: &Seat, next: &Arc<Seat>) -> Estate {
+        seat.fence();
+        shared.census.leave(ActorKind::Call, -1);
+        let expected = next.lend(Loan::Expected(shared.clone()));
+        let Remains { invites, connections } = seat.settle(shared);
+        let peers = &shared.current().directory.secure_peers;
+        connections.iter().for_each(|connection| peers.forget(*connection));
+        Estate { connections, invites, expected }
+    }
+}
+
+/// What a shard takes over from one that was fenced.
+pub struct Succession {
+    /// Its calls that were answered.
+    restore: Restore,
+    invites: Vec<(Bytes, Flow)>,
     /// Held until the calls are there.
-    pub(crate) expected: Hold,
+    expected: Hold,
+}
+
+impl Succession {
+    /// Reads what the store has of its calls, and closes its attempts. What it gave to the store must be committed.
+    pub fn of(shared: &Shared, shard: ShardId, estate: Estate, now: Now) -> (Succession, Restored) {
+        let Estate { invites, expected, connections: _ } = estate;
+        let (restore, restored) = read_records_of(shared, shard, now).unwrap_or_else(|why| {
+            tracing::error!(shard = shard.0, %why, "the calls of a fenced shard cannot be read; they are lost");
+            (Restore::default(), Restored::default())
+        });
+        (Succession { restore, invites, expected }, restored)
+    }
 }
 
 impl Shard {
