@@ -156,6 +156,10 @@ impl Case<'_> {
                 self.was_killed_since("INVITE", true)
             }
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
+            // A copy waited for a shard that stood still until its transaction was over.
+            what if what.starts_with("two final answers to REGISTER") => {
+                self.was_killed_since("REGISTER", true)
+            }
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
             // A process that had to begin again with an INVITE has a session of its own.
             what if what.starts_with("SDP origin changed") => {

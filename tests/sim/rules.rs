@@ -75,7 +75,8 @@ impl Dialogue<'_> {
     }
 
     fn is_up(&self, at: u64) -> bool {
-        !self.sim.cuts().any(|(down, up)| *down <= at && at < *up)
+        // While one shard stands still the others do not.
+        !self.sim.outages.iter().any(|(down, up)| *down <= at && at < *up)
     }
 
     /// When the PRACK of a response of ours came first.
