@@ -22,7 +22,7 @@ const LOOK_US: u64 = 500_000;
 
 /// What comes to a shard.
 pub(crate) enum Feed {
-    Datagrams(Datagrams),
+    Datagrams(Box<Datagrams>),
     Linked(LinkMessage),
     Stream(FromStream),
     Tick,
@@ -43,7 +43,7 @@ impl Life {
         }
         let Some(shard) = self.shards.get(shard) else { return };
         match feed {
-            Feed::Datagrams(datagrams) => shard.tell(datagrams),
+            Feed::Datagrams(datagrams) => shard.tell(*datagrams),
             Feed::Linked(message) => shard.tell(Linked(vec![message])),
             Feed::Stream(what) => shard.tell(what),
             Feed::Tick => shard.tell(Tick),
@@ -80,6 +80,11 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Sim {
+    /// When something of the engine was cut off, and when that was back.
+    pub(crate) fn cuts(&self) -> impl Iterator<Item = &(u64, u64)> {
+        self.outages.iter().chain(&self.stalled)
+    }
+
     /// A shard stands still from now on.
     pub(crate) fn stall(&mut self, life: &mut Life) {
         let shard = self.rng.below(life.shards.len() as u64) as usize;
@@ -104,8 +109,8 @@ impl Sim {
         for feed in waiting {
             match &feed {
                 // A connection ends with its shard, and its socket's buffer with it.
-                Feed::Datagrams(Datagrams(list))
-                    if fenced && list.iter().all(|d| d.flow.connection.is_some()) => {}
+                Feed::Datagrams(datagrams)
+                    if fenced && datagrams.0.iter().all(|d| d.flow.connection.is_some()) => {}
                 Feed::Stream(_) if fenced => {}
                 Feed::Datagrams(_) | Feed::Linked(_) | Feed::Stream(_) | Feed::Tick => life.feed(shard, feed),
             }

@@ -185,11 +185,6 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
 }
 
 impl Sim {
-    /// When something of the engine was cut off, and when that was back.
-    pub(crate) fn cuts(&self) -> impl Iterator<Item = &(u64, u64)> {
-        self.outages.iter().chain(&self.stalled)
-    }
-
     /// One life of the engine.
     async fn live(&mut self) -> (Death, Life) {
         let mut life = Life::begin(&self.world, &self.air, &self.disk);
@@ -319,7 +314,7 @@ impl Sim {
         }
         for (shard, datagrams) in arrived.into_iter().enumerate() {
             if !datagrams.is_empty() {
-                life.feed(shard, Feed::Datagrams(Datagrams(datagrams)));
+                life.feed(shard, Feed::Datagrams(Box::new(Datagrams(datagrams))));
             }
         }
         false
@@ -401,7 +396,7 @@ impl Sim {
                 }
                 (Told::Messages { shard, flow, messages }, Some(life)) => {
                     let datagrams = messages.into_iter().map(|bytes| Datagram::by(flow, bytes)).collect();
-                    life.feed(usize::from(shard), Feed::Datagrams(Datagrams(datagrams)));
+                    life.feed(usize::from(shard), Feed::Datagrams(Box::new(Datagrams(datagrams))));
                 }
                 (Told::Stream { shard, what }, Some(life)) => {
                     life.feed(usize::from(shard), Feed::Stream(what));

@@ -145,7 +145,7 @@ impl Endpoint {
             feedback,
             last_response: None,
             owner: None,
-            unanswered: unanswered,
+            unanswered,
             cancelled: None,
         };
         self.servers.insert(id, Box::new(server));
