@@ -221,6 +221,22 @@ fn a_thread_that_comes_to_life_again_does_no_harm() {
 }
 
 #[test]
+fn a_shard_whose_own_actor_has_died_has_another_in_its_place() {
+    let engine = start("1", &stations(&["1001", "1002"]));
+    let (a, b) = (Ua::new(&engine, "1001"), Ua::new(&engine, "1002").registered());
+    let (mut leg, other) = up(&a, &b);
+    engine.recorded("call.answered", 1);
+    engine.chaos("shard:0", "panic");
+    engine.replaced(1);
+    hang_up((&a, &mut leg), (&b, &other));
+    engine.cdr("normal", 200, "caller");
+    let b = b.registered();
+    let (mut leg, other) = up(&a, &b);
+    hang_up((&a, &mut leg), (&b, &other));
+    nothing_is_left(&engine);
+}
+
+#[test]
 fn the_ports_of_a_stuck_shard_are_there_for_other_calls() {
     // Eight pairs: four calls.
     let ports = "[media]\nports = [24000, 24015]\nworkers = 1\n";

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 
 use tandem_protocol::time::UnixMillis;
@@ -161,7 +161,11 @@ impl Inlet {
 
     /// Takes it over with everything that waits; `None` if somebody just takes from it.
     pub(crate) fn take_over(&self) -> Option<Inlet> {
-        let queues = self.0.try_lock().ok()?.take();
+        let queues = match self.0.try_lock() {
+            Ok(mut queues) => queues.take(),
+            Err(TryLockError::Poisoned(queues)) => queues.into_inner().take(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         Some(Inlet(Arc::new(Mutex::new(queues))))
     }
 }

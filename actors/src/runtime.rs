@@ -192,5 +192,9 @@ async fn receive(mut inlet: Inlet, shard: Addr<Shard>) {
     while let Some(batch) = inlet.next().await {
         shard.tell(Linked(batch));
         tokio::task::yield_now().await;
+        if !shard.connected() {
+            // A fault has ended its actor: what waits is for the next one.
+            std::future::pending::<()>().await;
+        }
     }
 }

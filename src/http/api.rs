@@ -333,8 +333,13 @@ pub(super) async fn chaos(
         (_, Some(None)) => return Err(no_actor(&actor)),
         (Fault::Stall, Some(Some(shard))) => return Ok(stall(&state, shard, &actor, ms).await),
         (Fault::Stall, None) => return Err(Problem::unprocessable("only a shard can be stalled")),
-        (Fault::Panic | Fault::PanicAlways, Some(Some(_))) => {
-            return Err(Problem::unprocessable("a shard can be stalled, not made to panic"));
+        (Fault::Panic, Some(Some(shard))) => {
+            tracing::warn!(actor, ?fault, "chaos");
+            ask::one(&state.engine, shard, Ask::Panic, Duration::ZERO).await;
+            return Ok(accepted(&actor));
+        }
+        (Fault::PanicAlways, Some(Some(_))) => {
+            return Err(Problem::unprocessable("a shard can be stalled, or made to panic once"));
         }
         (Fault::Panic, None) => Injection::Once,
         (Fault::PanicAlways, None) => Injection::Always,

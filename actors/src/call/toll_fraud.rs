@@ -59,6 +59,7 @@ impl CallActor {
         }
         let (watched, first) = toll.watch(|| who, now.mono);
         if first {
+            watched.live_on(self.env.shard());
             self.shard.tell(Watch(watched.clone()));
         }
         Some(watched.clone())

@@ -33,6 +33,8 @@ pub enum Ask {
     Inject(String, Injection),
     /// Make the shard's thread sleep this long, in milliseconds.
     Stall(u64),
+    /// Make the shard's own actor panic.
+    Panic,
     /// Whether calls can be taken, media ports being there: `true`, as soon as it is so.
     Ready,
     /// Be registered with providers from now on, or no longer, because the engine drains or stops; answered by nothing, when there is no
@@ -157,6 +159,7 @@ impl Handler<Told<Asked>> for Shard {
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 Value::Bool(true)
             }
+            Ask::Panic => panic!("injected by an operator"),
             Ask::BeRegistered { registered, stopping } => {
                 for group in self.groups.values() {
                     group.tell(BeRegistered { registered, stopping, done: reply.clone() });

@@ -39,7 +39,10 @@ struct Refusing {
 impl Overload {
     pub(super) fn new(env: &Env) -> Overload {
         let machine = overload::Overload::new(env.config().overload.target, env.now().mono);
-        Overload { machine, metrics: env.metrics().overload(env.shard()), refusing: None, look_at: None }
+        let metrics = env.metrics().overload(env.shard());
+        // A shard before this one may have shown something else.
+        metrics.show(machine.share(), machine.delay());
+        Overload { machine, metrics, refusing: None, look_at: None }
     }
 
     /// What is taken now came at `arrived`. True if the share that is refused may have changed.

@@ -84,6 +84,7 @@ impl Shard {
         for station in env.directory().stations().filter(|station| here(&station.config.name)) {
             self.flows.set(&station.config.name, &station.bindings());
         }
+        self.take_over_tolls();
     }
 
     /// The calls go on by the sessions that they have; those of calls that do not go on end.

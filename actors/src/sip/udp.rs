@@ -155,5 +155,9 @@ pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<
             shard.tell(Datagrams(batch));
         }
         tokio::task::yield_now().await;
+        if !shard.connected() {
+            // A fault has ended its actor: what waits is for the next one.
+            return;
+        }
     }
 }
