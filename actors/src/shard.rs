@@ -175,7 +175,9 @@ pub struct Shard {
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
-    failures: BTreeMap<(ActorKind, Arc<str>), u32>,
+    failures: BTreeMap<(ActorKind, Arc<str>), named::Failures>,
+    /// Named actors that an operator's chaos has panic at every input.
+    poisoned: BTreeSet<(ActorKind, Arc<str>)>,
     keepalive_at: Option<Instant>,
     keepalive_turn: usize,
     timer: Option<TimerId>,
@@ -209,6 +211,7 @@ impl Shard {
             flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
+            poisoned: BTreeSet::new(),
             keepalive_at: None,
             keepalive_turn: 0,
             timer: None,

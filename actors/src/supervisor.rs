@@ -25,6 +25,9 @@ pub const FIRST_REST: Duration = Duration::from_millis(100);
 /// The longest rest.
 pub const LONGEST_REST: Duration = Duration::from_secs(30);
 
+/// A fault so long after the last one is the first in a row again.
+pub const WELL_AFTER: Duration = Duration::from_secs(60);
+
 /// How long a named actor rests after its `restarts`th fault in a row.
 pub fn rest_after(restarts: u32) -> Duration {
     let factor = 1u32.checked_shl(restarts.saturating_sub(1)).unwrap_or(u32::MAX);

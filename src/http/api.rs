@@ -345,8 +345,13 @@ pub(super) async fn chaos(
         (Fault::PanicAlways, None) => Injection::Always,
     };
     for shard in (0..shards).map(ShardId) {
+        // A trunk or a registration group is another one after a panic, and that one shall panic too until it is made to panic once.
+        let poison = Ask::Poison(actor.clone(), injection == Injection::Always);
+        let known = ask::one(&state.engine, shard, poison, PATIENCE).await == Some(Value::Bool(true));
+        let told = known && injection == Injection::Always;
         let ask = Ask::Inject(actor.clone(), injection);
-        if ask::one(&state.engine, shard, ask, PATIENCE).await == Some(Value::Bool(true)) {
+        // One that rests after a fault has nothing to panic with.
+        if told || ask::one(&state.engine, shard, ask, PATIENCE).await == Some(Value::Bool(true)) || known {
             tracing::warn!(actor, ?fault, "chaos");
             return Ok(accepted(&actor));
         }

@@ -32,6 +32,8 @@ pub enum Ask {
     Trace(Vec<String>),
     /// Make an actor's machine panic, or the shard stall: `true` if it was there.
     Inject(String, Injection),
+    /// Make a trunk or a registration group panic at every input, also when it was started again, or no longer: `true` if it lives here.
+    Poison(String, bool),
     /// Make the shard's thread sleep this long, in milliseconds.
     Stall(u64),
     /// Make the shard's own actor panic.
@@ -78,7 +80,7 @@ impl Shard {
             "calls": self.calls.len(),
             "dialogs": self.dialogs.len(),
             "failures": self.failures.iter()
-                .map(|((kind, name), count)| json!({"id": format!("{}:{name}", kind.as_str()), "failures": count}))
+                .map(|((kind, name), failures)| json!({"id": format!("{}:{name}", kind.as_str()), "failures": failures.count}))
                 .collect::<Vec<_>>(),
         })
     }
@@ -163,6 +165,7 @@ impl Handler<Told<Asked>> for Shard {
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 Value::Bool(true)
             }
+            Ask::Poison(id, poisoned) => Value::Bool(self.poison(&id, poisoned)),
             Ask::Panic => panic!("injected by an operator"),
             Ask::BeRegistered { registered, stopping } => {
                 for group in self.groups.values() {

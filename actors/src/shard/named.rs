@@ -9,7 +9,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::Message;
-use tandem_protocol::time::UnixMillis;
+use tandem_protocol::time::{Instant, UnixMillis};
 
 use super::{LinkMessage, Shard};
 use crate::env::{Env, Leftover, Tell, Told};
@@ -17,10 +17,11 @@ use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::registrar::{self, Register, RegisterDone};
 use crate::registration_group::GroupActor;
+use crate::shell::Injection;
 use crate::sip::endpoint::{Outgoing, Owner};
 use crate::station::{self, StationActor};
 use crate::store::{Batch, Urgency};
-use crate::supervisor::{Guard, rest_after};
+use crate::supervisor::{Guard, WELL_AFTER, rest_after};
 use crate::trunk::TrunkActor;
 
 /// Keep-alives go out in this many parts, so that they do not come in one burst.
@@ -32,6 +33,12 @@ pub(crate) struct NamedDown {
     pub(crate) name: Arc<str>,
     /// What the panic said, if a fault ended it.
     pub(crate) fault: Option<String>,
+}
+
+/// How often a named actor has failed in a row, and when it last did.
+pub(super) struct Failures {
+    pub(super) count: u32,
+    last: Instant,
 }
 
 /// Where an actor leaves word of the fault that ends it.
@@ -122,6 +129,9 @@ impl Shard {
     pub(super) fn start_trunk(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
         if let Some(entry) = self.env.directory().trunk(name) {
             let trunk = TrunkActor::launch(&self.env, &ctx.address(), entry.clone());
+            if self.poisoned.contains(&(ActorKind::Trunk, name.clone())) {
+                trunk.tell(Injection::Always);
+            }
             self.trunks.insert(name.clone(), trunk);
         }
     }
@@ -129,8 +139,41 @@ impl Shard {
     pub(super) fn start_group(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
         if let Some(entry) = self.env.directory().registration(name) {
             let group = GroupActor::launch(&self.env, &ctx.address(), entry.clone());
+            if self.poisoned.contains(&(ActorKind::RegistrationGroup, name.clone())) {
+                group.tell(Injection::Always);
+            }
             self.groups.insert(name.clone(), group);
         }
+    }
+
+    /// Has a trunk or a registration group that lives here panic at every input, or no longer; false if there is none of this id.
+    pub(super) fn poison(&mut self, id: &str, poisoned: bool) -> bool {
+        let Some((kind, name)) = id.split_once(':') else { return false };
+        let directory = self.env.directory();
+        let found = match kind {
+            "trunk" => directory.trunk(name).map(|t| (ActorKind::Trunk, t.config.name.clone())),
+            "registration_group" => {
+                directory.registration(name).map(|g| (ActorKind::RegistrationGroup, g.config.name.clone()))
+            }
+            _ => None,
+        };
+        let Some(actor) = found.filter(|(_, name)| directory.home(name) == self.env.shard()) else {
+            return false;
+        };
+        let injection = if poisoned { Injection::Always } else { Injection::None };
+        self.trunks
+            .get(name)
+            .filter(|_| actor.0 == ActorKind::Trunk)
+            .into_iter()
+            .for_each(|t| t.tell(injection));
+        let group = self.groups.get(name).filter(|_| actor.0 == ActorKind::RegistrationGroup);
+        group.into_iter().for_each(|g| g.tell(injection));
+        if poisoned {
+            self.poisoned.insert(actor);
+        } else {
+            self.poisoned.remove(&actor);
+        }
+        true
     }
 
     /// Writes to the actor of a station, activated if it is passive; false if there is no such station.
@@ -296,10 +339,15 @@ impl Handler<Told<NamedDown>> for Shard {
             self.failures.remove(&(kind, name));
             return;
         };
-        let failures = self.failures.entry((kind, name.clone())).or_default();
-        *failures += 1;
         let now = self.env.now();
-        let rest = rest_after(*failures);
+        let none = Failures { count: 0, last: now.mono };
+        let failures = self.failures.entry((kind, name.clone())).or_insert(none);
+        if now.mono.since(failures.last) > WELL_AFTER {
+            failures.count = 0;
+        }
+        failures.count += 1;
+        failures.last = now.mono;
+        let rest = rest_after(failures.count);
         tracing::error!(actor = kind.as_str(), %name, panic, rest_ms = rest.as_millis() as u64, "an actor has failed; it restarts after a rest");
         self.env.metrics().restarted(kind);
         self.env.shared().census.restarted(kind);
