@@ -369,3 +369,59 @@ impl Loan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StreamLimits;
+
+    fn door() -> Arc<Door> {
+        Door::new(StreamLimits { handshakes: 3, ..StreamLimits::default() })
+    }
+
+    /// How many handshakes there is room for.
+    fn room(door: &Arc<Door>) -> usize {
+        let seat = Arc::default();
+        let places: Vec<_> = (0..10).map_while(|_| door.shake(&seat)).collect();
+        places.len()
+    }
+
+    #[test]
+    fn a_loan_is_given_back_once_by_whoever_is_first() {
+        let (door, seat) = (door(), Arc::<Seat>::default());
+        let (first, second) = (door.shake(&seat), door.shake(&seat));
+        assert_eq!(room(&door), 1);
+        drop(first);
+        assert_eq!(room(&door), 2);
+        let loans = seat.take_loans().unwrap();
+        loans.places.iter().flatten().for_each(Loan::give_back);
+        assert_eq!(room(&door), 3);
+        drop(second);
+        assert_eq!(room(&door), 3, "whose shard was fenced gives nothing back");
+        let late = door.shake(&seat);
+        assert_eq!(room(&door), 3, "nor does it take anything");
+        drop(late);
+        assert_eq!(room(&door), 3);
+        assert!(seat.take_loans().is_none());
+    }
+
+    #[test]
+    fn a_place_that_is_free_again_is_used_again() {
+        let seat = Arc::<Seat>::default();
+        for _ in 0..100 {
+            let pair = [seat.lend(Loan::Stream(-1)), seat.lend(Loan::Stream(-1))];
+            drop(pair);
+        }
+        assert_eq!(seat.lock().as_ref().unwrap().places.len(), 2);
+    }
+
+    #[test]
+    fn a_share_that_is_closed_counts_nothing_more() {
+        let share = Share::default();
+        assert!(share.add(5) && share.add(-2));
+        assert_eq!(share.close(), 3);
+        assert!(!share.add(-3) && !share.add(1));
+        assert_eq!(share.close(), 0);
+        assert!(!share.add(1));
+    }
+}

@@ -75,11 +75,11 @@ impl Door {
 }
 
 /// A handshake that is counted until this is dropped, or its shard is fenced.
-pub(super) struct Shaking(#[allow(dead_code, reason = "its end is what counts")] Hold);
+pub(crate) struct Shaking(#[allow(dead_code, reason = "its end is what counts")] Hold);
 
 impl Door {
     /// A place for a handshake, which costs as much as a hundred messages; `None`: there are as many as there may be.
-    pub(super) fn shake(self: &Arc<Door>, seat: &Arc<Seat>) -> Option<Shaking> {
+    pub(crate) fn shake(self: &Arc<Door>, seat: &Arc<Seat>) -> Option<Shaking> {
         let most = self.limits.handshakes;
         let taken = self
             .handshakes
