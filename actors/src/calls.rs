@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
 use tandem_protocol::dialog::{LocalSide, Routing};
 use tandem_protocol::flow::{Flow, Transport};
+use tandem_protocol::message::feedback::ASKING;
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::number_rules;
 use tandem_protocol::sdp::negotiate::LocalMedia;
@@ -80,7 +81,8 @@ pub(crate) struct Admitted {
 
 /// How our side appears to a trunk: with its timers.
 pub(crate) fn with_timers_of(trunk: &Trunk, side: LocalSide) -> LocalSide {
-    LocalSide { timers: trunk.timers, reinvite_delay: trunk.rules.reinvite_delay, ..side }
+    let via = if trunk.rules.overload_control { side.via + ASKING } else { side.via };
+    LocalSide { via, timers: trunk.timers, reinvite_delay: trunk.rules.reinvite_delay, ..side }
 }
 
 /// How our side appears on a listener.
@@ -174,7 +176,7 @@ pub(crate) fn admit(
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let asked = || uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
-    let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
+    let dialled = account::dialled(env, invite, flow, &uri).unwrap_or_else(asked);
     let dialled = rules::number_in(caller, number_rules::Party::Called, dialled);
     let mut route = route(env, Some(caller), &dialled, uri.is_sips());
     if route.insecure {

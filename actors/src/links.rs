@@ -45,6 +45,7 @@ fn class(message: &LinkMessage) -> Class {
         | LinkMessage::RegisterDone(_)
         | LinkMessage::Media(_)
         | LinkMessage::Trunk(_)
+        | LinkMessage::Restrained { .. }
         | LinkMessage::Located(_)
         | LinkMessage::Marker(_)
         | LinkMessage::Poke => Class::Control,

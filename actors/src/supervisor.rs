@@ -5,7 +5,7 @@
 //! | engine | shards | one that gives no sign of life for 2 s is fenced; another has its sockets and calls | 3 threads | the process drains and ends for its service manager |
 //! | engine | media workers | rebuilt in place, sockets stay | 5 in 10 s | the process ends for its service manager |
 //! | shard | calls | each alone, rebuilt in place | 5 in 10 s | the call ends: BYE on every leg, CDR |
-//! | shard | stations, trunks, registration groups | each alone, restarted from settings and store | back-off 100 ms to 30 s | kept trying |
+//! | shard | stations, trunks, registration groups | each alone, restarted from settings and store | back-off 100 ms to 30 s, forgotten after 5 min | kept trying |
 //! | call | dialogs | each alone, rebuilt in place | 5 in 10 s | the leg ends |
 //! | media worker | media sessions | each alone, re-made on the same ports | 5 in 10 s | the session ends |
 //!
@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tandem_protocol::time::Instant;
+
 use crate::env::{Env, Shared};
 use crate::metrics::ActorKind;
 use crate::seat::Seat;
@@ -25,13 +27,35 @@ pub const FIRST_REST: Duration = Duration::from_millis(100);
 /// The longest rest.
 pub const LONGEST_REST: Duration = Duration::from_secs(30);
 
-/// A fault so long after the last one is the first in a row again.
-pub const WELL_AFTER: Duration = Duration::from_secs(60);
-
 /// How long a named actor rests after its `restarts`th fault in a row.
 pub fn rest_after(restarts: u32) -> Duration {
     let factor = 1u32.checked_shl(restarts.saturating_sub(1)).unwrap_or(u32::MAX);
     FIRST_REST.saturating_mul(factor).min(LONGEST_REST)
+}
+
+/// Who has not failed for so long since the last time has not failed again.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
+/// How often a named actor has failed in a row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Failures {
+    in_a_row: u32,
+    last: Option<Instant>,
+}
+
+impl Failures {
+    /// It has failed again: how long it rests.
+    pub fn again(&mut self, now: Instant) -> Duration {
+        let soon = self.last.is_some_and(|last| now.since(last) < FORGOTTEN_AFTER);
+        self.in_a_row = if soon { self.in_a_row.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+        rest_after(self.in_a_row)
+    }
+
+    /// How often.
+    pub fn count(&self) -> u32 {
+        self.in_a_row
+    }
 }
 
 /// How many actors of each kind live, and how often each kind was rebuilt.
@@ -122,5 +146,17 @@ mod tests {
         assert_eq!(rest_after(1), Duration::from_millis(100));
         assert_eq!(rest_after(4), Duration::from_millis(800));
         assert_eq!(rest_after(40), LONGEST_REST);
+    }
+
+    #[test]
+    fn a_fault_a_day_is_not_a_row_of_faults() {
+        let (mut failures, mut now) = (Failures::default(), Instant(0));
+        for _ in 0..30 {
+            assert_eq!(failures.again(now), FIRST_REST);
+            now = now + Duration::from_secs(86_400);
+        }
+        assert_eq!(failures.again(now), FIRST_REST);
+        assert_eq!(failures.again(now + LONGEST_REST), FIRST_REST * 2);
+        assert_eq!(failures.count(), 2);
     }
 }

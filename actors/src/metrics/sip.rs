@@ -100,10 +100,12 @@ pub enum Closed {
     Unreachable,
     /// The TLS handshake failed of one that we have opened.
     Handshake,
+    /// The peer was asked whether it is there and did not say so (RFC 5626 §4.4.1).
+    NoPong,
 }
 
 impl Closed {
-    const ALL: [Closed; 8] = [
+    const ALL: [Closed; 9] = [
         Closed::Peer,
         Closed::Broken,
         Closed::Idle,
@@ -112,6 +114,7 @@ impl Closed {
         Closed::Backlog,
         Closed::Unreachable,
         Closed::Handshake,
+        Closed::NoPong,
     ];
 
     /// The label's value.
@@ -125,6 +128,7 @@ impl Closed {
             Closed::Backlog => "backlog",
             Closed::Unreachable => "unreachable",
             Closed::Handshake => "handshake",
+            Closed::NoPong => "no_pong",
         }
     }
 }

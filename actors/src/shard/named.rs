@@ -9,19 +9,20 @@ use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::Message;
-use tandem_protocol::time::{Instant, UnixMillis};
+use tandem_protocol::time::UnixMillis;
 
 use super::{LinkMessage, Shard};
 use crate::env::{Env, Leftover, Tell, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
+use crate::owner::Owner;
 use crate::registrar::{self, Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::shell::Injection;
-use crate::sip::endpoint::{Outgoing, Owner};
+use crate::sip::endpoint::Outgoing;
 use crate::station::{self, StationActor};
 use crate::store::{Batch, Urgency};
-use crate::supervisor::{Guard, WELL_AFTER, rest_after};
+use crate::supervisor::Guard;
 use crate::trunk::TrunkActor;
 
 /// Keep-alives go out in this many parts, so that they do not come in one burst.
@@ -33,12 +34,6 @@ pub(crate) struct NamedDown {
     pub(crate) name: Arc<str>,
     /// What the panic said, if a fault ended it.
     pub(crate) fault: Option<String>,
-}
-
-/// How often a named actor has failed in a row, and when it last did.
-pub(super) struct Failures {
-    pub(super) count: u32,
-    last: Instant,
 }
 
 /// Where an actor leaves word of the fault that ends it.
@@ -340,14 +335,7 @@ impl Handler<Told<NamedDown>> for Shard {
             return;
         };
         let now = self.env.now();
-        let none = Failures { count: 0, last: now.mono };
-        let failures = self.failures.entry((kind, name.clone())).or_insert(none);
-        if now.mono.since(failures.last) > WELL_AFTER {
-            failures.count = 0;
-        }
-        failures.count += 1;
-        failures.last = now.mono;
-        let rest = rest_after(failures.count);
+        let rest = self.failures.entry((kind, name.clone())).or_default().again(now.mono);
         tracing::error!(actor = kind.as_str(), %name, panic, rest_ms = rest.as_millis() as u64, "an actor has failed; it restarts after a rest");
         self.env.metrics().restarted(kind);
         self.env.shared().census.restarted(kind);

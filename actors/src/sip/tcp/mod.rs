@@ -8,6 +8,7 @@
 mod connection;
 mod door;
 mod open;
+mod race;
 mod tracked;
 mod wire;
 
@@ -29,6 +30,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use self::connection::carry;
+use self::open::Attempt;
+use self::race::Races;
 use self::tracked::Tracked;
 use self::wire::Wire;
 use crate::config::Listeners;
@@ -100,6 +103,7 @@ pub(crate) struct Streams {
     next: Cell<u64>,
     /// How the last handshake failed with each server with which it did.
     failing: RefCell<BTreeMap<(u16, SocketAddr), Handshake>>,
+    races: Races,
 }
 
 impl Streams {
@@ -123,6 +127,7 @@ impl Streams {
             opened: RefCell::default(),
             next: Cell::new(first),
             failing: RefCell::default(),
+            races: Races::default(),
         })
     }
 
@@ -165,6 +170,20 @@ impl Streams {
         }
     }
 
+    /// The connection to `remote` that we have opened, if there is one.
+    pub(crate) fn opened_to(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        let listener = self.listeners.place(listener)? as u16;
+        let expected = self.secure(listener, remote).map(|(_, expected)| expected);
+        self.opened(listener, remote, expected.as_ref()).filter(|wire| wire.is_up())?.flow.connection
+    }
+
+    /// Asks the far end of a connection for a sign of life.
+    pub(crate) fn ping(&self, connection: ConnectionId) {
+        if let Some(wire) = self.wires.borrow().get(&connection.generation) {
+            wire.ping();
+        }
+    }
+
     /// A connection to `remote` that we have opened or open now.
     pub(crate) fn connect(
         self: &Rc<Self>,
@@ -174,15 +193,9 @@ impl Streams {
     ) -> Result<Flow, Unsent> {
         let place = self.listeners.place(listener).ok_or(Unsent::Unreachable)?;
         let listener = place as u16;
-        let tls = self.tls(listener);
-        let expected = tls.as_ref().map(|_| self.shared.current().directory.expected(listener, remote));
-        let opened = self
-            .opened
-            .borrow()
-            .get(&(listener, remote))
-            .and_then(|opened| (opened.expected == expected).then_some(opened.number));
-        let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
-        if let Some(wire) = open.filter(|wire| wire.is_whole()) {
+        let secure = self.secure(listener, remote);
+        let expected = secure.as_ref().map(|(_, expected)| expected.clone());
+        if let Some(wire) = self.opened(listener, remote, expected.as_ref()) {
             return Ok(wire.flow);
         }
         let local = self.listeners.get(usize::from(listener)).map(|l| l.address);
@@ -192,15 +205,34 @@ impl Streams {
             self.metrics(self.listeners.id(listener)).refuse(Refused::Limit);
             return Err(Unsent::Unreachable);
         }
-        let wire = self.insert(listener, remote, true);
-        let number = number_of(wire.flow);
-        self.opened.borrow_mut().insert((listener, remote), Opened { number, expected: expected.clone() });
+        let wire = self.insert_opened(listener, remote, expected);
         let flow = wire.flow;
         let streams = self.clone();
+        let until = tokio::time::Instant::now() + within;
         actix::spawn(async move {
-            streams.open((listener, local), &wire, tls.zip(expected), within).await;
+            streams.open(Attempt { from: (listener, local), remote, secure, until }, &wire).await;
         });
         Ok(flow)
+    }
+
+    /// How a listener speaks TLS to an address, and who must be there; `None`: it does not.
+    fn secure(&self, listener: u16, remote: SocketAddr) -> Option<(Arc<Tls>, Expected)> {
+        let tls = self.tls(listener)?;
+        Some((tls, self.shared.current().directory.expected(listener, remote)))
+    }
+
+    /// The connection to `remote` that we have opened or open now, if requests may leave by it and it leads to whom is expected.
+    fn opened(&self, listener: u16, remote: SocketAddr, expected: Option<&Expected>) -> Option<Rc<Wire>> {
+        let opened = self.opened.borrow();
+        let number = opened.get(&(listener, remote)).filter(|o| o.expected.as_ref() == expected)?.number;
+        self.wires.borrow().get(&number).filter(|wire| wire.is_whole()).cloned()
+    }
+
+    fn insert_opened(&self, listener: u16, remote: SocketAddr, expected: Option<Expected>) -> Rc<Wire> {
+        let wire = self.insert(listener, remote, true);
+        let number = number_of(wire.flow);
+        self.opened.borrow_mut().insert((listener, remote), Opened { number, expected });
+        wire
     }
 
     /// `ours`: we open it.
@@ -263,6 +295,7 @@ impl Streams {
     }
 
     async fn run<S: AsyncRead + AsyncWrite>(&self, stream: S, wire: &Rc<Wire>, accepted: bool) {
+        wire.come_about();
         let why = match self.to.get() {
             Some(shard) => carry(stream, wire, shard, accepted).await,
             None => Closed::Unreachable,
