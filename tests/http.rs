@@ -254,7 +254,7 @@ fn chaos_takes_the_ids_that_the_tree_prints() {
         for nobody in ["trunk:b", "shard:2", "shard:-1", "shard:", "call:c000123456789abcdef", "", "engine"] {
             chaos(nobody, "panic").is_problem(404);
         }
-        chaos("shard:0", "panic").is_problem(422);
+        chaos("shard:0", "panic_always").is_problem(422);
         chaos("trunk:a", "stall").is_problem(422);
         chaos("trunk:a", "explode").is_problem(422);
     });

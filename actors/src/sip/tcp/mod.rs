@@ -9,14 +9,17 @@ mod connection;
 mod door;
 mod open;
 mod race;
+mod tracked;
 mod wire;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use actix::Addr;
@@ -29,11 +32,13 @@ use tokio::net::{TcpListener, TcpStream};
 use self::connection::carry;
 use self::open::Attempt;
 use self::race::Races;
+use self::tracked::Tracked;
 use self::wire::Wire;
 use crate::config::Listeners;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
+use crate::seat::{Figure, Loan, Seat};
 use crate::shard::{FromStream, Shard};
 use crate::sip::dscp;
 use crate::sip::tls::{Expected, Tls};
@@ -86,6 +91,7 @@ struct Opened {
 /// The connections of one shard.
 pub(crate) struct Streams {
     shard: ShardId,
+    seat: Arc<Seat>,
     shared: Arc<Shared>,
     listeners: Listeners,
     doors: Vec<Arc<Door>>,
@@ -104,6 +110,7 @@ impl Streams {
     /// No connections. `first` is the number of the first: chance, so that a flow of an earlier process names none of ours.
     pub(crate) fn new(
         shard: ShardId,
+        seat: Arc<Seat>,
         shared: Arc<Shared>,
         listeners: Listeners,
         doors: Vec<Arc<Door>>,
@@ -111,6 +118,7 @@ impl Streams {
     ) -> Rc<Streams> {
         Rc::new(Streams {
             shard,
+            seat,
             shared,
             listeners,
             doors,
@@ -132,6 +140,12 @@ impl Streams {
     /// What is counted of the connections of a listener.
     fn metrics(&self, listener: ListenerId) -> &ConnectionMetrics {
         self.shared.metrics.connections(self.listeners.transport(listener))
+    }
+
+    /// How many there are has changed by this.
+    fn count(&self, listener: ListenerId, count: i64) {
+        let secure = self.listeners.transport(listener).is_secure();
+        self.seat.count(&self.shared.metrics, if secure { Figure::Tls } else { Figure::Tcp }, count);
     }
 
     fn tls(&self, place: u16) -> Option<Arc<Tls>> {
@@ -231,16 +245,18 @@ impl Streams {
         let current = self.shared.current();
         let settings = current.config.listener(listener);
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
-        let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes, ours);
+        let hold = self.seat.lend(Loan::Connection(id));
+        let flow = Flow { listener, remote, connection };
+        let wire = Wire::new(flow, (limits, messages.max_bytes), ours, hold);
         self.wires.borrow_mut().insert(generation, wire.clone());
-        self.metrics(listener).active.increment(1.0);
+        self.count(listener, 1);
         wire
     }
 
     /// Takes a connection that a peer has opened, unless there are enough.
     fn accepted(self: &Rc<Self>, stream: TcpStream, remote: SocketAddr, listener: u16) {
         let Some(door) = self.doors.get(usize::from(listener)) else { return };
-        let guest = match door.enter(remote.ip()) {
+        let guest = match door.enter(&self.seat, remote.ip()) {
             Ok(guest) => guest,
             Err(why) => {
                 self.metrics(self.listeners.id(listener)).refuse(why);
@@ -250,6 +266,7 @@ impl Streams {
         };
         tune(&stream);
         self.mark(&stream, listener, remote);
+        let stream = Tracked::new(stream, &self.seat);
         let streams = self.clone();
         match self.tls(listener) {
             None => {
@@ -297,7 +314,7 @@ impl Streams {
         {
             self.opened.borrow_mut().remove(&place);
         }
-        self.metrics(flow.listener).active.decrement(1.0);
+        self.count(flow.listener, -1);
         self.metrics(flow.listener).close(why);
         if let Some(connection) = flow.connection {
             self.shared.current().directory.secure_peers.forget(connection);
@@ -327,8 +344,13 @@ fn tune(stream: &TcpStream) {
 
 /// Takes a listener's connections for ever.
 pub(crate) async fn accept(socket: TcpListener, listener: u16, streams: Rc<Streams>) {
+    let next = |cx: &mut Context<'_>| {
+        // What a shard that was fenced would take is lost.
+        streams.seat.halt_if_fenced();
+        socket.poll_accept(cx)
+    };
     loop {
-        match socket.accept().await {
+        match poll_fn(next).await {
             Ok((stream, remote)) => streams.accepted(stream, remote, listener),
             Err(why) => {
                 streams.metrics(streams.listeners.id(listener)).refuse(Refused::System);
