@@ -4,6 +4,7 @@
 //! (permits, nonce windows, round robin) is an atomic.
 
 mod overload_control;
+mod permit;
 mod places;
 mod registration;
 mod secure;
@@ -25,11 +26,12 @@ use tandem_protocol::time::Instant;
 use crate::config::{EngineConfig, Listener, RegistrationGroup, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
-use crate::seat::{Hold, Loan, Seat};
+use crate::seat::Seat;
 use crate::sip::peers::StreamPeers;
 use crate::sip::tls::SecurePeers;
 
 pub use overload_control::OverloadControl;
+pub use permit::{Permit, PlaceOf};
 pub use places::Places;
 pub use registration::{Account, MemberStatus, RegistrationEntry, RegistrationStatus};
 pub use toll_fraud::{Step, Toll, Watched, Who};
@@ -92,53 +94,6 @@ impl Permits {
 
     fn give_back(&self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whose place a call has.
-pub enum PlaceOf {
-    /// A station's.
-    Station(Arc<StationEntry>),
-    /// A trunk's.
-    Trunk(Arc<TrunkEntry>),
-}
-
-/// A place for one call; given back when dropped, or when the call's shard is fenced.
-pub struct Permit {
-    of: PlaceOf,
-    _hold: Hold,
-}
-
-impl Permit {
-    fn of_station(station: &Arc<StationEntry>, seat: &Arc<Seat>) -> Permit {
-        let hold = seat.lend(Loan::Station(station.clone()));
-        Permit { of: PlaceOf::Station(station.clone()), _hold: hold }
-    }
-
-    fn of_trunk(trunk: &Arc<TrunkEntry>, seat: &Arc<Seat>) -> Permit {
-        let hold = seat.lend(Loan::Trunk(trunk.clone()));
-        Permit { of: PlaceOf::Trunk(trunk.clone()), _hold: hold }
-    }
-
-    /// Whose place it is.
-    pub fn of(&self) -> &PlaceOf {
-        &self.of
-    }
-
-    /// Whether it is this station's.
-    pub fn is_of_station(&self, name: &str) -> bool {
-        match &self.of {
-            PlaceOf::Station(station) => *station.config.name == *name,
-            PlaceOf::Trunk(_) => false,
-        }
-    }
-
-    /// The trunk whose place it is.
-    pub fn trunk(&self) -> Option<Arc<str>> {
-        match &self.of {
-            PlaceOf::Station(_) => None,
-            PlaceOf::Trunk(trunk) => Some(trunk.config.name.clone()),
-        }
     }
 }
 

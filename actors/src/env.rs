@@ -5,6 +5,7 @@
 //! one actor writes to another: each message carries a token, and a simulation that counts the tokens knows when all
 //! mailboxes are empty.
 
+mod datagram;
 mod streams;
 
 use std::cell::{Cell, RefCell};
@@ -18,8 +19,7 @@ use actix::{Actor, Addr, Handler, Message, Recipient, WeakRecipient};
 use bytes::Bytes;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
-use tandem_protocol::time::{Instant, Now, UnixMillis};
-use tokio::sync::oneshot;
+use tandem_protocol::time::{Instant, Now};
 
 use crate::calls::CallKey;
 use crate::config::EngineConfig;
@@ -37,6 +37,7 @@ use crate::store::{Batch, Store};
 use crate::supervisor::Census;
 use crate::timer_wheel::{TimerId, TimerWheel};
 
+pub use datagram::Datagram;
 pub use streams::{Raced, Waiter};
 
 /// What an engine takes from outside, one implementation for threads and sockets and one for virtual time.
@@ -476,30 +477,5 @@ impl<T: Send + 'static> Tell<T> for Recipient<Told<T>> {
     #[allow(clippy::disallowed_methods)]
     fn tell(&self, message: T) {
         self.do_send(Told(message, Token::new()));
-    }
-}
-
-/// A message that a listener received, as a datagram or framed out of a stream.
-#[derive(Clone, Debug)]
-pub struct Datagram {
-    /// The listener and the sender.
-    pub flow: Flow,
-    /// What it holds.
-    pub bytes: Bytes,
-    /// When it came, by the wall clock, if it is known: one datagram of those that are read together says it for all.
-    pub(crate) arrived: Option<UnixMillis>,
-    /// Gone with the last message of a piece of a stream: its reader waits for that.
-    pub(crate) undone: Option<Arc<oneshot::Sender<()>>>,
-}
-
-impl Datagram {
-    /// A datagram from `remote` to `listener`.
-    pub fn new(listener: ListenerId, remote: SocketAddr, bytes: Bytes) -> Datagram {
-        Datagram::by(Flow::to(listener, remote), bytes)
-    }
-
-    /// What came by a flow.
-    pub fn by(flow: Flow, bytes: Bytes) -> Datagram {
-        Datagram { flow, bytes, arrived: None, undone: None }
     }
 }
