@@ -17,6 +17,7 @@ use tandem_protocol::dns::{Bounds, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
+use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::transaction::Timers;
 
 use crate::sip::tls::Tls;
@@ -138,6 +139,8 @@ pub struct Station {
     pub calling_search_space: Option<String>,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
+    /// The codecs that it may use.
+    pub codecs: CodecList,
     /// Whether its calls are recorded.
     pub record: bool,
     /// What a redirection by it does.
@@ -195,6 +198,8 @@ pub struct Trunk {
     pub max_new_calls_per_s: u32,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
+    /// The codecs that it may use.
+    pub codecs: CodecList,
     /// Whether its INVITEs leave without an offer, for its proxies to make it.
     pub media_delayed: bool,
     /// Whether its calls are recorded.

@@ -31,7 +31,7 @@ use crate::timer_wheel::TimerId;
 use stored::Stored;
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 
 impl Machine for Dialog {
     type Input = Input;
@@ -58,7 +58,7 @@ impl Machine for Dialog {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
-        crate::checkpoint::thaw(FORMAT, frozen)
+        crate::checkpoint::thaw_grown(FORMAT, frozen, Dialog::FORMER_LACKS)
     }
 }
 

@@ -208,7 +208,7 @@ fn domains(config: &EngineConfig) -> Vec<String> {
 /// How our side appears to a trunk on its listener.
 fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> TrunkSide {
     let listener = config.listeners.get(usize::from(trunk.listener));
-    let own = |side| Arc::new(crate::calls::with_timers_of(trunk, side));
+    let own = |side| Arc::new(crate::calls::as_trunk_wants(trunk, side));
     let plain = listener.map(|listener| own(crate::calls::local_side(listener)));
     let secure = listener.and_then(crate::calls::secure_side).map(own);
     TrunkSide(plain.unwrap_or_default(), secure)

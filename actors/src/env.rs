@@ -194,7 +194,7 @@ impl Env {
         secure.unwrap_or_else(|| self.directory().local_side(place))
     }
 
-    /// The same to a trunk: with its timers, on its own listener.
+    /// The same to a trunk: as its settings have it, by whichever listener it comes.
     pub(crate) fn local_side_of(
         &self,
         trunk: &TrunkEntry,
@@ -202,7 +202,11 @@ impl Env {
         sips: bool,
     ) -> Arc<LocalSide> {
         let own = self.config().listener_id(trunk.config.listener) == listener;
-        if own { trunk.local_side(sips) } else { self.local_side_for(listener, sips) }
+        if own {
+            return trunk.local_side(sips);
+        }
+        let side = self.local_side_for(listener, sips);
+        Arc::new(crate::calls::as_trunk_wants(&trunk.config, (*side).clone()))
     }
 
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.

@@ -7,13 +7,9 @@ use config::{Value, ValueKind};
 use super::decode::lookup;
 use super::types::Transport;
 use super::validate::Findings;
-use super::values::Codec;
 
 /// The transports that can be listened on. A listener of another is refused.
 pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls];
-
-/// The codecs that can be negotiated. Another is passed over.
-pub(super) const CODECS: &[Codec] = &[Codec::Pcmu, Codec::Pcma, Codec::G722];
 
 /// Keys and sections without effect. With a value, only that value is.
 const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
@@ -21,9 +17,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("location.media_pool", None),
     ("station.auto_answer", None),
     ("station.qualify_interval_s", None),
-    ("station.location", None),
-    ("trunk.location", None),
-    ("trunk.codecs", None),
     ("trunk.accept_presence", None),
     ("trunk.accept_refer", None),
     ("trunk.accept_replaces", None),

@@ -23,6 +23,7 @@ pub(super) fn rules(trunk: &Trunk, timers: &TrunkTimers) -> TrunkRules {
         },
         international: trunk.international,
         reinvite_delay: timers.reinvite_delay,
+        reinvite_delayed: trunk.reinvite_media_timing == settings::MediaTiming::Delayed,
         dscp: trunk.dscp,
     }
 }

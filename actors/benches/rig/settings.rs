@@ -13,6 +13,7 @@ use tandem_protocol::digest::{Algorithm, Secret};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::transaction::Timers;
 
 use super::{FAR, LISTENER, NEAR, STATIONS, Scenario};
@@ -59,6 +60,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         max_calls: 0,
         media,
         media_delayed: false,
+        codecs: CodecList::ANY,
         record: false,
         trusted: false,
         redirect: Redirect::default(),
@@ -77,6 +79,7 @@ fn station(number: u64) -> Station {
         secret: Some(Secret::Password("secret".to_owned())),
         calling_search_space: None,
         media: MediaPath::Bypass,
+        codecs: CodecList::ANY,
         record: false,
         redirect: Redirect::default(),
         ring_timeout: Duration::from_secs(60),

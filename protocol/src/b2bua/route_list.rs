@@ -65,6 +65,8 @@ pub(super) enum HuntNext {
         /// Whether limits alone are to blame.
         limit: bool,
     },
+    /// Nobody was asked: no trunk takes a codec that the caller offers.
+    Unfit,
 }
 
 /// The hunt of one call.
@@ -121,6 +123,17 @@ impl TrunkHunt {
         let Some(full) = self.current.take() else { return HuntNext::Wait };
         self.attempts.push(TrunkAttempt { trunk: full.trunk, tried: None });
         self.next_trunk(now)
+    }
+
+    /// The trunk under way takes nothing that could be offered; its proxy was never asked.
+    pub(super) fn pass_over(&mut self, now: Instant) -> HuntNext {
+        if self.current.take().is_none() {
+            return HuntNext::Wait;
+        }
+        match self.next_trunk(now) {
+            HuntNext::Fail { .. } if self.attempts.is_empty() => HuntNext::Unfit,
+            next => next,
+        }
     }
 
     /// Takes the outcome of the attempt under way.
