@@ -132,10 +132,14 @@ fn a_delayed_trunk_stays_so_for_a_call_over_a_reload_and_a_restart_whichever_sid
         let (a, b) = ends(&engine);
         let (mut leg, mut other) = connected(&a, &b);
         engine.settle(&trunks(&keys, &keys));
-        assert!(engine.command(&["reload"]).output().unwrap().status.success());
+        let reload = || assert!(engine.command(&["reload"]).output().unwrap().status.success());
+        reload();
         let held = again(&b, 2, "0", "sendonly");
         let (ack, answer) = meets(&b, &mut other, &held, &a, &again(&a, 2, "0", "sendrecv"));
         assert_eq!((direction(&ack), direction(&answer)), ("sendonly", "recvonly"));
+        // What has come of that is in the store once something later is.
+        reload();
+        engine.recorded("settings", 2);
         engine.kill9();
         engine.restart();
         let retrieved = again(&b, 3, "0", "sendrecv");
