@@ -151,6 +151,7 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> Result<config::Li
         session: session(listen),
         limits: limits(listen),
         tls: tls.map(Arc::new),
+        uses: config::Uses::default(),
     })
 }
 

@@ -23,7 +23,7 @@ use tandem_protocol::transaction::Timers;
 use crate::sip::tls::Tls;
 
 pub use external::External;
-pub use listeners::Listeners;
+pub use listeners::{InUse, Listeners, Uses};
 pub use registration::{Registration, RegistrationGroup};
 pub use toll_fraud::{StationToll, TollFraud};
 pub use trunk_rules::{Accept, TrunkRules};
@@ -60,6 +60,8 @@ pub struct Listener {
     pub limits: Limits,
     /// Its certificate and what else TLS needs; of a listener of TLS alone.
     pub tls: Option<Arc<Tls>>,
+    /// The legs that are reached by it, of whatever settings.
+    pub uses: Uses,
 }
 
 /// What the connections of one listener may ask for.

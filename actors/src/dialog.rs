@@ -15,11 +15,12 @@ use tandem_protocol::dialog::{
     AwaitedPrack, Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing,
     ServerTransactionId,
 };
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{Flow, ListenerId};
 use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::call::CallActor;
+use crate::config::InUse;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::metrics::ActorKind;
 use crate::shard::Shard;
@@ -170,6 +171,8 @@ pub struct DialogActor {
     kept: Kept,
     /// Shard and call have been told of its end.
     parted: Rc<Cell<bool>>,
+    /// The listener that it is reached by stays while it is.
+    in_use: Option<(ListenerId, InUse)>,
     _guard: Guard,
 }
 
@@ -195,7 +198,7 @@ impl DialogActor {
                 }
             })
         };
-        let actor = DialogActor {
+        let mut actor = DialogActor {
             env: env.clone(),
             shard: shard.clone(),
             call,
@@ -210,10 +213,20 @@ impl DialogActor {
             tag,
             kept: Kept::default(),
             parted,
+            in_use: None,
             _guard: guard,
         };
+        actor.use_listener();
         let kept = actor.kept.clone();
         Some((actor.start(), kept))
+    }
+
+    /// Holds on to the listener that it is reached by.
+    fn use_listener(&mut self) {
+        let id = self.shell.machine().flow().listener;
+        if self.in_use.as_ref().is_none_or(|(held, _)| *held != id) {
+            self.in_use = self.env.config().listener(id).map(|listener| (id, listener.uses.one()));
+        }
     }
 
     fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
@@ -237,6 +250,7 @@ impl DialogActor {
         {
             self.unanswered.push(input.clone());
         }
+        self.use_listener();
         self.stored.follow(input, self.shell.machine());
         self.release(&mut out, ctx);
     }

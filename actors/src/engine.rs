@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::env::{Shared, Tell};
 use crate::generation::Change;
 use crate::ids::ShardId;
-use crate::shard::{Adopt, Ask, Asked, Shard};
+use crate::shard::{Adopt, Ask, Asked, Hear, Shard};
 
 /// The actors of one engine, for those who ask.
 #[derive(Clone)]
@@ -48,6 +48,13 @@ impl Engine {
             shard.tell(Adopt { change: change.clone(), done: done.clone() });
         }
         adopted
+    }
+
+    /// Which listeners there are has changed: each shard has them soon.
+    pub fn hear(&self) {
+        for shard in &self.shards {
+            shard.tell(Hear);
+        }
     }
 
     /// Asks every shard, for the sake of what it does.

@@ -47,6 +47,8 @@ pub trait Seams {
     fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
     /// Closes a connection of this shard once what waits to be sent by it has gone.
     fn close(&self, connection: ConnectionId);
+    /// Has the sockets of the listeners that there are now.
+    fn listen(&self) {}
     /// Hands a message to another shard, or to this one later.
     fn link(&self, to: ShardId, message: LinkMessage);
     /// Asks that this shard be told the time at `at`; replaces the last such wish.
@@ -268,6 +270,11 @@ impl Env {
     /// Closes a connection of this shard; see [`Seams::close`].
     pub fn close(&self, connection: ConnectionId) {
         self.0.common.seams.close(connection);
+    }
+
+    /// Has the sockets of the listeners that there are now; see [`Seams::listen`].
+    pub fn listen(&self) {
+        self.0.common.seams.listen();
     }
 
     /// Hands a message to a shard.

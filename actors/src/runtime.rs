@@ -19,10 +19,8 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
-use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 
-use crate::config::Listeners;
 use crate::engine::Engine;
 use crate::env::{Env, Leftover, Seams, Shared, Tell, Unsent};
 use crate::ids::ShardId;
@@ -30,8 +28,9 @@ use crate::links::Inlet;
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::ActorKind;
 use crate::shard::{LinkMessage, Linked, Restore, Shard, Tick};
-use crate::sip::dscp::MarkedSocket;
-use crate::sip::tcp::{self, Door, Streams};
+use crate::sip::ears::Ears;
+use crate::sip::listening::Listening;
+use crate::sip::tcp::{self, Streams};
 use crate::sip::udp;
 
 pub use crate::links::{Inlets, Links, links};
@@ -89,6 +88,16 @@ pub enum ListenSocket {
     Tcp(StdTcpListener),
 }
 
+impl ListenSocket {
+    /// The same socket once more.
+    pub(crate) fn try_clone(&self) -> io::Result<ListenSocket> {
+        match self {
+            ListenSocket::Udp(socket) => socket.try_clone().map(ListenSocket::Udp),
+            ListenSocket::Tcp(socket) => socket.try_clone().map(ListenSocket::Tcp),
+        }
+    }
+}
+
 /// Binds a listener: one socket a shard on the same address.
 ///
 /// # Errors
@@ -115,8 +124,8 @@ pub struct Start {
     pub shared: Arc<Shared>,
     /// The clock.
     pub clock: Clock,
-    /// For each listener, one socket a shard.
-    pub sockets: Vec<Vec<ListenSocket>>,
+    /// What is listened on.
+    pub listening: Arc<Listening>,
     /// The ways into the shards.
     pub links: Links,
     /// Their receiving ends.
@@ -132,22 +141,18 @@ pub struct Start {
 /// # Errors
 /// A socket cannot be used.
 pub async fn start(start: Start) -> io::Result<Engine> {
-    let Start { shared, clock, mut sockets, links, inlets, media, mut restore } = start;
+    let Start { shared, clock, listening, links, inlets, media, mut restore } = start;
     let mut shards = Vec::new();
-    let config = &shared.current().config;
-    let doors: Vec<Arc<Door>> = config.listeners.iter().map(|l| Door::new(l.streams)).collect();
     for (number, inlet) in inlets.0.into_iter().enumerate() {
         let shard = ShardId(number as u16);
-        let own: Vec<ListenSocket> = sockets.iter_mut().filter_map(Vec::pop).collect();
         let records = restore.iter().position(|(s, _)| *s == shard).map(|at| restore.swap_remove(at).1);
         let seat = Seat {
             shard,
             shared: shared.clone(),
-            listeners: config.listeners.clone(),
+            listening: listening.clone(),
             clock,
             links: links.clone(),
             media: media.clone(),
-            doors: doors.clone(),
         };
         let (ready, started) = tokio::sync::oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -157,7 +162,7 @@ pub async fn start(start: Start) -> io::Result<Engine> {
         let arbiter = Arbiter::with_tokio_rt(move || runtime);
         arbiter.spawn(async move {
             // The starter may have given up.
-            let _ = ready.send(seat.take(own, inlet, records));
+            let _ = ready.send(seat.take(inlet, records));
         });
         shards.push(started.await.map_err(|_| io::Error::other("a shard's thread ended at its start"))??);
     }
@@ -199,38 +204,23 @@ impl Pace {
 struct Seat {
     shard: ShardId,
     shared: Arc<Shared>,
-    /// Which sockets there are: none come or go while the process runs.
-    listeners: Listeners,
+    listening: Arc<Listening>,
     clock: Clock,
     links: Links,
     media: MediaRoute,
-    doors: Vec<Arc<Door>>,
 }
 
 impl Seat {
-    fn take(
-        self,
-        sockets: Vec<ListenSocket>,
-        inlet: Inlet,
-        restore: Option<Restore>,
-    ) -> io::Result<Addr<Shard>> {
+    fn take(self, inlet: Inlet, restore: Option<Restore>) -> io::Result<Addr<Shard>> {
         let wake = Rc::new(Wake::default());
-        let senders = sockets.iter().map(sender).collect::<io::Result<Vec<_>>>()?;
         let mut random = StdRng::from_os_rng();
-        let ids: Vec<ListenerId> = self.listeners.iter().map(|listener| listener.id).collect();
-        let streams = Streams::new(
-            self.shard,
-            self.shared.clone(),
-            self.listeners.clone(),
-            self.doors,
-            random.next_u64(),
-        );
+        let ears = Rc::new(Ears::new(self.shard, self.shared.clone(), self.listening));
+        let streams = Streams::new(self.shard, self.shared.clone(), ears.clone(), random.next_u64());
         let seams = Threads {
             shared: self.shared.clone(),
-            listeners: self.listeners,
+            ears,
             clock: self.clock,
             read: Cell::new(self.clock.now()),
-            sockets: senders,
             streams: streams.clone(),
             links: self.links,
             media: self.media,
@@ -243,27 +233,10 @@ impl Seat {
         if let Some(restore) = restore {
             shard.tell(restore);
         }
-        for ((listener, socket), id) in (0_u16..).zip(sockets).zip(ids) {
-            match socket {
-                ListenSocket::Udp(socket) => {
-                    actix::spawn(udp::listen(UdpSocket::from_std(socket)?, id, shard.clone()))
-                }
-                ListenSocket::Tcp(socket) => {
-                    actix::spawn(tcp::accept(TcpListener::from_std(socket)?, listener, streams.clone()))
-                }
-            };
-        }
+        streams.listen()?;
         actix::spawn(receive(inlet, shard.clone()));
         actix::spawn(keep_time(wake, self.clock, shard.clone()));
         Ok(shard)
-    }
-}
-
-/// What a shard sends datagrams of a listener by; connections have their own.
-fn sender(socket: &ListenSocket) -> io::Result<Option<MarkedSocket>> {
-    match socket {
-        ListenSocket::Udp(socket) => socket.try_clone().map(MarkedSocket::new).map(Some),
-        ListenSocket::Tcp(_) => Ok(None),
     }
 }
 
@@ -303,12 +276,10 @@ async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
 /// The seams of one shard in production.
 struct Threads {
     shared: Arc<Shared>,
-    listeners: Listeners,
+    ears: Rc<Ears>,
     clock: Clock,
     /// When both clocks were last read.
     read: Cell<Now>,
-    /// One a listener of datagrams.
-    sockets: Vec<Option<MarkedSocket>>,
     streams: Rc<Streams>,
     links: Links,
     media: MediaRoute,
@@ -331,14 +302,18 @@ impl Seams for Threads {
     }
 
     fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent> {
-        let place = self.listeners.place(flow.listener);
-        match (flow.connection, place.and_then(|place| self.sockets.get(place))) {
-            (Some(connection), _) => self.streams.send(connection, message, leftover),
-            (None, Some(Some(marked))) => {
-                marked.mark(self.shared.settings.peek().directory.dscp_towards(flow));
-                udp::send(&marked.socket, flow.remote, &message)
-            }
-            (None, Some(None) | None) => Err(Unsent::Unreachable),
+        if let Some(connection) = flow.connection {
+            return self.streams.send(connection, message, leftover);
+        }
+        let ear = self.ears.of(flow.listener);
+        let marked = ear.as_ref().and_then(|ear| ear.datagrams.as_ref()).ok_or(Unsent::Unreachable)?;
+        marked.mark(self.shared.settings.peek().directory.dscp_towards(flow));
+        udp::send(&marked.socket, flow.remote, &message)
+    }
+
+    fn listen(&self) {
+        if let Err(why) = self.streams.listen() {
+            tracing::error!(%why, "a listener's socket cannot be had by a shard: it hears nothing there");
         }
     }
 

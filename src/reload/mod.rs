@@ -15,6 +15,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod keep;
+mod listeners;
 mod plan;
 
 use std::collections::BTreeSet;
@@ -33,15 +34,17 @@ use tandem_actors::events::{Event, EventKind};
 use tandem_actors::generation::{Change, Comparison, Generation};
 use tandem_actors::ids::ShardId;
 use tandem_actors::runtime::Clock;
+use tandem_actors::sip::listening::Listening;
 use tandem_actors::store::{Batch, Bucket, StoreFault, Urgency};
 use tokio::sync::Mutex;
 
 use crate::certificates;
 use crate::rerouted::{self, Rerouted};
 use crate::settings::token::{self, TokenError};
-use crate::settings::{LoadError, Loaded, Secret, Settings};
+use crate::settings::{LoadError, Loaded, Secret, Settings, Transport};
 use crate::wiring::{self, WiringError};
 
+use listeners::Bound;
 pub use plan::{Action, Item, Plan};
 
 /// Shards have taken over after this, unless one is stuck.
@@ -108,6 +111,20 @@ pub enum ReloadError {
     /// Imported stations that are in force would not be any more.
     #[error("imported stations do not fit: {}", .0.join("\n"))]
     Imported(Vec<String>),
+    /// A listener that is to come cannot be bound.
+    #[error("{file}: listen {name:?}: address: cannot bind {transport} {address}: {why}")]
+    Listen {
+        /// The file that has it.
+        file: String,
+        /// The listener's name.
+        name: String,
+        /// Its transport.
+        transport: Transport,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        why: io::Error,
+    },
     /// The imported stations cannot be read.
     #[error("the imported stations cannot be read: {0}")]
     Store(#[from] StoreFault),
@@ -165,8 +182,7 @@ pub struct Reloader {
     engine: Engine,
     clock: Clock,
     source: Source,
-    /// Where each listener listens.
-    bound: Vec<SocketAddr>,
+    listening: Arc<Listening>,
     chaos: bool,
     /// In force, without the stations of the store.
     settings: RwLock<Arc<Settings>>,
@@ -182,27 +198,27 @@ struct Prepared {
     tokens: Vec<Secret>,
     plan: Plan,
     /// `None`: nothing differs, or nothing shall.
-    change: Option<Change>,
+    change: Option<(Change, Bound)>,
     /// Whether names are to be found for other trunks, or otherwise.
     names: bool,
     rerouted: Option<Rerouted>,
 }
 
 impl Reloader {
-    /// For an engine that runs with `settings` and `tokens`, whose listeners are bound to `bound`.
+    /// For an engine that runs with `settings` and `tokens`, and hears what is in `listening`.
     pub fn new(
         engine: Engine,
         clock: Clock,
         source: Source,
         (settings, tokens): (&Settings, Vec<Secret>),
-        (bound, chaos): (Vec<SocketAddr>, bool),
+        (listening, chaos): (Arc<Listening>, bool),
         (find_names, names): (FindNames, Option<Finder>),
     ) -> Reloader {
         Reloader {
             engine,
             clock,
             source,
-            bound,
+            listening,
             chaos,
             tokens: RwLock::new(Arc::new(tokens)),
             settings: RwLock::new(Arc::new(settings.clone())),
@@ -257,11 +273,13 @@ impl Reloader {
         match change {
             _ if wish != Wish::Apply => result = Outcome::DryRun,
             None => {}
-            Some(change) => {
+            Some((change, bound)) => {
                 result = Outcome::Applied;
+                let opened = bound.hand_over(&change.generation.config, &self.listening);
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
                 *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
                 silent = self.adopt(change).await;
+                listeners::settle(&self.engine, &self.listening, opened);
                 if find_names {
                     self.find_names_anew(&mut names);
                 }
@@ -297,15 +315,15 @@ impl Reloader {
         let current = self.engine.shared().current();
         let all = self.with_imported(&settings, &current)?;
         let all = all.as_ref().unwrap_or(&settings);
-        let mut config = wiring::engine_config(all, &self.bound, self.chaos)
+        let file = file.as_ref().map_or_else(|| "environment".to_owned(), |file| file.display().to_string());
+        let bound = listeners::bind((&running, &current), &settings, &self.listening, &file)?;
+        let mut config = wiring::engine_config(all, &bound.addresses, self.chaos)
             .inspect_err(|why| self.note_certificate(why))?;
-        // Certificates have been read, so they are right; connections go on with those who read them again below.
-        for (next, running) in config.listeners.0.iter_mut().zip(current.config.listeners.iter()) {
-            next.tls.clone_from(&running.tls);
-        }
+        let media_stays = listeners::share(&mut config, &current, &self.listening);
         let comparison = current.compare(&config);
         let mut plan = Plan::new((&running, &current), &settings, &comparison);
         plan.needs_restart = needs_restart;
+        plan.needs_restart.extend(media_stays);
         plan.warnings = faults.iter().chain(&warnings).map(ToString::to_string).collect();
         let names = self.names_differ(&running, &settings, &comparison);
         let tokens = tokens(&settings)?;
@@ -314,7 +332,8 @@ impl Reloader {
             Wish::DryRun { against_cdrs_h: None } | Wish::Apply => None,
         };
         let differs = !plan.is_empty() && wish == Wish::Apply;
-        let change = differs.then(|| current.next(config, comparison, &self.engine.shared().metrics));
+        let metrics = &self.engine.shared().metrics;
+        let change = differs.then(|| (current.next(config, comparison, metrics), bound));
         Ok(Prepared { settings, tokens, plan, change, names, rerouted })
     }
 

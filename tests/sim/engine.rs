@@ -10,7 +10,7 @@ use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Overload, Redirect, Registrar,
     Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, TollFraud,
-    Trunk, TrunkRules,
+    Trunk, TrunkRules, Uses,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -178,6 +178,7 @@ fn listener(transport: Transport) -> Listener {
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
         tls: None,
+        uses: Uses::default(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, MediaPath, Overload, Redirect, Registrar, Station, StreamLimits, Trunk,
+    EngineConfig, Listener, Listeners, MediaPath, Overload, Redirect, Registrar, Station, StreamLimits,
+    Trunk, Uses,
 };
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::SessionPolicy;
@@ -39,6 +40,7 @@ fn listener() -> Listener {
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
         tls: None,
+        uses: Uses::default(),
     }
 }
 

@@ -100,10 +100,12 @@ pub enum Closed {
     Unreachable,
     /// The TLS handshake failed of one that we have opened.
     Handshake,
+    /// The settings have its listener no longer, and no call uses that any more.
+    Unheard,
 }
 
 impl Closed {
-    const ALL: [Closed; 8] = [
+    const ALL: [Closed; 9] = [
         Closed::Peer,
         Closed::Broken,
         Closed::Idle,
@@ -112,6 +114,7 @@ impl Closed {
         Closed::Backlog,
         Closed::Unreachable,
         Closed::Handshake,
+        Closed::Unheard,
     ];
 
     /// The label's value.
@@ -125,6 +128,7 @@ impl Closed {
             Closed::Backlog => "backlog",
             Closed::Unreachable => "unreachable",
             Closed::Handshake => "handshake",
+            Closed::Unheard => "unheard",
         }
     }
 }

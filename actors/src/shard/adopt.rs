@@ -36,6 +36,8 @@ impl Shard {
         let before = self.env.clone();
         self.env.adopt(&change.generation);
         self.endpoint.adopt(&self.env);
+        // By what has come can be sent from now on; it is read once every shard has it.
+        self.env.listen();
         self.adopt_overload();
         for known in self.stations.values_mut() {
             known.tell(Adopted(change.generation.clone()));
@@ -114,5 +116,15 @@ impl Handler<Told<Adopt>> for Shard {
         self.adopt(&change, ctx);
         // Whoever asked may have given up waiting.
         let _ = done.send(self.env.shard());
+    }
+}
+
+/// Which listeners there are, and which of them are heard, has changed.
+pub struct Hear;
+
+impl Handler<Told<Hear>> for Shard {
+    type Result = ();
+    fn handle(&mut self, _: Told<Hear>, _: &mut Context<Self>) {
+        self.env.listen();
     }
 }

@@ -27,13 +27,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use self::connection::carry;
 use self::wire::Wire;
-use crate::config::Listeners;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
 use crate::shard::{FromStream, Shard};
 use crate::sip::dscp;
-use crate::sip::tls::{Expected, Tls};
+use crate::sip::ears::{Ear, Ears};
+use crate::sip::tls::Expected;
 
 pub use door::Door;
 
@@ -84,32 +84,24 @@ struct Opened {
 pub(crate) struct Streams {
     shard: ShardId,
     shared: Arc<Shared>,
-    listeners: Listeners,
-    doors: Vec<Arc<Door>>,
+    ears: Rc<Ears>,
     /// Set as soon as the shard has an address, which is before anything can come.
     to: OnceCell<Addr<Shard>>,
     wires: RefCell<BTreeMap<u64, Rc<Wire>>>,
     /// Those that we have opened, by where they lead.
-    opened: RefCell<BTreeMap<(u16, SocketAddr), Opened>>,
+    opened: RefCell<BTreeMap<(ListenerId, SocketAddr), Opened>>,
     next: Cell<u64>,
     /// How the last handshake failed with each server with which it did.
-    failing: RefCell<BTreeMap<(u16, SocketAddr), Handshake>>,
+    failing: RefCell<BTreeMap<(ListenerId, SocketAddr), Handshake>>,
 }
 
 impl Streams {
     /// No connections. `first` is the number of the first: chance, so that a flow of an earlier process names none of ours.
-    pub(crate) fn new(
-        shard: ShardId,
-        shared: Arc<Shared>,
-        listeners: Listeners,
-        doors: Vec<Arc<Door>>,
-        first: u64,
-    ) -> Rc<Streams> {
+    pub(crate) fn new(shard: ShardId, shared: Arc<Shared>, ears: Rc<Ears>, first: u64) -> Rc<Streams> {
         Rc::new(Streams {
             shard,
             shared,
-            listeners,
-            doors,
+            ears,
             to: OnceCell::new(),
             wires: RefCell::default(),
             opened: RefCell::default(),
@@ -124,13 +116,35 @@ impl Streams {
         let _ = self.to.set(shard);
     }
 
-    /// What is counted of the connections of a listener.
-    fn metrics(&self, listener: ListenerId) -> &ConnectionMetrics {
-        self.shared.metrics.connections(self.listeners.transport(listener))
+    /// Whose they are.
+    pub(crate) fn owner(&self) -> Option<Addr<Shard>> {
+        self.to.get().cloned()
     }
 
-    fn tls(&self, place: u16) -> Option<Arc<Tls>> {
-        self.listeners.get(usize::from(place))?.tls.clone()
+    /// Takes over which listeners there are; the connections of those that are gone end.
+    ///
+    /// # Errors
+    /// A socket cannot be had.
+    pub(crate) fn listen(self: &Rc<Self>) -> io::Result<()> {
+        let gone = self.ears.adopt(self)?;
+        for wire in self.wires.borrow().values().filter(|wire| gone.contains(&wire.flow.listener)) {
+            wire.close(Closed::Unheard);
+        }
+        Ok(())
+    }
+
+    /// What is counted of the connections of a listener.
+    fn metrics(&self, listener: ListenerId) -> &ConnectionMetrics {
+        self.shared.metrics.connections(self.ears.transport(listener))
+    }
+
+    /// Whom a server must prove to be that is connected to from a listener, if that is one of TLS.
+    fn expected(&self, ear: &Ear, remote: SocketAddr) -> Option<Expected> {
+        ear.tls()?;
+        let current = self.shared.current();
+        // One that is only kept for the calls it has is nobody's any more.
+        let place = current.config.listeners.place(ear.listener.id).unwrap_or(usize::MAX);
+        Some(current.directory.expected(u16::try_from(place).unwrap_or(u16::MAX), remote))
     }
 
     /// Sends by a connection.
@@ -158,10 +172,9 @@ impl Streams {
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
-        let place = self.listeners.place(listener).ok_or(Unsent::Unreachable)?;
-        let listener = place as u16;
-        let tls = self.tls(listener);
-        let expected = tls.as_ref().map(|_| self.shared.current().directory.expected(listener, remote));
+        let ear = self.ears.of(listener).ok_or(Unsent::Unreachable)?;
+        let (listener, tls) = (ear.listener.id, ear.tls().cloned());
+        let expected = self.expected(&ear, remote);
         let opened = self
             .opened
             .borrow()
@@ -171,11 +184,10 @@ impl Streams {
         if let Some(wire) = open.filter(|wire| wire.is_whole()) {
             return Ok(wire.flow);
         }
-        let local = self.listeners.get(usize::from(listener)).map(|l| l.address);
+        let local = Some(ear.listener.address);
         let local = local.filter(|l| l.is_ipv4() == remote.is_ipv4()).ok_or(Unsent::Unreachable)?;
-        let door = self.doors.get(usize::from(listener)).ok_or(Unsent::Unreachable)?;
-        if self.opened.borrow().len() >= door.limits().connections {
-            self.metrics(self.listeners.id(listener)).refuse(Refused::Limit);
+        if self.opened.borrow().len() >= ear.door.limits().connections {
+            self.metrics(listener).refuse(Refused::Limit);
             return Err(Unsent::Unreachable);
         }
         let wire = self.insert(listener, remote, true);
@@ -190,12 +202,11 @@ impl Streams {
     }
 
     /// `ours`: we open it.
-    fn insert(&self, listener: u16, remote: SocketAddr, ours: bool) -> Rc<Wire> {
+    fn insert(&self, listener: ListenerId, remote: SocketAddr, ours: bool) -> Rc<Wire> {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         let id = ConnectionId::new(self.shard.0, number, ours);
         let (generation, connection) = (id.generation, Some(id));
-        let listener = self.listeners.id(listener);
         let current = self.shared.current();
         let settings = current.config.listener(listener);
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
@@ -206,12 +217,12 @@ impl Streams {
     }
 
     /// Takes a connection that a peer has opened, unless there are enough.
-    fn accepted(self: &Rc<Self>, stream: TcpStream, remote: SocketAddr, listener: u16) {
-        let Some(door) = self.doors.get(usize::from(listener)) else { return };
-        let guest = match door.enter(remote.ip()) {
+    fn accepted(self: &Rc<Self>, stream: TcpStream, remote: SocketAddr, listener: ListenerId) {
+        let Some(ear) = self.ears.of(listener) else { return };
+        let guest = match ear.door.enter(remote.ip()) {
             Ok(guest) => guest,
             Err(why) => {
-                self.metrics(self.listeners.id(listener)).refuse(why);
+                self.metrics(listener).refuse(why);
                 tracing::debug!(peer = %remote, reason = why.as_str(), "a connection was refused");
                 return;
             }
@@ -219,7 +230,7 @@ impl Streams {
         tune(&stream);
         self.mark(&stream, listener, remote);
         let streams = self.clone();
-        match self.tls(listener) {
+        match ear.tls().cloned() {
             None => {
                 let wire = self.insert(listener, remote, false);
                 actix::spawn(async move {
@@ -228,7 +239,7 @@ impl Streams {
                 });
             }
             Some(tls) => {
-                let door = door.clone();
+                let door = ear.door.clone();
                 actix::spawn(async move {
                     streams.accept_secure(&tls, &door, stream, (remote, listener)).await;
                     drop(guest);
@@ -238,8 +249,8 @@ impl Streams {
     }
 
     /// Marks what goes by a connection as the settings of its trunk say.
-    fn mark(&self, stream: &TcpStream, listener: u16, remote: SocketAddr) {
-        let flow = Flow::to(self.listeners.id(listener), remote);
+    fn mark(&self, stream: &TcpStream, listener: ListenerId, remote: SocketAddr) {
+        let flow = Flow::to(listener, remote);
         if let Some(dscp) = self.shared.current().directory.dscp_towards(flow) {
             dscp::mark(stream, remote.is_ipv4(), dscp);
         }
@@ -258,10 +269,8 @@ impl Streams {
         let flow = wire.flow;
         let number = number_of(flow);
         self.wires.borrow_mut().remove(&number);
-        let place = self.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
-        if let Some(place) =
-            place.filter(|place| self.opened.borrow().get(place).is_some_and(|o| o.number == number))
-        {
+        let place = (flow.listener, flow.remote);
+        if self.opened.borrow().get(&place).is_some_and(|opened| opened.number == number) {
             self.opened.borrow_mut().remove(&place);
         }
         self.metrics(flow.listener).active.decrement(1.0);
@@ -293,13 +302,13 @@ fn tune(stream: &TcpStream) {
 }
 
 /// Takes a listener's connections for ever.
-pub(crate) async fn accept(socket: TcpListener, listener: u16, streams: Rc<Streams>) {
+pub(crate) async fn accept(socket: TcpListener, listener: ListenerId, streams: Rc<Streams>) {
     loop {
         match socket.accept().await {
             Ok((stream, remote)) => streams.accepted(stream, remote, listener),
             Err(why) => {
-                streams.metrics(streams.listeners.id(listener)).refuse(Refused::System);
-                tracing::warn!(listener, %why, "a connection could not be accepted");
+                streams.metrics(listener).refuse(Refused::System);
+                tracing::warn!(?listener, %why, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tandem_protocol::flow::ListenerId;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -31,7 +32,7 @@ impl Streams {
     /// server that proves to be this one.
     pub(super) async fn open(
         self: &Rc<Self>,
-        (listener, local): (u16, SocketAddr),
+        (listener, local): (ListenerId, SocketAddr),
         wire: &Rc<Wire>,
         secure: Option<(Arc<Tls>, Expected)>,
         within: Duration,
@@ -66,7 +67,13 @@ impl Streams {
     }
 
     /// Counts a handshake with a server, and logs it if it ended otherwise than the one before: a trunk that is down is tried often.
-    fn shaken(&self, listener: u16, remote: SocketAddr, expected: &str, (result, why): (Handshake, String)) {
+    fn shaken(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        expected: &str,
+        (result, why): (Handshake, String),
+    ) {
         self.shared.metrics.tls.handshake(true, result);
         let mut failing = self.failing.borrow_mut();
         let before = match result {
@@ -96,7 +103,7 @@ impl Streams {
         tls: &Tls,
         door: &Arc<Door>,
         stream: TcpStream,
-        (remote, listener): (SocketAddr, u16),
+        (remote, listener): (SocketAddr, ListenerId),
     ) {
         let metrics = &self.shared.metrics.tls;
         let Some(shaking) = door.shake() else {
