@@ -348,7 +348,13 @@ impl Directory {
     fn next_registration(&self, config: &RegistrationGroup, metrics: &Metrics) -> Arc<RegistrationEntry> {
         match self.registrations.get(&config.name) {
             Some(same) if same.config == *config => same.clone(),
-            Some(_) | None => Arc::new(RegistrationEntry::new(config, metrics)),
+            Some(before) => {
+                let next = RegistrationEntry::new(config, metrics);
+                // What holds is not registered anew.
+                next.keep(before.kept().to_vec());
+                Arc::new(next)
+            }
+            None => Arc::new(RegistrationEntry::new(config, metrics)),
         }
     }
 

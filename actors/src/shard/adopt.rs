@@ -10,7 +10,7 @@ use crate::env::{Env, Tell, Told};
 use crate::generation::{Change, Generation};
 use crate::ids::ShardId;
 use crate::metrics::ActorKind;
-use crate::registration_group::BeRegistered;
+use crate::registration_group::Part;
 use crate::station;
 
 /// These settings are in force from now on.
@@ -80,11 +80,9 @@ impl Shard {
         let here = self.here();
         let groups = &change.comparison.registration_groups;
         for name in groups.removed.iter().chain(&groups.changed).filter(|name| here(name)) {
-            let gone = self.groups.remove(name);
-            if let Some(group) = gone.filter(|_| groups.removed.contains(name)) {
-                // The last that it sends; nobody waits for what comes of it.
-                let (done, _) = tokio::sync::mpsc::unbounded_channel();
-                group.tell(BeRegistered { registered: false, stopping: false, done });
+            if let Some(group) = self.groups.remove(name) {
+                let stays = groups.changed.contains(name);
+                group.tell(Part { next: stays.then(|| change.generation.clone()) });
             }
             self.forget_fault(ActorKind::RegistrationGroup, name);
         }
