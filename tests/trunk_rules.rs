@@ -232,10 +232,54 @@ fn what_a_trunk_may_not_ask_for_is_refused_plainly() {
 }
 
 #[test]
-fn a_replaces_that_may_come_and_names_no_call_is_told_so() {
-    let (_engine, caller, _proxy) = start("accept_replaces = true", "");
-    let leg = invite(&caller, "2001", "Replaces: 1@x;to-tag=a;from-tag=b\r\n");
-    assert_eq!(caller.refused(&leg).status(), Some(481), "RFC 3891 section 3");
+fn what_a_trunk_may_ask_for_and_is_not_built_is_refused_as_such() {
+    let (engine, caller, proxy) = start("accept_presence = true\naccept_refer = true", "");
+    let cases = [
+        (&caller, "SUBSCRIBE", "Event: presence\r\nExpires: 60\r\n", 489),
+        (&caller, "REFER", "Refer-To: <sip:2001@x>\r\n", 603),
+        // Another package than the one that the setting is about is known to nobody.
+        (&proxy, "SUBSCRIBE", "Event: dialog\r\nExpires: 60\r\n", 489),
+    ];
+    for (ua, method, headers, status) in cases {
+        let mut leg = ua.leg("2001");
+        ua.next(&mut leg, method, headers, "");
+        let answer = ua.final_response(method);
+        assert_eq!(answer.status(), Some(status), "{method}: {answer:?}");
+        assert_eq!(answer.headers("Allow-Events").is_empty(), status != 489, "{answer:?}");
+    }
+    let refused = |method, reason| {
+        engine.metric("tandem_requests_refused_total", &[("method", method), ("reason", reason)])
+    };
+    assert_eq!((refused("SUBSCRIBE", "unsupported"), refused("REFER", "not_allowed")), (2.0, 1.0));
+    let told = engine.command(&["check"]).output().expect("the program");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+    assert!(told.contains("accept_presence") && told.contains("refused with 489"), "{told}");
+}
+
+#[test]
+fn a_replaces_that_may_come_is_told_whether_it_names_a_call_of_ours_and_rings_nobody() {
+    let (engine, caller, proxy) = start("accept_replaces = true", "");
+    let (mut up, _) = connected(&caller, &proxy);
+    let tag = |value: &str| value.split(";tag=").nth(1).unwrap().to_owned();
+    let (ours, theirs) = (tag(&up.remote), tag(&up.local));
+    let cases = [
+        ("Replaces: 1@x;to-tag=a;from-tag=b\r\n".to_owned(), 481),
+        (format!("Replaces: {};to-tag={ours};from-tag={theirs}\r\n", up.call_id), 420),
+        ("Replaces: 1@x;to-tag=a\r\n".to_owned(), 400),
+        ("Replaces: 1@x;to-tag=a;from-tag=b\r\nReplaces: 2@x;to-tag=a;from-tag=b\r\n".to_owned(), 400),
+        ("Require: replaces\r\nReplaces: 1@x;to-tag=a;from-tag=b\r\n".to_owned(), 420),
+    ];
+    for (headers, status) in cases {
+        let leg = invite(&caller, "9555777", &headers);
+        let refused = caller.refused(&leg);
+        assert_eq!(refused.status(), Some(status), "{headers}");
+        assert_eq!(refused.headers("Unsupported") == ["replaces"], status == 420, "{refused:?}");
+    }
+    for (reason, count) in [("no_dialog", 1.0), ("unsupported", 2.0), ("malformed", 2.0)] {
+        engine.counts("tandem_invites_refused_total", &[("reason", reason)], count);
+    }
+    common::calls::hang_up(&caller, &mut up, &proxy);
+    assert_eq!(engine.wait_cdrs(1).len(), 1, "no other call came of it");
 }
 
 #[test]

@@ -169,7 +169,7 @@ pub(crate) fn admit(
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
-    rules::replaces(caller, invite)?;
+    rules::replaces(env, caller, invite)?;
     let (bypass, record, routing) = match caller {
         Caller::Station(station) => {
             let config = &station.config;

@@ -17,25 +17,30 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("location.media_pool", None),
     ("station.auto_answer", None),
     ("station.qualify_interval_s", None),
-    ("trunk.accept_presence", None),
-    ("trunk.accept_refer", None),
-    ("trunk.accept_replaces", None),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),
     ("trunk.srtp", Some("offered")),
     ("trunk.srtp", Some("required")),
 ];
 
-/// Every key of the table above, for the test that proves each to exist.
+/// Switches that let something in which is not built yet, and how it is refused then.
+const LETS_IN: &[(&str, &str)] = &[
+    ("trunk.accept_presence", "there is no presence yet, so that its SUBSCRIBE is refused with 489"),
+    ("trunk.accept_refer", "REFER outside a dialog does nothing yet and is refused with 603"),
+    ("trunk.accept_replaces", "no call can be replaced yet: an INVITE that names one is refused with 420"),
+];
+
+/// Every key of the tables above, for the test that proves each to exist.
 #[cfg(test)]
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    WITHOUT_EFFECT.iter().map(|(key, _)| *key)
+    WITHOUT_EFFECT.iter().map(|(key, _)| *key).chain(LETS_IN.iter().map(|(key, _)| *key))
 }
 
 /// Warns of every key that was set by a file or a variable and has no effect.
 pub(super) fn warn(merged: &Value, findings: &mut Findings<'_>) {
     let mut warnings = Vec::new();
-    let names: Vec<&str> = WITHOUT_EFFECT.iter().filter_map(|(key, _)| key.rsplit('.').next()).collect();
+    let all = WITHOUT_EFFECT.iter().map(|(key, _)| *key).chain(LETS_IN.iter().map(|(key, _)| *key));
+    let names: Vec<&str> = all.filter_map(|key| key.rsplit('.').next()).collect();
     for path in findings.places.chosen(&names) {
         let pattern = path.pattern();
         let Some(value) = lookup(merged, path) else { continue };
@@ -51,6 +56,8 @@ pub(super) fn warn(merged: &Value, findings: &mut Findings<'_>) {
                 (Some(_) | None, _) => {}
             }
         }
+        let lets_in = LETS_IN.iter().filter(|(key, _)| *key == pattern && is_set(&value.kind));
+        warnings.extend(lets_in.map(|(_, text)| (path.clone(), (*text).to_owned())));
     }
     for (path, text) in warnings {
         findings.warn_at(path, text);
