@@ -78,7 +78,7 @@ def descriptors(pid):
 
 
 def trend(samples):
-    """Bytes a second: the median of the slopes between the first and the second half of the samples (Theil and Sen)."""
+    """Bytes a second, or for each of what the samples count: the median of the slopes between their halves (Theil and Sen)."""
     half = len(samples) // 2
     pairs = zip(samples[:half], samples[-half:])
     return statistics.median((later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairs)

@@ -48,6 +48,11 @@ pub enum Command {
     Tree(Client),
     /// Tell why a call went as it did
     Why(Why),
+    /// Clear the toll alarms of a station or trunk of a running daemon, once its calls have been looked at
+    ///
+    /// With them a block ends. What the last hour held counts no more, so that the alarm comes again only with as many further calls; what
+    /// is usual stays as it is. `stations` and `trunks` list who has alarms.
+    ClearAlarm(ClearAlarm),
     /// Let a running daemon take no new calls and end with the last one that is up
     ///
     /// From then on a new call is refused with 503, and /readyz answers 503, so that whoever balances load sends calls
@@ -117,6 +122,16 @@ pub struct Call {
     /// End the call
     #[arg(long)]
     pub hangup: bool,
+    /// The daemon
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `tandem clear-alarm`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ClearAlarm {
+    /// Whose: station:NAME or trunk:NAME
+    pub who: String,
     /// The daemon
     #[command(flatten)]
     pub client: Client,
@@ -197,6 +212,7 @@ impl Command {
             Self::Registrations(_) => "registrations",
             Self::Tree(_) => "tree",
             Self::Why(_) => "why",
+            Self::ClearAlarm(_) => "clear-alarm",
             Self::Drain(_) => "drain",
             Self::Reload(_) => "reload",
             Self::Import(_) => "import",
@@ -259,6 +275,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         | Command::Registrations(_)
         | Command::Tree(_)
         | Command::Why(_)
+        | Command::ClearAlarm(_)
         | Command::Drain(_)
         | Command::Reload(_)
         | Command::Import(_) => client::run(command, cli.config.as_deref(), out)

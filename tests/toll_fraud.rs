@@ -292,6 +292,23 @@ fn a_burst_of_international_calls_is_told_and_its_station_blocked_if_the_setting
     assert!(cdrs.iter().any(|cdr| cdr["cause"] == "toll_alarm"), "{cdrs:#?}");
     refusals(&engine, "alarm", 1.0);
     engine.counts("tandem_toll_alarms_total", &[("who", "station"), ("measure", "international_calls")], 1.0);
+
+    // Once somebody has looked at it, it may again, until there are too many anew.
+    let clear = |who: &str| engine.command(&["clear-alarm", who]).output().unwrap();
+    let cleared = clear("station:1001");
+    let shown = String::from_utf8(cleared.stdout).unwrap();
+    assert!(cleared.status.success() && shown.contains("cleared: international_calls"), "{shown}");
+    engine.counts("tandem_toll_alarms_active", &alarms, 0.0);
+    for _ in 0..4 {
+        goes_out(&caller, &out, "90044207");
+    }
+    engine.counts("tandem_toll_alarms_active", &alarms, 1.0);
+    assert_eq!(is_refused(&caller, "90044207").status(), Some(403));
+    for (who, status) in [("station:nobody", "404"), ("1001", "422")] {
+        let refused = clear(who);
+        let complaint = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && complaint.contains(status), "{who}: {complaint}");
+    }
 }
 
 #[test]

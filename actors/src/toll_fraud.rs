@@ -42,7 +42,7 @@ fn tell_one(env: &Env, who: &Who, change: &Change, now: Now) -> Event {
             who = %format_args!("{kind}:{name}"), measure = measure.as_str(), count, usual, limit,
             "suddenly so many {what} within an hour: {done}. Look at its calls (`tandem calls`, cdr.jsonl, `tandem why`). If they are \
              nobody's, change its password and set `international = false` or max_new_calls_per_min, then `tandem reload`; \
-             calls that are up end by `tandem call ID --hangup`"
+             calls that are up end by `tandem call ID --hangup`. If all is well, `tandem clear-alarm {kind}:{name}`"
         );
         format!("suddenly {count} {what} within an hour, usually {usual}: {done}")
     } else {

@@ -21,8 +21,10 @@ const FINE: [(f64, f64); 6] =
     [(1e-6, 2048.0), (1e-5, 512.0), (1e-4, 128.0), (1e-3, 32.0), (1e-2, 8.0), (0.1, 2.0)];
 /// From this share on it grows by no more than that at once (§4.2).
 const LARGE: (f64, f64) = (0.1, 0.02);
-/// Who waits longer than this is in trouble, and the share grows by [`LARGE`]'s step at least (§4.2).
-const TROUBLE: Duration = Duration::from_millis(250);
+/// Who waits longer than so many targets, and than the longest burst, is in trouble: nearly all that is new is refused until the wait is
+/// shorter. The share alone would take a second to get there (§4.2), and in that time the socket's buffer overflows and loses what
+/// belongs to calls that are up.
+const TROUBLE: u32 = 2;
 /// What is left of the share after an update without any wait (§4.2).
 const DECAY: f64 = 0.98;
 /// A share that has become this small is none.
@@ -40,6 +42,8 @@ pub struct Overload {
     /// The shortest wait since the last update: what came to an empty queue shows that none stands.
     shortest: Option<Duration>,
     before: Duration,
+    /// How long what is being taken has waited.
+    last: Duration,
     burst: Duration,
     updated: Instant,
 }
@@ -52,6 +56,7 @@ impl Overload {
             share: 0.0,
             shortest: None,
             before: Duration::ZERO,
+            last: Duration::ZERO,
             burst: LONGEST_BURST,
             updated: now,
         }
@@ -74,6 +79,7 @@ impl Overload {
     /// What is taken now has waited so long. True if the share has been thought over.
     pub fn waited(&mut self, wait: Duration, now: Instant) -> bool {
         let elapsed = now.since(self.updated);
+        self.last = wait;
         if self.target.is_zero() || elapsed < UPDATE {
             self.shortest = Some(self.shortest.map_or(wait, |shortest| shortest.min(wait)));
             return false;
@@ -109,7 +115,7 @@ impl Overload {
         if self.share >= LARGE.0 {
             step = step.min(LARGE.1);
         }
-        if wait > TROUBLE {
+        if self.troubled(wait) {
             step = step.max(LARGE.1);
         }
         self.share = (self.share + step).clamp(0.0, MOST);
@@ -124,9 +130,17 @@ impl Overload {
         self.before = wait;
     }
 
+    fn troubled(&self, wait: Duration) -> bool {
+        !self.target.is_zero() && wait > LONGEST_BURST.max(self.target * TROUBLE)
+    }
+
     /// The share of new calls that is refused, from 0 to 1.
     pub fn share(&self) -> f64 {
-        if self.burst.is_zero() { self.share } else { 0.0 }
+        match self.last {
+            last if self.troubled(last) => MOST,
+            _ if self.burst.is_zero() => self.share,
+            _ => 0.0,
+        }
     }
 
     /// Whether a new call is refused, of all whose `draw` is even over its range.
@@ -214,6 +228,15 @@ mod tests {
             queue.backlog += 500.0;
             queue.overload.waited(Duration::from_micros(queue.backlog as u64), Instant(queue.now));
             assert!(!queue.overload.refuses_call(0));
+        }
+    }
+
+    #[test]
+    fn at_the_onset_nobody_waits_longer_than_in_trouble() {
+        let mut queue = Queue::new();
+        for _ in 0..3 {
+            let (_, longest) = queue.run(1, 4000, 1000.0);
+            assert!(longest < Duration::from_millis(200), "{longest:?}");
         }
     }
 

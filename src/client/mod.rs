@@ -91,7 +91,7 @@ pub enum ClientError {
     Output(#[from] io::Error),
 }
 
-/// Runs one of `calls`, `call`, `stations`, `trunks`, `registrations`, `tree`, `why`, `drain`, `reload` and `import`, and writes its answer to `out`.
+/// Runs one of `calls`, `call`, `stations`, `trunks`, `registrations`, `tree`, `why`, `clear-alarm`, `drain`, `reload` and `import`, and writes its answer to `out`.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -105,6 +105,7 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
     | Command::Reload(cli::Reload { client, .. })
     | Command::Import(cli::Import { client, .. })
     | Command::Call(cli::Call { client, .. })
+    | Command::ClearAlarm(cli::ClearAlarm { client, .. })
     | Command::Why(cli::Why { client, .. })) = command
     else {
         return Err(ClientError::NoQuestion(command.name()));
@@ -123,6 +124,9 @@ pub fn run(command: &Command, config: Option<&Path>, out: &mut dyn Write) -> Res
             api.delete(&format!("/api/v1/calls/{}", api::segment(&call.id)))?
         }
         Command::Call(call) => api.get(&format!("/api/v1/calls/{}", api::segment(&call.id)))?,
+        Command::ClearAlarm(alarm) => {
+            api.delete(&format!("/api/v1/toll-alarms/{}", api::segment(&alarm.who)))?
+        }
         Command::Why(why) => {
             api.get(&format!("/api/v1/calls/{}/why?sip={}", api::segment(&why.id), why.sip))?
         }
@@ -153,6 +157,7 @@ fn readable(command: &Command, answer: &Value) -> String {
         Command::Trunks(_) => show::trunks(answer),
         Command::Tree(_) => show::tree(answer),
         Command::Registrations(_) => show::registrations(answer),
+        Command::ClearAlarm(_) => show::cleared(answer),
         Command::Drain(_) => drain::left(answer),
         Command::Reload(_) => reload::done(answer),
         Command::Import(_) => import::done(answer),

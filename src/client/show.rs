@@ -129,6 +129,16 @@ fn toll_alarms(answer: &Value) -> String {
     alarmed.map(line).collect()
 }
 
+/// `tandem clear-alarm WHO`.
+pub(super) fn cleared(answer: &Value) -> String {
+    let who = cell(&answer["who"]);
+    let measures: Vec<String> = list(&answer["cleared"]).iter().map(cell).collect();
+    match measures.as_slice() {
+        [] => format!("{who} had no alarm; its last hour counts no more\n"),
+        measures => format!("{who}: cleared: {}; its last hour counts no more\n", measures.join(", ")),
+    }
+}
+
 /// `tandem registrations`: a line for each, the one whose route calls take marked with a star.
 pub(super) fn registrations(answer: &Value) -> String {
     let mut rows: Vec<[String; 8]> = Vec::new();

@@ -35,6 +35,7 @@ mod registrations;
 mod reload;
 #[cfg(test)]
 mod tests;
+mod toll_alarms;
 mod why;
 
 use std::future::Future;
@@ -48,7 +49,7 @@ use axum::extract::{DefaultBodyLimit, Request, State as Given};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -172,6 +173,7 @@ fn router(state: State) -> Router {
         .route("/stations", get(api::stations).post(import::stations))
         .route("/trunks", get(api::trunks))
         .route("/registration_groups", get(registrations::registration_groups))
+        .route("/toll-alarms/{who}", delete(toll_alarms::clear))
         .route("/tree", get(api::tree))
         .route("/events", get(api::events))
         .route("/drain", get(drain::draining).post(drain::drain))

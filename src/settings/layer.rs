@@ -1,10 +1,8 @@
-//! One layer of the settings: a TOML text or the environment, as values `config` can merge, with
-//! the place of every key.
+//! One layer of the settings: a TOML text or the environment, as values `config` can merge, and the place of every key of a text.
 
 use std::ffi::OsString;
 
 use config::{Map, Source, Value, ValueKind};
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Settings;
@@ -18,8 +16,8 @@ const PREFIX: &str = "TANDEM__";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layer {
     table: Map<String, Value>,
-    /// Where each key was set, and whether it replaces all that an earlier layer had there.
-    pub(super) places: Vec<(KeyPath, Place, bool)>,
+    /// The variables that say something, if it is the environment: the key of each, and where it is.
+    pub(super) variables: Vec<(KeyPath, Place)>,
     /// What could not be read at all.
     pub(super) problems: Vec<Problem>,
 }
@@ -38,14 +36,16 @@ impl Layer {
     /// Reads a TOML text. `place` gives the place of a line of it, counted from 1.
     pub(super) fn from_toml(text: &str, place: impl Fn(usize) -> Place) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
-        let mut reader = Reader::new(text, &place);
-        for error in errors {
-            let place = reader.place_of(error.span().map_or(0, |span| span.start));
-            let text = format!("not valid TOML: {}", error.message().trim());
-            reader.layer.problems.push(Problem { place, key: KeyPath::root(), text });
+        let mut layer = Self { table: entries(table.get_ref()), ..Self::default() };
+        if !errors.is_empty() {
+            let lines = Lines::new(text);
+            for error in errors {
+                let place = place(lines.of(error.span().map_or(0, |span| span.start)));
+                let text = format!("not valid TOML: {}", error.message().trim());
+                layer.problems.push(Problem { place, key: KeyPath::root(), text });
+            }
         }
-        reader.layer.table = reader.table(table.get_ref(), &KeyPath::root());
-        reader.layer
+        layer
     }
 
     /// Reads the variables named `TANDEM__SECTION__KEY`; the rest of the environment is not ours.
@@ -84,7 +84,7 @@ impl Layer {
             let errors = decode::<Settings>(&nested).errors;
             if errors.is_empty() {
                 insert(&mut self.table, &steps, candidate);
-                self.places.push((path, place, true));
+                self.variables.push((path, place));
                 return;
             }
             // A value that is TOML was most likely meant as TOML, and its complaint tells more.
@@ -121,9 +121,7 @@ fn candidates(text: &str) -> Vec<Value> {
 }
 
 fn toml_value(text: &str) -> Option<Value> {
-    let value = DeValue::parse(text).ok()?;
-    let mut reader = Reader::new(text, &|_| Place::BuiltIn);
-    Some(reader.value(value.get_ref(), &KeyPath::root()))
+    DeValue::parse(text).ok().map(|parsed| value(parsed.get_ref()))
 }
 
 fn insert(table: &mut Map<String, Value>, steps: &[&str], value: Value) {
@@ -139,62 +137,73 @@ fn insert(table: &mut Map<String, Value>, steps: &[&str], value: Value) {
     }
 }
 
-/// Turns TOML values into those of `config`, noting places on the way.
-struct Reader<'a> {
-    /// The offset of the first byte of each line.
-    line_starts: Vec<usize>,
-    place: &'a dyn Fn(usize) -> Place,
-    layer: Layer,
+fn entries(table: &DeTable<'_>) -> Map<String, Value> {
+    table.iter().map(|(key, item)| (key.get_ref().to_string(), value(item.get_ref()))).collect()
 }
 
-impl<'a> Reader<'a> {
-    fn new(text: &str, place: &'a dyn Fn(usize) -> Place) -> Self {
+fn value(value_of_toml: &DeValue<'_>) -> Value {
+    let kind = match value_of_toml {
+        DeValue::String(text) => ValueKind::String(text.to_string()),
+        DeValue::Integer(number) => integer(number.as_str(), number.radix()),
+        DeValue::Float(number) => number.as_str().parse().map_or_else(|_| text(number), ValueKind::Float),
+        DeValue::Boolean(value) => ValueKind::Boolean(*value),
+        DeValue::Datetime(time) => text(time),
+        DeValue::Array(items) => ValueKind::Array(items.iter().map(|item| value(item.get_ref())).collect()),
+        DeValue::Table(table) => ValueKind::Table(entries(table)),
+    };
+    Value::new(None, kind)
+}
+
+/// Where each key of a TOML text stands: its path, its line, counted from 1, and whether it replaces all that an earlier layer had there.
+pub(super) fn places(text: &str) -> Vec<(KeyPath, usize, bool)> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut reader = PlaceReader { lines: Lines::new(text), places: Vec::new() };
+    reader.table(table.get_ref(), &KeyPath::root());
+    reader.places
+}
+
+/// The offset of the first byte of each line.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn new(text: &str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        let line_starts = std::iter::once(0).chain(ends.map(|(end, _)| end + 1)).collect();
-        Self { line_starts, place, layer: Layer::default() }
+        Self(std::iter::once(0).chain(ends.map(|(end, _)| end + 1)).collect())
     }
 
-    fn place_of(&self, offset: usize) -> Place {
-        (self.place)(self.line_starts.partition_point(|start| *start <= offset))
+    fn of(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset)
     }
+}
 
-    fn note(&mut self, path: &KeyPath, offset: usize, value: &DeValue<'_>) {
-        let place = self.place_of(offset);
-        let replaces = !matches!(value, DeValue::Table(_));
-        self.layer.places.push((path.clone(), place, replaces));
-    }
+struct PlaceReader {
+    lines: Lines,
+    places: Vec<(KeyPath, usize, bool)>,
+}
 
-    fn table(&mut self, table: &DeTable<'_>, path: &KeyPath) -> Map<String, Value> {
-        let mut entries = Map::new();
+impl PlaceReader {
+    fn table(&mut self, table: &DeTable<'_>, path: &KeyPath) {
         for (key, value) in table {
-            let path = path.raw_key(key.get_ref());
-            self.note(&path, key.span().start, value.get_ref());
-            let value = self.value(value.get_ref(), &path);
-            entries.insert(key.get_ref().to_string(), value);
+            self.item(path.raw_key(key.get_ref()), key.span().start, value.get_ref());
         }
-        entries
     }
 
-    fn value(&mut self, value: &DeValue<'_>, path: &KeyPath) -> Value {
-        let kind = match value {
-            DeValue::String(text) => ValueKind::String(text.to_string()),
-            DeValue::Integer(number) => integer(number.as_str(), number.radix()),
-            DeValue::Float(number) => number.as_str().parse().map_or_else(|_| text(number), ValueKind::Float),
-            DeValue::Boolean(value) => ValueKind::Boolean(*value),
-            DeValue::Datetime(time) => text(time),
+    fn item(&mut self, path: KeyPath, offset: usize, value: &DeValue<'_>) {
+        let line = self.lines.of(offset);
+        self.places.push((path.clone(), line, !matches!(value, DeValue::Table(_))));
+        match value {
+            DeValue::Table(table) => self.table(table, &path),
             DeValue::Array(items) => {
-                let items: Vec<&Spanned<DeValue<'_>>> = items.iter().collect();
-                ValueKind::Array(items.iter().enumerate().map(|(n, item)| self.item(item, path, n)).collect())
+                for (n, item) in items.iter().enumerate() {
+                    self.item(path.index(n), item.span().start, item.get_ref());
+                }
             }
-            DeValue::Table(table) => ValueKind::Table(self.table(table, path)),
-        };
-        Value::new(None, kind)
-    }
-
-    fn item(&mut self, item: &Spanned<DeValue<'_>>, list: &KeyPath, index: usize) -> Value {
-        let path = list.index(index);
-        self.note(&path, item.span().start, item.get_ref());
-        self.value(item.get_ref(), &path)
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {}
+        }
     }
 }
 

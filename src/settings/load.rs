@@ -53,9 +53,11 @@ impl Settings {
         file: Option<(&str, &str)>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Loaded, LoadError> {
-        let mut built_in = Layer::from_toml(DEFAULT_TOML, |_| Place::BuiltIn);
-        let mut from_file = file.map_or_else(Layer::default, |(name, text)| {
+        let built_in = Layer::from_toml(DEFAULT_TOML, |_| Place::BuiltIn);
+        let mut texts = vec![(Place::BuiltIn, DEFAULT_TOML)];
+        let from_file = file.map_or_else(Layer::default, |(name, text)| {
             let name: Arc<str> = name.into();
+            texts.push((Place::File { file: name.clone(), line: None }, text));
             Layer::from_toml(text, |line| Place::File { file: name.clone(), line: Some(line) })
         });
         let mut environment = Layer::from_environment(variables);
@@ -67,15 +69,7 @@ impl Settings {
             return Err(invalid(problems));
         }
 
-        let mut places = Places::default();
-        if let Some((name, _)) = file {
-            places.set(KeyPath::root(), Place::File { file: name.into(), line: None }, false);
-        }
-        for layer in [&mut built_in, &mut from_file, &mut environment] {
-            for (path, place, replaces) in std::mem::take(&mut layer.places) {
-                places.set(path, place, replaces);
-            }
-        }
+        let places = Places::new(texts, std::mem::take(&mut environment.variables));
         let merged = merge([built_in, from_file, environment]).map_err(|error| {
             let text = format!("the layers cannot be merged: {error}");
             invalid(vec![Problem { place: Place::BuiltIn, key: KeyPath::root(), text }])

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::layer;
+
 /// One step of a [`KeyPath`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -122,6 +124,16 @@ pub enum Place {
     Environment(String),
 }
 
+impl Place {
+    /// A line of it, if it is a file.
+    fn at_line(&self, line: usize) -> Self {
+        match self {
+            Self::File { file, .. } => Self::File { file: file.clone(), line: Some(line) },
+            Self::BuiltIn | Self::Environment(_) => self.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -134,36 +146,32 @@ impl fmt::Display for Place {
 }
 
 /// The place of every key of the merged settings.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Places {
-    /// As they were set, with whether all that was there before is replaced.
-    set: Vec<(KeyPath, Place, bool)>,
-    /// Made when something is looked for: settings that are right seldom need it, and it takes as long as half of the rest.
+#[derive(Debug, Default)]
+pub(super) struct Places<'a> {
+    /// The texts, each over those before it: whose it is, with no line, and what it says.
+    texts: Vec<(Place, &'a str)>,
+    /// The variables, which are over all texts.
+    variables: Vec<(KeyPath, Place)>,
+    /// Made when something is looked for: settings that are right seldom need it, and it takes as long as all the rest.
     known: OnceCell<BTreeMap<KeyPath, Place>>,
 }
 
-impl Places {
-    /// Records where `path` was set. A list is replaced whole by a later layer, so what an earlier
-    /// one said about its items is forgotten.
-    pub(super) fn set(&mut self, path: KeyPath, place: Place, replaces: bool) {
-        self.known.take();
-        self.set.push((path, place, replaces));
+impl<'a> Places<'a> {
+    pub(super) fn new(texts: Vec<(Place, &'a str)>, variables: Vec<(KeyPath, Place)>) -> Self {
+        Self { texts, variables, known: OnceCell::new() }
     }
 
     fn known(&self) -> &BTreeMap<KeyPath, Place> {
         self.known.get_or_init(|| {
-            let mut known: BTreeMap<KeyPath, Place> = BTreeMap::new();
-            for (path, place, replaces) in &self.set {
-                if *replaces {
-                    // What lies within a path follows it at once in the order of paths.
-                    let within = known.range(path..).map(|(known, _)| known);
-                    let within: Vec<KeyPath> =
-                        within.take_while(|known| known.is_within(path)).cloned().collect();
-                    for known_path in within {
-                        known.remove(&known_path);
-                    }
+            let mut known = BTreeMap::new();
+            for (whole, text) in &self.texts {
+                known.insert(KeyPath::root(), whole.clone());
+                for (path, line, replaces) in layer::places(text) {
+                    set(&mut known, path, whole.at_line(line), replaces);
                 }
-                known.insert(path.clone(), place.clone());
+            }
+            for (path, place) in &self.variables {
+                set(&mut known, path.clone(), place.clone(), true);
             }
             known
         })
@@ -181,14 +189,19 @@ impl Places {
         }
         Place::BuiltIn
     }
+}
 
-    /// Every key with one of these names that was set by a file or a variable, and not again by a later one.
-    pub(super) fn chosen<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a KeyPath> {
-        let named = |path: &KeyPath| path.last_key().is_some_and(|name| names.contains(&name));
-        let chosen = self.set.iter().filter(move |(path, place, _)| *place != Place::BuiltIn && named(path));
-        // Few have such a name, and only for those it is looked at what came later.
-        chosen.filter(|(path, place, _)| self.known().get(path) == Some(place)).map(|(path, ..)| path)
+/// Notes where `path` was set. A list is replaced whole by a later layer, so what an earlier one said about its items is forgotten.
+fn set(known: &mut BTreeMap<KeyPath, Place>, path: KeyPath, place: Place, replaces: bool) {
+    if replaces {
+        // What lies within a path follows it at once in the order of paths.
+        let within = known.range(&path..).map(|(known, _)| known);
+        let within: Vec<KeyPath> = within.take_while(|known| known.is_within(&path)).cloned().collect();
+        for known_path in within {
+            known.remove(&known_path);
+        }
     }
+    known.insert(path, place);
 }
 
 /// One error or warning about the settings.

@@ -4,7 +4,7 @@
 
 use config::{Value, ValueKind};
 
-use super::decode::lookup;
+use super::problem::{KeyPath, Place};
 use super::types::Transport;
 use super::validate::Findings;
 
@@ -36,31 +36,56 @@ pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     WITHOUT_EFFECT.iter().map(|(key, _)| *key).chain(LETS_IN.iter().map(|(key, _)| *key))
 }
 
-/// Warns of every key that was set by a file or a variable and has no effect.
+/// Warns of every key that was set by a file or a variable and has no effect, or less than it says.
 pub(super) fn warn(merged: &Value, findings: &mut Findings<'_>) {
-    let mut warnings = Vec::new();
-    let all = WITHOUT_EFFECT.iter().map(|(key, _)| *key).chain(LETS_IN.iter().map(|(key, _)| *key));
-    let names: Vec<&str> = all.filter_map(|key| key.rsplit('.').next()).collect();
-    for path in findings.places.chosen(&names) {
-        let pattern = path.pattern();
-        let Some(value) = lookup(merged, path) else { continue };
-        for (key, only) in WITHOUT_EFFECT.iter().filter(|(key, _)| *key == pattern) {
-            match (only, &value.kind) {
-                (Some(only), ValueKind::String(value)) if value == only => {
-                    warnings.push((path.clone(), format!("{only:?} is accepted but has no effect yet")));
-                }
-                (None, kind) if is_set(kind) => {
-                    let text = format!("`{key}` is accepted but has no effect yet");
-                    warnings.push((path.clone(), text));
-                }
-                (Some(_) | None, _) => {}
+    for (key, only) in WITHOUT_EFFECT {
+        warn_of(key, merged, findings, &|value| match (only, value) {
+            (Some(only), ValueKind::String(value)) if value == only => {
+                Some(format!("{only:?} is accepted but has no effect yet"))
+            }
+            (None, kind) if is_set(kind) => Some(format!("`{key}` is accepted but has no effect yet")),
+            (Some(_) | None, _) => None,
+        });
+    }
+    for (key, text) in LETS_IN {
+        warn_of(key, merged, findings, &|value| is_set(value).then(|| (*text).to_owned()));
+    }
+}
+
+/// Says `text` of each value of a key that has not been so from the start.
+fn warn_of(
+    key: &str,
+    merged: &Value,
+    findings: &mut Findings<'_>,
+    text: &dyn Fn(&ValueKind) -> Option<String>,
+) {
+    let steps: Vec<&str> = key.split('.').collect();
+    each(merged, &steps, &KeyPath::root(), &mut |path, value| {
+        if let Some(text) = text(value).filter(|_| findings.places.locate(path) != Place::BuiltIn) {
+            findings.warn_at(path.clone(), text);
+        }
+    });
+}
+
+/// Every value of a key, given by its steps without the places in lists on its way.
+fn each(value: &Value, steps: &[&str], path: &KeyPath, found: &mut impl FnMut(&KeyPath, &ValueKind)) {
+    match (&value.kind, steps) {
+        (kind, []) => found(path, kind),
+        (ValueKind::Table(table), [step, rest @ ..]) => {
+            if let Some(value) = table.get(*step) {
+                each(value, rest, &path.raw_key(step), found);
             }
         }
-        let lets_in = LETS_IN.iter().filter(|(key, _)| *key == pattern && is_set(&value.kind));
-        warnings.extend(lets_in.map(|(_, text)| (path.clone(), (*text).to_owned())));
-    }
-    for (path, text) in warnings {
-        findings.warn_at(path, text);
+        (ValueKind::Array(items), _) => {
+            let has = |item: &Value| match (&item.kind, steps) {
+                (ValueKind::Table(table), [step, ..]) => table.contains_key(*step),
+                (_, _) => true,
+            };
+            for (n, item) in items.iter().enumerate().filter(|(_, item)| has(item)) {
+                each(item, steps, &path.index(n), found);
+            }
+        }
+        (_, _) => {}
     }
 }
 

@@ -17,6 +17,15 @@ pub enum Who {
 }
 
 impl Who {
+    /// From `station:NAME` or `trunk:NAME`.
+    pub fn parse(text: &str) -> Option<Who> {
+        match text.split_once(':')? {
+            ("station", name) => Some(Who::Station(name.into())),
+            ("trunk", name) => Some(Who::Trunk(name.into())),
+            _ => None,
+        }
+    }
+
     /// The label in metrics, and the name of the fact in events.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -74,6 +83,11 @@ impl Watched {
             return Vec::new();
         }
         self.change(|surge| surge.tick(now, limits))
+    }
+
+    /// Somebody has looked at it: what the last hour held counts no more.
+    pub fn clear(&self, now: Instant, limits: &Thresholds) -> Vec<Change> {
+        self.change(|surge| surge.clear(now, limits))
     }
 
     /// An answered call is gone, and there is no telling when.

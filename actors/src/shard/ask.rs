@@ -9,6 +9,7 @@ use tandem_protocol::b2bua::LegId;
 use super::Shard;
 use crate::call::AskCall;
 use crate::calls::CallKey;
+use crate::directory::Who;
 use crate::env::{Tell, Told};
 use crate::ids::ShardId;
 use crate::media_pool::order::MediaOrder;
@@ -43,6 +44,9 @@ pub enum Ask {
         /// The process ends.
         stopping: bool,
     },
+    /// What the last hour of outside calls held counts no more for this one: of what there was suddenly too much, or nothing if nobody is
+    /// called that.
+    ClearTollAlarms(Who),
     /// What is left: transactions, dialogs, calls, free ports, timers.
     Count,
 }
@@ -167,6 +171,7 @@ impl Handler<Told<Asked>> for Shard {
                 self.awaiting_ports.push(reply);
                 return;
             }
+            Ask::ClearTollAlarms(who) => json!(self.clear_toll_alarms(&who)),
             Ask::Count => {
                 let (transactions, dialogs, calls, free) = self.count();
                 json!({"transactions": transactions, "dialogs": dialogs, "calls": calls, "free_ports": free, "timers": self.env.timers()})

@@ -8,7 +8,7 @@ use tandem_protocol::time::Instant;
 use tandem_protocol::toll_fraud::Past;
 
 use super::Shard;
-use crate::directory::Watched;
+use crate::directory::{Watched, Who};
 use crate::env::Told;
 use crate::store::{Batch, Urgency};
 use crate::toll_fraud::{forget, keep, limits, tell};
@@ -67,6 +67,26 @@ impl Shard {
         if self.tolls.list.is_empty() {
             self.tolls.next = None;
         }
+    }
+}
+
+impl Shard {
+    /// An operator has looked at the calls of this one. Of what there was suddenly too much; `None`: nobody is called that.
+    pub(super) fn clear_toll_alarms(&self, who: &Who) -> Option<Vec<&'static str>> {
+        let directory = self.env.directory();
+        let watched = match who {
+            Who::Station(name) => directory.station(name)?.toll.watched().cloned(),
+            Who::Trunk(name) => directory.trunk(name)?.toll.watched().cloned(),
+        };
+        let now = self.env.now();
+        let Some(watched) = watched else { return Some(Vec::new()) };
+        let changes = watched.clear(now.mono, limits(&self.env, who));
+        let mut batch = Batch::new(Urgency::Lazy);
+        batch.events.extend(tell(&self.env, who, &changes, now));
+        if !batch.events.is_empty() {
+            self.env.submit(batch);
+        }
+        Some(changes.iter().filter(|change| !change.sudden).map(|change| change.measure.as_str()).collect())
     }
 }
 

@@ -204,6 +204,15 @@ impl Surge {
         self.judge(limits)
     }
 
+    /// Somebody has looked at it: what the last hour held counts no more; what is usual stays as it is.
+    pub fn clear(&mut self, now: Instant, limits: &Thresholds) -> Vec<Change> {
+        self.advance(now, limits);
+        for series in &mut self.series {
+            series.parts = [0.0; PARTS];
+        }
+        self.judge(limits)
+    }
+
     /// What there is suddenly too much of.
     pub fn sudden(&self) -> impl Iterator<Item = Measure> + '_ {
         self.series.iter().zip(Measure::ALL).filter(|(series, _)| series.sudden).map(|(_, measure)| measure)
@@ -439,5 +448,20 @@ mod tests {
         surge.drop_call(true);
         assert_eq!(surge.tick(at(300), &LIMITS), []);
         assert!(surge.is_quiet());
+    }
+
+    #[test]
+    fn what_has_been_looked_at_counts_no_more_and_a_new_burst_is_told_again() {
+        let mut surge = surge();
+        let usual = surge.past();
+        assert_eq!(hour_of(&mut surge, 0, 11, true).len(), 1);
+        let ended = surge.clear(at(60), &LIMITS);
+        assert_eq!(
+            ended.iter().map(|c| (c.measure, c.sudden, c.count)).collect::<Vec<_>>(),
+            [(Measure::InternationalCalls, false, 0)]
+        );
+        assert!(surge.sudden().next().is_none() && surge.past().0[0] >= usual.0[0]);
+        assert_eq!(surge.clear(at(60), &LIMITS), []);
+        assert_eq!((0..11).map(|_| surge.begin(true, at(61), &LIMITS).len()).sum::<usize>(), 1);
     }
 }

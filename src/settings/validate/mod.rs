@@ -41,7 +41,7 @@ pub(super) fn validate(settings: &Settings, findings: &mut Findings<'_>) {
 /// The errors and warnings found so far.
 #[derive(Debug)]
 pub(super) struct Findings<'a> {
-    pub(super) places: &'a Places,
+    pub(super) places: &'a Places<'a>,
     repairs: &'a Repairs,
     errors: Vec<Problem>,
     faults: Vec<Problem>,

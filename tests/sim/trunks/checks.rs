@@ -153,6 +153,8 @@ impl Case<'_> {
                 Some(_) => {}
                 // Nothing leaves for a place that no way leads to.
                 None if told.cause == "transport" && self.cannot_be_reached(told, cdr) => {}
+                // The caller gave up before the call had heard that.
+                None if told.cause == "cancelled" && told.ms <= 1 && self.cannot_be_reached(told, cdr) => {}
                 // Or its leg was lost before it left.
                 None if told.cause == "500" && self.sim.world.plan().panics.dialog > 0 => {}
                 None => wrong.push(format!("the record says {told:?}, and nobody was asked then")),

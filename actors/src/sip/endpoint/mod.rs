@@ -198,9 +198,10 @@ impl Endpoint {
     }
 
     /// Sends a response of a transaction, or an ACK: no transaction of ours repeats it on a stream, so if it must arrive it does
-    /// not end with its connection.
+    /// not end with its connection. A provisional one must if a PRACK is waited for: each repetition would end where the first did, and the
+    /// answer waits behind it.
     fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        let leftover = if is_provisional(message) { Leftover::Dropped } else { Leftover::HandedBack };
+        let leftover = if is_news(message) { Leftover::Dropped } else { Leftover::HandedBack };
         if let Err(why) = self.transmit_or_elsewhere(flow, message, method, (leftover, None)) {
             tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
         }
@@ -239,6 +240,8 @@ impl Endpoint {
     }
 }
 
-fn is_provisional(message: &[u8]) -> bool {
-    message.starts_with(b"SIP/2.0 1")
+/// A provisional response of ours that needs no PRACK (RFC 3262 §3).
+fn is_news(message: &[u8]) -> bool {
+    const RSEQ: &[u8] = b"\r\nRSeq: ";
+    message.starts_with(b"SIP/2.0 1") && !message.windows(RSEQ.len()).any(|bytes| bytes == RSEQ)
 }
