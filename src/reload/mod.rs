@@ -14,13 +14,13 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod error;
 mod keep;
 mod listeners;
 mod plan;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -35,15 +35,16 @@ use tandem_actors::generation::{Change, Comparison, Generation};
 use tandem_actors::ids::ShardId;
 use tandem_actors::runtime::Clock;
 use tandem_actors::sip::listening::Listening;
-use tandem_actors::store::{Batch, Bucket, StoreFault, Urgency};
+use tandem_actors::store::{Batch, Bucket, Urgency};
 use tokio::sync::Mutex;
 
 use crate::certificates;
 use crate::rerouted::{self, Rerouted};
 use crate::settings::token::{self, TokenError};
-use crate::settings::{LoadError, Loaded, Secret, Settings, Transport};
+use crate::settings::{Loaded, Secret, Settings};
 use crate::wiring::{self, WiringError};
 
+pub use error::ReloadError;
 use listeners::Bound;
 pub use plan::{Action, Item, Plan};
 
@@ -89,57 +90,6 @@ pub enum Wish {
         /// The calls of so many last hours are routed again.
         against_cdrs_h: Option<u32>,
     },
-}
-
-/// Why a reload is refused. The settings in force are what they were.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// There is nothing to read.
-    #[error("this engine was not started from a settings file, so that there is none to read again")]
-    Nowhere,
-    /// The file or a variable is wrong; every error, with file, key and what is allowed.
-    #[error(transparent)]
-    Settings(#[from] LoadError),
-    /// They do not hold together with what only a restart can change.
-    #[error("with what stays as it is until a restart ({kept}): {}", faults.join("\n"))]
-    Unfit {
-        /// What stays.
-        kept: String,
-        /// What does not hold.
-        faults: Vec<String>,
-    },
-    /// Imported stations that are in force would not be any more.
-    #[error("imported stations do not fit: {}", .0.join("\n"))]
-    Imported(Vec<String>),
-    /// A listener that is to come cannot be bound.
-    #[error("{file}: listen {name:?}: address: cannot bind {transport} {address}: {why}")]
-    Listen {
-        /// The file that has it.
-        file: String,
-        /// The listener's name.
-        name: String,
-        /// Its transport.
-        transport: Transport,
-        /// Its address.
-        address: SocketAddr,
-        /// Why.
-        why: io::Error,
-    },
-    /// The imported stations cannot be read.
-    #[error("the imported stations cannot be read: {0}")]
-    Store(#[from] StoreFault),
-    /// The settings fit no engine.
-    #[error(transparent)]
-    Wiring(#[from] WiringError),
-    /// The token of the API can be neither read nor made.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The CDRs cannot be read.
-    #[error("the CDRs cannot be read: {0}")]
-    Cdrs(io::Error),
-    /// A fault of ours.
-    #[error("reading the settings has failed; the log tells why")]
-    Fault,
 }
 
 /// What came of a reload.

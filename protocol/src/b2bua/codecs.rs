@@ -84,15 +84,23 @@ impl Call {
         Call { codecs: Codecs::new(caller, callees), ..self }
     }
 
+    /// A leg says something; of its media what both sides may use is heard.
+    pub(super) fn leg_event(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
+        if self.codecs.are_any() {
+            return self.leg_says(leg, event, now, out);
+        }
+        match self.less_codecs(leg, event) {
+            Ok(None) => self.leg_says(leg, event, now, out),
+            Ok(Some(less)) => self.leg_says(leg, &less, now, out),
+            Err(why) => self.no_codec_left(leg, event, why.status(), now, out),
+        }
+    }
+
     /// What a leg says, less the codecs that its side or the other may not use; `None`: it is as it came.
     ///
     /// # Errors
     /// It cannot be read, or nothing is left of it.
-    pub(super) fn less_codecs(
-        &self,
-        leg: LegId,
-        event: &LegEvent,
-    ) -> Result<Option<LegEvent>, NegotiationError> {
+    fn less_codecs(&self, leg: LegId, event: &LegEvent) -> Result<Option<LegEvent>, NegotiationError> {
         let of = |sdp: &Bytes, role| self.codecs.from(Call::side(leg), sdp, role);
         let early = if self.callee_offers() { Role::Offer } else { Role::Answer };
         Ok(match event {
@@ -136,14 +144,7 @@ impl Call {
 
     /// A leg says nothing of its media that both sides may use: an offer is refused and the session stays as it is, an answer ends
     /// what it answers.
-    pub(super) fn no_codec_left(
-        &mut self,
-        leg: LegId,
-        event: &LegEvent,
-        status: u16,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) {
+    fn no_codec_left(&mut self, leg: LegId, event: &LegEvent, status: u16, now: Now, out: &mut Vec<Output>) {
         match event {
             LegEvent::Progress { status, .. } | LegEvent::EarlySession { status, .. } => {
                 self.callee_progress(leg, *status, None, out);

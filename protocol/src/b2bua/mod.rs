@@ -360,17 +360,6 @@ impl Call {
         }
     }
 
-    fn leg_event(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
-        if self.codecs.are_any() {
-            return self.leg_says(leg, event, now, out);
-        }
-        match self.less_codecs(leg, event) {
-            Ok(None) => self.leg_says(leg, event, now, out),
-            Ok(Some(less)) => self.leg_says(leg, &less, now, out),
-            Err(why) => self.no_codec_left(leg, event, why.status(), now, out),
-        }
-    }
-
     fn leg_says(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
         match event {
             LegEvent::Progress { status, sdp } => self.callee_progress(leg, *status, sdp.as_ref(), out),
