@@ -263,8 +263,12 @@ fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
             .enumerate()
             .any(|(other, (_, (theirs, _), ..))| other != place && *theirs < *at + 40_000_000);
         let alone = sides.len() < 2 || !crossed;
-        // A 200 of a set-up that a kill has lost is ended at once, and its phone's own BYE crosses that.
-        let stray = dial.killed.is_some() && wire.engine_hung_up(&dial.call_ids, *at);
+        // A 200 of a set-up that a kill has lost, or that another leg was quicker than, is ended at once, and its phone's own BYE
+        // crosses that.
+        let callees = dial.legs.iter().filter(|leg| leg.answered.is_some());
+        let beside =
+            *phone != dial.caller && callees.clone().any(|leg| leg.phone == *phone) && callees.count() > 1;
+        let stray = (dial.killed.is_some() || beside) && wire.engine_hung_up(&dial.call_ids, *at);
         // The 200 of the process before got lost, and this one knows only that the call is over.
         let local = sim.phones.handsets[*phone].phone.config().local;
         let answered_before = wire

@@ -65,7 +65,10 @@ fn is_unreachable(sim: &Sim, dial: &Dial, since: u64, at: u64) -> bool {
 fn renewed_at(dialog: &[&Said], at: u64) -> u64 {
     let renews = |said: &&&Said| {
         let accepts = said.status.is_some_and(|status| status / 100 == 2);
-        matches!(said.method.as_str(), "INVITE" | "UPDATE") && accepts && said.at <= at
+        matches!(said.method.as_str(), "INVITE" | "UPDATE")
+            && accepts
+            && said.at <= at
+            && !said.arrives.is_empty()
     };
     dialog.iter().filter(renews).map(|said| said.at).max().unwrap_or(0)
 }
@@ -246,7 +249,7 @@ impl Case<'_> {
         unheard || lost || given_up || self.was_killed_since("INVITE", true)
     }
 
-    /// A session was not refreshed: each refresh was lost, or the BYE by which the engine has ended it, or the engine was killed.
+    /// A session was not refreshed: each refresh or its answer was lost, or the BYE by which the engine has ended it, or the engine was killed.
     fn is_unrefreshed(&self) -> bool {
         let renewed = renewed_at(self.dialog, self.at);
         let since = |said: &&Said| said.at > renewed;
@@ -257,7 +260,13 @@ impl Case<'_> {
         let byes = || self.theirs().filter(since).filter(|said| said.is("BYE"));
         let mut ends = byes();
         let ended = ends.any(|bye| byes().filter(|other| other.to_tag == bye.to_tag).all(unheard));
-        let lost = tried.peek().is_some() && tried.all(unheard);
+        // By a stream an answer is not repeated, and may be lost with it.
+        let unanswered = |ask: &Said| {
+            let answers = |said: &&&Said| said.to == ask.from && said.cseq == ask.cseq && said.is_final();
+            self.dialog.iter().any(|said| answers(&said))
+                && self.dialog.iter().filter(answers).all(|said| unheard(said))
+        };
+        let lost = tried.peek().is_some() && tried.all(|said| unheard(said) || unanswered(said));
         lost || ended || self.is_renewed_late() || self.killed_since(renewed)
     }
 

@@ -10,6 +10,7 @@ mod setup;
 mod toll_fraud;
 mod trunks;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -81,6 +82,8 @@ struct Leg {
     dialog: Option<Addr<DialogActor>>,
     call_id: String,
     frozen: Kept,
+    /// The trunk and proxy it leaves by.
+    proxy: Option<Box<(Arc<str>, SocketAddr)>>,
 }
 
 /// The actor.
@@ -211,6 +214,7 @@ impl CallActor {
             Output::AttemptFailed { attempt, retry_after, goes_on } => {
                 self.attempt_failed(&attempt, (retry_after, goes_on), now);
             }
+            Output::ProxyBusy(leg, seconds) => self.proxy_is_busy(leg, seconds),
             Output::Over(ended) => self.over(ended, now, ctx),
         }
     }
@@ -251,17 +255,27 @@ impl CallActor {
         };
         let call_id = spec.call_id.clone();
         let sips = is_sips(&spec.request_uri);
+        let proxy = outbound_trunk.clone().map(|trunk| Box::new((trunk, target.flow.remote)));
         let trunk = outbound_trunk.and_then(|name| self.env.directory().trunk(&name).cloned());
         let local = match trunk {
             Some(trunk) => self.env.local_side_of(&trunk, target.flow.listener, sips),
             None => self.env.local_side_for(target.flow.listener, sips),
         };
-        self.start_leg(leg, Origin::Calling { spec: Box::new(spec), local, last: None }, call_id, ctx);
+        let origin = Origin::Calling { spec: Box::new(spec), local, last: None };
+        self.start_leg(leg, origin, (call_id, proxy), ctx);
     }
 
-    fn start_leg(&mut self, leg: LegId, origin: Origin, call_id: String, ctx: &mut Context<Self>) {
+    fn start_leg(
+        &mut self,
+        leg: LegId,
+        origin: Origin,
+        (call_id, proxy): (String, Option<Box<(Arc<str>, SocketAddr)>>),
+        ctx: &mut Context<Self>,
+    ) {
         match DialogActor::launch(&self.env, &self.shard, ctx.address(), leg, origin) {
-            Some((dialog, frozen)) => self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen }),
+            Some((dialog, frozen)) => {
+                self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen, proxy });
+            }
             None => ctx.address().tell(LegDown(leg)),
         }
     }
@@ -332,13 +346,13 @@ impl CallActor {
         let now = self.env.now();
         match self.caller.take().map(|caller| *caller) {
             Some(Caller::Invite { origin, call_id }) => {
-                self.start_leg(CALLER, origin, call_id, ctx);
+                self.start_leg(CALLER, origin, (call_id, None), ctx);
                 self.started_events(now);
                 self.feed(&Input::Begin, ctx);
             }
             Some(Caller::Restored(legs)) => {
                 for (leg, frozen, call_id) in legs {
-                    self.start_leg(leg, Origin::Restored(frozen.clone()), call_id, ctx);
+                    self.start_leg(leg, Origin::Restored(frozen.clone()), (call_id, None), ctx);
                     if let Some(known) = self.legs.iter_mut().find(|known| known.id == leg) {
                         known.frozen.replace(Some(frozen));
                     }

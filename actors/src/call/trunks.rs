@@ -111,6 +111,15 @@ impl CallActor {
         self.shard.tell(TrunkReport { trunk: entry.config.name.clone(), proxy: tried.proxy, seen });
     }
 
+    /// The proxy of a leg that was given up wants no calls: others are to know.
+    pub(super) fn proxy_is_busy(&self, leg: LegId, seconds: u32) {
+        let leg = self.legs.iter().find(|known| known.id == leg);
+        let Some((trunk, proxy)) = leg.and_then(|leg| leg.proxy.as_deref()) else { return };
+        let Some(entry) = self.env.directory().trunk(trunk) else { return };
+        let seen = Seen::Busy(Duration::from_secs(seconds.into()));
+        self.shard.tell(TrunkReport { trunk: entry.config.name.clone(), proxy: *proxy, seen });
+    }
+
     /// A proxy has taken the call: its trunk learns it if it believed otherwise. Given back for the event.
     pub(super) fn note_answering_proxy(&self, now: Now) -> Option<(String, SocketAddr)> {
         let attempt = self.shell.machine().attempts().last()?;

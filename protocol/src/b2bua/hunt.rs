@@ -202,6 +202,10 @@ impl Call {
             leg.gone = true;
         }
         if self.phase != Phase::Hunting || ending {
+            if let (Destination::Trunk { .. }, 503, Some(seconds)) = (&self.destination, status, retry_after)
+            {
+                out.push(Output::ProxyBusy(leg, seconds));
+            }
             self.over_if_clear(now, out);
             return;
         }

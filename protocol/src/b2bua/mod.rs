@@ -212,6 +212,8 @@ pub enum Output {
         /// Whether another proxy or trunk is tried now.
         goes_on: bool,
     },
+    /// The proxy of a leg that nobody waits for any more wants no calls for so many seconds (RFC 3261 §21.5.4).
+    ProxyBusy(LegId, u32),
     /// The call is over; every leg has ended.
     Over(Ended),
 }

@@ -13,6 +13,8 @@ use crate::world::WALL_START_MS;
 
 /// Whoever is told something does it within this time, whatever shards and stores take.
 const SOON_US: u64 = 1_000_000;
+/// What comes by a connection of another shard crosses within this time.
+const CROSSING_US: u64 = 1_000;
 /// What is answered at once may cross from one shard to another first.
 const AT_ONCE_US: u64 = 5_000;
 /// A request within a dialog is given up after 64*T1.
@@ -182,7 +184,11 @@ impl Case<'_> {
         match told.cause.as_str() {
             "answered" => !attempt.answers().is_empty(),
             // A connection that breaks leads to the same proxy by another.
-            "timeout" => by(give_up).next().is_none() && (spent + 2_000 >= give_up || line.by_stream),
+            // What has just come may still be on its way to the shard of the call.
+            "timeout" => {
+                by(give_up.saturating_sub(CROSSING_US)).next().is_none()
+                    && (spent + 2_000 >= give_up || line.by_stream)
+            }
             "progress_timeout" => {
                 let patient = by(spent).next().is_some_and(|first| {
                     first.status == 100 && spent + 2_000 >= first.at + PROGRESS.as_micros() as u64
@@ -190,7 +196,10 @@ impl Case<'_> {
                 patient && by(spent).all(|heard| heard.status == 100)
             }
             "cancelled" => cdr.answer.is_none(),
-            "transport" => line.by_stream || self.sim.world.moods().ailed(attempt.proxy, attempt.at, spent),
+            // Its time is in whole milliseconds.
+            "transport" => {
+                line.by_stream || self.sim.world.moods().ailed(attempt.proxy, attempt.at, spent + 1_000)
+            }
             status => {
                 let Ok(status) = status.parse::<u16>() else { return false };
                 attempt.answer().is_some_and(|heard| heard.status == status)
@@ -330,7 +339,9 @@ pub(super) fn rest_is_kept(sim: &Sim, book: &Book) -> Vec<String> {
         let Some(line) = LINES.iter().find(|line| line.addresses().contains(&proxy)) else { continue };
         for (number, attempts) in book.all() {
             let Some(first) = attempts.iter().find(|a| line.addresses().contains(&a.proxy)) else { continue };
-            let meanwhile = (at + SOON_US..(at + rest).saturating_sub(SOON_US)).contains(&first.at);
+            // A call decides when it begins; this trunk may be its second.
+            let began = attempts.iter().map(|a| a.at).min().unwrap_or(first.at);
+            let meanwhile = at + SOON_US <= began && first.at < (at + rest).saturating_sub(SOON_US);
             // One that has failed of late may be worse than one that rests.
             let well = |other: &std::net::SocketAddr| {
                 let since = first.at.saturating_sub(180_000_000);
