@@ -323,7 +323,7 @@ fn sighup_reloads_as_the_command_does() {
 #[test]
 fn what_only_a_restart_can_change_is_named_and_stays_while_the_rest_comes_into_force() {
     let mut engine = Engine::start(&office(&[], ""));
-    let after = office(&[("one", 9, 5071)], "[node]\nshards = 3\n[media]\nports = [30000, 30999]\n");
+    let after = office(&[("one", 9, 5071)], "[node]\nshards = 3\n[media]\nports = [41000, 41999]\n");
     let told = reloaded(&engine, &after, &[]);
     assert!(told.contains("+ trunk one\n"), "{told}");
     assert!(
@@ -340,7 +340,7 @@ fn what_only_a_restart_can_change_is_named_and_stays_while_the_rest_comes_into_f
         caller.established(&mut leg);
         (leg, invite.media().port())
     };
-    assert!(!(30_000..31_000).contains(&invite_port), "{invite_port}");
+    assert!(!(41_000..42_000).contains(&invite_port), "{invite_port}");
     end(&caller, &mut leg, &far);
     assert_eq!(generation(&engine), 2.0);
     engine.kill9();
