@@ -12,7 +12,9 @@ import tempfile
 
 import calls
 import established
+import failover
 import overload
+import panic
 import plot
 import registrations
 import relay
@@ -20,6 +22,7 @@ import reload
 import soak
 import stations
 import tls
+import trunks
 from harness import Failed
 
 # What is measured if nothing is named comes first.
@@ -37,6 +40,9 @@ COMPARISONS = {
     "overload": overload.overload,
     "reload": reload.compare,
     "tls": tls.handshakes,
+    "failover": failover.failover,
+    "trunks": trunks.trunks,
+    "panic": panic.panic,
 }
 
 
@@ -62,9 +68,9 @@ def row(result):
     own, beside, ratio = result["tandem"][figure], "-", "-"
     if result["peer_name"]:
         peer = result["peer"][figure]
-        result["ratio"] = round(own / peer, 2)
-        beside, ratio = f"{result['peer_name']} {peer} {unit}", f"{result['ratio']:.2f}"
-    reach = result["reach"] or "-"
+        result["ratio"] = round(own / peer, 2) if peer else None
+        beside, ratio = f"{result['peer_name']} {peer} {unit}", "-" if result["ratio"] is None else f"{result['ratio']:.2f}"
+    reach = "-" if result["reach"] is None else result["reach"]
     losses = f"{lost(result['tandem'])} / {lost(result['peer'])}"
     return f"| {result['what']} | {own} {unit} | {beside} | {ratio} | {reach} | {losses} |"
 

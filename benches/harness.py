@@ -1,6 +1,7 @@
 """Processes of a benchmark: started, waited for, measured and ended."""
 
 import glob
+import json
 import os
 import pathlib
 import signal
@@ -48,8 +49,8 @@ class Processes:
         self.started.append(process)
         return process
 
-    def wait_until(self, what, true, seconds=20):
-        """Waits until `true()`; fails if a process that was started has ended, or time is up."""
+    def wait_until(self, what, true, seconds=20, every=0.02):
+        """Waits until `true()`, which is asked so often; fails if a process that was started has ended, or time is up."""
         end = time.monotonic() + seconds
         while not true():
             for process in self.started:
@@ -57,7 +58,7 @@ class Processes:
                     raise Failed(f"{process.name} ended with {process.returncode}:\n{self.log(process.name)}")
             if time.monotonic() > end:
                 raise Failed(f"{what}: not within {seconds} s")
-            time.sleep(0.02)
+            time.sleep(every)
 
     def log(self, name, lines=15):
         """The end of what a process printed."""
@@ -97,10 +98,19 @@ def cpu_seconds(pids):
     return total / TICKS
 
 
-def bound(port):
-    """Whether somebody has a UDP port of 127.0.0.1."""
-    with open("/proc/net/udp", encoding="ascii") as table:
-        return any(line.split()[1] == f"0100007F:{port:04X}" for line in table.readlines()[1:])
+def bound(port, address="127.0.0.1", transport="udp"):
+    """Whether somebody has a port of an address."""
+    place = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
+    with open(f"/proc/net/{transport}", encoding="ascii") as table:
+        return any(line.split()[1] == place for line in table.readlines()[1:])
+
+
+def records(directory):
+    """The CDRs of an engine."""
+    file = directory / "data" / "cdr.jsonl"
+    # The last line may be half written.
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def free_port():
@@ -165,9 +175,9 @@ def metric(engine, name):
     return metrics(engine).get(name, 0.0)
 
 
-def start_engine(processes, binaries, media, more="", node="", patience=20):
-    """Starts the engine with a trunk for SIPp's calls and a trunk for where they go, both with `media`, `more` settings, and
-    `node` among those of the node."""
+def start_engine(processes, binaries, media, more="", node="", patience=20, variables=None):
+    """Starts the engine with a trunk for SIPp's calls and a trunk for where they go, both with `media`, `more` settings,
+    `node` among those of the node, and environment variables. Its `ready_s` says how long that took."""
     http = free_port()
     settings = processes.directory / "tandem.toml"
     settings.write_text(
@@ -206,7 +216,10 @@ pattern = "100"
 target = "trunk:out"
 {more}"""
     )
-    engine = processes.start("tandem", [binaries / "tandem", "run", "--config", settings])
+    began = time.monotonic()
+    environment = os.environ | (variables or {})
+    engine = processes.start("tandem", [binaries / "tandem", "run", "--config", settings], env=environment)
     engine.http = http
-    processes.wait_until("the engine is ready", lambda: answers_http(f"http://127.0.0.1:{http}/readyz"), patience)
+    processes.wait_until("the engine is ready", lambda: answers_http(f"http://127.0.0.1:{http}/readyz"), patience, 0.002)
+    engine.ready_s = time.monotonic() - began
     return engine

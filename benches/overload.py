@@ -2,6 +2,7 @@
 
 import csv
 import os
+import threading
 
 from calls import highest, place, start_callee
 from harness import Failed, Processes, metric, start_engine
@@ -46,12 +47,19 @@ def measure(directory, binaries, seconds, cores):
         start_callee(processes)
         place(processes, "warm-up", 5080, held, 5)
         before = peak_bytes(engine.pid)
-        over = place(processes, "over", 5080, TIMES * held, seconds)
-        memory = peak_bytes(engine.pid)
-        place(processes, "recovery", 5080, held // 2, RECOVERY)
-        after = place(processes, "after", 5080, held // 2, 10)
-        refused = metric(engine, "tandem_invites_refused_total")
-    done, offered = while_offered(directory / "overload" / "over.csv", TIMES * held * seconds)
+        over, figures, calls = {}, directory / "overload" / "over.csv", TIMES * held * seconds
+        flood = threading.Thread(target=lambda: over.update(place(processes, "over", 5080, TIMES * held, seconds)))
+        flood.start()
+        processes.wait_until("all is placed", lambda: figures.exists() and placed(figures) >= calls, 3 * seconds + 30)
+        # SIPp still waits for answers to the last of it.
+        elsewhere = ["-p", 25061, "-mp", 38000]
+        place(processes, "recovery", 5080, held // 2, RECOVERY, *elsewhere)
+        after = place(processes, "after", 5080, held // 2, 10, *elsewhere)
+        flood.join()
+        memory, refused = peak_bytes(engine.pid), metric(engine, "tandem_invites_refused_total")
+    done, offered = while_offered(figures, calls)
+    if offered < (TIMES - 0.5) * held:
+        raise Failed(f"SIPp has placed {offered:.0f} calls/s and not {TIMES * held}")
     what = (
         f"calls/s done of {offered:.0f} offered beside those held ({refused:.0f} refused; {RECOVERY} s later {after['failed']} of "
         f"{after['calls'] + after['failed']} fail; memory {before >> 20} -> {memory >> 20} MB)"
@@ -65,6 +73,13 @@ def measure(directory, binaries, seconds, cores):
         "figure": "done_per_s",
         "reach": 0.9,
     }
+
+
+def placed(figures):
+    """Calls that SIPp has begun at the end of its last second."""
+    with open(figures, encoding="utf-8", newline="") as file:
+        counts = [int(row["TotalCallCreated"] or 0) for row in csv.DictReader(file, delimiter=";")]
+    return counts[-1] if counts else 0
 
 
 def while_offered(figures, calls):

@@ -8,10 +8,11 @@ import threading
 import time
 
 from calls import place, start_callee
+from established import hold
 from harness import Failed, Processes, metric, start_engine
 
-# Calls a second while settings are reloaded, and the rest between two reloads.
-RATE, BETWEEN_S = 500, 0.5
+# Calls a second while settings are reloaded, the calls that are up all the time, and the rest between two reloads.
+RATE, HELD, BETWEEN_S = 500, 500, 0.5
 
 
 def stations(count, limit):
@@ -29,13 +30,15 @@ class Reloads:
         self.settings = processes.directory / "tandem.toml"
         self.rest = self.settings.read_text(encoding="utf-8").removesuffix(stations(count, 1))
         self.command = [binaries / "tandem", "--config", self.settings, "reload", "--json"]
-        self.count, self.limit, self.took = count, 1, []
+        self.count, self.limit, self.took, self.waited = count, 1, [], []
 
     def once(self):
         """One more."""
         self.limit += 1
         self.settings.write_text(self.rest + stations(self.count, self.limit), encoding="utf-8")
+        began = time.monotonic()
         done = subprocess.run(self.command, capture_output=True, text=True, check=False)
+        self.waited.append(1000 * (time.monotonic() - began))
         if done.returncode:
             raise Failed(f"tandem reload: {done.stderr}")
         answer = json.loads(done.stdout)
@@ -77,18 +80,25 @@ def measured(directory, binaries, count, seconds):
         for _ in range(10):
             reloads.once()
             time.sleep(BETWEEN_S / 5)
-        idle, reloads.took = reloads.took, []
+        idle, reloads.took, reloads.waited = reloads.took, [], []
+        hold(processes, engine, HELD, "bypass")
         alone = under_load(processes, "alone", seconds, lambda: None)
         loaded = under_load(processes, "reloads", seconds, reloads.once)
         if metric(engine, "tandem_reloads_total") != 10 + len(reloads.took):
             raise Failed("not every reload was counted")
+        processes.wait_until("the other calls are over", lambda: metric(engine, "tandem_calls_active") <= HELD)
+        up = metric(engine, "tandem_calls_active")
     if not reloads.took:
         raise Failed("no reload while calls were up")
+    if up != HELD:
+        raise Failed(f"of {HELD} calls that were up {up:.0f} are left")
     return {
         "stations": count,
         "ms": round(statistics.median(reloads.took), 1),
         "longest_ms": round(max(reloads.took), 1),
+        "command_ms": round(statistics.median(reloads.waited), 1),
         "idle_ms": round(statistics.median(idle), 1),
+        "held": HELD,
         "reloads": len(reloads.took),
         "calls": loaded["calls"],
         "failed": loaded["failed"],
@@ -101,8 +111,8 @@ def compare(directory, binaries, quick):
     """Milliseconds of a reload with 10,000 stations and one change, under calls."""
     count = 10_000
     own = measured(directory / "reload", binaries, count, 5 if quick else 20)
-    what = f"reload, {count} stations and one change, under {RATE} calls/s"
-    told = f"longest {own['longest_ms']}, idle {own['idle_ms']}; repeats {own['retransmissions']}, without {own['retransmissions_without']}"
+    what = f"reload, {count} stations and one change, under {RATE} calls/s and with {HELD} up"
+    told = f"longest {own['longest_ms']}, idle {own['idle_ms']}, the whole command {own['command_ms']}; repeats {own['retransmissions']}, without {own['retransmissions_without']}"
     return [
         {
             "what": f"{what} ({told})",

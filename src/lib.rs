@@ -9,6 +9,7 @@ pub mod demo;
 pub mod drain;
 pub mod http;
 pub mod ladder;
+mod log_format;
 mod log_lines;
 pub mod reload;
 pub mod rerouted;

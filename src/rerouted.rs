@@ -20,6 +20,8 @@ use tandem_protocol::number_rules::{Direction, Party, apply};
 
 /// So many calls are told one by one.
 const MOST_TOLD: usize = 1000;
+/// So many calls that were not alike are remembered, however many there are.
+const MOST_KNOWN: usize = 10_000;
 
 /// One set of settings, asked where calls lead.
 pub struct Plan<'a> {
@@ -177,6 +179,9 @@ pub fn compare(
             }
             found.calls += 1;
             let Call { call_id, start, from, from_trunk, to } = call;
+            if known.len() >= MOST_KNOWN {
+                known.clear();
+            }
             let ways = known.entry((from.clone(), from_trunk.clone(), to.clone())).or_insert_with(|| {
                 let leads = |plan: &Plan<'_>| plan.leads(&from, from_trunk.as_deref(), &to);
                 let (before, after) = (leads(before), leads(after));
@@ -294,5 +299,18 @@ mod tests {
         );
         let same = compare(&Plan::of(&before), &Plan::of(&before), &[file], None).unwrap();
         assert_eq!((same.calls, same.differ), (7, 0));
+    }
+
+    #[test]
+    fn more_calls_than_are_remembered_are_all_counted() {
+        let after = BEFORE.replace("trunks = [\"a\", \"b\"]", "trunks = [\"b\", \"a\"]");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cdr.jsonl");
+        let count = 2 * MOST_KNOWN + 1;
+        let lines = (0..count).map(|n| cdr("c", "2026-07-01T10:00:00Z", "1001", "", &format!("9{n:05}")));
+        std::fs::write(&file, lines.collect::<String>()).unwrap();
+        let (before, after) = (config(BEFORE), config(&after));
+        let found = compare(&Plan::of(&before), &Plan::of(&after), &[file], None).unwrap();
+        assert_eq!((found.calls, found.differ, found.differences.len()), (count, count, MOST_TOLD));
     }
 }

@@ -17,6 +17,7 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use crate::log_format::Plain;
 use crate::log_lines::LogLines;
 
 /// What is logged where nothing is said.
@@ -64,8 +65,10 @@ pub fn init() -> Result<Log, TelemetryError> {
     let log = fmt().with_writer(lines.clone()).with_env_filter(filter);
     if json {
         log.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().try_init()?;
+    } else if io::stderr().is_terminal() {
+        log.with_ansi(true).finish().try_init()?;
     } else {
-        log.with_ansi(io::stderr().is_terminal()).finish().try_init()?;
+        log.with_ansi(false).event_format(Plain).fmt_fields(Plain).finish().try_init()?;
     }
     std::panic::set_hook(Box::new(log_panic));
     Ok(Log(lines))

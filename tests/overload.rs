@@ -158,3 +158,21 @@ fn without_a_target_nothing_is_refused_for_it() {
     let kinds: Vec<Option<u16>> = flood.end().iter().map(Msg::status).collect();
     assert_eq!(kinds, [Some(401)]);
 }
+
+#[test]
+fn what_finds_no_room_in_the_buffer_of_a_socket_is_counted() {
+    let engine = start("target_delay_ms = 100");
+    let socket = UdpSocket::bind((engine.stranger(), 0)).expect("a socket");
+    socket.connect(engine.sip).expect("an address");
+    engine.signal("STOP");
+    for _ in 0..40_000 {
+        socket.send(&[b'x'; 200]).expect("sent");
+    }
+    engine.signal("CONT");
+    // What comes after it tells of it.
+    Ua::new(&engine, "1001").ping();
+    engine.reaches("tandem_sip_overflowed_total", &[], 1.0);
+    let dropped = engine.metric("tandem_sip_dropped_total", &[]);
+    let overflowed = engine.metric("tandem_sip_overflowed_total", &[]);
+    assert!(dropped + overflowed >= 40_000.0, "{dropped} were read and {overflowed} lost");
+}

@@ -278,3 +278,13 @@ fn channels_kept_for_emergency_calls_are_theirs() {
     let invite = first.request("INVITE");
     assert!(invite.uri().starts_with("sip:112@"), "{invite:?}");
 }
+
+#[test]
+fn one_that_is_down_is_asked_more_often_than_one_that_is_up() {
+    // Nobody is there; the first OPTIONS leave within two seconds.
+    let engine = Engine::start(&settings("qualify_interval_s = 3600"));
+    becomes(&engine, 0, "down");
+    let _first = Proxy::start(&engine, 5071, BUSY, "");
+    // At most every two seconds, and it must answer for a while: not after the hour.
+    becomes(&engine, 0, "up");
+}

@@ -276,7 +276,8 @@ fn several_hold_at_once_and_none_while_the_engine_drains() {
 
 #[test]
 fn a_call_to_the_account_has_its_trunk_and_one_of_the_account_the_service_route() {
-    let toml = TRUNK.to_owned() + &stations(&["1001"]) + &group("trunk = \"carrier\"", &[""]);
+    let keys = "trunk = \"carrier\"\ncalls_from = \"anyone\"";
+    let toml = TRUNK.to_owned() + &stations(&["1001"]) + &group(keys, &[""]);
     let (engine, [registrar, proxy]) = start(&toml, [5071, 5070]);
     let register = registrar.request("REGISTER");
     let routes = "Service-Route: <sip:orig@edge.example;lr>, <sip:192.0.2.99;lr>\r\n";
@@ -330,6 +331,44 @@ fn a_call_to_the_account_has_its_trunk_and_one_of_the_account_the_service_route(
     assert_eq!(invite.headers("Route").len(), 2);
     proxy.respond(&invite, "486 Busy Here", "b", "", "");
     assert_eq!(phone.refused(&leg).status(), Some(486));
+}
+
+#[test]
+fn a_call_to_the_account_from_elsewhere_than_its_registrar_is_a_strangers_unless_the_trunk_takes_calls_from_there()
+ {
+    let toml = TRUNK.to_owned() + &stations(&["1001"]) + &group("trunk = \"carrier\"", &[""]);
+    let (engine, [registrar]) = start(&toml, [5071]);
+    let register = registrar.request("REGISTER");
+    grant(&registrar, &register, "");
+    becomes(&engine, 0, "registered");
+    let phone = Ua::new(&engine, "1001").registered();
+    let call = |from: &Ua| {
+        let mut leg = from.leg("5550100");
+        leg.target = register.contact();
+        from.next(&mut leg, "INVITE", "", &sdp(from.local(), "0"));
+        leg
+    };
+    let is_taken = |from: &Ua| {
+        let leg = call(from);
+        phone.respond(&phone.request("INVITE"), "486 Busy Here", &token(), "", "");
+        assert_eq!(from.refused(&leg).status(), Some(486));
+    };
+
+    // Whoever has got hold of the token is nobody by it, and may not dial what the trunk's callers may.
+    let thief = Ua::at(&engine, "5551234", engine.stranger().into());
+    for _ in 0..2 {
+        assert_eq!(thief.refused(&call(&thief)).status(), Some(401));
+    }
+    let told = "a call to an account of ours comes from elsewhere than its registrar";
+    assert_eq!(engine.log().matches(told).count(), 1, "a flood does not fill the log");
+
+    // A provider calls from whatever port.
+    is_taken(&Ua::new(&engine, "5551234"));
+
+    let wider = toml.replacen("proxies = ", "accept_from = [\"STRANGER\"]\nproxies = ", 1);
+    engine.settle(&wider.replace("STRANGER", &engine.stranger().to_string()));
+    assert_eq!(engine.ask("POST", "/api/v1/reload", "{}").status, 200);
+    is_taken(&thief);
 }
 
 #[test]

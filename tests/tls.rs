@@ -6,7 +6,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 
 use common::calls::a_call;
@@ -436,4 +436,27 @@ fn a_certificate_that_peers_will_refuse_is_told_by_check() {
         well && said.contains("own.pem: is for *.tandem.example, and for none of tandem.example"),
         "{said}"
     );
+}
+
+#[test]
+fn a_server_that_takes_the_connection_and_no_handshake_is_given_up_after_the_connect_timeout() {
+    let ca = Authority::new("ours");
+    let trunk = trunk("out", "{peer}:5071\", \"{peer}:5072", "").replace("20000", "3000");
+    let mut engine = prepare(&ca, "", &(trunk + &stations(&["1001"])));
+    let deaf = TcpListener::bind((engine.peer(), 5071)).expect("the port");
+    let own = ca.issue(engine.dir(), "second", &[&engine.peer().to_string()]);
+    let second = server(&engine, 5072, &own, &[]);
+    engine.restart();
+    let a = Ua::new(&engine, "1001").registered();
+    a_call(&a, &second, "9555");
+    let cdr = engine.wait_cdrs(1).remove(0);
+    assert_eq!(
+        (&cdr["attempts"][0]["cause"], &cdr["attempts"][1]["cause"]),
+        (&"transport".into(), &"answered".into())
+    );
+    let ms = cdr["attempts"][0]["ms"].as_u64().expect("ms");
+    assert!((2_900..20_000).contains(&ms), "{cdr:#}");
+    assert_eq!(handshakes(&engine, "opened", "timeout"), 1.0);
+    drop(deaf);
+    engine.quiet();
 }

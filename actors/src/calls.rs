@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
 use tandem_protocol::dialog::{LocalSide, Routing};
 use tandem_protocol::flow::{Flow, Transport};
+use tandem_protocol::message::feedback::ASKING;
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::number_rules;
 use tandem_protocol::sdp::negotiate::LocalMedia;
@@ -80,10 +81,11 @@ pub(crate) struct Admitted {
     pub(crate) account: Option<String>,
 }
 
-/// How our side appears to a trunk: with its timers, and with offers where it wants them.
+/// How our side appears to a trunk: with its timers, with offers where it wants them, and asking for feedback if it is to.
 pub(crate) fn as_trunk_wants(trunk: &Trunk, side: LocalSide) -> LocalSide {
-    let TrunkRules { reinvite_delay, reinvite_delayed, .. } = trunk.rules;
-    LocalSide { timers: trunk.timers, reinvite_delay, reinvite_delayed, ..side }
+    let TrunkRules { reinvite_delay, reinvite_delayed, overload_control, .. } = trunk.rules;
+    let via = if overload_control { side.via + ASKING } else { side.via };
+    LocalSide { via, timers: trunk.timers, reinvite_delay, reinvite_delayed, ..side }
 }
 
 /// How our side appears on a listener.
@@ -184,7 +186,7 @@ pub(crate) fn admit(
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let asked = || uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
-    let dialled = account::dialled(env, invite, &uri).unwrap_or_else(asked);
+    let dialled = account::dialled(env, invite, flow, &uri).unwrap_or_else(asked);
     let dialled = rules::number_in(caller, number_rules::Party::Called, dialled);
     let mut route = route(env, Some(caller), &dialled, uri.is_sips());
     if route.insecure {

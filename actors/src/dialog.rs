@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -23,9 +22,9 @@ use crate::call::CallActor;
 use crate::config::InUse;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::metrics::ActorKind;
+use crate::owner::{Address, Owner, WeakAddress};
 use crate::shard::Shard;
 use crate::shell::{Fed, Injection, Machine, Shell};
-use crate::sip::endpoint::Owner;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
@@ -144,17 +143,16 @@ pub(crate) struct LegDown(pub(crate) LegId);
 /// What a dialog asks of the endpoint.
 pub(crate) struct FromDialog {
     pub(crate) owner: Owner,
-    pub(crate) outputs: SmallVec<[Output; 2]>,
+    pub(crate) outputs: Vec<Output>,
 }
 
 /// The actor.
 pub struct DialogActor {
     env: Env,
-    // Each address of its own would take an allocation.
-    shard: Rc<Addr<Shard>>,
-    call: Rc<Addr<CallActor>>,
+    shard: Address<Shard>,
+    call: Address<CallActor>,
     /// Its own, once it has started.
-    me: Option<WeakAddr<DialogActor>>,
+    me: WeakAddress<DialogActor>,
     leg: LegId,
     /// Until there is a checkpoint.
     origin: Option<Box<Origin>>,
@@ -180,15 +178,15 @@ impl DialogActor {
     /// Starts a dialog of `call`. `None` if the origin is a checkpoint that cannot be read.
     pub(crate) fn launch(
         env: &Env,
-        shard: &Rc<Addr<Shard>>,
-        call: Addr<CallActor>,
+        shard: &Address<Shard>,
+        call: Address<CallActor>,
         leg: LegId,
         origin: Origin,
     ) -> Option<(Addr<DialogActor>, Kept)> {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
         let tag: Arc<str> = dialog.local_tag().into();
-        let (call, parted) = (Rc::new(call), Rc::new(Cell::new(false)));
+        let parted = Rc::new(Cell::new(false));
         let guard = {
             let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
             Guard::new(env, ActorKind::Dialog, move |_| {
@@ -202,7 +200,7 @@ impl DialogActor {
             env: env.clone(),
             shard: shard.clone(),
             call,
-            me: None,
+            me: WeakAddress::default(),
             leg,
             origin: Some(Box::new(origin)),
             shell: Shell::new(dialog),
@@ -229,7 +227,7 @@ impl DialogActor {
         }
     }
 
-    fn feed(&mut self, input: &Input, ctx: &mut Context<Self>) {
+    fn feed(&mut self, input: &Input) {
         let now = self.env.now();
         if self.env.inject_panic(ActorKind::Dialog) {
             self.shell.inject(Injection::Once);
@@ -252,7 +250,7 @@ impl DialogActor {
         }
         self.use_listener();
         self.stored.follow(input, self.shell.machine());
-        self.release(&mut out, ctx);
+        self.release(out);
     }
 
     /// What waits for an answer that nobody will give any more: the request that has brought the dialog to its end, and any other that
@@ -296,26 +294,26 @@ impl DialogActor {
     }
 
     /// Does what the machine wants done.
-    fn release(&mut self, out: &mut Vec<Output>, ctx: &mut Context<Self>) {
+    fn release(&mut self, mut out: Vec<Output>) {
         let mut events = SmallVec::new();
-        let mut outputs = SmallVec::new();
         let mut finished = false;
         let mut challenged = None;
-        for output in out.drain(..) {
+        // What the endpoint is to do stays where it is: it is large.
+        for output in out.extract_if(.., |output| !output.is_for_endpoint()) {
             match output {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
                 Output::Challenged { account, response } => challenged = Some((account, response)),
-                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => {
-                    self.note_invite(&output);
-                    self.note_answer(&output);
-                    outputs.push(output);
-                }
+                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => {}
             }
         }
+        let outputs = out;
+        for output in &outputs {
+            self.note_invite(output);
+            self.note_answer(output);
+        }
         if !outputs.is_empty() {
-            let me = self.me.get_or_insert_with(|| ctx.address().downgrade());
-            self.shard.tell(FromDialog { owner: me.clone().recipient(), outputs });
+            self.shard.tell(FromDialog { owner: Owner::Dialog(self.me.clone()), outputs });
         }
         if !events.is_empty() {
             self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
@@ -344,7 +342,7 @@ impl DialogActor {
             let current = self.env.shared().current();
             let trunk = current.directory.trunk(&account).or_else(|| self.env.directory().trunk(&account));
             let credentials = trunk.and_then(|trunk| trunk.config.credentials.clone());
-            self.feed(&Input::Credentials { credentials, challenge }, ctx);
+            self.feed(&Input::Credentials { credentials, challenge });
         }
     }
 
@@ -382,10 +380,8 @@ impl Actor for DialogActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let me = ctx.address();
-        let owner = me.downgrade();
-        self.timer = Some(self.env.timer(TimerKey::Actor(owner.clone().recipient())));
-        self.me = Some(owner);
+        let me = self.me.get_or_share(ctx);
+        self.timer = Some(self.env.timer(TimerKey::Dialog(self.me.clone())));
         let dialog = self.shell.machine();
         let invite = dialog.peers_invite();
         let merge_key = invite.map(|(from_tag, cseq)| {
@@ -402,8 +398,8 @@ impl Actor for DialogActor {
             let frozen = self.shell.frozen().cloned();
             self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
         }
-        let mut out = std::mem::take(&mut self.first);
-        self.release(&mut out, ctx);
+        let out = std::mem::take(&mut self.first);
+        self.release(out);
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
@@ -416,7 +412,7 @@ impl Actor for DialogActor {
 /// A dialog has an address: requests with its tag go there.
 pub(crate) struct DialogUp {
     pub(crate) tag: Arc<str>,
-    pub(crate) dialog: Addr<DialogActor>,
+    pub(crate) dialog: Address<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's.
     pub(crate) merge_key: Option<u64>,
     /// The transaction of that INVITE: the dialog hears of its CANCEL.
@@ -433,22 +429,22 @@ pub(crate) struct DialogDown {
 
 impl Handler<Told<Input>> for DialogActor {
     type Result = ();
-    fn handle(&mut self, input: Told<Input>, ctx: &mut Context<Self>) {
-        self.feed(&input.0, ctx);
+    fn handle(&mut self, input: Told<Input>, _: &mut Context<Self>) {
+        self.feed(&input.0);
     }
 }
 
 impl Handler<Told<Fire>> for DialogActor {
     type Result = ();
-    fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
-        self.feed(&Input::Timeout, ctx);
+    fn handle(&mut self, _: Told<Fire>, _: &mut Context<Self>) {
+        self.feed(&Input::Timeout);
     }
 }
 
 impl Handler<Told<Injection>> for DialogActor {
     type Result = ();
-    fn handle(&mut self, injection: Told<Injection>, ctx: &mut Context<Self>) {
+    fn handle(&mut self, injection: Told<Injection>, _: &mut Context<Self>) {
         self.shell.inject(injection.0);
-        self.feed(&Input::Timeout, ctx);
+        self.feed(&Input::Timeout);
     }
 }

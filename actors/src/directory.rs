@@ -3,6 +3,7 @@
 //! Each entry has one writer, its actor; readers take an [`Arc`] snapshot and never wait. What several write at once
 //! (permits, nonce windows, round robin) is an atomic.
 
+mod overload_control;
 mod places;
 mod registration;
 mod secure;
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::sip::peers::StreamPeers;
 use crate::sip::tls::SecurePeers;
 
+pub use overload_control::OverloadControl;
 pub use places::Places;
 pub use registration::{Account, MemberStatus, RegistrationEntry, RegistrationStatus};
 pub use toll_fraud::{Step, Toll, Watched, Who};
@@ -243,6 +245,8 @@ pub struct Directory {
     pub stream_peers: Arc<StreamPeers>,
     /// Who is at the other end of connections by its certificate.
     pub secure_peers: Arc<SecurePeers>,
+    /// Which proxies want fewer calls.
+    pub overload_control: Arc<OverloadControl>,
     draining: Arc<AtomicBool>,
     /// Whether packets to any trunk are marked.
     marks: bool,
@@ -274,6 +278,7 @@ impl Directory {
             listeners: Vec::new(),
             stream_peers: Arc::default(),
             secure_peers: Arc::default(),
+            overload_control: Arc::default(),
             draining: Arc::default(),
             marks: false,
         };
@@ -321,6 +326,7 @@ impl Directory {
                 .collect(),
             listeners: config.listeners.iter().map(|l| l.id).collect(),
             secure_peers: self.secure_peers.clone(),
+            overload_control: self.overload_control.clone(),
             stream_peers: self.stream_peers.clone(),
             draining: self.draining.clone(),
             marks: config.trunks.iter().any(|trunk| trunk.rules.dscp.is_some()),

@@ -5,6 +5,8 @@
 //! one actor writes to another: each message carries a token, and a simulation that counts the tokens knows when all
 //! mailboxes are empty.
 
+mod streams;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,17 +21,22 @@ use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::sync::oneshot;
 
+use crate::calls::CallKey;
 use crate::config::EngineConfig;
+use crate::dialog::DialogActor;
 use crate::directory::{Directory, TrunkEntry};
 use crate::generation::{Generation, Generations};
 use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::{ActorKind, Metrics};
+use crate::owner::WeakAddress;
 use crate::shard::LinkMessage;
 use crate::sip::endpoint::TransactionKey;
 use crate::store::{Batch, Store};
 use crate::supervisor::Census;
 use crate::timer_wheel::{TimerId, TimerWheel};
+
+pub use streams::{Raced, Waiter};
 
 /// What an engine takes from outside, one implementation for threads and sockets and one for virtual time.
 pub trait Seams {
@@ -45,6 +52,27 @@ pub trait Seams {
     /// take `within` to come about. What is sent until then waits. That it did not come about, or ends, is told by
     /// [`crate::shard::FromStream::Gone`].
     fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent>;
+    /// The same where several addresses lead to one server: they race (RFC 8305). An address that the caller may go on with now,
+    /// because there is a connection already or nothing to choose from; `None`: `waiter` is told.
+    fn race(
+        &self,
+        listener: ListenerId,
+        to: (SocketAddr, &[SocketAddr]),
+        within: Duration,
+        waiter: Waiter,
+    ) -> Option<SocketAddr> {
+        let _ = (listener, within, waiter);
+        Some(to.0)
+    }
+    /// The connection to `remote` that this shard has opened, if there is one.
+    fn opened(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        let _ = (listener, remote);
+        None
+    }
+    /// Asks the far end of a connection of this shard for a sign of life (RFC 5626 §3.5.1): if none comes, the connection ends.
+    fn ping(&self, connection: ConnectionId) {
+        let _ = connection;
+    }
     /// Closes a connection of this shard once what waits to be sent by it has gone.
     fn close(&self, connection: ConnectionId);
     /// Has the sockets of the listeners that there are now.
@@ -107,7 +135,11 @@ impl Shared {
 pub(crate) enum TimerKey {
     /// A transaction of the endpoint.
     Transaction(TransactionKey),
-    /// An actor.
+    /// A call.
+    Call(CallKey),
+    /// A dialog.
+    Dialog(WeakAddress<DialogActor>),
+    /// Another actor.
     Actor(WeakRecipient<Told<Fire>>),
 }
 

@@ -37,6 +37,7 @@ pub mod links;
 pub mod map;
 pub mod media_pool;
 pub mod metrics;
+mod owner;
 pub mod registrar;
 pub mod registration_group;
 pub mod runtime;

@@ -43,6 +43,7 @@ fn class(message: &LinkMessage) -> Class {
         | LinkMessage::RegisterDone(_)
         | LinkMessage::Media(_)
         | LinkMessage::Trunk(_)
+        | LinkMessage::Restrained { .. }
         | LinkMessage::Located(_)
         | LinkMessage::Fence(_) => Class::Control,
     }

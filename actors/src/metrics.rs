@@ -47,6 +47,8 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// SIP messages that were dropped: not SIP at all, or malformed beyond an answer.
     pub sip_dropped: Counter,
+    /// Datagrams that the kernel dropped because a SIP socket's buffer was full.
+    pub sip_overflowed: Counter,
     /// Transactions that exist now.
     pub transactions_active: Gauge,
     /// Bindings that exist now.
@@ -132,6 +134,7 @@ impl Metrics {
             connections: [Transport::Tcp, Transport::Tls].map(|t| ConnectionMetrics::new(&registry, t)),
             tls: TlsMetrics::new(&registry),
             sip_dropped: registry.counter("tandem_sip_dropped_total", &[]),
+            sip_overflowed: registry.counter("tandem_sip_overflowed_total", &[]),
             transactions_active: registry.gauge("tandem_transactions_active", &[]),
             registrations_active: registry.gauge("tandem_registrations_active", &[]),
             auth_failures: registry.counter("tandem_auth_failures_total", &[]),
@@ -260,6 +263,8 @@ fn describe(registry: &Registry) {
     actor::describe(registry);
     media::describe(registry);
     registry.describe(Counter, "tandem_sip_dropped_total", None, "Messages on SIP ports that were not SIP");
+    let overflowed = "Datagrams that the kernel dropped because the buffer of a SIP socket was full";
+    registry.describe(Counter, "tandem_sip_overflowed_total", None, overflowed);
     registry.describe(Gauge, "tandem_transactions_active", None, "SIP transactions that exist now");
     registry.describe(Gauge, "tandem_registrations_active", None, "Bindings that exist now");
     registry.describe(Counter, "tandem_requests_refused_total", None, "Other requests refused, by reason");

@@ -1,7 +1,9 @@
 //! The actor of one registration group: keeps us registered with a provider (RFC 3261 §10.2).
 
+mod flow;
 mod kept;
 mod part;
+mod race;
 mod request;
 
 use std::net::SocketAddr;
@@ -24,12 +26,15 @@ use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::generation::Generation;
 use crate::metrics::ActorKind;
+use crate::owner::Owner;
 use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
+pub(crate) use flow::FlowEnded;
+use flow::{FlowNames, Flows};
 pub use kept::{KeptRegistration, restore};
 use part::Parting;
 use request::Line;
@@ -95,6 +100,8 @@ pub struct GroupActor {
     entry: Arc<RegistrationEntry>,
     shell: Shell<RegistrationGroup>,
     lines: Vec<Line>,
+    flows: Flows,
+    racing: race::Racing,
     /// Where each registration's REGISTERs may go, as the machine has it.
     servers: Vec<Vec<SocketAddr>>,
     /// The one that was in use last.
@@ -120,6 +127,8 @@ impl GroupActor {
             env: env.clone(),
             shard: shard.clone(),
             servers: vec![Vec::new(); lines.len()],
+            flows: Flows::new(lines.len()),
+            racing: race::Racing::default(),
             lines,
             shell: Shell::new(RegistrationGroup::new(settings, registrations)),
             entry,
@@ -158,7 +167,7 @@ impl GroupActor {
             match output {
                 // It is another's now.
                 GroupOutput::Of(place, _) if !self.is_own(place) => {}
-                GroupOutput::Of(place, Output::Send(request)) => self.send(place, &request, ctx),
+                GroupOutput::Of(place, Output::Send(request)) => self.register(place, &request, ctx),
                 GroupOutput::Of(place, Output::Up { expires }) => self.note_up(place, expires, &before, now),
                 GroupOutput::Of(place, Output::Down { cause }) => {
                     self.note_down(place, &cause, now);
@@ -179,8 +188,13 @@ impl GroupActor {
         if self.has_parted() {
             ctx.stop();
         }
+        self.arm();
+    }
+
+    fn arm(&self) {
         if let Some(timer) = self.timer {
-            self.env.arm(timer, self.shell.machine().deadline());
+            let machine = self.shell.machine().deadline();
+            self.env.arm(timer, machine.into_iter().chain(self.flows.deadline()).min());
         }
     }
 
@@ -220,11 +234,6 @@ impl GroupActor {
                 self.feed(GroupInput::Servers(place, found), ctx);
             }
         }
-    }
-
-    fn start_within(&self) -> Duration {
-        let groups = u32::try_from(self.env.config().registration_groups.len()).unwrap_or(u32::MAX);
-        SPREAD.saturating_mul(groups).min(MAX_SPREAD)
     }
 
     fn note_up(&self, place: usize, expires: u32, before: &RegistrationStatus, now: Now) {
@@ -294,10 +303,24 @@ impl GroupActor {
     fn send(&mut self, place: usize, request: &Request, ctx: &Context<Self>) {
         let config = self.entry.config.registrations.get(place);
         if let Some((line, config)) = self.lines.get(place).zip(config) {
-            let outgoing = line.register(&self.env, config, request);
-            self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
+            let first = self.lines.first().map_or(&*line.token, |first| &*first.token);
+            let outgoing = line.register(&self.env, config, request, &FlowNames::new(first, place));
+            self.flows.note_sent(place, outgoing.to);
+            let owner = Owner::Other(ctx.address().downgrade().recipient());
+            self.shard.tell(SendRequest { outgoing, owner });
         }
     }
+}
+
+/// Which registration of the group a CSeq number is of.
+fn place_of(cseq: u32) -> usize {
+    (cseq >> CSEQ_BITS) as usize
+}
+
+/// How long the first REGISTERs of a process may wait.
+fn start_within(env: &Env) -> Duration {
+    let groups = u32::try_from(env.config().registration_groups.len()).unwrap_or(u32::MAX);
+    SPREAD.saturating_mul(groups).min(MAX_SPREAD)
 }
 
 /// The settings of a registration as its machine takes them.
@@ -321,7 +344,7 @@ impl Actor for GroupActor {
         self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
         self.look_for_servers(ctx);
         if !self.env.directory().draining() {
-            self.feed(GroupInput::Start { within: self.start_within() }, ctx);
+            self.feed(GroupInput::Start { within: start_within(&self.env) }, ctx);
         }
     }
 
@@ -335,12 +358,12 @@ impl Actor for GroupActor {
 impl Handler<Told<dialog::Input>> for GroupActor {
     type Result = ();
     fn handle(&mut self, told: Told<dialog::Input>, ctx: &mut Context<Self>) {
-        let place_of = |cseq: u32| (cseq >> CSEQ_BITS) as usize;
         let input = match told.0 {
             dialog::Input::Response(response) if response.status() >= 200 => {
                 let place = place_of(response.cseq());
                 let Some(line) = self.lines.get(place) else { return };
-                GroupInput::Response(place, line.response(&response))
+                self.feed(GroupInput::Response(place, line.response(&response)), ctx);
+                return self.note_flow(place, &response, ctx);
             }
             dialog::Input::Unanswered { cseq, .. } => GroupInput::NoResponse(place_of(cseq), cseq),
             dialog::Input::Response(_)
@@ -364,6 +387,7 @@ impl Handler<Told<Adopted>> for GroupActor {
 impl Handler<Told<Fire>> for GroupActor {
     type Result = ();
     fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+        self.keep_flows_alive();
         self.feed(GroupInput::Timeout, ctx);
     }
 }
@@ -383,7 +407,7 @@ impl Handler<Told<BeRegistered>> for GroupActor {
             return;
         }
         match (registered, self.shell.machine().is_running()) {
-            (true, false) => self.feed(GroupInput::Start { within: self.start_within() }, ctx),
+            (true, false) => self.feed(GroupInput::Start { within: start_within(&self.env) }, ctx),
             (false, _) => {
                 self.waiting.push(done);
                 self.feed(GroupInput::Stop, ctx);

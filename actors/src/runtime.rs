@@ -22,7 +22,7 @@ use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
-use crate::env::{Env, Leftover, Seams, Shared, Tell, Unsent};
+use crate::env::{Env, Leftover, Seams, Shared, Tell, Unsent, Waiter};
 use crate::ids::ShardId;
 use crate::links::Inlet;
 use crate::media_pool::order::MediaOrder;
@@ -319,6 +319,24 @@ impl Seams for Threads {
 
     fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
         self.streams.connect(listener, remote, within)
+    }
+
+    fn race(
+        &self,
+        listener: ListenerId,
+        to: (SocketAddr, &[SocketAddr]),
+        within: Duration,
+        waiter: Waiter,
+    ) -> Option<SocketAddr> {
+        self.streams.race(listener, to, within, waiter)
+    }
+
+    fn opened(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        self.streams.opened_to(listener, remote)
+    }
+
+    fn ping(&self, connection: ConnectionId) {
+        self.streams.ping(connection);
     }
 
     fn close(&self, connection: ConnectionId) {

@@ -18,7 +18,7 @@ mod toll_fraud;
 mod trunks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,12 +44,13 @@ use crate::map::Map;
 use crate::media_pool::leases::Leases;
 use crate::media_pool::order::{Lease, MediaEvent};
 use crate::metrics::ActorKind;
+use crate::owner::{Address, WeakAddress};
 use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
 use crate::sip::icmp::Undelivered;
 use crate::sip::stateless::Answer;
-use crate::supervisor::Guard;
+use crate::supervisor::{Failures, Guard};
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
@@ -60,6 +61,7 @@ pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
 pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
+pub use overload::Overflowed;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub(crate) use toll_fraud::Watch;
@@ -99,6 +101,13 @@ pub enum LinkMessage {
     Media(MediaEvent),
     /// What a call saw of a proxy, for the trunk's shard.
     Trunk(TrunkReport),
+    /// A proxy of a trunk that lives here wants another share of its calls than before (RFC 7339).
+    Restrained {
+        /// The trunk.
+        trunk: Arc<str>,
+        /// The proxy.
+        proxy: SocketAddr,
+    },
     /// What DNS has found for a named proxy of a trunk that lives here.
     Located(ProxyLocated),
     /// Told once all control that was sent before has been taken.
@@ -142,7 +151,7 @@ fn place_call_id(shared: &Shared, directory: &Directory, call_id: &[u8]) -> Shar
 
 struct KnownDialog {
     /// Held until it says that it is over: it may outlive its call, to end what it began.
-    dialog: Addr<DialogActor>,
+    dialog: Address<DialogActor>,
     /// Identifies the INVITE that made it, if it was the peer's (RFC 3261 §8.2.2.2).
     merge_key: Option<u64>,
     restored: bool,
@@ -151,6 +160,8 @@ struct KnownDialog {
 /// The actor.
 pub struct Shard {
     env: Env,
+    /// Its own address, while a call has it.
+    me: WeakAddress<Shard>,
     endpoint: Endpoint,
     leases: Leases,
     /// Who asked when calls can be taken, before that was so.
@@ -170,7 +181,7 @@ pub struct Shard {
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
-    failures: BTreeMap<(ActorKind, Arc<str>), u32>,
+    failures: BTreeMap<(ActorKind, Arc<str>), Failures>,
     keepalive_at: Option<Instant>,
     keepalive_turn: usize,
     timer: Option<TimerId>,
@@ -188,6 +199,7 @@ impl Shard {
     pub fn new(env: Env) -> Shard {
         let key = env.random();
         Shard {
+            me: WeakAddress::default(),
             endpoint: Endpoint::new(env.clone()),
             leases: Leases::new(&env.config().media, env.config().shards),
             awaiting_ports: Vec::new(),
@@ -299,6 +311,7 @@ impl Shard {
             LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
+            LinkMessage::Restrained { trunk, proxy } => self.trunk_restrained(&trunk, proxy),
             LinkMessage::Located(found) => self.located(found),
             LinkMessage::Fence(passed) => {
                 // Whoever waits may have given up.
@@ -402,6 +415,16 @@ impl Handler<Told<Tick>> for Shard {
         for key in due.drain(..) {
             match key {
                 TimerKey::Transaction(transaction) => self.endpoint.timeout(transaction),
+                TimerKey::Call(call) => {
+                    if let Some(call) = self.calls.get(&call) {
+                        call.tell(Fire);
+                    }
+                }
+                TimerKey::Dialog(dialog) => {
+                    if let Some(dialog) = dialog.upgrade() {
+                        dialog.tell(Fire);
+                    }
+                }
                 TimerKey::Actor(actor) => {
                     if let Some(actor) = actor.upgrade() {
                         actor.tell(Fire);

@@ -5,8 +5,8 @@
 //! input ended well, and given the same input once more; if that panics too, or if it happens more than
 //! [`MAX_PANICS`] times in [`WINDOW`], the actor ends in good order.
 //!
-//! To freeze a machine after each input would cost as much as half of what the inputs do. So it is frozen when it comes to rest, when its
-//! checkpoint is wanted, and after some inputs at the latest; in between the inputs are kept, and a machine that is
+//! To freeze a machine after each input would cost as much as half of what the inputs do. So it is frozen when it comes to rest (by more
+//! than small inputs), when its checkpoint is wanted, and after some inputs at the latest; in between the inputs are kept, and a machine that is
 //! thawed takes them again: it knows neither clock nor chance but what they brought, so it comes to the same state.
 
 use std::any::Any;
@@ -53,6 +53,11 @@ pub trait Machine: Sized {
     /// False for an input that leaves the machine as it is, and only has it say something.
     fn alters(_input: &Self::Input) -> bool {
         true
+    }
+
+    /// True for an input that takes next to no room: a machine that rests keeps such inputs rather than be frozen anew.
+    fn is_small(_input: &Self::Input) -> bool {
+        false
     }
 
     /// The machine again.
@@ -150,13 +155,16 @@ impl<M: Machine> Shell<M> {
         if self.frozen.is_some() && !M::alters(input) {
             return;
         }
+        let small = || M::is_small(input) && self.since.iter().all(|(input, _)| M::is_small(input));
         if self.frozen.is_none()
             || !self.machine.is_kept()
-            || self.machine.rests()
             || self.since.len() == MOST_SINCE
+            || (self.machine.rests() && !small())
         {
             self.freeze();
         } else {
+            // Most have one at a time.
+            self.since.reserve_exact(1);
             self.since.push((input.clone(), now));
         }
     }
@@ -268,6 +276,9 @@ mod tests {
         fn alters(input: &u32) -> bool {
             *input != 0
         }
+        fn is_small(input: &u32) -> bool {
+            *input == 10
+        }
         fn freeze(&self) -> Option<Bytes> {
             FROZEN.set(FROZEN.get() + 1);
             self.is_kept().then(|| Bytes::from(self.sum.to_string()))
@@ -316,6 +327,18 @@ mod tests {
             (2, Some("62".into()), 3),
             "rest, then nine in motion"
         );
+    }
+
+    #[test]
+    fn a_machine_at_rest_keeps_small_inputs_in_place_of_another_checkpoint() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: true });
+        let mut feed = |input| (shell.feed(&input, at(0), &mut Vec::new()), shell.frozen.clone());
+        FROZEN.set(0);
+        assert_eq!(feed(10), (Fed::Well, Some("10".into())));
+        assert_eq!(feed(10), (Fed::Well, Some("10".into())));
+        assert_eq!(FROZEN.get(), 0);
+        assert_eq!(feed(7), (Fed::Rebuilt { panic: "seven".into() }, Some("10".into())));
+        assert_eq!(feed(3), (Fed::Well, Some("40".into())), "at rest by more than small inputs");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | engine | shards, media workers | rebuilt in place, sockets stay | 5 in 10 s | the process ends for its service manager |
 //! | shard | calls | each alone, rebuilt in place | 5 in 10 s | the call ends: BYE on every leg, CDR |
-//! | shard | stations, trunks, registration groups | each alone, restarted from settings and store | back-off 100 ms to 30 s | kept trying |
+//! | shard | stations, trunks, registration groups | each alone, restarted from settings and store | back-off 100 ms to 30 s, forgotten after 5 min | kept trying |
 //! | call | dialogs | each alone, rebuilt in place | 5 in 10 s | the leg ends |
 //! | media worker | media sessions | each alone, re-made on the same ports | 5 in 10 s | the session ends |
 //!
@@ -13,6 +13,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
+
+use tandem_protocol::time::Instant;
 
 use crate::metrics::ActorKind;
 
@@ -25,6 +27,31 @@ pub const LONGEST_REST: Duration = Duration::from_secs(30);
 pub fn rest_after(restarts: u32) -> Duration {
     let factor = 1u32.checked_shl(restarts.saturating_sub(1)).unwrap_or(u32::MAX);
     FIRST_REST.saturating_mul(factor).min(LONGEST_REST)
+}
+
+/// Who has not failed for so long since the last time has not failed again.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
+/// How often a named actor has failed in a row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Failures {
+    in_a_row: u32,
+    last: Option<Instant>,
+}
+
+impl Failures {
+    /// It has failed again: how long it rests.
+    pub fn again(&mut self, now: Instant) -> Duration {
+        let soon = self.last.is_some_and(|last| now.since(last) < FORGOTTEN_AFTER);
+        self.in_a_row = if soon { self.in_a_row.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+        rest_after(self.in_a_row)
+    }
+
+    /// How often.
+    pub fn count(&self) -> u32 {
+        self.in_a_row
+    }
 }
 
 /// How many actors of each kind live, and how often each kind was rebuilt.
@@ -95,5 +122,17 @@ mod tests {
         assert_eq!(rest_after(1), Duration::from_millis(100));
         assert_eq!(rest_after(4), Duration::from_millis(800));
         assert_eq!(rest_after(40), LONGEST_REST);
+    }
+
+    #[test]
+    fn a_fault_a_day_is_not_a_row_of_faults() {
+        let (mut failures, mut now) = (Failures::default(), Instant(0));
+        for _ in 0..30 {
+            assert_eq!(failures.again(now), FIRST_REST);
+            now = now + Duration::from_secs(86_400);
+        }
+        assert_eq!(failures.again(now), FIRST_REST);
+        assert_eq!(failures.again(now + LONGEST_REST), FIRST_REST * 2);
+        assert_eq!(failures.count(), 2);
     }
 }

@@ -3,6 +3,8 @@
 //! A call never asks this actor: while it rests after a fault, calls go on with the health last published. What is believed is not kept
 //! over a restart of the process: every proxy begins as unknown, in its place.
 
+mod restraint;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +24,16 @@ use crate::directory::{ProxyStatus, TrunkEntry};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
+use crate::owner::Owner;
 use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard, TrunkReport};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::sip::endpoint::Outgoing;
 use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
+
+pub(crate) use restraint::Restrained;
+use restraint::Restraints;
 
 const FORMAT: u8 = 2;
 /// OPTIONS are given up after so many T1, and so repeated three times: what takes longer is of no use to a call.
@@ -67,6 +73,8 @@ pub struct TrunkActor {
     /// Of its OPTIONS.
     call_id: String,
     tag: String,
+    /// The proxies that want fewer calls.
+    restrained: Restraints,
     timer: Option<TimerId>,
     fault: Fault,
     _guard: Guard,
@@ -88,6 +96,7 @@ impl TrunkActor {
             tag: env.name(),
             entry,
             shell: Shell::new(health),
+            restrained: Restraints::default(),
             timer: None,
             fault,
             _guard: guard,
@@ -127,7 +136,8 @@ impl TrunkActor {
 
     fn arm(&self) {
         if let Some(timer) = self.timer {
-            self.env.arm(timer, self.shell.machine().deadline());
+            let machine = self.shell.machine().deadline();
+            self.env.arm(timer, machine.into_iter().chain(self.restrained.deadline()).min());
         }
     }
 
@@ -154,7 +164,7 @@ impl TrunkActor {
     fn qualify(&self, proxy: SocketAddr, number: u32, ctx: &Context<Self>) {
         let config = &self.entry.config;
         let place = self.env.config().listener_id(config.listener);
-        let local = self.env.local_side(place);
+        let local = self.entry.local_side(false);
         let uri = format!("sip:{proxy}");
         let us =
             self.env.config().listener(place).map_or_else(String::new, |l| l.external.as_str().to_owned());
@@ -179,7 +189,7 @@ impl TrunkActor {
             to: Flow::to(place, proxy),
             timers,
         };
-        self.shard.tell(SendRequest { outgoing, owner: ctx.address().downgrade().recipient() });
+        self.shard.tell(SendRequest { outgoing, owner: Owner::Other(ctx.address().downgrade().recipient()) });
     }
 
     /// Any response shows that somebody is there (RFC 3261 §11 asks for nothing more of it).
@@ -199,6 +209,7 @@ impl Actor for TrunkActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
+        self.resume_restraints();
         self.arm();
     }
 
@@ -269,6 +280,7 @@ impl Handler<Told<dialog::Input>> for TrunkActor {
 impl Handler<Told<Fire>> for TrunkActor {
     type Result = ();
     fn handle(&mut self, _: Told<Fire>, ctx: &mut Context<Self>) {
+        self.look_at_restraints();
         self.feed(&Input::Timeout, ctx);
     }
 }

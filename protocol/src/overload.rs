@@ -16,6 +16,10 @@ const LONGEST_BURST: Duration = Duration::from_millis(150);
 const ALPHA: f64 = 0.125;
 /// Of each second that the wait has grown (§4.2, beta).
 const BETA: f64 = 1.25;
+/// However soon a buffer overflows, waits shorter than half of this are none: clocks tell them in milliseconds.
+const LEAST_ROOM: Duration = Duration::from_millis(4);
+/// How fast it is forgotten by how long a wait a buffer overflowed, a second.
+const ROOM_GROWS: f64 = 1.1;
 /// Below these shares the steps are so many times smaller (§4.2).
 const FINE: [(f64, f64); 6] =
     [(1e-6, 2048.0), (1e-5, 512.0), (1e-4, 128.0), (1e-3, 32.0), (1e-2, 8.0), (0.1, 2.0)];
@@ -41,6 +45,11 @@ pub struct Overload {
     share: f64,
     /// The shortest wait since the last update: what came to an empty queue shows that none stands.
     shortest: Option<Duration>,
+    /// The longest since then, which is what the buffer holds if it has overflowed.
+    longest: Duration,
+    overflowed: bool,
+    /// At this wait the buffer was full.
+    room: Option<Duration>,
     before: Duration,
     /// How long what is being taken has waited.
     last: Duration,
@@ -55,6 +64,9 @@ impl Overload {
             target,
             share: 0.0,
             shortest: None,
+            longest: Duration::ZERO,
+            overflowed: false,
+            room: None,
             before: Duration::ZERO,
             last: Duration::ZERO,
             burst: LONGEST_BURST,
@@ -76,10 +88,16 @@ impl Overload {
         }
     }
 
+    /// Something was lost before it could be taken, since there was no room for it.
+    pub fn overflowed(&mut self) {
+        self.overflowed = true;
+    }
+
     /// What is taken now has waited so long. True if the share has been thought over.
     pub fn waited(&mut self, wait: Duration, now: Instant) -> bool {
         let elapsed = now.since(self.updated);
         self.last = wait;
+        self.longest = self.longest.max(wait);
         if self.target.is_zero() || elapsed < UPDATE {
             self.shortest = Some(self.shortest.map_or(wait, |shortest| shortest.min(wait)));
             return false;
@@ -95,8 +113,10 @@ impl Overload {
                 self.share = 0.0;
             }
         }
+        self.remember(elapsed);
         self.updated = now;
         self.shortest = Some(wait);
+        self.longest = wait;
         true
     }
 
@@ -105,21 +125,37 @@ impl Overload {
         self.before
     }
 
+    /// What the buffer is known to hold: as long as it has not overflowed again, more and more.
+    fn remember(&mut self, elapsed: Duration) {
+        if std::mem::take(&mut self.overflowed) {
+            self.room = Some(self.longest.max(LEAST_ROOM));
+        } else if let Some(room) = self.room {
+            let grown = room.mul_f64(ROOM_GROWS.powf(elapsed.as_secs_f64().min(60.0)));
+            self.room = Some(grown).filter(|room| *room / 2 < self.target);
+        }
+    }
+
+    /// The wait that is kept to.
+    fn aim_at(&self) -> Duration {
+        self.room.map_or(self.target, |room| self.target.min(room / 2))
+    }
+
     fn update(&mut self, wait: Duration) {
         let seconds = |d: Duration| d.as_secs_f64();
+        let target = self.aim_at();
         let mut step =
-            ALPHA * (seconds(wait) - seconds(self.target)) + BETA * (seconds(wait) - seconds(self.before));
+            ALPHA * (seconds(wait) - seconds(target)) + BETA * (seconds(wait) - seconds(self.before));
         if let Some((_, finer)) = FINE.iter().find(|(below, _)| self.share < *below) {
             step /= finer;
         }
         if self.share >= LARGE.0 {
             step = step.min(LARGE.1);
         }
-        if self.troubled(wait) {
+        if self.troubled(wait) || self.overflowed {
             step = step.max(LARGE.1);
         }
         self.share = (self.share + step).clamp(0.0, MOST);
-        let calm = wait < self.target / 2 && self.before < self.target / 2;
+        let calm = wait < target / 2 && self.before < target / 2 && !self.overflowed;
         if wait < Duration::from_millis(1) && self.before < Duration::from_millis(1) {
             self.share *= DECAY;
             if self.share < NIL {
@@ -168,12 +204,16 @@ mod tests {
         now: u64,
         /// Microseconds of work that wait.
         backlog: f64,
+        /// What is lost for want of room is not kept: so much work may wait.
+        room: f64,
+        lost: u64,
         draw: u32,
     }
 
     impl Queue {
         fn new() -> Queue {
-            Queue { overload: Overload::new(TARGET, Instant(0)), now: 0, backlog: 0.0, draw: 1 }
+            let overload = Overload::new(TARGET, Instant(0));
+            Queue { overload, now: 0, backlog: 0.0, room: f64::MAX, lost: 0, draw: 1 }
         }
 
         /// So many seconds with so many calls a second; says how many were taken of each second, and the longest wait of the last.
@@ -185,6 +225,11 @@ mod tests {
                     let step = 1e6 / calls as f64;
                     self.now += step as u64;
                     self.backlog = (self.backlog - step).max(0.0);
+                    if self.backlog > self.room {
+                        self.overload.overflowed();
+                        self.lost += 1;
+                        continue;
+                    }
                     self.overload.waited(Duration::from_micros(self.backlog as u64), Instant(self.now));
                     self.draw = self.draw.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
                     let refused = self.overload.refuses_call(self.draw);
@@ -214,6 +259,21 @@ mod tests {
         // What refusing 2,100 costs leaves 895.
         assert!(taken[10..].iter().all(|of_second| (800..=1000).contains(of_second)), "{taken:?}");
         assert!(longest < Duration::from_millis(250), "{longest:?}");
+    }
+
+    #[test]
+    fn a_buffer_that_holds_less_than_the_target_hardly_overflows() {
+        let mut queue = Queue::new();
+        queue.room = 15.0 * MS as f64;
+        queue.run(10, 3000, 1000.0);
+        queue.lost = 0;
+        let (taken, _) = queue.run(20, 3000, 1000.0);
+        assert!(queue.lost < 60 * 20, "{} of 60000 lost", queue.lost);
+        assert!(taken.iter().all(|of_second| (750..=1000).contains(of_second)), "{taken:?}");
+        // It is forgotten: a larger buffer, or work that is done faster, gets its time back.
+        queue.room = f64::MAX;
+        queue.run(60, 500, 1000.0);
+        assert_eq!(queue.overload.aim_at(), TARGET);
     }
 
     #[test]

@@ -117,6 +117,8 @@ pub enum Outcome {
     NoProgress,
     /// The caller gave up.
     Cancelled,
+    /// It was not asked: it wants fewer calls (RFC 7339), and this one was kept from it.
+    Shed,
 }
 
 impl Outcome {
@@ -216,6 +218,24 @@ impl ProxyWalk {
         self.current.map(|trial| trial.proxy)
     }
 
+    /// What is left to try after the attempt under way, in order.
+    pub fn left(&self) -> impl Iterator<Item = SocketAddr> {
+        self.left.iter().rev().copied()
+    }
+
+    /// The attempt under way was a race among addresses of one server (RFC 8305). `won`: the one that it goes on with. Those that have
+    /// failed are not tried again; one that was only slower is, when nobody else is left.
+    pub fn raced(&mut self, won: Option<SocketAddr>, failed: &[SocketAddr]) {
+        let Some(trial) = &mut self.current else { return };
+        let began = trial.proxy;
+        trial.proxy = won.unwrap_or(began);
+        let now = trial.proxy;
+        self.left.retain(|proxy| *proxy != now && !failed.contains(proxy));
+        if began != now && !failed.contains(&began) {
+            self.left.insert(0, began);
+        }
+    }
+
     /// The attempts that ended, in order.
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
@@ -239,9 +259,11 @@ impl ProxyWalk {
                 self.end(Next::Fail { status, cause: FailCause::Refused })
             }
             Outcome::Cancelled => self.end(Next::Fail { status: 487, cause: FailCause::Cancelled }),
-            Outcome::Status(_) | Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress => {
-                self.advance(now)
-            }
+            Outcome::Status(_)
+            | Outcome::Timeout
+            | Outcome::TransportError
+            | Outcome::NoProgress
+            | Outcome::Shed => self.advance(now),
         }
     }
 
@@ -265,7 +287,11 @@ impl ProxyWalk {
     fn final_status(&self) -> u16 {
         let given = self.attempts.iter().rev().find_map(|attempt| match attempt.cause {
             Outcome::Status(status) => Some(status),
-            Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress | Outcome::Cancelled => None,
+            Outcome::Timeout
+            | Outcome::TransportError
+            | Outcome::NoProgress
+            | Outcome::Cancelled
+            | Outcome::Shed => None,
         });
         let silent = self.attempts.iter().any(|attempt| attempt.cause.is_silence());
         given.unwrap_or(if silent { 504 } else { 503 })

@@ -21,6 +21,7 @@ mod interface;
 mod tests;
 mod walk;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,16 @@ impl Registration {
         resumed
     }
 
+    /// The same, which registers again at some time within this if it holds: the connections of the process before are gone.
+    #[must_use]
+    pub fn renewed_within(mut self, within: Duration, now: Now, random: u64) -> Self {
+        if self.state == State::Registered {
+            let at = now.mono + up_to(within, random);
+            self.deadline = self.deadline.map(|deadline| deadline.min(at));
+        }
+        self
+    }
+
     /// What must outlive the process.
     pub fn kept(&self) -> Kept {
         Kept { cseq: self.cseq, granted: self.granted.clone() }
@@ -120,6 +131,11 @@ impl Registration {
     /// Whether nothing has failed since it was started, or since it was last registered.
     pub fn is_promising(&self) -> bool {
         self.failures == 0 && self.state != State::Idle && self.state != State::Unregistering
+    }
+
+    /// Whom else its present attempt may ask, in order.
+    pub fn untried(&self) -> impl Iterator<Item = SocketAddr> {
+        self.walk.untried()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -154,7 +170,17 @@ impl Registration {
                 State::Unregistering => self.rest(),
                 State::Idle | State::Waiting | State::Registered | State::Failed => Vec::new(),
             },
-            Input::Response(_) | Input::NoResponse { .. } => Vec::new(),
+            Input::Raced { cseq, won, failed } => {
+                if cseq == self.cseq {
+                    self.walk.raced(won, &failed);
+                }
+                Vec::new()
+            }
+            // The registrar cannot call us; after a while that chance spreads it gets a new way to us.
+            Input::FlowFailed if self.state == State::Registered => {
+                self.fail(now, DownCause::FlowFailed, random)
+            }
+            Input::Response(_) | Input::NoResponse { .. } | Input::FlowFailed => Vec::new(),
         }
     }
 
@@ -345,7 +371,7 @@ impl Registration {
                 (refused(), false)
             }
             DownCause::Status(status @ 400..=499) => (jitter(self.back_off(), random), *status == 408),
-            DownCause::Status(_) | DownCause::NoResponse | DownCause::NoServer => {
+            DownCause::Status(_) | DownCause::NoResponse | DownCause::NoServer | DownCause::FlowFailed => {
                 (self.before_it_ends(now, jitter(self.back_off(), random)), true)
             }
             DownCause::Redirected(_) | DownCause::NothingGranted | DownCause::Stopped => {

@@ -99,6 +99,8 @@ pub(super) fn trunks(answer: &Value) -> String {
         let proxies = list(&trunk["proxies"]);
         for proxy in proxies {
             let state = if proxy["up"] == true { cell(&proxy["state"]) } else { "DOWN".to_owned() };
+            let fewer = proxy["overload_percent"].as_u64().filter(|percent| *percent > 0);
+            let state = state + &fewer.map_or_else(String::new, |percent| format!(" (-{percent} %)"));
             let name = proxy["name"].as_str().map_or_else(String::new, |name| format!(" ({name})"));
             let address = cell(&proxy["address"]) + &name;
             rows.push(row([address, state, local(&proxy["since"]), cell(&proxy["cause"])]));

@@ -192,6 +192,7 @@ fn proxy(entry: &ProxyEntry, hosts: &[(SocketAddr, String)]) -> Value {
         "up": status.state != trunk_health::State::Down,
         "since": status.since.map(|at| rfc3339(at.0)),
         "cause": status.cause,
+        "overload_percent": entry.restrained(),
     })
 }
 

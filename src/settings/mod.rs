@@ -32,11 +32,11 @@ pub use load::Loaded;
 pub use problem::{KeyPath, LoadError, Place, Problem, Step};
 pub use shown::{KeyChange, changed_keys};
 pub use types::{
-    AlarmAction, CallingSearchSpace, Credential, DialPlan, Dns, HeaderRule, Http, INTERNAL_PARTITION, Listen,
-    Location, Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule, Overload, Partition, Pattern,
-    Redirect, Registrar, Registration, RegistrationGroup, RouteGroup, RouteList, RuleDirection, RuleParty,
-    Selection, Service, ServiceKind, Srtp, Station, TimerFigures, TimerPreset, TollFraud, Transport, Trunk,
-    TrunkTimers, User,
+    AlarmAction, CallingSearchSpace, CallsFrom, Credential, DialPlan, Dns, HeaderRule, Http,
+    INTERNAL_PARTITION, Listen, Location, Media, MediaPath, MediaPool, MediaTiming, Node, NumberRule,
+    Overload, Partition, Pattern, Redirect, Registrar, Registration, RegistrationGroup, RouteGroup,
+    RouteList, RuleDirection, RuleParty, Selection, Service, ServiceKind, Srtp, Station, TimerFigures,
+    TimerPreset, TollFraud, Transport, Trunk, TrunkTimers, User,
 };
 pub use values::{
     BindAddress, CodeRange, Codec, ConnectionAddress, DigestAlgorithm, HostPort, InvalidValue, Ip,

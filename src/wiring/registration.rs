@@ -7,7 +7,7 @@ use tandem_protocol::dialog::Credentials;
 use tandem_protocol::transaction::Timers;
 
 use super::{credentials, proxies, servers};
-use crate::settings::{HostPort, Registration, RegistrationGroup, Settings, Trunk};
+use crate::settings::{CallsFrom, HostPort, Registration, RegistrationGroup, Settings, Trunk};
 
 pub(super) fn group(
     settings: &Settings,
@@ -18,6 +18,7 @@ pub(super) fn group(
     config::RegistrationGroup {
         name: Arc::from(group.name.as_str()),
         registrations: group.registrations.iter().map(|r| one(settings, group, r, listeners)).collect(),
+        calls_from_anyone: group.calls_from == CallsFrom::Anyone,
         active: group.active as usize,
         return_after: group.return_after(),
         base_retry,

@@ -22,6 +22,7 @@ pub(super) fn rules(trunk: &Trunk, timers: &TrunkTimers) -> TrunkRules {
             replaces: trunk.accept_replaces,
         },
         international: trunk.international,
+        overload_control: trunk.overload_control,
         reinvite_delay: timers.reinvite_delay,
         reinvite_delayed: trunk.reinvite_media_timing == settings::MediaTiming::Delayed,
         dscp: trunk.dscp,

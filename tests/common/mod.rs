@@ -15,6 +15,7 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod kamailio;
 pub(crate) mod message;
+pub(crate) mod network;
 pub(crate) mod nsd;
 pub(crate) mod offer;
 pub(crate) mod phone;

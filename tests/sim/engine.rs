@@ -241,6 +241,7 @@ pub(crate) fn config(world: &World) -> EngineConfig {
                 number: None,
                 timers: Timers::default(),
             }],
+            calls_from_anyone: false,
             active: 1,
             return_after: Duration::from_secs(60),
             base_retry: Duration::from_secs(30),

@@ -4,6 +4,8 @@
 //! The store keeps nothing and commits when it is told to; the log is written and thrown away.
 
 mod calls;
+#[path = "../../../src/log_format.rs"]
+mod log_format;
 mod media;
 mod registrations;
 mod seams;
@@ -30,6 +32,7 @@ use tandem_actors::supervisor::Census;
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tandem_protocol::message::{Limits, Message, is_keepalive};
 
+use log_format::Plain;
 use seams::{Outside, ShardSeams, Waiting};
 
 /// The bounds of histograms.
@@ -234,7 +237,8 @@ fn log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let filter = tracing_subscriber::EnvFilter::new("info");
-        tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::sink).with_env_filter(filter).init();
+        let log = tracing_subscriber::fmt().with_ansi(false).event_format(Plain).fmt_fields(Plain);
+        log.with_writer(std::io::sink).with_env_filter(filter).init();
     });
 }
 

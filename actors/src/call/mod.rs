@@ -2,7 +2,9 @@
 
 mod ask;
 mod commit;
+mod invite;
 mod media;
+mod race;
 mod record;
 mod redirect;
 mod report;
@@ -11,23 +13,23 @@ mod toll_fraud;
 mod trunks;
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side, Target};
+use tandem_protocol::b2bua::{self, CALLER, Call, Input, LegId, Output, Side};
 use tandem_protocol::decimal::socket_addr;
-use tandem_protocol::dialog::{self, Command, EndedBy, InviteSpec, LegEvent};
+use tandem_protocol::dialog::{self, Command, EndedBy, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 
-use crate::calls::{CallKey, Info, is_sips};
+use crate::calls::{CallKey, Info};
 use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::media_pool::order::MediaEvent;
 use crate::metrics::ActorKind;
+use crate::owner::{Address, WeakAddress};
 use crate::shard::{CallDown, Returned, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
@@ -70,6 +72,10 @@ impl Machine for Call {
         input.alters()
     }
 
+    fn is_small(input: &Input) -> bool {
+        matches!(input, Input::Committed(_))
+    }
+
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
         crate::checkpoint::thaw_grown(FORMAT, frozen, Call::FORMER_LACKS)
     }
@@ -83,13 +89,18 @@ struct Leg {
     call_id: String,
     frozen: Kept,
     /// The trunk and proxy it leaves by.
-    proxy: Option<Box<(Arc<str>, SocketAddr)>>,
+    proxy: LeavesBy,
 }
+
+/// The trunk and proxy that a leg leaves by, if any.
+type LeavesBy = Option<Box<(Arc<str>, SocketAddr)>>;
 
 /// The actor.
 pub struct CallActor {
     env: Env,
-    shard: Rc<Addr<Shard>>,
+    shard: Address<Shard>,
+    /// Its own address, while a dialog has it.
+    me: WeakAddress<CallActor>,
     key: CallKey,
     id: Arc<str>,
     info: Info,
@@ -106,6 +117,7 @@ pub struct CallActor {
     charged: toll_fraud::Charged,
     /// Its place at the trunk it leaves by.
     place: Option<Permit>,
+    racing: race::Racing,
     /// Events that wait for the next batch.
     events: Vec<Event>,
     timer: Option<TimerId>,
@@ -116,8 +128,7 @@ pub struct CallActor {
 
 impl CallActor {
     /// Starts a call.
-    pub(crate) fn launch(env: &Env, shard: Addr<Shard>, setup: Setup) -> Addr<CallActor> {
-        let shard = Rc::new(shard);
+    pub(crate) fn launch(env: &Env, shard: Address<Shard>, setup: Setup) -> Addr<CallActor> {
         let guard = {
             let (shard, key) = (shard.clone(), setup.key);
             Guard::new(env, ActorKind::Call, move |_| shard.tell(CallDown(key)))
@@ -126,6 +137,7 @@ impl CallActor {
         let actor = CallActor {
             env: env.clone(),
             shard,
+            me: WeakAddress::default(),
             key: setup.key,
             id: setup.info.id.clone(),
             info: setup.info,
@@ -140,6 +152,7 @@ impl CallActor {
             diversion: redirect::Diversion::default(),
             charged: toll_fraud::Charged::default(),
             place: None,
+            racing: race::Racing::default(),
             events: Vec::new(),
             timer: None,
             ended: None,
@@ -160,6 +173,7 @@ impl CallActor {
             Fed::Lost { panic } => {
                 self.shell.inject(Injection::None);
                 self.note_restart(ActorKind::Call, &panic, true);
+                self.racing.clear();
                 let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.id).collect();
                 let tried = self.shell.machine().attempts().to_vec();
                 let call = Call::after_fault(&legs, &tried, now, &mut out);
@@ -195,7 +209,10 @@ impl CallActor {
             Output::Invite { leg, target, sdp, reliable } => {
                 self.invite(leg, target, (sdp, reliable), now, ctx);
             }
-            Output::Tell(leg, command) => self.tell_leg(leg, command),
+            Output::Tell(leg, command) => {
+                self.withdraw(leg, &command, ctx);
+                self.tell_leg(leg, command);
+            }
             Output::Towards(leg) => self.media.turn_to(&self.env, self.key, leg),
             Output::Media { side, view, held } => {
                 // Who only rings or is rung may be silent for as long as he likes.
@@ -219,64 +236,19 @@ impl CallActor {
         }
     }
 
-    fn invite(
-        &mut self,
-        leg: LegId,
-        target: Target,
-        (sdp, reliable): (Bytes, bool),
-        now: Now,
-        ctx: &mut Context<Self>,
-    ) {
-        let Some(outbound) = self.enter(target.trunk.as_deref(), now) else {
-            ctx.address().tell(trunks::NoPlace(leg));
-            return;
-        };
-        let outbound_trunk = outbound.trunk.clone();
-        self.media.asks(&self.env, self.key, leg, target.flow.remote.ip());
-        self.media.open_relay(&self.env, self.key);
-        let spec = InviteSpec {
-            request_uri: target.request_uri,
-            from: outbound.from,
-            to: outbound.to,
-            call_id: self.env.name(),
-            local_tag: self.env.name(),
-            flow: target.flow,
-            routing: target.routing,
-            route: if target.route.is_empty() { outbound.route } else { target.route },
-            sdp,
-            reliable,
-            max_forwards: outbound.max_forwards,
-            headers: outbound.headers,
-            timers: outbound.timers,
-            // An address that a trunk redirects to has the trunk's name, but not its credentials.
-            account: outbound.credentials.as_ref().and(outbound.trunk.as_deref()).map(str::to_owned),
-            credentials: outbound.credentials,
-            progress: outbound.progress,
-        };
-        let call_id = spec.call_id.clone();
-        let sips = is_sips(&spec.request_uri);
-        let proxy = outbound_trunk.clone().map(|trunk| Box::new((trunk, target.flow.remote)));
-        let trunk = outbound_trunk.and_then(|name| self.env.directory().trunk(&name).cloned());
-        let local = match trunk {
-            Some(trunk) => self.env.local_side_of(&trunk, target.flow.listener, sips),
-            None => self.env.local_side_for(target.flow.listener, sips),
-        };
-        let origin = Origin::Calling { spec: Box::new(spec), local, last: None };
-        self.start_leg(leg, origin, (call_id, proxy), ctx);
-    }
-
     fn start_leg(
         &mut self,
         leg: LegId,
         origin: Origin,
-        (call_id, proxy): (String, Option<Box<(Arc<str>, SocketAddr)>>),
+        (call_id, proxy): (String, LeavesBy),
         ctx: &mut Context<Self>,
     ) {
-        match DialogActor::launch(&self.env, &self.shard, ctx.address(), leg, origin) {
+        let me = self.me.get_or_share(ctx);
+        match DialogActor::launch(&self.env, &self.shard, me, leg, origin) {
             Some((dialog, frozen)) => {
                 self.legs.push(Leg { id: leg, dialog: Some(dialog), call_id, frozen, proxy });
             }
-            None => ctx.address().tell(LegDown(leg)),
+            None => self.me.get_or_share(ctx).tell(LegDown(leg)),
         }
     }
 
@@ -370,7 +342,7 @@ impl Actor for CallActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.timer = Some(self.env.timer(TimerKey::Actor(ctx.address().downgrade().recipient())));
+        self.timer = Some(self.env.timer(TimerKey::Call(self.key)));
         self.begin(ctx);
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tandem_protocol::b2bua::{Input, LegId, TrunkAttempt};
+use tandem_protocol::b2bua::{Input, LegId, Target, TrunkAttempt};
 use tandem_protocol::proxy_list::{Attempt, Outcome};
 use tandem_protocol::time::Now;
 use tandem_protocol::trunk_health::{Seen, State};
@@ -24,7 +24,29 @@ impl Handler<Told<NoPlace>> for CallActor {
     }
 }
 
+/// The proxy that a leg was to begin with wants fewer calls, and does not get this one.
+pub(super) struct Spared(pub(super) LegId);
+
+impl Handler<Told<Spared>> for CallActor {
+    type Result = ();
+    fn handle(&mut self, told: Told<Spared>, ctx: &mut Context<Self>) {
+        self.feed(&Input::Spared(told.0.0), ctx);
+    }
+}
+
 impl CallActor {
+    /// True if this call is to be kept from a proxy, which wants fewer of them (RFC 7339 §7); never one to an emergency number.
+    pub(super) fn spares(&self, target: &Target, now: Now) -> bool {
+        let Some(trunk) = target.trunk.as_deref().and_then(|name| self.env.directory().trunk(name)) else {
+            return false;
+        };
+        if self.info.emergency || !trunk.config.rules.overload_control {
+            return false;
+        }
+        let percent = self.env.directory().overload_control.percent(target.flow, now.mono);
+        percent > 0 && self.env.random() % 100 < u64::from(percent)
+    }
+
     /// How an INVITE by this trunk leaves; `None` if the trunk has no place for the call. The place it had at another is given back.
     pub(super) fn enter(&mut self, trunk: Option<&str>, now: Now) -> Option<Outbound> {
         let same = self.outbound.iter().find(|o| o.trunk.as_deref() == trunk);
@@ -83,6 +105,7 @@ impl CallActor {
                 Outcome::NoProgress => entry.metrics.failover_progress.increment(1),
                 Outcome::TransportError => entry.metrics.failover_transport.increment(1),
                 Outcome::Status(_) => entry.metrics.failover_status.increment(1),
+                Outcome::Shed => entry.metrics.failover_overload.increment(1),
             }
         }
         let busy = retry_after.map(|seconds| Duration::from_secs(seconds.into()));
@@ -95,7 +118,7 @@ impl CallActor {
         let Some(proxy) = entry.proxy(tried.proxy) else { return };
         let failed = |status| Seen::Failed { status, taken: proxy.taken() };
         let seen = match (tried.cause, busy) {
-            (Outcome::Cancelled, _) => return,
+            (Outcome::Cancelled | Outcome::Shed, _) => return,
             (Outcome::Status(503), Some(rest)) => Seen::Busy(rest),
             (Outcome::Status(status @ 500..=599), _) => failed(Some(status)),
             (Outcome::Status(_), _) if proxy.state() == State::Up => return,
@@ -141,5 +164,6 @@ pub(super) fn cause_of(outcome: Outcome) -> String {
         Outcome::TransportError => "transport".to_owned(),
         Outcome::NoProgress => "progress_timeout".to_owned(),
         Outcome::Cancelled => "cancelled".to_owned(),
+        Outcome::Shed => "overload".to_owned(),
     }
 }

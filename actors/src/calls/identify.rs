@@ -50,7 +50,7 @@ pub(crate) fn identify(env: &Env, request: &Message, flow: Flow) -> Result<Calle
         return Ok(Caller::Trunk(trunk.clone()));
     }
     // Both are looked for in any case: how long it takes tells nobody which of them exists.
-    let account = account::called(env, request).map(|account| account.trunk);
+    let account = account::called(env, request, flow).map(|account| account.trunk);
     let of_source = || env.directory().trunk_of_source(flow, env.config().transport(flow.listener)).cloned();
     // An account says more than a source: a provider has one address for all of its accounts.
     let trunk = account.or_else(of_source);

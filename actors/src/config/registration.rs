@@ -16,6 +16,9 @@ pub struct RegistrationGroup {
     pub name: Arc<str>,
     /// Its registrations.
     pub registrations: Vec<Registration>,
+    /// Whether a call to the account is taken from whoever knows the Contact that was registered; else it must come from one of the
+    /// registrars, or from what is the trunk's.
+    pub calls_from_anyone: bool,
     /// How many of them hold at once; at least one.
     pub active: usize,
     /// How long one that has failed must hold again before it is used in place of a later one.

@@ -28,6 +28,8 @@ pub struct TrunkRules {
     pub reinvite_delayed: bool,
     /// Whether its callers may dial international numbers, and redirections by it lead to them.
     pub international: bool,
+    /// Whether its proxies are asked what they can take, and heeded (RFC 7339).
+    pub overload_control: bool,
     /// The DSCP of SIP packets to it (RFC 2474); `None`: as the system does.
     pub dscp: Option<u8>,
 }

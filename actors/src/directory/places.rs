@@ -108,6 +108,21 @@ impl Places {
         drawn
     }
 
+    /// The addresses of the servers that one of `address` is, without it.
+    pub(super) fn beside(&self, address: SocketAddr) -> Vec<SocketAddr> {
+        let mut beside = Vec::new();
+        let servers = self.0.iter().filter_map(|place| match place {
+            Place::Address(_) => None,
+            Place::Name { located, .. } => located.as_deref(),
+        });
+        for server in servers.flat_map(|located| &located.servers) {
+            if server.addresses.contains(&address) {
+                beside.extend(server.addresses.iter().filter(|other| **other != address));
+            }
+        }
+        beside
+    }
+
     /// True if DNS has a say.
     pub fn by_name(&self) -> bool {
         self.0.iter().any(|place| matches!(place, Place::Name { .. }))

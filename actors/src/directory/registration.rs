@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tandem_protocol::dns::Located;
+use tandem_protocol::flow::Flow;
 use tandem_protocol::registration::{Granted, State};
 use tandem_protocol::time::UnixMillis;
 
-use super::{Places, TrunkEntry};
+use super::{Directory, Places, TrunkEntry};
 use crate::config::{Registration, RegistrationGroup};
 use crate::metrics::{Metrics, RegistrationMetrics};
 use crate::registration_group::KeptRegistration;
@@ -44,6 +46,8 @@ pub struct RegistrationEntry {
     /// Its metrics.
     pub metrics: RegistrationMetrics,
     status: ArcSwap<RegistrationStatus>,
+    /// A call to it has come from where none is taken from.
+    from_elsewhere: AtomicBool,
     places: Vec<ArcSwap<Places>>,
     /// What the process before, or the actor before a fault, has left.
     kept: ArcSwap<Vec<KeptRegistration>>,
@@ -58,6 +62,25 @@ pub struct Account {
 }
 
 impl Account {
+    /// True if its calls may come from here: from an address of one of its registrars, or from where its trunk's calls come. A port says
+    /// nothing: many providers call from another one than they register at.
+    pub fn is_called_from(&self, source: Flow, directory: &Directory) -> bool {
+        let ip = source.remote.ip();
+        let at = |place: &Places| place.list().iter().any(|server| server.address.ip() == ip);
+        let granted = |member: &MemberStatus| member.granted.as_ref().is_some_and(|g| g.at.to.ip() == ip);
+        self.entry.config.calls_from_anyone
+            || self.entry.places().any(|places| at(&places))
+            || self.entry.status().members.iter().any(granted)
+            || self.trunk.proxies().iter().any(|proxy| proxy.proxy.address.ip() == ip)
+            || self.trunk.config.accept_from.iter().any(|network| network.contains(source.remote))
+            || directory.trunk_of_certificate(source).is_some_and(|trunk| Arc::ptr_eq(trunk, &self.trunk))
+    }
+
+    /// True if no call to it has come from elsewhere before: then it is told.
+    pub fn is_first_from_elsewhere(&self) -> bool {
+        !self.entry.from_elsewhere.swap(true, Ordering::Relaxed)
+    }
+
     /// The settings of its registration.
     pub fn config(&self) -> Option<&Registration> {
         self.entry.config.registrations.get(self.registration)
@@ -78,6 +101,7 @@ impl RegistrationEntry {
         RegistrationEntry {
             metrics: metrics.registration(&config.name),
             status: ArcSwap::from_pointee(status),
+            from_elsewhere: AtomicBool::new(false),
             places: config.registrations.iter().map(places).collect(),
             kept: ArcSwap::default(),
             config: config.clone(),
@@ -122,6 +146,11 @@ impl RegistrationEntry {
     /// Where the REGISTERs of a registration may be sent, in the order of one draw (RFC 2782).
     pub fn servers(&self, registration: usize, chance: &mut dyn FnMut() -> u64) -> Vec<SocketAddr> {
         self.places.get(registration).map(|places| places.load().draw(chance)).unwrap_or_default()
+    }
+
+    /// The other addresses of the server of a registration that DNS has found at this one (RFC 8305).
+    pub fn addresses_beside(&self, registration: usize, address: SocketAddr) -> Vec<SocketAddr> {
+        self.places.get(registration).map(|places| places.load().beside(address)).unwrap_or_default()
     }
 
     /// The registration that `line` names, and its trunk.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use tandem_protocol::dialog::LocalSide;
@@ -39,6 +39,8 @@ pub struct ProxyEntry {
     taken: AtomicU64,
     /// When it last answered; microseconds of the monotonic clock.
     alive_at: AtomicU64,
+    /// The percentage of new calls that are kept from it, as it was last told of.
+    restrained: AtomicU8,
     metrics: ProxyMetrics,
 }
 
@@ -46,12 +48,14 @@ impl ProxyEntry {
     fn new(proxy: Proxy, metrics: ProxyMetrics) -> ProxyEntry {
         let status = ProxyStatus::default();
         metrics.show(status.state);
+        metrics.show_restraint(0);
         ProxyEntry {
             proxy,
             status: ArcSwap::from_pointee(status),
             trial: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             alive_at: AtomicU64::new(0),
+            restrained: AtomicU8::new(0),
             metrics,
         }
     }
@@ -71,6 +75,17 @@ impl ProxyEntry {
         self.metrics.show(status.state);
         self.trial.store(false, Ordering::Relaxed);
         self.status.store(Arc::new(status));
+    }
+
+    /// The percentage of new calls that are kept from it, for people.
+    pub fn restrained(&self) -> u8 {
+        self.restrained.load(Ordering::Relaxed)
+    }
+
+    /// Publishes that percentage; what it was. Only the trunk's actor may.
+    pub fn restrain(&self, percent: u8) -> u8 {
+        self.metrics.show_restraint(percent);
+        self.restrained.swap(percent, Ordering::Relaxed)
     }
 
     /// Lets one call begin with it. Only the trunk's actor may.
@@ -303,6 +318,11 @@ impl TrunkEntry {
         self.proxies().first().map(|entry| entry.proxy.address)
     }
 
+    /// The other addresses of the server that DNS has found at this one (RFC 8305); none if the settings name the address.
+    pub fn addresses_beside(&self, address: SocketAddr) -> Vec<SocketAddr> {
+        self.places().beside(address)
+    }
+
     /// True if one of its proxies has this address.
     pub fn has_proxy(&self, address: SocketAddr) -> bool {
         self.proxies().iter().any(|entry| entry.proxy.address == address)
@@ -332,6 +352,7 @@ impl TrunkEntry {
                 Some(same) => {
                     let moved = ProxyEntry::new(*proxy, same.metrics.clone());
                     moved.publish((*same.status()).clone());
+                    moved.restrain(same.restrained());
                     Arc::new(moved)
                 }
                 None => Arc::new(ProxyEntry::new(*proxy, self.gauges_of(proxy.address, metrics))),

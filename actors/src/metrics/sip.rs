@@ -102,10 +102,12 @@ pub enum Closed {
     Handshake,
     /// The settings have its listener no longer, and no call uses that any more.
     Unheard,
+    /// The peer was asked whether it is there and did not say so (RFC 5626 §4.4.1).
+    NoPong,
 }
 
 impl Closed {
-    const ALL: [Closed; 9] = [
+    const ALL: [Closed; 10] = [
         Closed::Peer,
         Closed::Broken,
         Closed::Idle,
@@ -115,6 +117,7 @@ impl Closed {
         Closed::Unreachable,
         Closed::Handshake,
         Closed::Unheard,
+        Closed::NoPong,
     ];
 
     /// The label's value.
@@ -129,6 +132,7 @@ impl Closed {
             Closed::Unreachable => "unreachable",
             Closed::Handshake => "handshake",
             Closed::Unheard => "unheard",
+            Closed::NoPong => "no_pong",
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct TrunkMetrics {
     pub failover_progress: Counter,
     /// Calls that went on because a request could not be sent.
     pub failover_transport: Counter,
+    /// Calls that went on because a proxy wants fewer of them.
+    pub failover_overload: Counter,
     /// Calls that went on because the trunk had as many as it may.
     pub failover_limit: Counter,
     /// Header rules that wrote nothing, because a call had not what they need.
@@ -35,6 +37,7 @@ impl TrunkMetrics {
             failover_timeout: failover("timeout"),
             failover_progress: failover("progress"),
             failover_transport: failover("transport"),
+            failover_overload: failover("overload"),
             failover_limit: failover("limit"),
             header_rules_failed: registry
                 .counter("tandem_trunk_header_rules_failed_total", &[("trunk", name.to_owned())]),
@@ -48,6 +51,7 @@ impl TrunkMetrics {
 pub struct ProxyMetrics {
     up: Gauge,
     degraded: Gauge,
+    restrained: Gauge,
 }
 
 impl ProxyMetrics {
@@ -56,6 +60,7 @@ impl ProxyMetrics {
         ProxyMetrics {
             up: registry.gauge("tandem_trunk_up", &labels),
             degraded: registry.gauge("tandem_trunk_degraded", &labels),
+            restrained: registry.gauge("tandem_trunk_overload_share", &labels),
         }
     }
 
@@ -65,8 +70,14 @@ impl ProxyMetrics {
         self.degraded.set(if state == State::Degraded { 1.0 } else { 0.0 });
     }
 
+    /// Shows the percentage of new calls that are kept from it.
+    pub fn show_restraint(&self, percent: u8) {
+        self.restrained.set(f64::from(percent) / 100.0);
+    }
+
     /// It is a proxy of the trunk no longer: neither up nor down.
     pub fn forget(&self) {
+        self.restrained.set(f64::NAN);
         self.up.set(f64::NAN);
         self.degraded.set(f64::NAN);
     }
@@ -80,6 +91,12 @@ pub(super) fn describe(registry: &Registry) {
         "tandem_trunk_degraded",
         None,
         "1 if the proxy is tried after those that are up",
+    );
+    registry.describe(
+        Gauge,
+        "tandem_trunk_overload_share",
+        None,
+        "Share of new calls, 0 to 1, that are kept from the proxy of the trunk because it asks for that (RFC 7339)",
     );
     registry.describe(
         Counter,

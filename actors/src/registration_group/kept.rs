@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tandem_protocol::registration::{Kept, Registration, RegistrationGroup};
 
 use super::request::Line;
-use super::{CSEQ_BITS, settings_of};
+use super::{CSEQ_BITS, settings_of, start_within};
 use crate::checkpoint;
 use crate::config::Registration as Config;
 use crate::directory::{Directory, RegistrationEntry};
@@ -97,7 +97,12 @@ pub(super) fn begin(env: &Env, entry: &RegistrationEntry, place: usize) -> Optio
     } else {
         kept.cseq = base;
     }
-    Some((line, Registration::resume(settings, &kept, env.now(), env.random())))
+    let resumed = Registration::resume(settings, &kept, env.now(), env.random());
+    if !env.config().listener_id(config.listener).transport().is_reliable() {
+        return Some((line, resumed));
+    }
+    // The connections of the process before are gone, and with them perhaps the registrar's way to us.
+    Some((line, resumed.renewed_within(start_within(env), env.now(), env.random())))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tandem_protocol::message::{Builder, Contacts, Header, Message, Method, NameA
 use tandem_protocol::registration::{Request, Response};
 use tandem_protocol::transaction::Timers;
 
+use super::flow::FlowNames;
 use crate::calls::LINE;
 use crate::config::Registration;
 use crate::env::Env;
@@ -36,7 +37,13 @@ impl Line {
     }
 
     /// The message that the machine wants sent.
-    pub(super) fn register(&self, env: &Env, config: &Registration, request: &Request) -> Outgoing {
+    pub(super) fn register(
+        &self,
+        env: &Env,
+        config: &Registration,
+        request: &Request,
+        flow: &FlowNames,
+    ) -> Outgoing {
         let listener = env.config().listener_id(config.listener);
         let local = env.local_side(listener);
         let branch = format!("z9hG4bK{}.{:x}", self.tag, request.cseq);
@@ -48,7 +55,12 @@ impl Line {
         message.header(Header::To, &account);
         message.header(Header::CallId, &self.call_id);
         message.header(Header::CSeq, format_args!("{} REGISTER", request.cseq));
-        message.header(Header::Contact, &self.contact);
+        if listener.transport().is_reliable() {
+            message.header(Header::Contact, format_args!("{}{}", self.contact, flow.params()));
+            message.header(Header::Supported, "path, outbound");
+        } else {
+            message.header(Header::Contact, &self.contact);
+        }
         message.header(Header::Expires, request.expires);
         if let Some(value) = &request.authorization {
             message.header(Header::Authorization, value);

@@ -75,7 +75,7 @@ impl Shard {
             "calls": self.calls.len(),
             "dialogs": self.dialogs.len(),
             "failures": self.failures.iter()
-                .map(|((kind, name), count)| json!({"id": format!("{}:{name}", kind.as_str()), "failures": count}))
+                .map(|((kind, name), failures)| json!({"id": format!("{}:{name}", kind.as_str()), "failures": failures.count()}))
                 .collect::<Vec<_>>(),
         })
     }

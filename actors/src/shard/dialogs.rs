@@ -10,6 +10,7 @@ use crate::calls::{Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog};
 use crate::env::{Tell, Told};
 use crate::metrics::Refusal;
+use crate::owner::{Address, Owner, WeakAddress};
 use crate::sip::endpoint::Outgoing;
 
 impl Shard {
@@ -20,12 +21,12 @@ impl Shard {
             && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
     }
 
-    pub(super) fn dialog_of(&self, request: &Message) -> Option<Addr<DialogActor>> {
-        Some(self.dialogs.get(request.to_tag()?)?.dialog.clone())
+    pub(super) fn dialog_of(&self, request: &Message) -> Option<&Address<DialogActor>> {
+        Some(&self.dialogs.get(request.to_tag()?)?.dialog)
     }
 
     pub(super) fn in_dialog(&mut self, request: Message, flow: Flow) {
-        let Some(dialog) = self.dialog_of(&request) else {
+        let Some(dialog) = self.dialog_of(&request).cloned() else {
             if self.may_be_restored(request.to_tag(), flow) {
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
@@ -41,7 +42,7 @@ impl Shard {
         let transaction = self.endpoint.accept(&request, flow);
         if request.method() == Method::Invite {
             // It hears of a CANCEL of the re-INVITE.
-            self.endpoint.own(transaction, dialog.clone().downgrade().recipient());
+            self.endpoint.own(transaction, Owner::Dialog(WeakAddress::of(&dialog)));
         }
         let source = flow.answering(&request.via());
         dialog.tell(Input::Request { transaction: Some(transaction), request, source });
@@ -73,7 +74,7 @@ impl Handler<Told<DialogUp>> for Shard {
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
         let DialogUp { tag, dialog, merge_key, invite, restored } = told.0;
         if let Some(transaction) = invite {
-            self.endpoint.own(transaction, dialog.downgrade().recipient());
+            self.endpoint.own(transaction, Owner::Dialog(WeakAddress::of(&dialog)));
         }
         if let Some(key) = merge_key {
             self.merges.insert(key, tag.clone());

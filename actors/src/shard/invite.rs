@@ -62,7 +62,8 @@ impl Shard {
         };
         let caller = CallerLeg::Invite { origin, call_id: invite.call_id().to_owned() };
         let setup = Setup { key, info, machine, outbound, caller, media, permits };
-        let call = CallActor::launch(&self.env, ctx.address(), setup);
+        let me = self.me.get_or_share(ctx);
+        let call = CallActor::launch(&self.env, me, setup);
         self.calls.insert(key, call);
     }
 }

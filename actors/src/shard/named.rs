@@ -15,12 +15,13 @@ use super::{LinkMessage, Shard};
 use crate::env::{Env, Leftover, Tell, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
+use crate::owner::Owner;
 use crate::registrar::{self, Register, RegisterDone};
 use crate::registration_group::GroupActor;
-use crate::sip::endpoint::{Outgoing, Owner};
+use crate::sip::endpoint::Outgoing;
 use crate::station::{self, StationActor};
 use crate::store::{Batch, Urgency};
-use crate::supervisor::{Guard, rest_after};
+use crate::supervisor::Guard;
 use crate::trunk::TrunkActor;
 
 /// Keep-alives go out in this many parts, so that they do not come in one burst.
@@ -296,10 +297,8 @@ impl Handler<Told<NamedDown>> for Shard {
             self.failures.remove(&(kind, name));
             return;
         };
-        let failures = self.failures.entry((kind, name.clone())).or_default();
-        *failures += 1;
         let now = self.env.now();
-        let rest = rest_after(*failures);
+        let rest = self.failures.entry((kind, name.clone())).or_default().again(now.mono);
         tracing::error!(actor = kind.as_str(), %name, panic, rest_ms = rest.as_millis() as u64, "an actor has failed; it restarts after a rest");
         self.env.metrics().restarted(kind);
         self.env.shared().census.restarted(kind);

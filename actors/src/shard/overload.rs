@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
+use actix::prelude::*;
 use tandem_protocol::message::{Header, Message, Uri};
 use tandem_protocol::overload;
 use tandem_protocol::time::{Instant, UnixMillis};
 
 use super::Shard;
 use crate::calls::Refused;
-use crate::env::Env;
+use crate::env::{Env, Told};
 use crate::metrics::{OverloadMetrics, Refusal};
 
 /// So long one who was refused is refused again, unless more is taken by then: what he sends anew in this time is the same attempt.
@@ -28,6 +29,9 @@ pub(super) struct Overload {
     /// When it is looked at again though nothing comes: else a share would be shown, and told, of what is long over.
     look_at: Option<Instant>,
 }
+
+/// So many datagrams have found no room in a socket's buffer, and are lost.
+pub struct Overflowed(pub u32);
 
 /// What is told of a time in which new work is refused.
 struct Refusing {
@@ -154,5 +158,13 @@ impl Shard {
         // Not all at once.
         let after = base + u64::from(draw) % (base + 1);
         Refused::new(503, Refusal::Overload).with(Header::RetryAfter, after.to_string())
+    }
+}
+
+impl Handler<Told<Overflowed>> for Shard {
+    type Result = ();
+    fn handle(&mut self, told: Told<Overflowed>, _: &mut Context<Self>) {
+        self.env.metrics().sip_overflowed.increment(told.0.0.into());
+        self.overload.machine.overflowed();
     }
 }

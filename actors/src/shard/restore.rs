@@ -129,7 +129,8 @@ impl Shard {
             permits,
             info: record.info,
         };
-        let call = CallActor::launch(&self.env, ctx.address(), setup);
+        let me = self.me.get_or_share(ctx);
+        let call = CallActor::launch(&self.env, me, setup);
         self.calls.insert(key, call);
     }
 }

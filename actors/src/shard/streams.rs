@@ -6,8 +6,9 @@ use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::framing::stream::FrameError;
 
 use super::{LinkMessage, Shard};
-use crate::env::{Leftover, Told, Unsent};
+use crate::env::{Leftover, Tell, Told, Unsent};
 use crate::ids::ShardId;
+use crate::registration_group::FlowEnded;
 
 /// What a connection of this shard tells.
 pub enum FromStream {
@@ -58,6 +59,9 @@ impl Handler<Told<FromStream>> for Shard {
         match told.0 {
             FromStream::Gone { connection, was_up, brought } => {
                 self.endpoint.connection_gone(connection, was_up);
+                if connection.is_ours() && was_up {
+                    self.groups.values().for_each(|group| group.tell(FlowEnded(connection)));
+                }
                 if !brought {
                     return;
                 }

@@ -9,7 +9,7 @@ use tandem_protocol::trunk_health::Seen;
 
 use super::{LinkMessage, Shard};
 use crate::env::{Tell, Told};
-use crate::trunk::Proxies;
+use crate::trunk::{Proxies, Restrained};
 
 /// What a call saw of a proxy.
 #[derive(Clone, Debug)]
@@ -29,6 +29,13 @@ impl Shard {
             self.env.link(home, LinkMessage::Trunk(report));
         } else if let Some(trunk) = self.trunks.get(&report.trunk) {
             trunk.tell(report);
+        }
+    }
+
+    /// A proxy of a trunk that lives here wants another share of its calls.
+    pub(super) fn trunk_restrained(&mut self, trunk: &str, proxy: SocketAddr) {
+        if let Some(trunk) = self.trunks.get(trunk) {
+            trunk.tell(Restrained(proxy));
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::net::UdpSocket;
 
 use super::icmp::{self, Undelivered};
 use crate::env::{Datagram, Tell, Unsent};
-use crate::shard::{Datagrams, NotDelivered, Shard};
+use crate::shard::{Datagrams, NotDelivered, Overflowed, Shard};
 
 /// Datagrams taken from a socket before the shard's actors get their turn.
 const BATCH: usize = 32;
@@ -25,7 +25,7 @@ const BATCH: usize = 32;
 const SEND_TRIES: usize = 8;
 /// The largest datagram UDP can carry.
 const LARGEST_DATAGRAM: usize = 65_535;
-/// Asked of the kernel for each SIP socket; it grants what it may.
+/// Asked of the kernel for each SIP socket; it grants what it may: to others than root no more than `net.core.rmem_max`.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Binds a listener: one socket a shard on the same address. An IPv6 address hears IPv6 only.
@@ -49,7 +49,9 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdUdpSocket> {
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     // The kernel's bound may be lower; more room only helps in a burst.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
+        .map_err(io::Error::from)
+        .or_else(|_| socket.set_recv_buffer_size(SOCKET_BUFFER));
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.bind(&address.into())?;
     let socket = socket.into();
@@ -57,23 +59,40 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdUdpSocket> {
     if let Err(why) = setsockopt(&socket, sockopt::ReceiveTimestampns, &true) {
         tracing::warn!(%why, "the kernel does not say when datagrams came: overload is not noticed");
     }
+    if let Err(why) = setsockopt(&socket, sockopt::RxqOvfl, &1) {
+        tracing::warn!(%why, "the kernel does not say how many datagrams found no room: that is not counted");
+    }
     Ok(socket)
 }
 
-/// Takes a datagram with when it came: it may have waited in the socket's buffer.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<UnixMillis>)> {
-    let mut control = nix::cmsg_space!(libc::timespec);
+/// What was taken from a socket besides the bytes.
+struct Taken {
+    length: usize,
+    from: SocketAddr,
+    /// When it came: it may have waited in the socket's buffer.
+    arrived: Option<UnixMillis>,
+    /// How many had found no room in the buffer by then, ever.
+    overflowed: Option<u32>,
+}
+
+/// Takes a datagram with what the kernel says of it.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Taken> {
+    let mut control = nix::cmsg_space!(libc::timespec, u32);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT;
     let taken = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-    let arrived = taken.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::ScmTimestampns(at) => {
-            Some(UnixMillis(at.tv_sec() as u64 * 1000 + at.tv_nsec() as u64 / 1_000_000))
+    let (mut arrived, mut overflowed) = (None, None);
+    for message in taken.cmsgs()? {
+        match message {
+            ControlMessageOwned::ScmTimestampns(at) => {
+                arrived = Some(UnixMillis(at.tv_sec() as u64 * 1000 + at.tv_nsec() as u64 / 1_000_000));
+            }
+            ControlMessageOwned::RxqOvfl(count) => overflowed = Some(count),
+            _ => {}
         }
-        _ => None,
-    });
+    }
     let from = taken.address.as_ref().and_then(icmp::address).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((taken.bytes, from, arrived))
+    Ok(Taken { length: taken.bytes, from, arrived, overflowed })
 }
 
 /// Sends a datagram.
@@ -113,30 +132,34 @@ fn take_errors(socket: &UdpSocket, shard: &Addr<Shard>) {
     }
 }
 
-/// Reads a listener's socket for ever.
-pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>) {
-    let mut buffer = vec![0; LARGEST_DATAGRAM];
-    loop {
-        match socket.ready(Interest::READABLE | Interest::ERROR).await {
-            Ok(ready) if ready.is_error() => take_errors(&socket, &shard),
-            Ok(_) => {}
-            Err(why) => {
-                tracing::error!(?listener, %why, "a SIP socket has failed");
-                return;
-            }
-        }
-        let mut batch = SmallVec::new();
+/// What a socket is read by.
+struct Reader {
+    socket: UdpSocket,
+    listener: ListenerId,
+    buffer: Vec<u8>,
+    /// How many datagrams had found no room when the kernel was last asked.
+    overflowed: u32,
+}
+
+impl Reader {
+    /// Takes what there is, but not too much at once, and how many have found no room since the last time.
+    fn batch(&mut self) -> (SmallVec<[Datagram; 16]>, u32) {
+        let (mut batch, mut overflowed) = (SmallVec::new(), self.overflowed);
         while batch.len() < BATCH {
+            let Reader { socket, listener, buffer, .. } = self;
             // The first has waited longest.
             let taken = if batch.is_empty() {
-                socket.try_io(Interest::READABLE, || receive(&socket, &mut buffer))
+                socket.try_io(Interest::READABLE, || receive(socket, buffer))
             } else {
-                socket.try_recv_from(&mut buffer).map(|(length, from)| (length, from, None))
+                let taken = socket.try_recv_from(buffer);
+                taken.map(|(length, from)| Taken { length, from, arrived: None, overflowed: None })
             };
             match taken {
-                Ok((length, from, arrived)) => {
-                    let bytes = Bytes::copy_from_slice(&buffer[..length]);
-                    batch.push(Datagram { arrived, ..Datagram::new(listener, from, bytes) });
+                Ok(taken) => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..taken.length]);
+                    let datagram = Datagram::new(*listener, taken.from, bytes);
+                    batch.push(Datagram { arrived: taken.arrived, ..datagram });
+                    overflowed = taken.overflowed.unwrap_or(overflowed);
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send, which the queue of errors tells more of.
@@ -145,6 +168,27 @@ pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<
                     break;
                 }
             }
+        }
+        let more = overflowed.wrapping_sub(std::mem::replace(&mut self.overflowed, overflowed));
+        (batch, more)
+    }
+}
+
+/// Reads a listener's socket for ever.
+pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>) {
+    let mut reader = Reader { socket, listener, buffer: vec![0; LARGEST_DATAGRAM], overflowed: 0 };
+    loop {
+        match reader.socket.ready(Interest::READABLE | Interest::ERROR).await {
+            Ok(ready) if ready.is_error() => take_errors(&reader.socket, &shard),
+            Ok(_) => {}
+            Err(why) => {
+                tracing::error!(?listener, %why, "a SIP socket has failed");
+                return;
+            }
+        }
+        let (batch, overflowed) = reader.batch();
+        if overflowed > 0 {
+            shard.tell(Overflowed(overflowed));
         }
         if !batch.is_empty() {
             shard.tell(Datagrams(batch));

@@ -74,6 +74,8 @@ pub enum Cause {
     International,
     /// Whoever pays for it has suddenly had so many calls that they may be somebody else's.
     TollAlarm,
+    /// Every proxy that was left wants fewer calls (RFC 7339).
+    Overload,
 }
 
 impl Cause {
@@ -100,6 +102,7 @@ impl Cause {
             Cause::Restart => "restart",
             Cause::International => "international",
             Cause::TollAlarm => "toll_alarm",
+            Cause::Overload => "overload",
         }
     }
 
@@ -116,6 +119,7 @@ impl Cause {
             | Cause::Limit
             | Cause::International
             | Cause::TollAlarm
+            | Cause::Overload
             | Cause::Operator => "rejected",
             Cause::Normal
             | Cause::Failed
@@ -167,6 +171,7 @@ impl Call {
             Cause::Fault => Some("SIP;cause=500;text=\"internal fault\""),
             // A response may have the causes of Q.850 (RFC 6432), here those that RFC 3398 §7.2.4.1 and §8.2.6.1 have for its status.
             Cause::Limit if status == 503 => Some("Q.850;cause=34;text=\"call limit reached\""),
+            Cause::Overload => Some("Q.850;cause=42;text=\"the far end is overloaded\""),
             Cause::International => Some("Q.850;cause=21;text=\"international calls are not allowed\""),
             Cause::TollAlarm => Some("Q.850;cause=21;text=\"too many calls of late\""),
             _ => said.as_deref(),

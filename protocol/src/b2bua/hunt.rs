@@ -1,8 +1,10 @@
 //! From the caller's INVITE to a callee's answer: ringing, forking to a station's contacts, hunting over trunks.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 
-use super::route_list::HuntNext;
+use super::route_list::{HuntNext, TrunkHunt, Unasked};
 use super::{
     Branch, CALLER, Call, Cause, Destination, LONGEST_RING, Leg, LegId, MediaPlan, Output, Phase, Side,
     Target,
@@ -123,9 +125,32 @@ impl Call {
                 self.invite(target, now, out);
             }
             (HuntNext::Unfit, _) => self.clear(Cause::Media, Side::Engine, 488, now, out),
-            (HuntNext::Fail { limit: true, .. }, _) => self.clear(Cause::Limit, Side::Engine, 503, now, out),
-            (HuntNext::Fail { status, limit: false }, _) => self.fail(status, now, out),
+            (HuntNext::Fail { unasked: Some(Unasked::Limit), .. }, _) => {
+                self.clear(Cause::Limit, Side::Engine, 503, now, out);
+            }
+            (HuntNext::Fail { unasked: Some(Unasked::Overload), .. }, _) => {
+                self.clear(Cause::Overload, Side::Engine, 503, now, out);
+            }
+            (HuntNext::Fail { status, unasked: None }, _) => self.fail(status, now, out),
             (HuntNext::Try(_), None) | (HuntNext::Wait, _) => {}
+        }
+    }
+
+    /// The addresses that its trunk would try after the one that is tried, in order.
+    pub fn left_to_try(&self) -> impl Iterator<Item = SocketAddr> {
+        let hunt = match &self.destination {
+            Destination::Trunk { hunt, .. } => Some(hunt),
+            Destination::Station { .. } | Destination::Service | Destination::Refused { .. } => None,
+        };
+        hunt.into_iter().flat_map(TrunkHunt::left)
+    }
+
+    /// Addresses of the proxy that a leg was to begin with have raced.
+    pub(super) fn raced(&mut self, leg: LegId, won: Option<SocketAddr>, failed: &[SocketAddr]) {
+        let Some(leg) = self.leg_mut(leg).filter(|leg| !leg.ending && !leg.gone) else { return };
+        leg.at = won.map(|address| address.ip()).or(leg.at);
+        if let Destination::Trunk { hunt, .. } = &mut self.destination {
+            hunt.raced(won, failed);
         }
     }
 
@@ -144,6 +169,20 @@ impl Call {
             | Destination::Station { .. }
             | Destination::Service
             | Destination::Refused { .. } => self.over_if_clear(now, out),
+        }
+    }
+
+    /// The proxy that a leg was to begin with wants fewer calls, and does not get this one.
+    pub(super) fn proxy_spared(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
+        let ending = self.leg(leg).is_none_or(|leg| leg.ending);
+        if let Some(leg) = self.leg_mut(leg) {
+            leg.gone = true;
+        }
+        if self.phase != Phase::Hunting || ending {
+            return self.over_if_clear(now, out);
+        }
+        if let Some(next) = self.attempt_ended((Outcome::Shed, None), true, now, out) {
+            self.hunt_on(next, now, out);
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::dialog::NoAnswer;
 use crate::flow::ListenerId;
-use crate::proxy_list::{ProxyHealth, RetryableCodes, Selection};
+use crate::proxy_list::{Outcome, ProxyHealth, RetryableCodes, Selection};
 
 const OFFER: &str =
     "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
@@ -178,6 +178,63 @@ fn trunks_that_are_all_full_end_the_call_with_503_and_the_limit_as_its_cause() {
     let over =
         rig.out.iter().find_map(|o| if let Output::Over(ended) = o { Some(ended.cause) } else { None });
     assert_eq!(over, Some(Cause::Limit));
+}
+
+#[test]
+fn proxies_trunks_and_groups_are_one_hunt_with_one_limit() {
+    let mut rig = hunting(&[("a", &[1, 2]), ("b", &[3])]);
+    let limit = rig.call.deadline();
+    assert_eq!(limit, Some(Instant(LONGEST_RING.as_micros() as u64)));
+    let failed =
+        |status| LegEvent::Failed { status, reason: String::new(), retry_after: None, unanswered: None };
+    rig.feed(Input::Leg(LegId(1), failed(503)), 100);
+    rig.feed(Input::Leg(LegId(2), failed(503)), 170);
+    rig.feed(Input::Leg(LegId(3), LegEvent::Progress { status: 180, sdp: None }), 175);
+    assert_eq!(rig.call.deadline(), limit, "whoever comes last has what is left of it");
+    rig.feed(Input::Timeout, 180);
+    let ended = rig.ended();
+    assert!(ended.contains(&(0, 480)) && ended.iter().any(|(leg, _)| *leg == 3), "{ended:?}");
+    assert!(rig.invited().iter().all(|(leg, _)| *leg <= 3), "nobody else is tried");
+    assert_eq!(rig.call.attempts().last().and_then(|a| a.tried).map(|a| a.cause), Some(Outcome::Cancelled));
+}
+
+#[test]
+fn a_proxy_whose_addresses_have_raced_is_one_attempt_with_the_winner() {
+    let mut rig = hunting(&[("a", &[1, 2, 3]), ("b", &[4])]);
+    let address = |port: u16| target(port).flow.remote;
+    let raced = |leg, won: Option<u16>, failed: &[u16]| Input::Raced {
+        leg: LegId(leg),
+        won: won.map(address),
+        failed: failed.iter().copied().map(address).collect(),
+    };
+    assert_eq!(rig.call.left_to_try().collect::<Vec<_>>(), [address(2), address(3)]);
+    rig.feed(raced(1, Some(2), &[1]), 0);
+    assert_eq!(rig.call.left_to_try().collect::<Vec<_>>(), [address(3)], "who has failed is not tried again");
+    rig.fails(1, 503, None);
+    assert_eq!(rig.invited().last(), Some(&(2, 3)));
+    rig.feed(raced(2, None, &[3]), 0);
+    rig.fails(2, 503, Some(NoAnswer::Transport));
+    assert_eq!(rig.invited().last(), Some(&(3, 4)));
+    let tried: Vec<_> =
+        rig.call.attempts().iter().filter_map(|a| Some((a.tried?.proxy, a.tried?.cause))).collect();
+    assert_eq!(tried, [(address(2), Outcome::Status(503)), (address(3), Outcome::TransportError)]);
+    // What comes when the caller has given up changes nothing.
+    rig.feed(Input::Leg(CALLER, LegEvent::Cancelled), 0);
+    rig.feed(raced(3, Some(1), &[]), 0);
+    assert_eq!(rig.call.attempts().last().and_then(|a| a.tried).map(|a| a.proxy), Some(address(4)));
+}
+
+#[test]
+fn a_call_that_every_proxy_is_spared_ends_with_503_and_overload_as_its_cause() {
+    let mut rig = hunting(&[("a", &[1]), ("b", &[2])]);
+    rig.feed(Input::Spared(LegId(1)), 0);
+    assert_eq!(rig.invited().last(), Some(&(2, 2)));
+    rig.feed(Input::Spared(LegId(2)), 0);
+    assert_eq!(rig.ended(), [(0, 503)]);
+    rig.feed(Input::Leg(CALLER, LegEvent::Ended { by: EndedBy::Us }), 0);
+    let over =
+        rig.out.iter().find_map(|o| if let Output::Over(ended) = o { Some(ended.cause) } else { None });
+    assert_eq!(over, Some(Cause::Overload));
 }
 
 #[test]

@@ -33,7 +33,7 @@ mod route_list;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -121,6 +121,17 @@ pub enum Input {
     LegGone(LegId),
     /// A leg cannot begin: its trunk has as many calls as it may.
     NoPlace(LegId),
+    /// A leg does not begin: its proxy wants fewer calls (RFC 7339).
+    Spared(LegId),
+    /// Several addresses of the proxy that a leg was to begin with have raced (RFC 8305).
+    Raced {
+        /// The leg.
+        leg: LegId,
+        /// The address that it begins with now; `None`: none could be reached, and its failure follows.
+        won: Option<SocketAddr>,
+        /// Those that could not be reached.
+        failed: Vec<SocketAddr>,
+    },
     /// The checkpoint of the answer is committed, or could not be.
     Committed(bool),
     /// The answer to [`Output::Redirected`].
@@ -349,6 +360,8 @@ impl Call {
                 }
             }
             Input::NoPlace(leg) => self.trunk_full(*leg, now, out),
+            Input::Spared(leg) => self.proxy_spared(*leg, now, out),
+            Input::Raced { leg, won, failed } => self.raced(*leg, *won, failed),
             Input::Committed(committed) => self.committed(*committed, now, out),
             Input::Rerouted { status, reroute } => self.rerouted(*status, reroute, now, out),
             Input::Silent(_) => {

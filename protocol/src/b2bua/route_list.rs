@@ -62,11 +62,20 @@ pub(super) enum HuntNext {
     Fail {
         /// The status.
         status: u16,
-        /// Whether limits alone are to blame.
-        limit: bool,
+        /// Why no proxy has been asked, if none has.
+        unasked: Option<Unasked>,
     },
     /// Nobody was asked: no trunk takes a codec that the caller offers.
     Unfit,
+}
+
+/// Why a hunt has come to its end without asking anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unasked {
+    /// Every trunk has as many calls as it may.
+    Limit,
+    /// A proxy wants fewer calls (RFC 7339).
+    Overload,
 }
 
 /// The hunt of one call.
@@ -111,6 +120,18 @@ impl TrunkHunt {
     /// Whether a proxy has been asked and has not answered for good.
     pub(super) fn is_trying(&self) -> bool {
         self.current.as_ref().is_some_and(|choice| choice.walk.current().is_some())
+    }
+
+    /// The addresses that the trunk under way would try next, in order.
+    pub(super) fn left(&self) -> impl Iterator<Item = SocketAddr> {
+        self.current.iter().flat_map(|choice| choice.walk.left())
+    }
+
+    /// See [`ProxyWalk::raced`].
+    pub(super) fn raced(&mut self, won: Option<SocketAddr>, failed: &[SocketAddr]) {
+        if let Some(choice) = &mut self.current {
+            choice.walk.raced(won, failed);
+        }
     }
 
     /// Begins with the first trunk.
@@ -161,7 +182,7 @@ impl TrunkHunt {
             }
             Next::Fail { status, cause: FailCause::Refused | FailCause::Cancelled } => {
                 self.left.clear();
-                HuntNext::Fail { status, limit: false }
+                HuntNext::Fail { status, unasked: None }
             }
         }
     }
@@ -182,11 +203,21 @@ impl TrunkHunt {
         let causes = || self.attempts.iter().rev().filter_map(|a| a.tried.map(|tried| tried.cause));
         let given = causes().find_map(|cause| match cause {
             Outcome::Status(status) => Some(status),
-            Outcome::Timeout | Outcome::TransportError | Outcome::NoProgress | Outcome::Cancelled => None,
+            Outcome::Timeout
+            | Outcome::TransportError
+            | Outcome::NoProgress
+            | Outcome::Cancelled
+            | Outcome::Shed => None,
         });
         let silent = causes().any(Outcome::is_silence);
         let status = given.unwrap_or(if silent { 504 } else { 503 });
-        HuntNext::Fail { status, limit: !self.attempts.is_empty() && causes().next().is_none() }
+        let shed = causes().any(|cause| cause == Outcome::Shed);
+        let unasked = match self.attempts.is_empty() || causes().any(|cause| cause != Outcome::Shed) {
+            true => None,
+            false if shed => Some(Unasked::Overload),
+            false => Some(Unasked::Limit),
+        };
+        HuntNext::Fail { status, unasked }
     }
 }
 
@@ -228,7 +259,7 @@ mod tests {
         assert_eq!(hunt.current().map(|c| c.trunk.as_str()), Some("b"));
         assert_eq!(
             hunt.on_outcome(T0, Outcome::TransportError),
-            HuntNext::Fail { status: 503, limit: false }
+            HuntNext::Fail { status: 503, unasked: None }
         );
         let causes = [("a", Outcome::Status(503)), ("a", Outcome::Timeout), ("b", Outcome::TransportError)];
         assert_eq!(told(&hunt), causes.map(|(trunk, cause)| (trunk, Some(cause))));
@@ -252,17 +283,29 @@ mod tests {
         let mut full = TrunkHunt::new(vec![choice("a", &[1]), choice("b", &[2])]);
         full.begin(T0);
         assert_eq!(full.no_place(T0), HuntNext::Try(proxy(2)));
-        assert_eq!(full.no_place(T0), HuntNext::Fail { status: 503, limit: true });
+        assert_eq!(full.no_place(T0), HuntNext::Fail { status: 503, unasked: Some(Unasked::Limit) });
         assert_eq!(full.no_place(T0), HuntNext::Wait);
+    }
+
+    #[test]
+    fn a_proxy_that_wants_fewer_calls_is_passed_over_and_is_to_blame_only_if_nobody_was_asked() {
+        let mut hunt = TrunkHunt::new(vec![choice("a", &[1, 2]), choice("b", &[3])]);
+        hunt.begin(T0);
+        assert_eq!(hunt.on_outcome(T0, Outcome::Shed), HuntNext::Try(proxy(2)));
+        assert_eq!(hunt.on_outcome(T0, Outcome::Shed), HuntNext::Try(proxy(3)));
+        let mut all = hunt.clone();
+        assert_eq!(all.no_place(T0), HuntNext::Fail { status: 503, unasked: Some(Unasked::Overload) });
+        assert_eq!(hunt.on_outcome(T0, Outcome::Timeout), HuntNext::Fail { status: 504, unasked: None });
+        assert_eq!(told(&hunt)[..2], [("a", Some(Outcome::Shed)); 2]);
     }
 
     #[test]
     fn an_answer_that_is_not_retryable_ends_the_hunt() {
         let mut hunt = TrunkHunt::new(vec![choice("a", &[1]), choice("b", &[2])]);
         hunt.begin(T0);
-        assert_eq!(hunt.on_outcome(T0, Outcome::Status(486)), HuntNext::Fail { status: 486, limit: false });
+        assert_eq!(hunt.on_outcome(T0, Outcome::Status(486)), HuntNext::Fail { status: 486, unasked: None });
         assert_eq!(hunt.trunks().count(), 1);
         let mut none = TrunkHunt::new(Vec::new());
-        assert_eq!(none.begin(T0), HuntNext::Fail { status: 503, limit: false });
+        assert_eq!(none.begin(T0), HuntNext::Fail { status: 503, unasked: None });
     }
 }

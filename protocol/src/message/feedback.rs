@@ -1,9 +1,10 @@
 //! Overload feedback in responses (RFC 7339 §4): an upstream server that asks for it in its Via is told which share of its new
-//! requests it should keep to itself.
+//! requests it should keep to itself. We are both: told by those we send to, and telling those who send to us.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::address::Via;
 use super::syntax::{params, split, trim};
@@ -12,6 +13,53 @@ use crate::time::UnixMillis;
 /// How long feedback holds (§4.3): its default, and a response to whatever comes renews it.
 pub const VALIDITY: Duration = Duration::from_millis(500);
 const VIA: &[u8] = b"Via: ";
+/// What asks for it, after the sent-by of a Via of ours (§4.1, §4.2): by the algorithm that everybody has.
+pub const ASKING: &str = ";oc;oc-algo=\"loss\"";
+
+/// The place of feedback among all that a server gives (§4.4): whole seconds and hundred-thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sequence(u64, u32);
+
+impl Sequence {
+    fn parse(text: &str) -> Option<Sequence> {
+        const PLACES: usize = 5;
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str, most: usize| {
+            (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+        };
+        let fits = digits(whole, 12) && digits(part, PLACES);
+        fits.then(|| Some(Sequence(whole.parse().ok()?, format!("{part:0<PLACES$}").parse().ok()?)))?
+    }
+}
+
+/// What a server that we send to says in a response (§4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feedback {
+    /// The percentage of new requests that it wants less of.
+    pub percent: u8,
+    /// How long that holds; zero: it wants nothing any more (§4.3).
+    pub validity: Duration,
+    /// Its place among all that the server says; one that gives none is taken as it comes.
+    pub sequence: Option<Sequence>,
+}
+
+impl Feedback {
+    /// What the topmost Via of a response says; `None`: nothing, or nothing that can be obeyed.
+    pub fn of(via: &Via<'_>) -> Option<Feedback> {
+        let percent = via.param("oc").filter(|value| !value.is_empty())?;
+        let percent = percent.parse().ok().filter(|percent| *percent <= 100)?;
+        let algorithm = via.param("oc-algo").map(|value| value.trim_matches('"'));
+        if algorithm.is_some_and(|algorithm| !algorithm.eq_ignore_ascii_case("loss")) {
+            return None;
+        }
+        let validity = match via.param("oc-validity") {
+            Some(ms) => Duration::from_millis(ms.parse().ok()?),
+            None => VALIDITY,
+        };
+        let sequence = via.param("oc-seq").and_then(Sequence::parse);
+        Some(Feedback { percent, validity, sequence })
+    }
+}
 
 /// Whether the sender of a request with this topmost Via asks for feedback (§5.1), by the algorithm that everybody has.
 pub fn is_asked_for(via: &Via<'_>) -> bool {
@@ -93,6 +141,42 @@ mod tests {
             "SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bK1;oc=100;oc-algo=\"loss\";oc-validity=500;oc-seq=1282321615.782, \
              SIP/2.0/TCP q;branch=z9hG4bKq"
         );
+    }
+
+    #[test]
+    fn what_a_server_says_is_read_and_what_cannot_be_obeyed_is_nothing() {
+        let read = |params: &str| Feedback::of(&Via::parse(&format!("SIP/2.0/TCP a{params}")).unwrap());
+        let said =
+            read(";branch=z9hG4bK1;oc=20;oc-algo=\"loss\";oc-validity=1500;oc-seq=1282321615.78").unwrap();
+        assert_eq!((said.percent, said.validity), (20, Duration::from_millis(1500)));
+        assert_eq!(said.sequence, Some(Sequence(1_282_321_615, 78_000)));
+        let later = read(";oc=0;oc-seq=1282321615.8").unwrap();
+        assert_eq!((later.percent, later.validity), (0, VALIDITY));
+        assert!(later.sequence > said.sequence, "it is a fraction, not a number of its own");
+        assert_eq!(read(";oc=7;oc-validity=0").map(|said| said.validity), Some(Duration::ZERO));
+        assert_eq!(read(";oc=7;oc-seq=x").map(|said| said.sequence), Some(None));
+        for none in [
+            ";oc",
+            ";oc=",
+            ";oc=101",
+            ";oc=-1",
+            ";oc=x",
+            ";oc=20;oc-algo=\"rate\"",
+            ";oc=2;oc-validity=-1",
+            "",
+        ] {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_we_write_ourselves_we_understand_and_what_we_ask_with_asks() {
+        let via = told("SIP/2.0/UDP 192.0.2.1:5070;oc;branch=z9hG4bK1, SIP/2.0/TCP q;branch=z9hG4bKq", 0.35);
+        let said = Feedback::of(&Via::parse(via.split(", ").next().unwrap()).unwrap()).unwrap();
+        assert_eq!((said.percent, said.validity), (35, VALIDITY));
+        let asking = format!("SIP/2.0/UDP 192.0.2.9:5060{ASKING};branch=z9hG4bK1");
+        assert!(is_asked_for(&Via::parse(&asking).unwrap()));
+        assert_eq!(Feedback::of(&Via::parse(&asking).unwrap()), None);
     }
 
     #[test]

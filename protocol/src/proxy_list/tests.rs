@@ -168,3 +168,27 @@ proptest! {
         prop_assert_eq!(sorted, all);
     }
 }
+
+#[test]
+fn a_race_goes_on_with_its_winner_and_leaves_out_only_who_failed() {
+    let begun = |n: usize| {
+        let mut walk = walk(&vec![true; n], Selection::Priority);
+        walk.next(ms(0));
+        walk
+    };
+    let mut refused = begun(4);
+    refused.raced(Some(proxy(2)), &[proxy(0)]);
+    assert_eq!(refused.current(), Some(proxy(2)));
+    assert_eq!(refused.left().collect::<Vec<_>>(), [proxy(1), proxy(3)]);
+    let next = refused.on_outcome(ms(9), Outcome::Status(503));
+    assert_eq!(next, Next::Try(proxy(1)));
+    assert_eq!(refused.attempts(), [Attempt { proxy: proxy(2), cause: Outcome::Status(503), ms: 9 }]);
+    let mut slow = begun(3);
+    slow.raced(Some(proxy(1)), &[]);
+    assert_eq!(slow.left().collect::<Vec<_>>(), [proxy(2), proxy(0)], "it may have been slow by chance");
+    let mut lost = begun(3);
+    lost.raced(None, &[proxy(0), proxy(1)]);
+    assert_eq!(lost.current(), Some(proxy(0)));
+    assert_eq!(lost.on_outcome(ms(9), Outcome::TransportError), Next::Try(proxy(2)));
+    assert_eq!(lost.attempts().len(), 1, "a race is one attempt");
+}

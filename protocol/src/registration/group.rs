@@ -53,6 +53,19 @@ pub enum GroupInput {
     Response(usize, Response),
     /// A REGISTER of one, of this CSeq number, found no answer.
     NoResponse(usize, u32),
+    /// Addresses of the registrar of one have raced.
+    Raced {
+        /// Which.
+        place: usize,
+        /// See [`Input::Raced`], here and below.
+        cseq: u32,
+        /// Where its REGISTER went.
+        won: Option<SocketAddr>,
+        /// Where it could not go.
+        failed: Vec<SocketAddr>,
+    },
+    /// The connection is gone by which one was registered.
+    FlowFailed(usize),
     /// A deadline has come.
     Timeout,
 }
@@ -151,6 +164,11 @@ impl RegistrationGroup {
             GroupInput::NoResponse(place, cseq) => {
                 self.feed(*place, now, Input::NoResponse { cseq: *cseq }, random, &mut out);
             }
+            GroupInput::Raced { place, cseq, won, failed } => {
+                let input = Input::Raced { cseq: *cseq, won: *won, failed: failed.clone() };
+                self.feed(*place, now, input, random, &mut out);
+            }
+            GroupInput::FlowFailed(place) => self.feed(*place, now, Input::FlowFailed, random, &mut out),
             GroupInput::Timeout => self.timeout(now, random, &mut out),
         }
         self.choose(now, Duration::ZERO, random, &mut out);

@@ -128,12 +128,15 @@ pub enum DownCause {
     /// [`Input::Stop`].
     #[error("stopped")]
     Stopped,
+    /// The connection is gone by which the registrar reached us (RFC 5626 §4.5).
+    #[error("the connection to the registrar has ended, and with it its way to us")]
+    FlowFailed,
 }
 
 impl DownCause {
     /// The kinds of cause, as metrics name them.
-    pub const KINDS: [&'static str; 6] =
-        ["status", "credentials", "challenge", "redirect", "no_response", "not_found"];
+    pub const KINDS: [&'static str; 7] =
+        ["status", "credentials", "challenge", "redirect", "no_response", "not_found", "flow"];
 
     /// Its kind; `None` for a stop, which is no failure.
     pub fn kind(&self) -> Option<&'static str> {
@@ -144,6 +147,7 @@ impl DownCause {
             DownCause::Redirected(_) => Some("redirect"),
             DownCause::NoResponse => Some("no_response"),
             DownCause::NoServer => Some("not_found"),
+            DownCause::FlowFailed => Some("flow"),
             DownCause::Stopped => None,
         }
     }
@@ -189,6 +193,17 @@ pub enum Input {
         /// The CSeq number.
         cseq: u32,
     },
+    /// The REGISTER of this CSeq number went to another address of its server than it was to, or to none (RFC 8305).
+    Raced {
+        /// The CSeq number.
+        cseq: u32,
+        /// Where it went; `None`: nowhere, and [`Input::NoResponse`] follows.
+        won: Option<SocketAddr>,
+        /// Where it could not go: nobody there is asked again in this attempt.
+        failed: Vec<SocketAddr>,
+    },
+    /// The connection is gone by which it was registered, and by which alone the registrar reaches us (RFC 5626 §4.5).
+    FlowFailed,
 }
 
 /// What a registration wants done.

@@ -327,6 +327,12 @@ fn inputs() -> impl Strategy<Value = Input> {
         Just(START),
         Just(Input::Start { within: Duration::from_secs(5) }),
         Just(Input::Stop),
+        Just(Input::FlowFailed),
+        (0..4_u8, any::<bool>()).prop_map(|(place, won)| Input::Raced {
+            cseq: 0,
+            won: won.then(|| server(place)),
+            failed: (0..place).map(server).collect(),
+        }),
         Just(Input::NoResponse { cseq: 0 }),
         (0..3_u8).prop_map(|count| Input::Servers((0..count).map(server).collect())),
         (statuses, any::<u32>(), any::<bool>(), 0..3_u8).prop_map(|(status, number, stale, nonce)| {
@@ -354,8 +360,10 @@ proptest! {
         let mut last_cseq = 99;
         for (mut input, random, wait) in steps {
             match &mut input {
-                Input::Response(Response { cseq, .. }) | Input::NoResponse { cseq } => *cseq = last_cseq,
-                Input::Start { .. } | Input::Stop | Input::Servers(_) => {}
+                Input::Response(Response { cseq, .. })
+                | Input::NoResponse { cseq }
+                | Input::Raced { cseq, .. } => *cseq = last_cseq,
+                Input::Start { .. } | Input::Stop | Input::Servers(_) | Input::FlowFailed => {}
             }
             let mut outputs = reg.handle(now, input, random);
             if let Some(deadline) = reg.deadline().filter(|_| wait) {
@@ -374,4 +382,57 @@ proptest! {
             prop_assert_eq!(&stored, &reg);
         }
     }
+}
+
+#[test]
+fn the_end_of_its_flow_is_a_failure_only_of_what_is_registered() {
+    let mut reg = registration();
+    assert!(reg.handle(at(0), Input::FlowFailed, 0).is_empty(), "there is none yet");
+    request(reg.handle(at(0), START, 0));
+    assert!(reg.handle(at(0), Input::FlowFailed, 0).is_empty(), "its transaction says so");
+    answer(&mut reg, at(0), granted(3_600), 0);
+    let down = reg.handle(at(10), Input::FlowFailed, 0);
+    assert_eq!(down, [Output::Down { cause: DownCause::FlowFailed }]);
+    assert!(!reg.is_up() && reg.granted().is_some(), "to the registrar it holds");
+    let again = reg.deadline().unwrap();
+    assert!(again > at(10).mono && again <= at(70).mono, "by the back-off of RFC 5626: {again:?}");
+    request(reg.handle_timeout(Now { mono: again, ..at(70) }, 0));
+    assert_eq!(answer(&mut reg, at(71), granted(3_600), 0), [Output::Up { expires: 3_600 }]);
+}
+
+#[test]
+fn what_a_process_before_has_registered_by_a_connection_is_registered_anew_soon() {
+    let mut before = registration();
+    request(before.handle(at(0), START, 0));
+    answer(&mut before, at(0), granted(3_600), 0);
+    let resumed = || {
+        Registration::resume(
+            RegistrationSettings::new("sip:registrar", "trunk", "pw"),
+            &before.kept(),
+            at(10),
+            7,
+        )
+    };
+    assert!(resumed().deadline().unwrap() > at(1_000).mono);
+    let renewed = resumed().renewed_within(Duration::from_secs(2), at(10), 7);
+    assert!(renewed.is_up() && renewed.deadline().unwrap() <= at(12).mono);
+}
+
+#[test]
+fn addresses_that_have_raced_are_one_step_of_the_walk() {
+    let mut reg = with_servers(&[server(1), server(2), server(3), server(4)]);
+    assert_eq!(request(reg.handle(at(0), START, 0)).to, server(1));
+    assert_eq!(reg.untried().collect::<Vec<_>>(), [server(2), server(3), server(4)]);
+    let raced = |reg: &mut Registration, won, failed: &[u8]| {
+        let failed = failed.iter().copied().map(server).collect();
+        let cseq = reg.kept().cseq;
+        assert!(reg.handle(at(0), Input::Raced { cseq, won, failed }, 0).is_empty());
+    };
+    raced(&mut reg, Some(server(2)), &[1]);
+    assert_eq!(reg.untried().collect::<Vec<_>>(), [server(3), server(4)], "nobody is at the first");
+    assert_eq!(request(answer(&mut reg, at(0), response(503), 0)).to, server(3));
+    raced(&mut reg, None, &[3]);
+    assert_eq!(request(silence(&mut reg, at(1))).to, server(4));
+    answer(&mut reg, at(1), granted(3_600), 0);
+    assert_eq!(reg.granted().map(|granted| granted.at.to), Some(server(4)));
 }

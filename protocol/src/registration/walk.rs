@@ -72,6 +72,23 @@ impl Walk {
         self.at.as_ref()
     }
 
+    /// Whom else the present attempt may ask, in order.
+    pub(super) fn untried(&self) -> impl Iterator<Item = SocketAddr> {
+        self.untried.iter().rev().filter(|place| place.uri.is_none()).map(|place| place.to)
+    }
+
+    /// Addresses of the server that is asked have raced: `won` is where it is asked. One that was only slower may still be.
+    pub(super) fn raced(&mut self, won: Option<SocketAddr>, failed: &[SocketAddr]) {
+        let Some(at) = &mut self.at else { return };
+        let began = at.to;
+        let now = won.unwrap_or(began);
+        at.to = now;
+        self.untried.retain(|place| place.uri.is_some() || place.to != now && !failed.contains(&place.to));
+        if began != now && !failed.contains(&began) {
+            self.untried.insert(0, Place { to: began, uri: None });
+        }
+    }
+
     /// Whether the present attempt has somebody else to ask.
     pub(super) fn has_more(&self) -> bool {
         !self.untried.is_empty()

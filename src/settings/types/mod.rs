@@ -20,7 +20,7 @@ pub use media::{Location, Media, MediaPath, MediaPool};
 pub use node::{Http, Node};
 pub use overload::Overload;
 pub use registrar::Registrar;
-pub use registration::{Registration, RegistrationGroup};
+pub use registration::{CallsFrom, Registration, RegistrationGroup};
 pub use station::{Credential, Service, ServiceKind, Station, User};
 pub use toll_fraud::{AlarmAction, TollFraud};
 pub use trunk::{MediaTiming, Redirect, Selection, Srtp, Trunk, TrunkTimers};

@@ -7,6 +7,17 @@ use serde::{Deserialize, Serialize};
 use super::Transport;
 use crate::settings::values::{HostPort, Secret};
 
+/// From where calls to an account come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallsFrom {
+    /// The account's registrars, and whoever is the trunk by its settings.
+    #[default]
+    Registrar,
+    /// Whoever knows the Contact that was registered.
+    Anyone,
+}
+
 /// Registrations of ours at other servers, in order: the next is used when one fails.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +29,9 @@ pub struct RegistrationGroup {
     /// The trunk by which calls to the account come and its own leave; `None`: the one that a registration is at.
     #[serde(default)]
     pub trunk: Option<String>,
+    /// From where calls to the account are taken.
+    #[serde(default)]
+    pub calls_from: CallsFrom,
     /// How many of them hold at once.
     #[serde(default = "one")]
     pub active: u32,

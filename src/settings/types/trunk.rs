@@ -128,6 +128,9 @@ pub struct Trunk {
     /// The most new calls within any second; 0 is no limit.
     #[serde(default)]
     pub max_new_calls_per_s: u32,
+    /// Whether its proxies are asked what they can take, and heeded (RFC 7339).
+    #[serde(default = "yes")]
+    pub overload_control: bool,
     /// Whether its callers may dial international numbers, and redirections by it lead to them.
     #[serde(default)]
     pub international: bool,
@@ -250,6 +253,10 @@ impl Trunk {
     pub fn qualify_interval(&self) -> Option<Duration> {
         (self.qualify_interval_s > 0).then(|| Duration::from_secs(self.qualify_interval_s.into()))
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn ten_thousand() -> u32 {

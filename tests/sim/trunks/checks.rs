@@ -314,13 +314,13 @@ impl Case<'_> {
         self.dial.call_ids.iter().any(in_vain) || self.peer_never_refreshed(end)
     }
 
-    /// Whoever was to refresh the session has not been heard of since half of its time.
+    /// Whoever was to refresh the session has not been heard of for two thirds of the shortest (RFC 4028 §10).
     fn peer_never_refreshed(&self, end: u64) -> bool {
         let silent = |id: &String| {
             let dialog = self.wire.dialog(id);
             let heard = dialog.iter().filter(|said| said.to == LISTENER && said.status.is_none());
             let last = heard.flat_map(|said| said.arrives.iter()).filter(|at| **at <= end).max();
-            last.is_none_or(|last| last + 80_000_000 <= end)
+            last.is_none_or(|last| last + 59_000_000 <= end)
         };
         self.dial.call_ids.iter().any(silent)
     }

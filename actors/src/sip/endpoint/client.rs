@@ -1,17 +1,17 @@
 //! Transactions that we begin (RFC 3261 §17.1).
 
-use std::rc::Rc;
-
-use actix::WeakRecipient;
 use bytes::Bytes;
 use tandem_protocol::dialog::{Input, NoAnswer};
 use tandem_protocol::flow::Flow;
+use tandem_protocol::message::feedback::Feedback;
 use tandem_protocol::message::{Builder, Header, Limits, Message, Method};
 use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInviteClient, Timers};
 
-use super::{Endpoint, Name, New, Outgoing, Owner, TransactionKey};
-use crate::env::{Leftover, Tell, TimerKey, Unsent};
+use super::{Endpoint, Name, New, Outgoing, TransactionKey};
+use crate::env::{Leftover, TimerKey, Unsent};
+use crate::owner::Owner;
+use crate::shard::LinkMessage;
 use crate::timer_wheel::TimerId;
 
 pub(super) enum ClientMachine {
@@ -21,7 +21,7 @@ pub(super) enum ClientMachine {
 
 pub(super) struct Client {
     pub(super) machine: ClientMachine,
-    name: Rc<[u8]>,
+    name: Name,
     timer: TimerId,
     /// By which it went.
     pub(super) flow: Flow,
@@ -70,7 +70,7 @@ impl Endpoint {
         let method = response.method();
         let id = response
             .branch()
-            .and_then(|branch| self.client_names.get(&client_name(branch, method)[..]).copied());
+            .and_then(|branch| self.client_names.get(&self.client_name(branch, method)).copied());
         let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
             tracing::debug!(
                 status = response.status(),
@@ -82,11 +82,18 @@ impl Endpoint {
         if client.cseq != response.cseq() {
             return None;
         }
+        let asked = client.asked;
+        if let Some(said) = Feedback::of(&response.via()) {
+            for trunk in self.env.directory().hear_feedback(asked, said, now) {
+                let home = self.env.directory().home(&trunk);
+                self.env.link(home, LinkMessage::Restrained { trunk, proxy: asked.remote });
+            }
+        }
         let action = match &mut client.machine {
             ClientMachine::Invite(machine) => machine.response(now, response.status()),
             ClientMachine::NonInvite(machine) => machine.response(now, response.status()),
         };
-        let owner = client.owner.as_ref().and_then(WeakRecipient::upgrade);
+        let owner = client.owner.clone();
         if matches!(action, ClientAction::Ack | ClientAction::PassUpAndAck) {
             let flow = client.flow;
             if let Some(ack) = client.request.as_ref().and_then(|invite| ack_of(invite, &response)) {
@@ -99,7 +106,7 @@ impl Endpoint {
         if !matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck) {
             return None;
         }
-        match owner {
+        match owner.filter(Owner::lives) {
             Some(owner) => {
                 owner.tell(Input::Response(response));
                 None
@@ -118,8 +125,8 @@ impl Endpoint {
         let reliable = self.transport(hop.flow).is_reliable();
         self.next += 1;
         let id = self.next;
-        let name: Rc<[u8]> = Rc::from(&client_name(&out.branch, out.method)[..]);
-        self.client_names.insert(name.clone(), id);
+        let name = self.client_name(&out.branch, out.method);
+        self.client_names.insert(name, id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Client(id)));
         let how = (Leftover::Dropped, out.timers.connect);
         let sent = self.transmit_or_elsewhere(hop.flow, &hop.message, out.method, how);
@@ -147,7 +154,7 @@ impl Endpoint {
     }
 
     fn invite_cancelled(&mut self, branch: &str, now: Instant) {
-        let Some(id) = self.client_names.get(&client_name(branch, Method::Invite)[..]).copied() else {
+        let Some(id) = self.client_names.get(&self.client_name(branch, Method::Invite)).copied() else {
             return;
         };
         if let Some(ClientMachine::Invite(machine)) = self.clients.get_mut(&id).map(|c| &mut c.machine) {
@@ -158,7 +165,11 @@ impl Endpoint {
 
     /// True while such a transaction of ours goes on.
     pub(crate) fn is_sending(&self, branch: &str, method: Method) -> bool {
-        self.client_names.contains_key(&client_name(branch, method)[..])
+        self.client_names.contains_key(&self.client_name(branch, method))
+    }
+
+    pub(super) fn client_name(&self, branch: &str, method: Method) -> Name {
+        Name::of_client(self.names_key, branch, method)
     }
 
     /// Sends an ACK for a 2xx.
@@ -201,7 +212,7 @@ impl Endpoint {
 
     pub(super) fn give_up(&mut self, id: u64, why: NoAnswer) {
         if let Some(client) = self.clients.get(&id)
-            && let Some(owner) = client.owner.as_ref().and_then(WeakRecipient::upgrade)
+            && let Some(owner) = &client.owner
         {
             owner.tell(Input::Unanswered { method: client.method, cseq: client.cseq, why });
         }
@@ -222,13 +233,6 @@ impl Endpoint {
 fn unclaimed(response: Message, flow: Flow) -> Option<New> {
     let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
     answer.then_some(New::Answer(response, flow))
-}
-
-pub(super) fn client_name(branch: &str, method: Method) -> Name {
-    let mut name = Name::from_slice(branch.as_bytes());
-    name.push(b'|');
-    name.extend_from_slice(method.as_str().as_bytes());
-    name
 }
 
 /// The ACK of a non-2xx final (§17.1.1.3): the INVITE's Via, target and Route, the response's To.

@@ -4,27 +4,25 @@
 //! transaction only by a weak address: an owner that has ended simply hears nothing any more.
 
 mod client;
+mod name;
 mod secure;
 mod server;
 mod transport;
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use std::time::Duration;
 
-use actix::WeakRecipient;
 use bytes::Bytes;
-use smallvec::SmallVec;
-use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::message::framing::is_keepalive;
 use tandem_protocol::message::{Limits, Malformed, Message, Method, bad_request};
 use tandem_protocol::transaction::Timers;
 
 use self::client::Client;
+use self::name::Name;
 use self::server::Server;
 use super::trace::{Direction, Trace};
-use crate::env::{Datagram, Env, Leftover, Told, Unsent};
+use crate::env::{Datagram, Env, Leftover, Unsent};
 use crate::map::Map;
 
 /// An answer of so many bytes is no use to who wants a third party flooded.
@@ -38,12 +36,6 @@ pub(crate) enum TransactionKey {
     /// One that we began.
     Client(u64),
 }
-
-/// What a message says of its transaction, to look it up by.
-type Name = SmallVec<[u8; 128]>;
-
-/// Who hears of a transaction.
-pub(crate) type Owner = WeakRecipient<Told<Input>>;
 
 /// What a datagram turned out to be, if it is nobody's yet.
 pub(crate) enum New {
@@ -70,9 +62,10 @@ pub(crate) struct Endpoint {
     env: Env,
     // In boxes: a table that has grown stays as large as it was at its fullest.
     servers: Map<u64, Box<Server>>,
-    server_names: Map<Rc<[u8]>, u64>,
+    server_names: Map<Name, u64>,
     clients: Map<u64, Box<Client>>,
-    client_names: Map<Rc<[u8]>, u64>,
+    client_names: Map<Name, u64>,
+    names_key: u64,
     /// Which requests went by which connection.
     by_connection: BTreeSet<(ConnectionId, u64)>,
     /// The listeners of TCP.
@@ -101,6 +94,7 @@ impl Endpoint {
             server_names: crate::map::new(key ^ 1),
             clients: crate::map::new(key ^ 2),
             client_names: crate::map::new(key ^ 3),
+            names_key: key ^ 4,
             by_connection: BTreeSet::new(),
             stream_listeners,
             secure_listeners,

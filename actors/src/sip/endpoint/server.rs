@@ -1,18 +1,16 @@
 //! Transactions that we answer (RFC 3261 §17.2).
 
-use std::rc::Rc;
-
 use bytes::Bytes;
-use tandem_protocol::decimal::Decimal;
 use tandem_protocol::dialog::{Input, ServerTransactionId};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::feedback::{is_asked_for, with_feedback};
 use tandem_protocol::message::{Message, Method, reason_of, reason_phrase, response_to};
 use tandem_protocol::transaction::{Expiry, InviteServer, NonInviteServer, ServerAction};
 
-use super::{Endpoint, Name, New, Owner, TransactionKey};
-use crate::env::{Tell, TimerKey};
+use super::{Endpoint, Name, New, TransactionKey};
+use crate::env::TimerKey;
 use crate::metrics::Refusal;
+use crate::owner::Owner;
 use crate::sip::stateless::Answer;
 use crate::timer_wheel::TimerId;
 
@@ -23,7 +21,7 @@ enum ServerMachine {
 
 pub(super) struct Server {
     machine: ServerMachine,
-    name: Rc<[u8]>,
+    name: Name,
     timer: TimerId,
     flow: Flow,
     /// Needed until the final response: a 100 and a 487 are written from it.
@@ -51,8 +49,8 @@ impl Server {
 
 impl Endpoint {
     pub(super) fn receive_request(&mut self, request: Message, flow: Flow) -> Option<New> {
-        let name = server_name(&request, request.method());
-        let Some(id) = self.server_names.get(&name[..]).copied() else {
+        let name = self.server_name(&request, request.method());
+        let Some(id) = self.server_names.get(&name).copied() else {
             return self.unmatched_request(request, flow);
         };
         let now = self.env.now().mono;
@@ -82,6 +80,10 @@ impl Endpoint {
         None
     }
 
+    fn server_name(&self, request: &Message, method: Method) -> Name {
+        Name::of_server(self.names_key, request, method)
+    }
+
     fn unmatched_request(&mut self, request: Message, flow: Flow) -> Option<New> {
         match request.method() {
             Method::Ack => Some(New::Ack(request, flow)),
@@ -95,7 +97,7 @@ impl Endpoint {
 
     /// RFC 3261 §9.2.
     fn cancel(&mut self, cancel: &Message, flow: Flow) {
-        let invite = self.server_names.get(&server_name(cancel, Method::Invite)[..]).copied();
+        let invite = self.server_names.get(&self.server_name(cancel, Method::Invite)).copied();
         let server = invite.and_then(|id| Some((id, self.servers.get_mut(&id)?)));
         let Some((id, server)) = server.filter(|(_, server)| server.is_of_its_sender(cancel, flow)) else {
             self.env.metrics().refuse_request(Method::Cancel, Refusal::NoDialog);
@@ -106,7 +108,7 @@ impl Endpoint {
             let transaction = ServerTransactionId(id);
             let cancelled = Input::Cancelled { transaction, reason: reason_of(cancel) };
             match &server.owner {
-                Some(owner) => owner.upgrade().into_iter().for_each(|owner| owner.tell(cancelled.clone())),
+                Some(owner) => owner.tell(cancelled),
                 None => server.cancelled = Some(Box::new(cancelled)),
             }
         }
@@ -127,8 +129,8 @@ impl Endpoint {
         };
         self.next += 1;
         let id = self.next;
-        let name: Rc<[u8]> = Rc::from(&server_name(request, request.method())[..]);
-        self.server_names.insert(name.clone(), id);
+        let name = self.server_name(request, request.method());
+        self.server_names.insert(name, id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
         let request = Some(request.clone());
         let server = Server {
@@ -151,9 +153,7 @@ impl Endpoint {
     /// Says who hears of a server transaction.
     pub(crate) fn own(&mut self, transaction: ServerTransactionId, owner: Owner) {
         if let Some(server) = self.servers.get_mut(&transaction.0) {
-            if let Some(cancelled) = server.cancelled.take()
-                && let Some(owner) = owner.upgrade()
-            {
+            if let Some(cancelled) = server.cancelled.take() {
                 owner.tell(*cancelled);
             }
             server.owner = Some(owner);
@@ -257,25 +257,4 @@ impl Endpoint {
             }
         }
     }
-}
-
-/// RFC 3261 §17.2.3; without the magic cookie, RFC 2543's rule as far as it identifies a request.
-fn server_name(request: &Message, method: Method) -> Name {
-    let via = request.via();
-    let method = if method == Method::Ack { Method::Invite } else { method };
-    let port = Decimal::of(via.sent_by_port().into());
-    let sequence = Decimal::of(request.cseq().into());
-    let (id, tag, cseq) = match request.unique_branch() {
-        Some(branch) => (branch, "", b"".as_slice()),
-        None => (request.call_id(), request.from_tag().unwrap_or(""), sequence.as_bytes()),
-    };
-    let mut name = Name::new();
-    for part in [id.as_bytes(), tag.as_bytes(), cseq, via.host.as_bytes(), port.as_bytes()] {
-        if !part.is_empty() {
-            name.extend_from_slice(part);
-        }
-        name.push(b'|');
-    }
-    name.extend_from_slice(method.as_str().as_bytes());
-    name
 }

@@ -9,7 +9,6 @@ use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::message::framing::stream::FrameError;
 use tandem_protocol::message::{Header, Limits, Message, Method, NameAddr, Uri, bad_request};
 
-use super::client::client_name;
 use super::{Endpoint, Outgoing};
 use crate::env::{Leftover, Unsent};
 use crate::sip::icmp::Undelivered;
@@ -52,7 +51,7 @@ impl Endpoint {
 
     /// A CANCEL goes where its INVITE went (§9.1).
     fn hop_of_invite(&self, out: &Outgoing) -> Option<Hop> {
-        let invite = self.client_names.get(&client_name(&out.branch, Method::Invite)[..])?;
+        let invite = self.client_names.get(&self.client_name(&out.branch, Method::Invite))?;
         let flow = self.clients.get(invite)?.flow;
         let message = self.via_of(&out.message, out.to.listener, flow.listener)?;
         Some(Hop { flow, message, fallback: None })
@@ -178,7 +177,7 @@ impl Endpoint {
     pub(crate) fn not_delivered(&mut self, error: &Undelivered) {
         let id = error
             .request()
-            .and_then(|(branch, method)| self.client_names.get(&client_name(branch, method)[..]).copied());
+            .and_then(|(branch, method)| self.client_names.get(&self.client_name(branch, method)).copied());
         let Some((id, client)) = id.and_then(|id| Some((id, self.clients.get(&id)?))) else { return };
         let went_there = client.flow.connection.is_none() && client.flow.remote == error.remote;
         let begins = client.request.as_ref().is_some_and(is_outside_dialogs);

@@ -42,6 +42,7 @@ where
     let why = tokio::select! {
         biased;
         why = wire.cut_off() => why,
+        why = wire.dead() => why,
         why = write(&mut writer, wire) => why,
         why = read(reader, wire, shard, accepted) => why,
     };

@@ -8,6 +8,7 @@
 mod connection;
 mod door;
 mod open;
+mod race;
 mod wire;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -26,14 +27,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use self::connection::carry;
+use self::open::Attempt;
+use self::race::Races;
 use self::wire::Wire;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
 use crate::shard::{FromStream, Shard};
 use crate::sip::dscp;
-use crate::sip::ears::{Ear, Ears};
-use crate::sip::tls::Expected;
+use crate::sip::ears::Ears;
+use crate::sip::tls::{Expected, Tls};
 
 pub use door::Door;
 
@@ -93,6 +96,7 @@ pub(crate) struct Streams {
     next: Cell<u64>,
     /// How the last handshake failed with each server with which it did.
     failing: RefCell<BTreeMap<(ListenerId, SocketAddr), Handshake>>,
+    races: Races,
 }
 
 impl Streams {
@@ -107,6 +111,7 @@ impl Streams {
             opened: RefCell::default(),
             next: Cell::new(first),
             failing: RefCell::default(),
+            races: Races::default(),
         })
     }
 
@@ -138,15 +143,6 @@ impl Streams {
         self.shared.metrics.connections(self.ears.transport(listener))
     }
 
-    /// Whom a server must prove to be that is connected to from a listener, if that is one of TLS.
-    fn expected(&self, ear: &Ear, remote: SocketAddr) -> Option<Expected> {
-        ear.tls()?;
-        let current = self.shared.current();
-        // One that is only kept for the calls it has is nobody's any more.
-        let place = current.config.listeners.place(ear.listener.id).unwrap_or(usize::MAX);
-        Some(current.directory.expected(u16::try_from(place).unwrap_or(u16::MAX), remote))
-    }
-
     /// Sends by a connection.
     pub(crate) fn send(
         &self,
@@ -165,6 +161,20 @@ impl Streams {
         }
     }
 
+    /// The connection to `remote` that we have opened, if there is one.
+    pub(crate) fn opened_to(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        let listener = self.ears.of(listener)?.listener.id;
+        let expected = self.secure(listener, remote).map(|(_, expected)| expected);
+        self.opened(listener, remote, expected.as_ref()).filter(|wire| wire.is_up())?.flow.connection
+    }
+
+    /// Asks the far end of a connection for a sign of life.
+    pub(crate) fn ping(&self, connection: ConnectionId) {
+        if let Some(wire) = self.wires.borrow().get(&connection.generation) {
+            wire.ping();
+        }
+    }
+
     /// A connection to `remote` that we have opened or open now.
     pub(crate) fn connect(
         self: &Rc<Self>,
@@ -173,15 +183,10 @@ impl Streams {
         within: Duration,
     ) -> Result<Flow, Unsent> {
         let ear = self.ears.of(listener).ok_or(Unsent::Unreachable)?;
-        let (listener, tls) = (ear.listener.id, ear.tls().cloned());
-        let expected = self.expected(&ear, remote);
-        let opened = self
-            .opened
-            .borrow()
-            .get(&(listener, remote))
-            .and_then(|opened| (opened.expected == expected).then_some(opened.number));
-        let open = opened.and_then(|number| self.wires.borrow().get(&number).cloned());
-        if let Some(wire) = open.filter(|wire| wire.is_whole()) {
+        let listener = ear.listener.id;
+        let secure = self.secure(listener, remote);
+        let expected = secure.as_ref().map(|(_, expected)| expected.clone());
+        if let Some(wire) = self.opened(listener, remote, expected.as_ref()) {
             return Ok(wire.flow);
         }
         let local = Some(ear.listener.address);
@@ -190,15 +195,47 @@ impl Streams {
             self.metrics(listener).refuse(Refused::Limit);
             return Err(Unsent::Unreachable);
         }
-        let wire = self.insert(listener, remote, true);
-        let number = number_of(wire.flow);
-        self.opened.borrow_mut().insert((listener, remote), Opened { number, expected: expected.clone() });
+        let wire = self.insert_opened(listener, remote, expected);
         let flow = wire.flow;
         let streams = self.clone();
+        let until = tokio::time::Instant::now() + within;
         actix::spawn(async move {
-            streams.open((listener, local), &wire, tls.zip(expected), within).await;
+            streams.open(Attempt { from: (listener, local), remote, secure, until }, &wire).await;
         });
         Ok(flow)
+    }
+
+    /// How a listener speaks TLS to an address, and who must be there; `None`: it does not.
+    fn secure(&self, listener: ListenerId, remote: SocketAddr) -> Option<(Arc<Tls>, Expected)> {
+        let tls = self.ears.of(listener)?.tls()?.clone();
+        let current = self.shared.current();
+        // One that is only kept for the calls it has is nobody's any more.
+        let place = current.config.listeners.place(listener).and_then(|place| u16::try_from(place).ok());
+        Some((tls, current.directory.expected(place.unwrap_or(u16::MAX), remote)))
+    }
+
+    /// The connection to `remote` that we have opened or open now, if requests may leave by it and it leads to whom is expected.
+    fn opened(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        expected: Option<&Expected>,
+    ) -> Option<Rc<Wire>> {
+        let opened = self.opened.borrow();
+        let number = opened.get(&(listener, remote)).filter(|o| o.expected.as_ref() == expected)?.number;
+        self.wires.borrow().get(&number).filter(|wire| wire.is_whole()).cloned()
+    }
+
+    fn insert_opened(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        expected: Option<Expected>,
+    ) -> Rc<Wire> {
+        let wire = self.insert(listener, remote, true);
+        let number = number_of(wire.flow);
+        self.opened.borrow_mut().insert((listener, remote), Opened { number, expected });
+        wire
     }
 
     /// `ours`: we open it.
@@ -257,6 +294,7 @@ impl Streams {
     }
 
     async fn run<S: AsyncRead + AsyncWrite>(&self, stream: S, wire: &Rc<Wire>, accepted: bool) {
+        wire.come_about();
         let why = match self.to.get() {
             Some(shard) => carry(stream, wire, shard, accepted).await,
             None => Closed::Unreachable,

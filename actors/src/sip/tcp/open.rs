@@ -5,11 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tandem_protocol::flow::ListenerId;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsStream;
 
 use super::door::Door;
 use super::wire::Wire;
@@ -27,43 +27,67 @@ async fn open_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStrea
     Ok(stream)
 }
 
+/// A connection that is to be opened.
+pub(super) struct Attempt {
+    /// The listener, and its address.
+    pub(super) from: (ListenerId, SocketAddr),
+    pub(super) remote: SocketAddr,
+    /// By TLS, to a server that proves to be this one.
+    pub(super) secure: Option<(Arc<Tls>, Expected)>,
+    /// When it is given up, with all that belongs to it.
+    pub(super) until: Instant,
+}
+
+/// One that has come about.
+pub(super) enum Connected {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
 impl Streams {
-    /// Opens a connection, `within` this time with all that belongs to it, and carries it until it ends. `secure`: by TLS, to a
-    /// server that proves to be this one.
-    pub(super) async fn open(
-        self: &Rc<Self>,
-        (listener, local): (ListenerId, SocketAddr),
-        wire: &Rc<Wire>,
-        secure: Option<(Arc<Tls>, Expected)>,
-        within: Duration,
-    ) {
-        let remote = wire.flow.remote;
-        let deadline = tokio::time::Instant::now() + within;
-        let stream = match tokio::time::timeout_at(deadline, open_from(local, remote)).await {
+    /// Opens the connection of a wire, and carries it until it ends.
+    pub(super) async fn open(self: &Rc<Self>, attempt: Attempt, wire: &Rc<Wire>) {
+        match self.attempt(attempt).await {
+            Ok(connected) => self.run_opened(connected, wire).await,
+            Err(why) => self.remove(wire, why, false),
+        }
+    }
+
+    /// Carries a connection that we have opened until it ends.
+    pub(super) async fn run_opened(&self, connected: Connected, wire: &Rc<Wire>) {
+        match connected {
+            Connected::Plain(stream) => self.run(stream, wire, false).await,
+            Connected::Secure(stream) => self.run(stream, wire, false).await,
+        }
+    }
+
+    /// Opens a connection, its handshake included.
+    pub(super) async fn attempt(&self, attempt: Attempt) -> Result<Connected, Closed> {
+        let Attempt { from: (listener, local), remote, secure, until } = attempt;
+        let stream = match timeout_at(until, open_from(local, remote)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(why)) => {
                 tracing::debug!(peer = %remote, %why, "no connection");
-                return self.remove(wire, Closed::Unreachable, false);
+                return Err(Closed::Unreachable);
             }
-            Err(_) => return self.remove(wire, Closed::Unreachable, false),
+            Err(_) => return Err(Closed::Unreachable),
         };
         self.mark(&stream, listener, remote);
         let Some((tls, expected)) = secure else {
             self.shared.current().directory.stream_peers.note(remote.ip());
-            return self.run(stream, wire, false).await;
+            return Ok(Connected::Plain(stream));
         };
         let whom = expected.to_string();
-        let (result, why) =
-            match tokio::time::timeout_at(deadline, tls.open(stream, remote.ip(), expected)).await {
-                Ok(Ok(stream)) => {
-                    self.shaken(listener, remote, &whom, (Handshake::Ok, String::new()));
-                    return self.run(stream, wire, false).await;
-                }
-                Ok(Err(why)) => (failed_because(&why), why.to_string()),
-                Err(_) => (Handshake::Timeout, "it took too long".to_owned()),
-            };
+        let (result, why) = match timeout_at(until, tls.open(stream, remote.ip(), expected)).await {
+            Ok(Ok(stream)) => {
+                self.shaken(listener, remote, &whom, (Handshake::Ok, String::new()));
+                return Ok(Connected::Secure(Box::new(stream)));
+            }
+            Ok(Err(why)) => (failed_because(&why), why.to_string()),
+            Err(_) => (Handshake::Timeout, "it took too long".to_owned()),
+        };
         self.shaken(listener, remote, &whom, (result, why));
-        self.remove(wire, Closed::Handshake, false);
+        Err(Closed::Handshake)
     }
 
     /// Counts a handshake with a server, and logs it if it ended otherwise than the one before: a trunk that is down is tried often.

@@ -17,6 +17,10 @@ use crate::metrics::Closed;
 
 /// RFC 5626 §3.5.1: what answers a ping.
 const PONG: Bytes = Bytes::from_static(b"\r\n");
+/// RFC 5626 §3.5.1: what asks whether a peer is still there.
+const PING: Bytes = Bytes::from_static(b"\r\n\r\n");
+/// RFC 5626 §4.4.1: so long it has to say so.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// A request whose success shows that its sender is somebody we know: who registers or calls was asked to prove it.
 const PROOFS: [&[u8]; 3] = [b"REGISTER", b"INVITE", b"SUBSCRIBE"];
 
@@ -47,9 +51,15 @@ pub(super) struct Wire {
     closing: Cell<Option<Closed>>,
     /// When something last went over it, and when it was last a message.
     active: Cell<Instant>,
+    /// When something last came.
+    heard: Cell<Instant>,
     spoken: Cell<Instant>,
     /// We have opened it, or its peer has proved who it is.
     known: Cell<bool>,
+    /// There is a connection.
+    up: Cell<bool>,
+    /// The peer has been asked whether it is there.
+    pinged: Notify,
     /// It has brought a message.
     brought: Cell<bool>,
     /// Requests that it has brought and that have no final response yet. One that is repeated may count too little, one that is
@@ -77,8 +87,11 @@ impl Wire {
             cut: Notify::new(),
             closing: Cell::new(None),
             active: Cell::new(now),
+            heard: Cell::new(now),
             spoken: Cell::new(now),
             known: Cell::new(ours),
+            up: Cell::new(false),
+            pinged: Notify::new(),
             brought: Cell::new(false),
             owed: Cell::new(0),
             paid: Notify::new(),
@@ -94,6 +107,16 @@ impl Wire {
     /// True while requests may leave by it: their answers must have a way back.
     pub(super) fn is_whole(&self) -> bool {
         self.closing.get().is_none() && !self.half_closed.get()
+    }
+
+    /// It is a connection from now on.
+    pub(super) fn come_about(&self) {
+        self.up.set(true);
+    }
+
+    /// True once it is a connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.get()
     }
 
     pub(super) fn has_brought(&self) -> bool {
@@ -121,6 +144,25 @@ impl Wire {
     pub(super) fn pong(&self) {
         if self.queue.borrow().is_empty() {
             let _ = self.send(PONG, Leftover::Dropped);
+        }
+    }
+
+    /// Asks the peer whether it is there.
+    pub(super) fn ping(&self) {
+        if self.send(PING, Leftover::Dropped).is_ok() {
+            self.pinged.notify_one();
+        }
+    }
+
+    /// Ends when the peer has been asked and nothing has come from it in time.
+    pub(super) async fn dead(&self) -> Closed {
+        loop {
+            self.pinged.notified().await;
+            let asked = Instant::now();
+            tokio::time::sleep(PONG_WITHIN).await;
+            if self.heard.get() < asked {
+                return Closed::NoPong;
+            }
         }
     }
 
@@ -169,6 +211,7 @@ impl Wire {
     /// Bytes have come.
     pub(super) fn touch(&self) {
         self.active.set(Instant::now());
+        self.heard.set(Instant::now());
     }
 
     /// A message has come.
