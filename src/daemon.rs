@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::certificates::{self, Watch};
-use crate::drain::{self, Drained, Drainer, EXIT_CUT, Ending};
+use crate::drain::{self, Drained, Drainer, EXIT_ABANDONED, EXIT_CUT, Ending};
 use crate::http;
 use crate::reload::{self, Asker, FindNames, Reloader, Source, Wish};
 use crate::settings::token::TokenError;
@@ -293,7 +293,7 @@ fn with_imported<'a>(settings: &'a Settings, store: &dyn Store) -> Cow<'a, Setti
 async fn taken_by_all(ways: &runtime::Links, shards: u16) {
     let (passed, mut all) = tokio::sync::mpsc::unbounded_channel();
     for shard in 0..shards {
-        ways.send(ShardId(shard), LinkMessage::Fence(passed.clone()));
+        ways.send(ShardId(shard), LinkMessage::Marker(passed.clone()));
     }
     drop(passed);
     let each = async { while all.recv().await.is_some() {} };
@@ -331,7 +331,7 @@ async fn watch_certificates(shared: Arc<Shared>, alive: Weak<AtomicBool>) {
     }
 }
 
-/// Runs an engine until it is told to end: by SIGTERM or SIGINT, or by draining. At SIGHUP it reads its settings again. The status of
+/// Runs an engine until it is told to end: by SIGTERM or SIGINT, by draining, or by threads that were given up. At SIGHUP it reads its settings again. The status of
 /// the process.
 ///
 /// # Errors
@@ -357,10 +357,12 @@ async fn until_told(
 ) -> Result<u8, StartError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut given_up = std::pin::pin!(drain::given_up(&running.engine));
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(0),
             _ = interrupt.recv() => return Ok(0),
+            () = &mut given_up => return Ok(EXIT_ABANDONED),
             ending = drained.wait(&running.engine, running.clock) => return Ok(match ending {
                 Ending::LastCall => 0,
                 Ending::Cut(_) => EXIT_CUT,

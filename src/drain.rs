@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use tandem_actors::engine::Engine;
+use tandem_actors::engine::{Abandoned, Engine};
 use tandem_actors::env::Shared;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
@@ -18,6 +18,13 @@ use tokio::sync::watch;
 
 /// The status of a process that has ended calls at the limit of its draining.
 pub const EXIT_CUT: u8 = 3;
+/// The status of a process that has given up too many threads: its service manager starts another. EX_TEMPFAIL of sysexits.h.
+pub const EXIT_ABANDONED: u8 = 75;
+/// So many threads of shards may be given up before the process drains and ends.
+pub const MOST_ABANDONED: u32 = 3;
+/// The limit of that: calls that are up then are taken up by the next start, which costs them less than a process that takes no new ones
+/// costs everybody else.
+const LEAVE: Duration = Duration::from_secs(30);
 /// How often it is looked whether a call is left.
 const LOOK: Duration = Duration::from_millis(100);
 /// So long calls that were told to end may take: their BYE is answered, or given up (RFC 3261 Timer F) soon after.
@@ -111,6 +118,32 @@ impl Drained {
                 return cut(engine).await;
             }
         }
+    }
+}
+
+/// Returns when the process is to end because threads of shards have been given up.
+pub async fn given_up(engine: &Engine) {
+    let mut abandoned = engine.abandoned();
+    let too_many = |abandoned: &Abandoned| abandoned.unreplaced || abandoned.threads >= MOST_ABANDONED;
+    let Ok(abandoned) = abandoned.wait_for(too_many).await.map(|abandoned| *abandoned) else {
+        return std::future::pending().await;
+    };
+    if abandoned.unreplaced {
+        tracing::error!("the process ends at once; the next start takes up its calls");
+        return;
+    }
+    tracing::error!(
+        threads = abandoned.threads,
+        "too many threads of shards have been given up: new calls are refused, and the process ends with the last call, or soon"
+    );
+    engine.shared().current().directory.set_draining(true);
+    let all_gone = async {
+        while engine.shared().census.alive(ActorKind::Call) > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(LEAVE, all_gone).await.is_err() {
+        tracing::warn!("calls are left: they are taken up by the next start");
     }
 }
 

@@ -80,11 +80,8 @@ impl Visit for Fields<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // What `Debug` would write of it as it is, looking at each character on its own.
-        let plain = value.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\');
         match field.name() {
             "message" => self.field(field, format_args!("{value}")),
-            _ if plain => self.field(field, format_args!("\"{value}\"")),
             _ => self.field(field, format_args!("{value:?}")),
         }
     }

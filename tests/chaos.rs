@@ -205,6 +205,51 @@ fn a_panicking_trunk_loses_no_call() {
     loses_no_call("trunk:out", "trunk", 3);
 }
 
+/// How often a named actor has failed in a row, by the tree.
+fn failures(engine: &Engine, id: &str) -> u64 {
+    let tree = engine.api("GET", "/api/v1/tree");
+    let lists =
+        tree["shards"].as_array().unwrap().iter().flat_map(|shard| shard["failures"].as_array().unwrap());
+    lists.filter(|failure| failure["id"] == id).filter_map(|failure| failure["failures"].as_u64()).sum()
+}
+
+#[test]
+fn a_trunk_that_panics_at_every_message_is_parked_and_its_calls_walk_on() {
+    let two = TRUNK.replace("[\"{peer}:5070\"]", "[\"{peer}:5070\", \"{peer}:5071\"]");
+    let engine = Engine::start_with_chaos(&(stations(&["1001", "1002"]) + &two));
+    let at = |port| Ua::on(&engine, "far", SocketAddr::from((engine.peer(), port)));
+    let (busy, far) = (at(5070), at(5071));
+    let caller = Ua::new(&engine, "1001").registered();
+    engine.chaos("trunk:out", "panic_always");
+    for times in [3, 5] {
+        // It rests longer each time.
+        eventually("failures in a row", || (failures(&engine, "trunk:out") >= times).then_some(()));
+        let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
+        busy.respond(&busy.request("INVITE"), "503 Service Unavailable", "b", "", "");
+        far.answer(&far.request("INVITE"), &sdp(far.local(), "0"));
+        caller.established(&mut leg);
+        caller.next(&mut leg, "BYE", "", "");
+        far.respond(&far.request("BYE"), "200 OK", "", "", "");
+        caller.response("BYE", 200);
+    }
+    let drawn = engine.command(&["tree"]).output().expect("the program");
+    let drawn = String::from_utf8_lossy(&drawn.stdout).into_owned();
+    assert!(drawn.contains("trunk:out (resting; failed "), "{drawn}");
+    // 100 ms, doubled each time: so many rests take more than this.
+    let restarts = restarts(&engine, "trunk");
+    assert!((5.0..10.0).contains(&restarts), "{restarts}");
+    for cdr in engine.wait_cdrs(2) {
+        let causes: Vec<_> = cdr["attempts"].as_array().unwrap().iter().map(|a| a["cause"].clone()).collect();
+        assert_eq!((&cdr["cause"], causes), (&"normal".into(), vec!["503".into(), "answered".into()]));
+    }
+    // The operator has enough.
+    engine.chaos("trunk:out", "panic");
+    eventually("it lives", || {
+        let tree = engine.api("GET", "/api/v1/tree");
+        tree["shards"].to_string().contains("\"trunks\":[\"trunk:out\"]").then_some(())
+    });
+}
+
 #[test]
 fn a_panicking_station_loses_no_call() {
     loses_no_call("station:1001", "station", 3);

@@ -254,7 +254,7 @@ fn chaos_takes_the_ids_that_the_tree_prints() {
         for nobody in ["trunk:b", "shard:2", "shard:-1", "shard:", "call:c000123456789abcdef", "", "engine"] {
             chaos(nobody, "panic").is_problem(404);
         }
-        chaos("shard:0", "panic").is_problem(422);
+        chaos("shard:0", "panic_always").is_problem(422);
         chaos("trunk:a", "stall").is_problem(422);
         chaos("trunk:a", "explode").is_problem(422);
     });
@@ -282,7 +282,7 @@ fn stations_and_trunks_are_listed() {
         assert!(!daemon.get("/api/v1/stations").text.contains("of-the-tests"), "a password leaks");
         let trunk = &daemon.get("/api/v1/trunks").json()[0];
         let unknown = json!([{"address": "127.0.0.1:9", "name": null, "priority": 0, "weight": 1, "state": "unknown", "up": true,
-            "since": null, "cause": null}]);
+            "since": null, "cause": null, "overload_percent": 0}]);
         assert_eq!(trunk["proxies"], unknown);
         assert!(daemon.command("stations").contains("1001     21         0      not registered"));
         assert!(daemon.command("trunks").contains("a      lan       0      127.0.0.1:9  unknown"));

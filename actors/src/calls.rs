@@ -203,7 +203,7 @@ pub(crate) fn admit(
         return Err(Refused::new(482, Refusal::Loop));
     }
     let mut permits = Vec::with_capacity(2);
-    match (caller.permit(route.emergency, env.now().mono), caller) {
+    match (caller.permit(route.emergency, env.seat(), env.now().mono), caller) {
         (Ok(place), _) => permits.push(place),
         (Err(why), Caller::Station(station)) => route = toll_fraud::no_place(env, station, why, &route),
         (Err(_), Caller::Trunk(_)) => return Err(Refused::new(503, Refusal::Limit)),

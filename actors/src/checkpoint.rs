@@ -14,9 +14,6 @@ thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Up to this length bytes are copied one by one.
-const SHORT: usize = 8;
-
 /// Where a machine is written: `postcard`'s own way into a vector goes byte by byte.
 struct Room(Vec<u8>);
 
@@ -29,13 +26,7 @@ impl postcard::ser_flavors::Flavor for Room {
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        // Most are numbers of a few bytes, for which a call to copy them costs more than they do.
-        if bytes.len() <= SHORT {
-            self.0.reserve(SHORT);
-            bytes.iter().for_each(|byte| self.0.push(*byte));
-        } else {
-            self.0.extend_from_slice(bytes);
-        }
+        self.0.extend_from_slice(bytes);
         Ok(())
     }
 

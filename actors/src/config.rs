@@ -23,7 +23,7 @@ use tandem_protocol::transaction::Timers;
 use crate::sip::tls::Tls;
 
 pub use external::External;
-pub use listeners::{InUse, Listeners, Uses};
+pub use listeners::{Listeners, Uses};
 pub use registration::{Registration, RegistrationGroup};
 pub use toll_fraud::{StationToll, TollFraud};
 pub use trunk_rules::{Accept, TrunkRules};

@@ -19,10 +19,10 @@ use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::call::CallActor;
-use crate::config::InUse;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::metrics::ActorKind;
 use crate::owner::{Address, Owner, WeakAddress};
+use crate::seat::{Hold, Loan};
 use crate::shard::Shard;
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::supervisor::Guard;
@@ -170,7 +170,7 @@ pub struct DialogActor {
     /// Shard and call have been told of its end.
     parted: Rc<Cell<bool>>,
     /// The listener that it is reached by stays while it is.
-    in_use: Option<(ListenerId, InUse)>,
+    in_use: Option<(ListenerId, Hold)>,
     _guard: Guard,
 }
 
@@ -223,7 +223,11 @@ impl DialogActor {
     fn use_listener(&mut self) {
         let id = self.shell.machine().flow().listener;
         if self.in_use.as_ref().is_none_or(|(held, _)| *held != id) {
-            self.in_use = self.env.config().listener(id).map(|listener| (id, listener.uses.one()));
+            let uses = self.env.config().listener(id).map(|listener| listener.uses.clone());
+            self.in_use = uses.map(|uses| {
+                uses.join();
+                (id, self.env.seat().lend(Loan::Leg(uses)))
+            });
         }
     }
 

@@ -25,6 +25,7 @@ use tandem_protocol::time::Instant;
 use crate::config::{EngineConfig, Listener, RegistrationGroup, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
+use crate::seat::{Hold, Loan, Seat};
 use crate::sip::peers::StreamPeers;
 use crate::sip::tls::SecurePeers;
 
@@ -94,40 +95,49 @@ impl Permits {
     }
 }
 
-/// A place for one call; given back when dropped.
-pub enum Permit {
-    /// Of a station.
+/// Whose place a call has.
+pub enum PlaceOf {
+    /// A station's.
     Station(Arc<StationEntry>),
-    /// Of a trunk.
+    /// A trunk's.
     Trunk(Arc<TrunkEntry>),
 }
 
+/// A place for one call; given back when dropped, or when the call's shard is fenced.
+pub struct Permit {
+    of: PlaceOf,
+    _hold: Hold,
+}
+
 impl Permit {
+    fn of_station(station: &Arc<StationEntry>, seat: &Arc<Seat>) -> Permit {
+        let hold = seat.lend(Loan::Station(station.clone()));
+        Permit { of: PlaceOf::Station(station.clone()), _hold: hold }
+    }
+
+    fn of_trunk(trunk: &Arc<TrunkEntry>, seat: &Arc<Seat>) -> Permit {
+        let hold = seat.lend(Loan::Trunk(trunk.clone()));
+        Permit { of: PlaceOf::Trunk(trunk.clone()), _hold: hold }
+    }
+
+    /// Whose place it is.
+    pub fn of(&self) -> &PlaceOf {
+        &self.of
+    }
+
     /// Whether it is this station's.
     pub fn is_of_station(&self, name: &str) -> bool {
-        match self {
-            Permit::Station(station) => *station.config.name == *name,
-            Permit::Trunk(_) => false,
+        match &self.of {
+            PlaceOf::Station(station) => *station.config.name == *name,
+            PlaceOf::Trunk(_) => false,
         }
     }
 
     /// The trunk whose place it is.
     pub fn trunk(&self) -> Option<Arc<str>> {
-        match self {
-            Permit::Station(_) => None,
-            Permit::Trunk(trunk) => Some(trunk.config.name.clone()),
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        match self {
-            Permit::Station(station) => station.calls.give_back(),
-            Permit::Trunk(trunk) => {
-                trunk.calls.give_back();
-                trunk.metrics.calls.decrement(1.0);
-            }
+        match &self.of {
+            PlaceOf::Station(_) => None,
+            PlaceOf::Trunk(trunk) => Some(trunk.config.name.clone()),
         }
     }
 }
@@ -166,17 +176,22 @@ impl StationEntry {
         self.bindings.store(Arc::new(bindings));
     }
 
-    /// A place for a call, unless it has as many as it may.
-    pub fn permit(self: &Arc<Self>) -> Option<Permit> {
-        self.calls.take().then(|| Permit::Station(self.clone()))
+    /// A call has its place no longer.
+    pub(crate) fn give_back(&self) {
+        self.calls.give_back();
+    }
+
+    /// A place for a call of the shard in this seat, unless it has as many as it may.
+    pub fn permit(self: &Arc<Self>, seat: &Arc<Seat>) -> Option<Permit> {
+        self.calls.take().then(|| Permit::of_station(self, seat))
     }
 
     /// A place for a call that it makes.
     ///
     /// # Errors
     /// It has as many as it may, or has begun as many within a minute as it may.
-    pub fn call_permit(self: &Arc<Self>, now: Instant) -> Result<Permit, NoPlace> {
-        let permit = self.permit().ok_or(NoPlace::Calls)?;
+    pub fn call_permit(self: &Arc<Self>, seat: &Arc<Seat>, now: Instant) -> Result<Permit, NoPlace> {
+        let permit = self.permit(seat).ok_or(NoPlace::Calls)?;
         if !self.toll.take_call(self.config.toll.max_new_calls_per_min, now) {
             return Err(NoPlace::Rate);
         }
@@ -184,9 +199,9 @@ impl StationEntry {
     }
 
     /// A place for an emergency call, which no limit refuses.
-    pub fn emergency_permit(self: &Arc<Self>) -> Permit {
+    pub fn emergency_permit(self: &Arc<Self>, seat: &Arc<Seat>) -> Permit {
         self.calls.take_always();
-        Permit::Station(self.clone())
+        Permit::of_station(self, seat)
     }
 
     /// True while it has as many calls as it may.

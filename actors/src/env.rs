@@ -30,6 +30,7 @@ use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::metrics::{ActorKind, Metrics};
 use crate::owner::WeakAddress;
+use crate::seat::{Figure, Seat};
 use crate::shard::LinkMessage;
 use crate::sip::endpoint::TransactionKey;
 use crate::store::{Batch, Store};
@@ -85,6 +86,9 @@ pub trait Seams {
     fn media(&self, worker: u16, order: MediaOrder);
     /// True if an actor of this kind shall panic at its next input: never outside a simulation.
     fn inject_panic(&self, kind: ActorKind) -> bool;
+    /// The shard was fenced, and something of it still runs. Does not return where that has a thread of its own; in a simulation it does, and
+    /// nothing comes of what is done.
+    fn fenced(&self) {}
 }
 
 /// What becomes of a message whose connection ends before it has left.
@@ -146,6 +150,7 @@ pub(crate) enum TimerKey {
 struct Common {
     seams: Box<dyn Seams>,
     shard: ShardId,
+    seat: Arc<Seat>,
     shared: Arc<Shared>,
     timers: RefCell<TimerWheel<TimerKey>>,
     wake: Cell<Option<Instant>>,
@@ -162,12 +167,36 @@ struct Inner {
 pub struct Env(Rc<Inner>);
 
 impl Env {
-    /// The way out of `shard`.
+    /// The way out of `shard`, the first in its place.
     pub fn new(shard: ShardId, shared: Arc<Shared>, seams: Box<dyn Seams>) -> Env {
+        Env::in_seat(shard, Arc::default(), shared, seams)
+    }
+
+    /// The way out of `shard` while its seat is not fenced.
+    pub fn in_seat(shard: ShardId, seat: Arc<Seat>, shared: Arc<Shared>, seams: Box<dyn Seams>) -> Env {
         let timers = RefCell::new(TimerWheel::new(seams.now().mono));
         let settings = shared.current();
-        let common = Rc::new(Common { seams, shard, shared, timers, wake: Cell::new(None) });
+        let common = Rc::new(Common { seams, shard, seat, shared, timers, wake: Cell::new(None) });
         Env(Rc::new(Inner { common, settings }))
+    }
+
+    /// What tells this shard from one in the same place that was fenced.
+    pub fn seat(&self) -> &Arc<Seat> {
+        &self.0.common.seat
+    }
+
+    /// True if this shard was fenced and must do nothing any more; on a thread of its own it does not even return then.
+    pub(crate) fn is_fenced(&self) -> bool {
+        let fenced = self.0.common.seat.is_fenced();
+        if fenced {
+            self.0.common.seams.fenced();
+        }
+        fenced
+    }
+
+    /// Adds to a gauge of the engine.
+    pub(crate) fn count(&self, figure: Figure, count: i64) {
+        self.0.common.seat.count(self.metrics(), figure, count);
     }
 
     /// These settings hold from now on for whoever has this `Env`, and for its later clones.
@@ -176,8 +205,10 @@ impl Env {
         self.0 = Rc::new(Inner { common, settings });
     }
 
-    /// Both clocks.
+    /// Both clocks. Whoever asks gets on.
     pub fn now(&self) -> Now {
+        self.is_fenced();
+        self.0.common.seat.beat();
         self.0.common.seams.now()
     }
 
@@ -213,7 +244,9 @@ impl Env {
 
     /// Queues a batch for the store.
     pub fn submit(&self, batch: Batch) {
-        self.0.common.shared.store.submit(batch);
+        if !self.is_fenced() {
+            self.0.common.shared.store.submit_from(batch, &self.0.common.seat);
+        }
     }
 
     /// How our side appears on a listener.
@@ -262,6 +295,9 @@ impl Env {
         leftover: Leftover,
         connect: Option<Duration>,
     ) -> Result<Flow, Unsent> {
+        if self.is_fenced() {
+            return Ok(flow);
+        }
         if let Some(aliased) = self.directory().aliased(flow)
             && let Ok(sent) = self.transmit_within(aliased, message.clone(), leftover, connect)
         {
@@ -296,12 +332,17 @@ impl Env {
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
+        if self.is_fenced() {
+            return Err(Unsent::Unreachable);
+        }
         self.0.common.seams.connect(listener, remote, within)
     }
 
     /// Closes a connection of this shard; see [`Seams::close`].
     pub fn close(&self, connection: ConnectionId) {
-        self.0.common.seams.close(connection);
+        if !self.is_fenced() {
+            self.0.common.seams.close(connection);
+        }
     }
 
     /// Has the sockets of the listeners that there are now; see [`Seams::listen`].
@@ -311,6 +352,9 @@ impl Env {
 
     /// Hands a message to a shard.
     pub fn link(&self, to: ShardId, message: LinkMessage) {
+        if self.is_fenced() {
+            return;
+        }
         if to != self.0.common.shard {
             self.metrics().crossings.increment(1);
         }
@@ -319,7 +363,9 @@ impl Env {
 
     /// Hands an order to a media worker.
     pub fn media(&self, worker: u16, order: MediaOrder) {
-        self.0.common.seams.media(worker, order);
+        if !self.is_fenced() {
+            self.0.common.seams.media(worker, order);
+        }
     }
 
     /// True if an actor of this kind shall panic now.

@@ -41,6 +41,7 @@ mod owner;
 pub mod registrar;
 pub mod registration_group;
 pub mod runtime;
+pub mod seat;
 pub mod shard;
 pub mod shell;
 pub mod sip;

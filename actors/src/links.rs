@@ -4,8 +4,10 @@
 //! asked for: commits, media ports, answers of its stations. There is no more of it than was asked, and a shard that did not hear of
 //! it would hold back an answer or lose a port for good; so it overtakes traffic too.
 
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::task::{Context, Poll};
 
 use tandem_protocol::time::UnixMillis;
 use tokio::sync::mpsc;
@@ -45,7 +47,8 @@ fn class(message: &LinkMessage) -> Class {
         | LinkMessage::Trunk(_)
         | LinkMessage::Restrained { .. }
         | LinkMessage::Located(_)
-        | LinkMessage::Fence(_) => Class::Control,
+        | LinkMessage::Marker(_)
+        | LinkMessage::Poke => Class::Control,
     }
 }
 
@@ -119,26 +122,52 @@ impl Completions for Links {
     }
 }
 
-/// The receiving end of one shard.
-pub(crate) struct Inlet {
+struct Queues {
     control: mpsc::UnboundedReceiver<LinkMessage>,
     traffic: mpsc::UnboundedReceiver<LinkMessage>,
     waiting: Arc<AtomicUsize>,
 }
 
-impl Inlet {
-    /// Waits for messages and takes some, control first; `None` once nobody can send any more.
-    pub(crate) async fn next(&mut self) -> Option<Vec<LinkMessage>> {
-        let (mut control, mut traffic) = (Vec::new(), Vec::new());
-        tokio::select! {
-            biased;
-            1.. = self.control.recv_many(&mut control, BATCH) => Some(control),
-            taken = self.traffic.recv_many(&mut traffic, BATCH) => {
-                let counted = traffic.iter().filter(|message| class(message) == Class::Traffic).count();
-                self.waiting.fetch_sub(counted, Ordering::Relaxed);
-                (taken > 0).then_some(traffic)
-            }
+impl Queues {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<LinkMessage>>> {
+        let mut taken = Vec::new();
+        if let Poll::Ready(1..) = self.control.poll_recv_many(cx, &mut taken, BATCH) {
+            return Poll::Ready(Some(taken));
         }
+        self.traffic.poll_recv_many(cx, &mut taken, BATCH).map(|count| {
+            let counted = taken.iter().filter(|message| class(message) == Class::Traffic).count();
+            self.waiting.fetch_sub(counted, Ordering::Relaxed);
+            (count > 0).then_some(taken)
+        })
+    }
+}
+
+/// The receiving end of one shard. What waits in it can be taken over from a shard that does not.
+pub(crate) struct Inlet(Arc<Mutex<Option<Queues>>>);
+
+impl Inlet {
+    /// Waits for messages and takes some, control first; `None` once nobody can send any more. Waits for ever once it was taken over.
+    pub(crate) async fn next(&mut self) -> Option<Vec<LinkMessage>> {
+        poll_fn(|cx| {
+            let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.as_mut().map_or(Poll::Pending, |queues| queues.poll(cx))
+        })
+        .await
+    }
+
+    /// The same end, for whoever takes it over.
+    pub(crate) fn handle(&self) -> Inlet {
+        Inlet(self.0.clone())
+    }
+
+    /// Takes it over with everything that waits; `None` if somebody just takes from it.
+    pub(crate) fn take_over(&self) -> Option<Inlet> {
+        let queues = match self.0.try_lock() {
+            Ok(mut queues) => queues.take(),
+            Err(TryLockError::Poisoned(queues)) => queues.into_inner().take(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Inlet(Arc::new(Mutex::new(queues))))
     }
 }
 
@@ -151,7 +180,8 @@ pub fn links(shards: u16, shed: impl Fn(u64) + Send + Sync + 'static) -> (Links,
         let (to_control, control) = mpsc::unbounded_channel();
         let (to_traffic, traffic) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let inlet = Inlet { control, traffic, waiting: waiting.clone() };
+        let queues = Queues { control, traffic, waiting: waiting.clone() };
+        let inlet = Inlet(Arc::new(Mutex::new(Some(queues))));
         (Way { control: to_control, traffic: to_traffic, waiting }, inlet)
     };
     let (ways, inlets) = (0..shards).map(way).unzip();
@@ -218,6 +248,25 @@ mod tests {
             matches!(all.last(), Some(LinkMessage::Gone { .. })),
             "a connection ends after what it has brought"
         );
+    }
+
+    #[test]
+    fn whoever_takes_an_inlet_over_gets_what_waits_and_what_comes() {
+        let (links, mut inlets, _) = shards(1);
+        let connection = ConnectionId { shard: 0, generation: 1 };
+        flood(&links, ShardId(0), 2);
+        let mut stuck = inlets.remove(0);
+        let taken = stuck.handle().take_over().unwrap();
+        links.send(ShardId(0), LinkMessage::Gone { connection, was_up: true });
+        links.committed(vec![(Ticket { shard: 0, token: 7 }, Ok(()))]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let before = runtime.block_on(async {
+            tokio::select! { biased; batch = stuck.next() => batch, () = std::future::ready(()) => None }
+        });
+        assert!(before.is_none(), "nothing comes to whom it was taken from");
+        drop(links);
+        let all = drain(taken);
+        assert!(matches!(&all[0], LinkMessage::Committed(_)) && all.len() == 4);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Metrics {
     /// Limits and rules against toll fraud.
     pub toll: TollMetrics,
     restarts: Vec<Counter>,
+    /// Threads of shards that were given up.
+    pub shards_abandoned: Gauge,
     shed: Vec<Counter>,
     /// Messages that went from one shard to another.
     pub crossings: Counter,
@@ -142,6 +144,7 @@ impl Metrics {
             dns: DnsMetrics::new(&registry),
             reloads: ReloadMetrics::new(&registry),
             toll: TollMetrics::new(&registry),
+            shards_abandoned: registry.gauge("tandem_shards_abandoned", &[]),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),

@@ -1,37 +1,33 @@
-//! The engine on threads and sockets: the only file that reads the operating system's clocks and spawns tasks for shards.
+//! The engine on threads and sockets: the only place that reads the operating system's clocks and spawns tasks for shards.
 //!
 //! Each shard has an arbiter thread. On it these kinds of task feed its actor: one a listener ([`crate::sip::udp`],
 //! [`crate::sip::tcp`]), one a connection, one for what comes from other threads (in batches), one for the shard's single
 //! timer. A listener has one socket a shard, and the kernel spreads peers over them; a message whose call lives elsewhere
-//! crosses once.
+//! crosses once. The sockets are the root's (`root`): should a thread get stuck, which `watch` notices, a new one goes on with them.
 #![allow(clippy::disallowed_methods)]
 
-use std::cell::{Cell, RefCell};
+mod root;
+mod threads;
+mod watch;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
-use bytes::Bytes;
-use rand::rngs::StdRng;
-use rand::{RngCore, SeedableRng};
-use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
+use tandem_protocol::flow::Transport;
 use tandem_protocol::time::{Instant, Now, UnixMillis};
-use tokio::sync::Notify;
 
+use self::root::Root;
 use crate::engine::Engine;
-use crate::env::{Env, Leftover, Seams, Shared, Tell, Unsent, Waiter};
+use crate::env::{Shared, Tell};
 use crate::ids::ShardId;
 use crate::links::Inlet;
-use crate::media_pool::order::MediaOrder;
-use crate::metrics::ActorKind;
-use crate::shard::{LinkMessage, Linked, Restore, Shard, Tick};
-use crate::sip::ears::Ears;
+use crate::media_pool::order::Ordered;
+use crate::shard::{Linked, Restore, Shard};
 use crate::sip::listening::Listening;
-use crate::sip::tcp::{self, Streams};
-use crate::sip::udp;
+use crate::sip::{tcp, udp};
 
 pub use crate::links::{Inlets, Links, links};
 
@@ -116,7 +112,7 @@ pub fn bind(
 }
 
 /// Hands orders to media workers.
-pub type MediaRoute = Arc<dyn Fn(u16, MediaOrder) + Send + Sync>;
+pub type MediaRoute = Arc<dyn Fn(u16, Ordered) + Send + Sync>;
 
 /// What an engine is started with.
 pub struct Start {
@@ -136,37 +132,20 @@ pub struct Start {
     pub restore: Vec<(ShardId, Restore)>,
 }
 
-/// Starts every shard on an arbiter thread of its own.
+/// Starts every shard on an arbiter thread of its own, and a thread that watches over them.
 ///
 /// # Errors
-/// A socket cannot be used.
+/// A socket or a thread cannot be had.
 pub async fn start(start: Start) -> io::Result<Engine> {
-    let Start { shared, clock, listening, links, inlets, media, mut restore } = start;
+    let (root, mut restore) = Root::new(start);
     let mut shards = Vec::new();
-    for (number, inlet) in inlets.0.into_iter().enumerate() {
-        let shard = ShardId(number as u16);
+    for shard in root.shards() {
         let records = restore.iter().position(|(s, _)| *s == shard).map(|at| restore.swap_remove(at).1);
-        let seat = Seat {
-            shard,
-            shared: shared.clone(),
-            listening: listening.clone(),
-            clock,
-            links: links.clone(),
-            media: media.clone(),
-        };
-        let (ready, started) = tokio::sync::oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .on_thread_park(Pace::default().into_hook())
-            .build()?;
-        let arbiter = Arbiter::with_tokio_rt(move || runtime);
-        arbiter.spawn(async move {
-            // The starter may have given up.
-            let _ = ready.send(seat.take(inlet, records));
-        });
-        shards.push(started.await.map_err(|_| io::Error::other("a shard's thread ended at its start"))??);
+        shards.push(root.start_shard(shard, records)?);
     }
-    Ok(Engine::new(shards, shared))
+    let engine = Engine::new(shards, root.shared.clone());
+    watch::start(root, &engine)?;
+    Ok(engine)
 }
 
 /// Lets a busy shard rest before it looks for work again, so that one wake-up finds several datagrams: waking costs more than
@@ -200,163 +179,14 @@ impl Pace {
     }
 }
 
-/// What a shard's thread begins with.
-struct Seat {
-    shard: ShardId,
-    shared: Arc<Shared>,
-    listening: Arc<Listening>,
-    clock: Clock,
-    links: Links,
-    media: MediaRoute,
-}
-
-impl Seat {
-    fn take(self, inlet: Inlet, restore: Option<Restore>) -> io::Result<Addr<Shard>> {
-        let wake = Rc::new(Wake::default());
-        let mut random = StdRng::from_os_rng();
-        let ears = Rc::new(Ears::new(self.shard, self.shared.clone(), self.listening));
-        let streams = Streams::new(self.shard, self.shared.clone(), ears.clone(), random.next_u64());
-        let seams = Threads {
-            shared: self.shared.clone(),
-            ears,
-            clock: self.clock,
-            read: Cell::new(self.clock.now()),
-            streams: streams.clone(),
-            links: self.links,
-            media: self.media,
-            wake: wake.clone(),
-            random: RefCell::new(random),
-        };
-        let env = Env::new(self.shard, self.shared, Box::new(seams));
-        let shard = Shard::new(env).start();
-        streams.belong_to(shard.clone());
-        if let Some(restore) = restore {
-            shard.tell(restore);
-        }
-        streams.listen()?;
-        actix::spawn(receive(inlet, shard.clone()));
-        actix::spawn(keep_time(wake, self.clock, shard.clone()));
-        Ok(shard)
-    }
-}
-
 /// Takes what other threads send.
 async fn receive(mut inlet: Inlet, shard: Addr<Shard>) {
     while let Some(batch) = inlet.next().await {
         shard.tell(Linked(batch));
         tokio::task::yield_now().await;
-    }
-}
-
-/// The one timer of a shard.
-#[derive(Default)]
-struct Wake {
-    at: Cell<Option<Instant>>,
-    changed: Notify,
-}
-
-async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) {
-    loop {
-        let Some(at) = wake.at.get() else {
-            wake.changed.notified().await;
-            continue;
-        };
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep_until(clock.at(at)) => {
-                wake.at.set(None);
-                shard.tell(Tick);
-                tokio::task::yield_now().await;
-            }
-            () = wake.changed.notified() => {}
+        if !shard.connected() {
+            // A fault has ended its actor: what waits is for the next one.
+            std::future::pending::<()>().await;
         }
-    }
-}
-
-/// The seams of one shard in production.
-struct Threads {
-    shared: Arc<Shared>,
-    ears: Rc<Ears>,
-    clock: Clock,
-    /// When both clocks were last read.
-    read: Cell<Now>,
-    streams: Rc<Streams>,
-    links: Links,
-    media: MediaRoute,
-    wake: Rc<Wake>,
-    random: RefCell<StdRng>,
-}
-
-impl Seams for Threads {
-    fn now(&self) -> Now {
-        let last = self.read.get();
-        let now = self.clock.now_after(last);
-        if now.mono.since(last.mono) >= WALL_HOLDS {
-            self.read.set(now);
-        }
-        now
-    }
-
-    fn random(&self) -> u64 {
-        self.random.borrow_mut().next_u64()
-    }
-
-    fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent> {
-        if let Some(connection) = flow.connection {
-            return self.streams.send(connection, message, leftover);
-        }
-        let ear = self.ears.of(flow.listener);
-        let marked = ear.as_ref().and_then(|ear| ear.datagrams.as_ref()).ok_or(Unsent::Unreachable)?;
-        marked.mark(self.shared.settings.peek().directory.dscp_towards(flow));
-        udp::send(&marked.socket, flow.remote, &message)
-    }
-
-    fn listen(&self) {
-        if let Err(why) = self.streams.listen() {
-            tracing::error!(%why, "a listener's socket cannot be had by a shard: it hears nothing there");
-        }
-    }
-
-    fn connect(&self, listener: ListenerId, remote: SocketAddr, within: Duration) -> Result<Flow, Unsent> {
-        self.streams.connect(listener, remote, within)
-    }
-
-    fn race(
-        &self,
-        listener: ListenerId,
-        to: (SocketAddr, &[SocketAddr]),
-        within: Duration,
-        waiter: Waiter,
-    ) -> Option<SocketAddr> {
-        self.streams.race(listener, to, within, waiter)
-    }
-
-    fn opened(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
-        self.streams.opened_to(listener, remote)
-    }
-
-    fn ping(&self, connection: ConnectionId) {
-        self.streams.ping(connection);
-    }
-
-    fn close(&self, connection: ConnectionId) {
-        self.streams.close(connection);
-    }
-
-    fn link(&self, to: ShardId, message: LinkMessage) {
-        self.links.send(to, message);
-    }
-
-    fn wake_at(&self, at: Instant) {
-        self.wake.at.set(Some(at));
-        self.wake.changed.notify_one();
-    }
-
-    fn media(&self, worker: u16, order: MediaOrder) {
-        (self.media)(worker, order);
-    }
-
-    fn inject_panic(&self, _: ActorKind) -> bool {
-        false
     }
 }

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod ask;
+mod awaited;
 mod dialogs;
 mod flows;
 mod icmp;
@@ -14,6 +15,7 @@ mod refuse;
 mod restore;
 mod stray;
 mod streams;
+mod succession;
 mod toll_fraud;
 mod trunks;
 
@@ -64,6 +66,7 @@ pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
 pub use overload::Overflowed;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
+pub use succession::{Estate, Succession};
 pub(crate) use toll_fraud::Watch;
 pub use trunks::TrunkReport;
 
@@ -111,7 +114,9 @@ pub enum LinkMessage {
     /// What DNS has found for a named proxy of a trunk that lives here.
     Located(ProxyLocated),
     /// Told once all control that was sent before has been taken.
-    Fence(UnboundedSender<ShardId>),
+    Marker(UnboundedSender<ShardId>),
+    /// Nothing: a shard that takes it has got on.
+    Poke,
 }
 
 /// Datagrams that came together.
@@ -182,6 +187,8 @@ pub struct Shard {
     /// Named actors that rest after a fault, and how often each has failed.
     resting: BTreeSet<(Instant, ActorKind, Arc<str>)>,
     failures: BTreeMap<(ActorKind, Arc<str>), Failures>,
+    /// Named actors that an operator's chaos has panic at every input.
+    poisoned: BTreeSet<(ActorKind, Arc<str>)>,
     keepalive_at: Option<Instant>,
     keepalive_turn: usize,
     timer: Option<TimerId>,
@@ -191,6 +198,7 @@ pub struct Shard {
     overload: overload::Overload,
     late_pracks: late_prack::LatePracks,
     restoring_until: Option<Instant>,
+    awaited: awaited::Awaited,
     _guard: Guard,
 }
 
@@ -215,6 +223,7 @@ impl Shard {
             flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
+            poisoned: BTreeSet::new(),
             keepalive_at: None,
             keepalive_turn: 0,
             timer: None,
@@ -224,6 +233,7 @@ impl Shard {
             overload: overload::Overload::new(&env),
             late_pracks: late_prack::LatePracks::default(),
             restoring_until: None,
+            awaited: awaited::Awaited::default(),
             _guard: Guard::new(&env, ActorKind::Shard, |_| {}),
             env,
         }
@@ -313,10 +323,11 @@ impl Shard {
             LinkMessage::Trunk(report) => self.trunk_report(report),
             LinkMessage::Restrained { trunk, proxy } => self.trunk_restrained(&trunk, proxy),
             LinkMessage::Located(found) => self.located(found),
-            LinkMessage::Fence(passed) => {
+            LinkMessage::Marker(passed) => {
                 // Whoever waits may have given up.
                 let _ = passed.send(self.env.shard());
             }
+            LinkMessage::Poke => self.env.seat().beat(),
         }
     }
 
@@ -332,7 +343,8 @@ impl Shard {
     fn media(&mut self, event: MediaEvent) {
         match event {
             MediaEvent::Granted { worker, address, pairs } => self.granted(worker, address, pairs),
-            MediaEvent::Returned(pairs) => self.leases.returned(&self.env, pairs),
+            MediaEvent::Returned(pairs) => self.leases.rested(&self.env, pairs),
+            MediaEvent::Reclaimed { worker } => self.leases.reclaimed(worker),
             MediaEvent::Silent(session)
             | MediaEvent::Closed { session, .. }
             | MediaEvent::Refused { session, .. }
@@ -368,6 +380,7 @@ impl Shard {
         if let Some(timer) = self.timer {
             let further =
                 self.keepalive_at.into_iter().chain(self.tolls.next).chain(self.overload_deadline());
+            let further = further.chain(self.awaited.until);
             self.env.arm(timer, expiry.into_iter().chain(rest).chain(further).min());
         }
     }
@@ -386,6 +399,8 @@ impl Actor for Shard {
         self.leases.prime(&self.env);
         self.start_named(ctx);
         self.rearm();
+        self.succeed_another();
+        self.env.seat().begin();
     }
 }
 
@@ -444,6 +459,7 @@ impl Handler<Told<Fire>> for Shard {
         self.keep_alive();
         self.watch_tolls();
         self.look_at_overload();
+        self.give_up_awaited();
         self.rearm();
     }
 }

@@ -234,6 +234,9 @@ impl StationActor {
     }
 
     fn publish(&self) {
+        if self.env.is_fenced() {
+            return;
+        }
         let before = self.entry.bindings().len();
         self.entry.publish(self.shell.machine().0.clone());
         let after = self.entry.bindings().len();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::cdr::Cdr;
 use crate::events::Event;
+use crate::seat::Seat;
 
 /// The buckets an engine keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +130,13 @@ pub struct Entry {
 pub trait Store: Send + Sync {
     /// Queues a batch. Never blocks; what cannot be queued is counted, logged and reported to its ticket.
     fn submit(&self, batch: Batch);
+
+    /// The same for a shard. Once its seat is fenced and [`flush`](Store::flush) has returned, nothing of it is queued any more.
+    fn submit_from(&self, batch: Batch, seat: &Seat) {
+        if !seat.is_fenced() {
+            self.submit(batch);
+        }
+    }
 
     /// Every entry of a bucket, by key. Blocking: for the start of an engine and the API, never on a call's path.
     fn scan(&self, bucket: Bucket) -> Result<Vec<Entry>, StoreFault>;

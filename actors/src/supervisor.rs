@@ -2,7 +2,8 @@
 //!
 //! | parent | children | strategy | intensity | after that |
 //! | --- | --- | --- | --- | --- |
-//! | engine | shards, media workers | rebuilt in place, sockets stay | 5 in 10 s | the process ends for its service manager |
+//! | engine | shards | one that gives no sign of life for 2 s is fenced; another has its sockets and calls | 3 threads | the process drains and ends for its service manager |
+//! | engine | media workers | rebuilt in place, sockets stay | 5 in 10 s | the process ends for its service manager |
 //! | shard | calls | each alone, rebuilt in place | 5 in 10 s | the call ends: BYE on every leg, CDR |
 //! | shard | stations, trunks, registration groups | each alone, restarted from settings and store | back-off 100 ms to 30 s, forgotten after 5 min | kept trying |
 //! | call | dialogs | each alone, rebuilt in place | 5 in 10 s | the leg ends |
@@ -11,12 +12,15 @@
 //! Rebuilding in place is the shell's work ([`crate::shell`]): address and mailbox stay. What is here is the rest: the
 //! last resort when an actor's own handler panics, its count, and its back-off.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tandem_protocol::time::Instant;
 
+use crate::env::{Env, Shared};
 use crate::metrics::ActorKind;
+use crate::seat::Seat;
 
 /// The first rest of a named actor after a fault; doubled each time.
 pub const FIRST_REST: Duration = Duration::from_millis(100);
@@ -72,6 +76,11 @@ impl Census {
         self.restarts[kind as usize].load(Ordering::Relaxed)
     }
 
+    /// So many actors of a kind live no longer.
+    pub(crate) fn leave(&self, kind: ActorKind, count: i64) {
+        self.alive[kind as usize].fetch_sub(count, Ordering::Relaxed);
+    }
+
     /// Counts a restart.
     pub fn restarted(&self, kind: ActorKind) {
         self.restarts[kind as usize].fetch_add(1, Ordering::Relaxed);
@@ -82,31 +91,46 @@ impl Census {
 ///
 /// Its `Drop` runs when the actor has stopped, and also when a panic has escaped the shell and the runtime has thrown the actor away.
 pub struct Guard {
-    shared: std::sync::Arc<crate::env::Shared>,
+    shared: Arc<Shared>,
+    /// Of a shard's actors: that of their shard.
+    seat: Option<Arc<Seat>>,
     kind: ActorKind,
     down: Option<Box<dyn FnOnce(bool)>>,
 }
 
 impl Guard {
     /// Counts an actor of `kind`; `down` is called at its end, with true if a panic ended it.
-    pub fn new(env: &crate::env::Env, kind: ActorKind, down: impl FnOnce(bool) + 'static) -> Guard {
-        Guard::with(env.shared().clone(), kind, down)
+    pub fn new(env: &Env, kind: ActorKind, down: impl FnOnce(bool) + 'static) -> Guard {
+        Guard::counted(env.shared().clone(), Some(env.seat().clone()), kind, down)
     }
 
     /// The same where there is no shard: on a media worker's thread.
-    pub fn with(
-        shared: std::sync::Arc<crate::env::Shared>,
+    pub fn with(shared: Arc<Shared>, kind: ActorKind, down: impl FnOnce(bool) + 'static) -> Guard {
+        Guard::counted(shared, None, kind, down)
+    }
+
+    fn counted(
+        shared: Arc<Shared>,
+        seat: Option<Arc<Seat>>,
         kind: ActorKind,
         down: impl FnOnce(bool) + 'static,
     ) -> Guard {
-        shared.census.alive[kind as usize].fetch_add(1, Ordering::Relaxed);
-        Guard { shared, kind, down: Some(Box::new(down)) }
+        let guard = Guard { shared, seat, kind, down: Some(Box::new(down)) };
+        guard.count(1);
+        guard
+    }
+
+    fn count(&self, count: i64) {
+        // Of a shard that was fenced nobody is counted any more.
+        if self.seat.as_ref().is_none_or(|seat| seat.count_actor(self.kind, count)) {
+            self.shared.census.alive[self.kind as usize].fetch_add(count, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.shared.census.alive[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+        self.count(-1);
         if let Some(down) = self.down.take() {
             down(std::thread::panicking());
         }

@@ -143,7 +143,7 @@ impl TrunkActor {
 
     /// A proxy's state is another: calls, people and the log learn it.
     fn changed(&self, proxy: SocketAddr, state: State, cause: Cause, now: Now) {
-        let Some(entry) = self.entry.proxy(proxy) else { return };
+        let Some(entry) = self.entry.proxy(proxy).filter(|_| !self.env.is_fenced()) else { return };
         let before = entry.state();
         let (trunk, reason) = (self.entry.config.name.to_string(), cause.to_string());
         entry.publish(ProxyStatus { state, since: Some(now.wall), cause: Some(reason.clone()) });

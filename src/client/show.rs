@@ -237,7 +237,10 @@ fn shard(shard: &Value) -> Node {
             None => children.push(Node::new(format!("{id} (resting; {note})"), Vec::new())),
         }
     }
-    Node::new(cell(&shard["id"]), children)
+    // How many before it were given up.
+    let epoch = shard["epoch"].as_u64().filter(|epoch| *epoch > 0);
+    let id = cell(&shard["id"]);
+    Node::new(epoch.map_or(id.clone(), |epoch| format!("{id} (epoch {epoch})")), children)
 }
 
 /// The facts of an event as `name=value`, those apart that are shown elsewhere.
@@ -319,7 +322,7 @@ STATION  EXTENSION  CALLS  CONTACT              SOURCE      EXPIRES IN    USER A
             "shards": [{"id": "shard:0", "calls": [{"id": "call:c1", "state": "talking",
                 "dialogs": ["dialog:c1/0", "dialog:c1/1"]}], "stations": [], "trunks": ["trunk:a"],
                 "registration_groups": [], "failures": [{"id": "trunk:a", "failures": 1},
-                {"id": "trunk:b", "failures": 3}]}],
+                {"id": "trunk:b", "failures": 3}]}, {"id": "shard:1", "epoch": 2}],
             "media_workers": [{"id": "media_worker:0", "media_sessions": ["media_session:c1/0"]}],
         });
         let expected = "\
@@ -330,6 +333,7 @@ engine (n)
 │   │   └── dialog:c1/1
 │   ├── trunk:a (failed 1 times in a row)
 │   └── trunk:b (resting; failed 3 times in a row)
+├── shard:1 (epoch 2)
 └── media_worker:0
     └── media_session:c1/0
 

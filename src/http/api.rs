@@ -32,7 +32,7 @@ use crate::store::Rfc3339;
 /// The events of one answer, where the request names no number, and at most.
 const EVENTS: usize = 1_000;
 const MAX_EVENTS: usize = 10_000;
-/// How long a stalled shard sleeps, in milliseconds.
+/// How long a stalled shard sleeps unless told otherwise, in milliseconds: long enough to be fenced, and to wake after that.
 const STALL_MS: u64 = 3_000;
 
 type Answer = Result<Response, Problem>;
@@ -313,6 +313,8 @@ pub(super) struct Chaos {
     actor: String,
     #[serde(rename = "do")]
     fault: Fault,
+    /// How long to stall.
+    ms: Option<u64>,
 }
 
 pub(super) async fn chaos(
@@ -322,22 +324,35 @@ pub(super) async fn chaos(
     if !state.chaos {
         return Err(Problem::not_found("chaos is off; it needs TANDEM_CHAOS=1"));
     }
-    let Json(Chaos { actor, fault }) = body?;
+    let Json(Chaos { actor, fault, ms }) = body?;
+    if ms.is_some() && fault != Fault::Stall {
+        return Err(Problem::unprocessable("ms: goes with \"do\": \"stall\""));
+    }
     let shards = state.engine.shared().current().directory.shards();
     let shard = actor.strip_prefix("shard:").map(|n| n.parse().ok().filter(|n| *n < shards).map(ShardId));
     let injection = match (fault, shard) {
         (_, Some(None)) => return Err(no_actor(&actor)),
-        (Fault::Stall, Some(Some(shard))) => return Ok(stall(&state, shard, &actor).await),
+        (Fault::Stall, Some(Some(shard))) => return Ok(stall(&state, shard, &actor, ms).await),
         (Fault::Stall, None) => return Err(Problem::unprocessable("only a shard can be stalled")),
-        (Fault::Panic | Fault::PanicAlways, Some(Some(_))) => {
-            return Err(Problem::unprocessable("a shard can be stalled, not made to panic"));
+        (Fault::Panic, Some(Some(shard))) => {
+            tracing::warn!(actor, ?fault, "chaos");
+            ask::one(&state.engine, shard, Ask::Panic, Duration::ZERO).await;
+            return Ok(accepted(&actor));
+        }
+        (Fault::PanicAlways, Some(Some(_))) => {
+            return Err(Problem::unprocessable("a shard can be stalled, or made to panic once"));
         }
         (Fault::Panic, None) => Injection::Once,
         (Fault::PanicAlways, None) => Injection::Always,
     };
     for shard in (0..shards).map(ShardId) {
+        // A trunk or a registration group is another one after a panic, and that one shall panic too until it is made to panic once.
+        let poison = Ask::Poison(actor.clone(), injection == Injection::Always);
+        let known = ask::one(&state.engine, shard, poison, PATIENCE).await == Some(Value::Bool(true));
+        let told = known && injection == Injection::Always;
         let ask = Ask::Inject(actor.clone(), injection);
-        if ask::one(&state.engine, shard, ask, PATIENCE).await == Some(Value::Bool(true)) {
+        // One that rests after a fault has nothing to panic with.
+        if told || ask::one(&state.engine, shard, ask, PATIENCE).await == Some(Value::Bool(true)) || known {
             tracing::warn!(actor, ?fault, "chaos");
             return Ok(accepted(&actor));
         }
@@ -354,8 +369,9 @@ fn accepted(actor: &str) -> Response {
 }
 
 /// The answer does not wait for the end of the stall, so that its effect can be watched.
-async fn stall(state: &State, shard: ShardId, actor: &str) -> Response {
-    tracing::warn!(actor, stall_ms = STALL_MS, "chaos");
-    ask::one(&state.engine, shard, Ask::Stall(STALL_MS), Duration::ZERO).await;
+async fn stall(state: &State, shard: ShardId, actor: &str, ms: Option<u64>) -> Response {
+    let ms = ms.unwrap_or(STALL_MS);
+    tracing::warn!(actor, stall_ms = ms, "chaos");
+    ask::one(&state.engine, shard, Ask::Stall(ms), Duration::ZERO).await;
     accepted(actor)
 }

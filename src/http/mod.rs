@@ -18,7 +18,7 @@
 //! | `GET /api/v1/drain` | whether new calls are refused, and how many calls there are |
 //! | `POST /api/v1/drain {"on": true, "exit": false, "limit_s": 60}` | new calls but emergency calls are refused, or no longer; with `exit` the process ends with its last call, or at the limit; answers as GET |
 //! | `POST /api/v1/reload {"dry_run": false}` | reads the settings again: what changes, what waits for a restart; 422: they are wrong, and nothing has changed |
-//! | `POST /api/v1/chaos {"actor": ID, "do": "panic\|stall\|panic_always"}` | a fault on purpose; 404 unless `TANDEM_CHAOS=1` |
+//! | `POST /api/v1/chaos {"actor": ID, "do": "panic\|stall\|panic_always", "ms": N}` | a fault on purpose, for so long if it is to stall; 404 unless `TANDEM_CHAOS=1` |
 //!
 //! Times are RFC 3339 in UTC. Every error is `application/problem+json` (RFC 9457).
 //!

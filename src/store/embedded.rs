@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tandem_actors::seat::Seat;
 use tandem_actors::store::{Batch, Bucket, Completions, Entry, Store, StoreFault};
 
 use super::cdr_file::CdrFile;
@@ -139,6 +140,10 @@ impl Embedded {
 impl Store for Embedded {
     fn submit(&self, batch: Batch) {
         self.shared.queue.push(batch);
+    }
+
+    fn submit_from(&self, batch: Batch, seat: &Seat) {
+        self.shared.queue.push_unless(batch, || seat.is_fenced());
     }
 
     fn scan(&self, bucket: Bucket) -> Result<Vec<Entry>, StoreFault> {

@@ -77,6 +77,12 @@ impl Queue {
 
     /// Adds a batch, or its refusal: a lazy batch may fill three quarters of the bound, an urgent one all of it.
     pub(super) fn push(&self, batch: Batch) {
+        self.push_unless(batch, || false);
+    }
+
+    /// The same, unless it is refused. That is asked under the lock: what is refused from a moment on is not taken after any other use of the queue
+    /// that follows it.
+    pub(super) fn push_unless(&self, batch: Batch, refused: impl FnOnce() -> bool) {
         let size = batch_bytes(&batch);
         let now = Instant::now();
         let (limit, wait) = match batch.urgency {
@@ -84,7 +90,7 @@ impl Queue {
             Urgency::Lazy => (self.bound / 4 * 3, self.pace.lazy),
         };
         let mut state = self.lock();
-        if state.gone {
+        if state.gone || refused() {
             return;
         }
         if state.bytes.saturating_add(size) > limit {

@@ -251,6 +251,23 @@ impl Engine {
         assert!(answer.status / 100 == 2, "chaos {what} {actor}: {answer:?}");
     }
 
+    /// Has a shard do nothing for so long.
+    #[track_caller]
+    pub(crate) fn stall(&self, shard: u64, time: Duration) {
+        let body = json!({ "actor": format!("shard:{shard}"), "do": "stall", "ms": time.as_millis() as u64 });
+        let answer = self.ask("POST", "/api/v1/chaos", &body.to_string());
+        assert!(answer.status / 100 == 2, "stall of shard {shard}: {answer:?}");
+    }
+
+    /// Waits until another shard has taken the place of one for the `times`th time, and says that it has its calls.
+    #[track_caller]
+    pub(crate) fn replaced(&self, times: usize) {
+        eventually(&format!("{times} shards in the places of others"), || {
+            let log = self.log();
+            (log.matches("has taken the place of the fenced one").count() >= times).then_some(())
+        });
+    }
+
     /// The sum of the samples of a metric that have these labels.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {

@@ -273,7 +273,7 @@ fn nobody_was_forgotten(sim: &Sim, wire: &Wire, dial: &Dial) {
         let local = sim.phones.handsets[*phone].phone.config().local;
         let answered_before = wire
             .bye_answered_at(&dial.call_ids, local)
-            .is_some_and(|answered| sim.outages.iter().any(|(down, _)| answered <= *down && down <= at));
+            .is_some_and(|answered| sim.cuts().any(|(down, _)| answered <= *down && down <= at));
         // Its BYE got lost, and it told the engine meanwhile that it knows no call.
         let forgotten = wire.is_disowned(&dial.call_ids, local, *at);
         let given_up = stray || answered_before || forgotten || wire.was_told_in_vain(&dial.call_ids, *at);

@@ -159,6 +159,10 @@ impl Case<'_> {
                 self.was_killed_since("INVITE", true)
             }
             // A process that had to begin again with an INVITE that its predecessor had answered and not kept.
+            // A copy waited for a shard that stood still until its transaction was over.
+            what if what.starts_with("two final answers to REGISTER") => {
+                self.was_killed_since("REGISTER", true)
+            }
             what if what.starts_with("two final answers") => self.was_killed_since("INVITE", true),
             // A process that had to begin again with an INVITE has a session of its own.
             what if what.starts_with("SDP origin changed") => {
@@ -217,7 +221,7 @@ impl Case<'_> {
                 None => answers.flat_map(|answer| answer.arrives.iter().copied()).min(),
             };
             let lost = |down: u64| said.at <= down && agreed.is_none_or(|at| down <= at + KEPT_US);
-            self.sim.outages.iter().any(|(down, _)| *down < here.at && lost(*down))
+            self.sim.cuts().any(|(down, _)| *down < here.at && lost(*down))
         })
     }
 
@@ -295,7 +299,7 @@ impl Case<'_> {
 
     /// True if the engine was killed since a moment.
     fn killed_since(&self, since: u64) -> bool {
-        self.sim.outages.iter().any(|(down, _)| since <= *down && *down <= self.at)
+        self.sim.cuts().any(|(down, _)| since <= *down && *down <= self.at)
     }
 
     /// True if the engine was killed after the first, or the last, request of this method began.
@@ -369,7 +373,7 @@ impl Case<'_> {
         let finals = || self.ours().filter(|said| said.method == "INVITE").filter(kind);
         // Complained of is what was first said 64*T1 ago: by one of the branches, if it was a fork that answered on two.
         let since = self.at.saturating_sub(LIFE_US);
-        let up = |at: &u64| !self.sim.outages.iter().any(|(down, up)| down <= at && at < up);
+        let up = |at: &u64| !self.sim.cuts().any(|(down, up)| down <= at && at < up);
         finals().filter(|said| said.at == since).any(|said| {
             let (cseq, tag) = (said.cseq, &said.to_tag);
             let same = |other: &&Said| other.cseq == cseq && other.to_tag == *tag;

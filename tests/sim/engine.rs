@@ -1,6 +1,6 @@
 //! The engine under test: its settings, and one life of it from start to kill.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,11 @@ use tandem_actors::config::{
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
-use tandem_actors::env::{Env, Shared, Tell};
+use tandem_actors::env::{Shared, Tell};
 use tandem_actors::generation::Generations;
-use tandem_actors::ids::{Names, ShardId};
+use tandem_actors::ids::Names;
 use tandem_actors::metrics::{Metrics, Registry};
+use tandem_actors::seat::Seat;
 use tandem_actors::shard::{Found, Restored, Shard, read_records};
 use tandem_actors::station::read_bindings;
 use tandem_actors::store::Bucket;
@@ -34,10 +35,9 @@ use tandem_protocol::toll_fraud::Thresholds;
 use tandem_protocol::transaction::Timers;
 
 use crate::air::Air;
+use crate::fences::{Parts, Stall};
 use crate::gauges::Gauges;
 use crate::media::Workers;
-use crate::rng::Rng;
-use crate::seams::SimSeams;
 use crate::store::{Disk, SimStore};
 use crate::trunks;
 use crate::world::World;
@@ -275,6 +275,11 @@ pub(crate) fn config(world: &World) -> EngineConfig {
 /// One life of the engine.
 pub(crate) struct Life {
     pub(crate) epoch: u32,
+    /// When it began.
+    pub(crate) began: u64,
+    pub(crate) seats: Vec<Arc<Seat>>,
+    /// The shards that stand still.
+    pub(crate) stalls: Vec<Option<Stall>>,
     pub(crate) shards: Vec<Addr<Shard>>,
     pub(crate) engine: Engine,
     pub(crate) shared: Arc<Shared>,
@@ -293,7 +298,6 @@ impl Life {
     pub(crate) fn begin(world: &World, air: &Air, disk: &Arc<Mutex<Disk>>) -> Life {
         let epoch = world.epoch() + 1;
         world.set_epoch(epoch);
-        let seed = world.plan().seed ^ (u64::from(epoch) << 32);
         let now = Now { mono: Instant(0), wall: UnixMillis(world.wall_ms()) };
         let gauges = Arc::new(Gauges::default());
         let metrics = Metrics::new(Registry::new(gauges.clone()));
@@ -318,24 +322,33 @@ impl Life {
         let media = Workers::start(world, air, &shared, ports);
         let mut shards = Vec::new();
         let wakes: Vec<Rc<Cell<Option<u64>>>> = (0..world.plan().shards).map(|_| Rc::default()).collect();
-        for shard in 0..world.plan().shards {
-            let seams = SimSeams {
-                world: world.clone(),
-                epoch,
-                shard,
-                began: world.now(),
-                rng: RefCell::new(Rng::new(seed, 10 + u64::from(shard))),
-                chance: RefCell::new(Rng::new(seed, 30 + u64::from(shard))),
-                wake: wakes[usize::from(shard)].clone(),
-            };
-            let env = Env::new(ShardId(shard), shared.clone(), Box::new(seams));
+        let began = world.now();
+        let seats: Vec<Arc<Seat>> = wakes.iter().map(|_| Arc::default()).collect();
+        for (shard, (seat, wake)) in (0..).zip(seats.iter().zip(&wakes)) {
+            let env = Life::env(world, (epoch, began), shard, Parts { seat, shared: &shared, wake });
             shards.push(Shard::new(env).start());
         }
         for (shard, records) in records {
             shards[usize::from(shard.0)].tell(records);
         }
         let engine = Engine::new(shards.clone(), shared.clone());
-        Life { epoch, shards, engine, shared, store, media, gauges, restored, wakes, commit_at: None }
+        let stalls = seats.iter().map(|_| None).collect();
+        let commit_at = None;
+        Life {
+            epoch,
+            began,
+            seats,
+            stalls,
+            shards,
+            engine,
+            shared,
+            store,
+            media,
+            gauges,
+            restored,
+            wakes,
+            commit_at,
+        }
     }
 }
 

@@ -27,6 +27,7 @@
 //! | `script`, `verbs`, `fade`, `phones`, `provider` | what people and peers do |
 //! | `trunks` | trunks whose proxies fail in every way, and what must hold of the calls that hunt over them |
 //! | `operators` | those who end calls and break actors |
+//! | `fences` | shards that stand still, and those that take their places |
 //! | `account` | what came of it, as they saw it |
 //! | `reloads` | other settings, while calls are made and up |
 //! | `nonsense`, `intruders` | strangers who mean no good, and those of them who connect |
@@ -45,6 +46,7 @@ mod checks;
 mod complaints;
 mod engine;
 mod fade;
+mod fences;
 mod gauges;
 mod intruders;
 mod ladder;

@@ -175,7 +175,7 @@ impl Work<'_> {
     /// A CSeq that the engine has had from the peer in this dialog and cannot forget: that of the INVITE which began it. Of a peer that
     /// was called, one that was answered with 2xx; a kill can forget it.
     fn long_had(&self, call_id: &str) -> Option<u32> {
-        let kills = self.world.plan().kills > 0;
+        let kills = self.world.plan().kills + self.world.plan().fences > 0;
         self.world.with_lines(|lines| {
             let of_dialog = |line: &&Line| {
                 peek_call_id(&line.bytes) == Some(call_id.as_bytes()) && line.fate != Fate::Lost

@@ -15,7 +15,10 @@ impl Sim {
         let name = self.rng.pick(&LINES.each_ref().map(|line| line.name));
         let ask = Ask::Inject(format!("trunk:{name}"), self.rng.pick(&[Injection::Once, Injection::Always]));
         let (reply, _) = tokio::sync::mpsc::unbounded_channel();
-        life.shards[usize::from(life.shared.current().directory.home(name).0)].tell(Asked(ask, reply));
+        let home = usize::from(life.shared.current().directory.home(name).0);
+        if !life.is_stalled(home) {
+            life.shards[home].tell(Asked(ask, reply));
+        }
     }
 
     /// An operator does something to one of the calls that began last.
@@ -39,7 +42,8 @@ impl Sim {
             Ask::HangUp(key)
         };
         let (reply, _) = tokio::sync::mpsc::unbounded_channel();
-        if let Some(shard) = life.shards.get(usize::from(shard.0)) {
+        let there = life.shards.get(usize::from(shard.0)).filter(|_| !life.is_stalled(usize::from(shard.0)));
+        if let Some(shard) = there {
             shard.tell(Asked(ask, reply));
         }
     }

@@ -27,10 +27,11 @@ pub(crate) enum Part {
     Keepalive,
     Trunks,
     Reloads,
+    Fences,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 20] = [
+    pub(crate) const ALL: [Part; 21] = [
         Part::Loss,
         Part::Doubled,
         Part::Late,
@@ -51,6 +52,7 @@ impl Part {
         Part::Keepalive,
         Part::Trunks,
         Part::Reloads,
+        Part::Fences,
     ];
 
     /// As `--without` has it.
@@ -76,6 +78,7 @@ impl Part {
             Part::Keepalive => "keepalive",
             Part::Trunks => "trunks",
             Part::Reloads => "reloads",
+            Part::Fences => "fences",
         }
     }
 }
@@ -188,6 +191,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     pub(crate) panics: Panics,
     pub(crate) kills: u64,
+    /// How often a shard stands still.
+    pub(crate) fences: u64,
     /// In thousandths of all commits.
     pub(crate) slow_disk: u64,
     /// The mean time from one call to the next.
@@ -252,6 +257,8 @@ impl Plan {
         }
         let mut kills = if weather == 4 { 2 + calls as u64 / 150 } else { 0 };
         off(Part::Kills, &mut kills);
+        let mut fences = if weather == 4 { 2 + calls as u64 / 150 } else { 0 };
+        off(Part::Fences, &mut fences);
         let mut slow_disk = if weather >= 2 { 5 } else { 0 };
         off(Part::SlowDisk, &mut slow_disk);
         Plan {
@@ -264,6 +271,7 @@ impl Plan {
             faults,
             panics,
             kills,
+            fences,
             slow_disk,
             gap_us,
             keepalive,
@@ -287,6 +295,7 @@ impl Plan {
             || self.faults.doubled > 0
             || self.faults.resets > 0
             || self.kills > 0
+            || self.fences > 0
             || self.nonsense > 0
     }
 
@@ -298,6 +307,10 @@ impl Plan {
 
     /// True if every deviation from the RFCs that a phone sees is a fault of the engine's: loss alone makes nobody break a rule.
     pub(crate) fn is_orderly(&self) -> bool {
-        self.faults.doubled == 0 && self.faults.late == 0 && self.panics.call == 0 && self.kills == 0
+        self.faults.doubled == 0
+            && self.faults.late == 0
+            && self.panics.call == 0
+            && self.kills == 0
+            && self.fences == 0
     }
 }

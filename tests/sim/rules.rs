@@ -71,10 +71,11 @@ impl Dialogue<'_> {
 
     /// The engine was killed between two moments.
     fn killed_between(&self, from: u64, until: u64) -> bool {
-        self.sim.outages.iter().any(|(down, _)| from <= *down && *down <= until)
+        self.sim.cuts().any(|(down, _)| from <= *down && *down <= until)
     }
 
     fn is_up(&self, at: u64) -> bool {
+        // While one shard stands still the others do not.
         !self.sim.outages.iter().any(|(down, up)| *down <= at && at < *up)
     }
 

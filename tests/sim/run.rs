@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tandem_actors::env::{Datagram, Tell, in_flight};
+use tandem_actors::env::{Datagram, in_flight};
 use tandem_actors::ids::ShardId;
 use tandem_actors::media_pool::order::MediaOrder;
 use tandem_actors::metrics::ActorKind;
-use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Tick, place};
+use tandem_actors::shard::{Datagrams, LinkMessage, place};
 use tandem_actors::store::Urgency;
 use tandem_phone as phone;
 use tandem_protocol::flow::Transport;
 
 use crate::air::Air;
 use crate::engine::{LISTENER, Life, MEDIA_IP, PROVIDER, listener_of};
+use crate::fences::Feed;
 use crate::nonsense::Nonsense;
 use crate::phones::Phones;
 use crate::plan::Plan;
@@ -63,6 +64,9 @@ pub(crate) struct Sim {
     told: Vec<(usize, phone::Event)>,
     /// When the engine was killed, and when it was back.
     pub(crate) outages: Vec<(u64, u64)>,
+    /// When a shard stood still, and when it went on or another had its place.
+    pub(crate) stalled: Vec<(u64, u64)>,
+    pub(crate) fences: usize,
     pub(crate) restored_calls: usize,
     pub(crate) closed_attempts: usize,
     pub(crate) restarts: u64,
@@ -112,6 +116,8 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         disk: Arc::default(),
         told: Vec::new(),
         outages: Vec::new(),
+        stalled: Vec::new(),
+        fences: 0,
         restored_calls: 0,
         closed_attempts: 0,
         restarts: 0,
@@ -159,10 +165,11 @@ pub(crate) fn run(plan: &Plan, verbose: bool) -> Outcome {
         *causes.entry(&cdr.cause).or_default() += 1;
     }
     let summary = format!(
-        "{ends:?}, {} CDRs {causes:?}, {} events, {} kills ({} calls restored, {} attempts closed), {} rebuilt after panics, {} packets of sound followed",
+        "{ends:?}, {} CDRs {causes:?}, {} events, {} kills and {} fences ({} calls restored, {} attempts closed), {} rebuilt after panics, {} packets of sound followed",
         disk.cdrs.len(),
         disk.events.len(),
         sim.outages.len(),
+        sim.fences,
         sim.restored_calls,
         sim.closed_attempts,
         sim.restarts,
@@ -267,16 +274,18 @@ impl Sim {
                 Event::Kill => return true,
                 Event::Operator => self.operate(life, false),
                 Event::Chaos => self.operate(life, true),
+                Event::Stall => self.stall(life),
+                Event::StallEnds { epoch, shard } if epoch == life.epoch => self.end_stall(life, shard),
                 Event::Reload(turn) => crate::reloads::reload(&self.world, life, turn),
                 Event::Stream(number, turn) => self.stream(Some(life), number, turn),
                 Event::Link { epoch, shard, message } if epoch == life.epoch => {
-                    life.shards[usize::from(shard)].tell(Linked(vec![message]));
+                    life.feed(usize::from(shard), Feed::Linked(message));
                 }
                 Event::Wake { epoch, shard } if epoch == life.epoch => {
                     let wish = &life.wakes[usize::from(shard)];
                     if wish.get() == Some(self.world.now()) {
                         wish.set(None);
-                        life.shards[usize::from(shard)].tell(Tick);
+                        life.feed(usize::from(shard), Feed::Tick);
                     }
                 }
                 Event::Commit { epoch } if epoch == life.epoch => self.commit(life),
@@ -292,6 +301,7 @@ impl Sim {
                 | Event::Commit { .. }
                 | Event::Order { .. }
                 | Event::Step { .. }
+                | Event::StallEnds { .. }
                 | Event::Restart => {}
                 Event::Datagram { .. }
                 | Event::PhoneTimer { .. }
@@ -304,7 +314,7 @@ impl Sim {
         }
         for (shard, datagrams) in arrived.into_iter().enumerate() {
             if !datagrams.is_empty() {
-                life.shards[shard].tell(Datagrams(datagrams));
+                life.feed(shard, Feed::Datagrams(Box::new(Datagrams(datagrams))));
             }
         }
         false
@@ -324,6 +334,11 @@ impl Sim {
         if life.commit_at != Some(self.world.now()) {
             return;
         }
+        self.commit_now(life);
+    }
+
+    /// Everything that is queued is committed.
+    pub(crate) fn commit_now(&mut self, life: &mut Life) {
         life.commit_at = None;
         let done = life.store.commit();
         self.world.hash(done.record.as_bytes());
@@ -356,6 +371,8 @@ impl Sim {
             | Event::Step { .. }
             | Event::Operator
             | Event::Chaos
+            | Event::Stall
+            | Event::StallEnds { .. }
             | Event::Reload(_)
             | Event::Kill
             | Event::Restart => {}
@@ -365,9 +382,9 @@ impl Sim {
     }
 
     /// Something happens to a connection.
-    fn stream(&mut self, life: Option<&Life>, number: u64, turn: Turn) {
+    fn stream(&mut self, mut life: Option<&mut Life>, number: u64, turn: Turn) {
         for what in self.world.stream_turn(number, turn) {
-            match (what, life) {
+            match (what, life.as_deref_mut()) {
                 (Told::Phone { address, messages }, _) => {
                     let mut told = std::mem::take(&mut self.told);
                     for message in messages {
@@ -379,9 +396,11 @@ impl Sim {
                 }
                 (Told::Messages { shard, flow, messages }, Some(life)) => {
                     let datagrams = messages.into_iter().map(|bytes| Datagram::by(flow, bytes)).collect();
-                    life.shards[usize::from(shard)].tell(Datagrams(datagrams));
+                    life.feed(usize::from(shard), Feed::Datagrams(Box::new(Datagrams(datagrams))));
                 }
-                (Told::Stream { shard, what }, Some(life)) => life.shards[usize::from(shard)].tell(what),
+                (Told::Stream { shard, what }, Some(life)) => {
+                    life.feed(usize::from(shard), Feed::Stream(what));
+                }
                 (Told::Messages { .. } | Told::Stream { .. }, None) => {}
             }
         }

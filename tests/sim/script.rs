@@ -23,6 +23,8 @@ const COOLING_US: u64 = 40_000_000;
 const OF_DIALS: u64 = 1_000_000;
 /// The stream of chance of the reloads.
 const OF_RELOADS: u64 = 400_000;
+/// And that of shards that stand still.
+const OF_FENCES: u64 = 450_000;
 /// And those of the phones from here.
 const OF_PHONES: u64 = 500_000;
 
@@ -110,6 +112,10 @@ impl Script {
         }
         for (at, proxy, mood) in world.moods().downs() {
             world.push(at, world::Event::Carrier(trunks::Turn::Down(proxy, mood)));
+        }
+        let mut rng = Rng::new(plan.seed, OF_FENCES);
+        for _ in 0..plan.fences {
+            world.push(6_000_000 + rng.below(at), world::Event::Stall);
         }
         for _ in 0..plan.kills {
             world.push(8_000_000 + rng.below(at), world::Event::Kill);

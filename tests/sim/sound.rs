@@ -173,7 +173,7 @@ impl Sound {
             if route(&dial.to).is_some_and(|(_, callee)| self.haunted.contains(callee)) {
                 continue;
             }
-            if !sim.outages.is_empty() || ears.iter().any(|ear| shares_host(sim, wire, dial, ear.0)) {
+            if sim.cuts().next().is_some() || ears.iter().any(|ear| shares_host(sim, wire, dial, ear.0)) {
                 // What a call says that is left over counts with the call of the same host that has its port now.
                 let homes = ears.iter().flat_map(|ear| sim.air.addresses_of(ear.0));
                 let counts: Vec<_> = homes.map(|home| sim.air.count(epoch, home)).collect();
@@ -198,7 +198,7 @@ impl Sound {
     fn silence_agrees(&self, sim: &Sim, wire: &Wire, dial: &Dial, cdr: &Cdr, wrong: &mut Vec<String>) {
         // The record's end waits for the answers to the BYEs.
         let last = wall_us(cdr.end.0);
-        let born = sim.outages.iter().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
+        let born = sim.cuts().map(|(_, up)| *up).filter(|up| *up <= last).max().unwrap_or(0);
         let byes = |of| {
             // A surplus branch of a fork is not the call.
             let of_call = |said: &&crate::wire::Said| {
@@ -341,7 +341,7 @@ fn steady(sim: &Sim, wire: &Wire, dial: &Dial) -> Option<Steady> {
             steady.not.push((said.at.saturating_sub(2 * way), said.at + unsettled));
         }
     }
-    for (down, up) in &sim.outages {
+    for (down, up) in sim.cuts() {
         let changing = steady.not.iter().any(|(from, until)| *from < *down && *down <= *until);
         if *down > answered && (changing || *down < answered + 500_000) {
             // What was agreed last may not have been kept.

@@ -52,6 +52,10 @@ pub(crate) enum Event {
     Operator,
     /// An operator breaks an actor of a call for good, or once.
     Chaos,
+    /// A shard stands still.
+    Stall,
+    /// It goes on, or another has its place.
+    StallEnds { epoch: u32, shard: usize },
     /// Other settings come into force.
     Reload(u64),
     /// The engine is killed.

@@ -30,6 +30,7 @@ use crate::events::{Event, EventKind};
 use crate::media_pool::order::MediaEvent;
 use crate::metrics::ActorKind;
 use crate::owner::{Address, WeakAddress};
+use crate::seat::Figure;
 use crate::shard::{CallDown, Returned, Shard};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Urgency};
@@ -133,7 +134,7 @@ impl CallActor {
             let (shard, key) = (shard.clone(), setup.key);
             Guard::new(env, ActorKind::Call, move |_| shard.tell(CallDown(key)))
         };
-        env.metrics().calls_active.increment(1.0);
+        env.count(Figure::Calls, 1);
         let actor = CallActor {
             env: env.clone(),
             shard,
@@ -350,7 +351,7 @@ impl Actor for CallActor {
         if let Some(timer) = self.timer.take() {
             self.env.forget(timer);
         }
-        self.env.metrics().calls_active.decrement(1.0);
+        self.env.count(Figure::Calls, -1);
     }
 }
 
@@ -452,7 +453,7 @@ impl Handler<Told<MediaEvent>> for CallActor {
                 self.events.push(event.with("why", why));
                 self.flush_events();
             }
-            MediaEvent::Granted { .. } | MediaEvent::Returned(_) => {}
+            MediaEvent::Granted { .. } | MediaEvent::Returned(_) | MediaEvent::Reclaimed { .. } => {}
         }
     }
 }

@@ -9,8 +9,9 @@ use tandem_protocol::b2bua::LegId;
 
 use crate::calls::Info;
 use crate::config::ServiceKind;
-use crate::directory::{Directory, Permit};
+use crate::directory::{Directory, Permit, PlaceOf};
 use crate::media_pool::order::Lease;
+use crate::seat::Seat;
 
 /// The number of the record's format.
 const FORMAT: u8 = 3;
@@ -40,9 +41,9 @@ pub(crate) enum Counted {
 
 impl Counted {
     pub(crate) fn of(permit: &Permit) -> Counted {
-        match permit {
-            Permit::Station(station) => Counted::Station(station.config.name.clone()),
-            Permit::Trunk(trunk) => Counted::Trunk(trunk.config.name.clone()),
+        match permit.of() {
+            PlaceOf::Station(station) => Counted::Station(station.config.name.clone()),
+            PlaceOf::Trunk(trunk) => Counted::Trunk(trunk.config.name.clone()),
         }
     }
 
@@ -55,10 +56,10 @@ impl Counted {
     }
 
     /// The place again; `None` if its owner is no longer configured or has as many calls as it may.
-    pub(crate) fn permit(&self, directory: &Directory) -> Option<Permit> {
+    pub(crate) fn permit(&self, directory: &Directory, seat: &Arc<Seat>) -> Option<Permit> {
         match self {
-            Counted::Station(name) => directory.station(name)?.permit(),
-            Counted::Trunk(name) => directory.trunk(name)?.permit_again(),
+            Counted::Station(name) => directory.station(name)?.permit(seat),
+            Counted::Trunk(name) => directory.trunk(name)?.permit_again(seat),
         }
     }
 }

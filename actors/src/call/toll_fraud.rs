@@ -9,6 +9,7 @@ use super::{CallActor, Outbound};
 use crate::calls::{Caller, Outside};
 use crate::directory::{Step, Toll, TrunkEntry, Watched, Who};
 use crate::env::Tell;
+use crate::seat::{Hold, Loan};
 use crate::shard::Watch;
 use crate::toll_fraud::{limits, tell};
 
@@ -18,21 +19,13 @@ pub(super) struct Charged {
     payer: Option<Arc<Watched>>,
     trunk: Option<Arc<Watched>>,
     international: bool,
-    answered: bool,
+    /// While it is answered. Should its actor or its shard fail, nobody says that it is over.
+    answered: SmallVec<[Hold; 2]>,
 }
 
 impl Charged {
     fn each(&self) -> SmallVec<[Arc<Watched>; 2]> {
         self.payer.iter().chain(&self.trunk).cloned().collect()
-    }
-}
-
-impl Drop for Charged {
-    fn drop(&mut self) {
-        // The call's actor has failed: nobody has said that it is over.
-        if self.answered {
-            self.each().iter().for_each(|watched| watched.drop_call(self.international));
-        }
     }
 }
 
@@ -66,6 +59,7 @@ impl CallActor {
         }
         let (watched, first) = toll.watch(|| who, now.mono);
         if first {
+            watched.live_on(self.env.shard());
             self.shard.tell(Watch(watched.clone()));
         }
         Some(watched.clone())
@@ -84,15 +78,17 @@ impl CallActor {
     /// The call is answered.
     pub(super) fn charge_answered(&mut self, now: Now) {
         for watched in self.charged.each() {
-            self.charged.answered = true;
-            self.count(Some(watched), Step::Answered, now);
+            self.count(Some(watched.clone()), Step::Answered, now);
+            let loan = Loan::Outside(watched, self.charged.international);
+            self.charged.answered.push(self.env.seat().lend(loan));
         }
     }
 
     /// The call is over.
     pub(super) fn charge_ended(&mut self, now: Now) {
-        if std::mem::take(&mut self.charged.answered) {
-            for watched in self.charged.each() {
+        let answered = std::mem::take(&mut self.charged.answered);
+        for (watched, hold) in self.charged.each().into_iter().zip(answered) {
+            if hold.settle() {
                 self.count(Some(watched), Step::Ended, now);
             }
         }

@@ -59,7 +59,9 @@ impl CallActor {
         self.place = None;
         self.info.trunk = Some(name.to_owned());
         let entry = self.env.directory().trunk(name)?;
-        let place = if self.info.emergency { Ok(entry.emergency_permit()) } else { entry.permit(now.mono) };
+        let seat = self.env.seat();
+        let place =
+            if self.info.emergency { Ok(entry.emergency_permit(seat)) } else { entry.permit(seat, now.mono) };
         let why = match place {
             Ok(place) => {
                 self.place = Some(place);

@@ -13,6 +13,7 @@ use super::{account, unmanaged};
 use crate::directory::{NoPlace, Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::metrics::Refusal;
+use crate::seat::Seat;
 
 /// Credentials of other realms that may stand beside ours.
 const MAX_CREDENTIALS: usize = 8;
@@ -28,12 +29,12 @@ pub(crate) enum Caller {
 
 impl Caller {
     /// A place for his call, unless he has as many as he may; an emergency call always has one.
-    pub(super) fn permit(&self, emergency: bool, now: Instant) -> Result<Permit, NoPlace> {
+    pub(super) fn permit(&self, emergency: bool, seat: &Arc<Seat>, now: Instant) -> Result<Permit, NoPlace> {
         match self {
-            Caller::Station(station) if emergency => Ok(station.emergency_permit()),
-            Caller::Station(station) => station.call_permit(now),
-            Caller::Trunk(trunk) if emergency => Ok(trunk.emergency_permit()),
-            Caller::Trunk(trunk) => trunk.permit(now),
+            Caller::Station(station) if emergency => Ok(station.emergency_permit(seat)),
+            Caller::Station(station) => station.call_permit(seat, now),
+            Caller::Trunk(trunk) if emergency => Ok(trunk.emergency_permit(seat)),
+            Caller::Trunk(trunk) => trunk.permit(seat, now),
         }
     }
 }

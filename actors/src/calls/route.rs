@@ -148,7 +148,8 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
     if !groups.is_empty() {
         let device = |flows: &Vec<&Binding>| Branch { flows: flows.iter().map(|b| contact(b)).collect() };
         let groups = groups.iter().map(|devices| devices.iter().map(device).collect()).collect();
-        return ring(station, Fork::new(groups, station.config.fork_timeout), ring_timeout, wanted);
+        let contacts = Fork::new(groups, station.config.fork_timeout);
+        return ring(env, station, contacts, ring_timeout, wanted);
     }
     match &station.config.connection {
         // An address is one of datagrams.
@@ -162,10 +163,10 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
                 );
             };
             let why = format!("{}, which is at {at}", wanted.why);
-            ring(station, Fork::parallel(vec![target]), ring_timeout, Wanted { why, ..wanted })
+            ring(env, station, Fork::parallel(vec![target]), ring_timeout, Wanted { why, ..wanted })
         }
         Some(Connection { user, at: ConnectedAt::Trunk(trunk) }) => {
-            let permit = match place(station, wanted.emergency) {
+            let permit = match place(env, station, wanted.emergency) {
                 Some(permit) => permit,
                 None => return full(wanted.why),
             };
@@ -199,12 +200,19 @@ fn full(why: String) -> Route {
     Route::refused(486, Cause::Limit, format!("{why}, which has max_calls calls"))
 }
 
-fn place(station: &Arc<StationEntry>, emergency: bool) -> Option<Permit> {
-    if emergency { Some(station.emergency_permit()) } else { station.permit() }
+fn place(env: &Env, station: &Arc<StationEntry>, emergency: bool) -> Option<Permit> {
+    let seat = env.seat();
+    if emergency { Some(station.emergency_permit(seat)) } else { station.permit(seat) }
 }
 
-fn ring(station: &Arc<StationEntry>, contacts: Fork, ring_timeout: Duration, wanted: Wanted<'_>) -> Route {
-    let Some(permit) = place(station, wanted.emergency) else { return full(wanted.why) };
+fn ring(
+    env: &Env,
+    station: &Arc<StationEntry>,
+    contacts: Fork,
+    ring_timeout: Duration,
+    wanted: Wanted<'_>,
+) -> Route {
+    let Some(permit) = place(env, station, wanted.emergency) else { return full(wanted.why) };
     let signalling = contacts.ways().map(|contact| contact.flow.remote.ip()).collect();
     Route {
         signalling,

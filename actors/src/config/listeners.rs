@@ -62,20 +62,14 @@ impl Uses {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// One more, until that is dropped.
-    pub fn one(&self) -> InUse {
+    /// One more.
+    pub(crate) fn join(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
-        InUse(self.clone())
     }
-}
 
-/// A leg that is reached by a listener.
-#[derive(Debug)]
-pub struct InUse(Uses);
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    /// One less.
+    pub(crate) fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

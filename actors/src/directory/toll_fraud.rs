@@ -1,11 +1,13 @@
 //! What is known of the outside calls of a station, or by a trunk: only of those that have had some.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tandem_protocol::time::Instant;
 use tandem_protocol::toll_fraud::{Change, Measure, Past, Surge, Thresholds, call_rate};
+
+use crate::ids::ShardId;
 
 /// Whose calls are counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +63,18 @@ pub struct Watched {
     surge: ArcSwap<Surge>,
     /// Of what there is suddenly too much: a bit for each of [`Measure::ALL`].
     sudden: AtomicU8,
+    /// The shard that lets time pass for it.
+    home: AtomicU16,
 }
 
 impl Watched {
     fn new(who: Who, past: Past, now: Instant) -> Watched {
-        Watched { who, surge: ArcSwap::from_pointee(Surge::new(past, now)), sudden: AtomicU8::new(0) }
+        Watched {
+            who,
+            surge: ArcSwap::from_pointee(Surge::new(past, now)),
+            sudden: AtomicU8::new(0),
+            home: AtomicU16::new(0),
+        }
     }
 
     /// Counts a step of a call. Any shard may, at once with others; the change of each is told to one of them.
@@ -124,6 +133,16 @@ impl Watched {
     /// Answered calls that are counted now.
     pub fn calls_up(&self) -> u32 {
         self.surge.load().calls_up()
+    }
+
+    /// The shard that lets time pass for it.
+    pub fn home(&self) -> ShardId {
+        ShardId(self.home.load(Ordering::Relaxed))
+    }
+
+    /// This shard lets time pass for it.
+    pub fn live_on(&self, shard: ShardId) {
+        self.home.store(shard.0, Ordering::Relaxed);
     }
 
     /// What is usual, to be kept.

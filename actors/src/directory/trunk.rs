@@ -14,6 +14,7 @@ use tandem_protocol::trunk_health::State;
 use super::{Permit, Permits, Places, Toll};
 use crate::config::Trunk;
 use crate::metrics::{Metrics, ProxyMetrics, TrunkMetrics};
+use crate::seat::Seat;
 
 /// Addresses of one trunk that have gauges of their own; those beyond share some, since a domain may change them for ever.
 const GAUGES: usize = 64;
@@ -407,30 +408,36 @@ impl TrunkEntry {
     ///
     /// # Errors
     /// It has as many as it may.
-    pub fn permit(self: &Arc<Self>, now: Instant) -> Result<Permit, NoPlace> {
+    pub fn permit(self: &Arc<Self>, seat: &Arc<Seat>, now: Instant) -> Result<Permit, NoPlace> {
         if self.is_full() {
             return Err(NoPlace::Calls);
         }
         if !self.rate.take(now) {
             return Err(NoPlace::Rate);
         }
-        self.permit_again().ok_or(NoPlace::Calls)
+        self.permit_again(seat).ok_or(NoPlace::Calls)
     }
 
     /// A place for a call that had one before a restart.
-    pub fn permit_again(self: &Arc<Self>) -> Option<Permit> {
+    pub fn permit_again(self: &Arc<Self>, seat: &Arc<Seat>) -> Option<Permit> {
         let taken = self.calls.take();
         if taken {
             self.metrics.calls.increment(1.0);
         }
-        taken.then(|| Permit::Trunk(self.clone()))
+        taken.then(|| Permit::of_trunk(self, seat))
+    }
+
+    /// A call has its place no longer.
+    pub(crate) fn give_back(&self) {
+        self.calls.give_back();
+        self.metrics.calls.decrement(1.0);
     }
 
     /// A place for an emergency call, which no limit refuses.
-    pub fn emergency_permit(self: &Arc<Self>) -> Permit {
+    pub fn emergency_permit(self: &Arc<Self>, seat: &Arc<Seat>) -> Permit {
         self.calls.take_always();
         self.metrics.calls.increment(1.0);
-        Permit::Trunk(self.clone())
+        Permit::of_trunk(self, seat)
     }
 
     /// True while it has as many calls as it may, but for those kept for emergency calls.

@@ -48,6 +48,9 @@ impl Env {
         waiter: Waiter,
     ) -> Option<SocketAddr> {
         let (first, others) = to;
+        if self.is_fenced() {
+            return None;
+        }
         if others.is_empty() || !self.config().transport(listener).is_reliable() {
             return Some(first);
         }
@@ -67,6 +70,8 @@ impl Env {
 
     /// Asks the far end of a connection of this shard for a sign of life; see [`Seams::ping`](super::Seams::ping).
     pub fn ping(&self, connection: ConnectionId) {
-        self.0.common.seams.ping(connection);
+        if !self.is_fenced() {
+            self.0.common.seams.ping(connection);
+        }
     }
 }

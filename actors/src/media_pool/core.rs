@@ -30,8 +30,10 @@ const DRAIN: usize = 256;
 pub(super) enum Use {
     /// Bound, and leased to nobody: the grant was lost.
     Spare,
-    /// On a shard's free list.
-    Leased,
+    /// A shard's: on its free list, or a call's that has not opened it.
+    Leased(ShardId),
+    /// One of these, when the shard was fenced.
+    SetAside(ShardId),
     /// A session's.
     Session(Rc<RefCell<Leg>>),
     /// Closed; goes back to the shard then.
@@ -62,8 +64,8 @@ pub(crate) struct Core {
 
 /// What became of an order to open a session.
 pub(super) enum Opened {
-    /// It is new and needs an actor.
-    New,
+    /// It is new and needs an actor; that of this session before it on the same sockets is over.
+    New(Option<SessionId>),
     /// It was there on the same sockets and is to take the new rules.
     Known,
     /// It cannot have the sockets.
@@ -104,7 +106,7 @@ impl Core {
         while self.granting.len() < usize::from(count) {
             let Some(pair) = self.spare(address).or_else(|| self.bind_next(address)) else { break };
             self.granting.push(pair);
-            self.pairs[pair.index()].used = Use::Leased;
+            self.pairs[pair.index()].used = Use::Leased(shard);
         }
         let pairs: Vec<Lease> = self.granting.iter().map(|pair| self.lease(*pair)).collect();
         if pairs.is_empty() {
@@ -171,7 +173,7 @@ impl Core {
             if self.pairs[known.index()].rtp == rtp {
                 if let Some(leg) = self.leg(known) {
                     let mut leg = leg.borrow_mut();
-                    (leg.shard, leg.peer_id) = (shard, peer);
+                    leg.belong_to(shard, peer);
                 }
                 self.join(known);
                 self.retune(known, config);
@@ -186,8 +188,12 @@ impl Core {
                 Err(why) => return self.refuse(rtp, &why),
             },
         };
-        if let Use::Session(other) = &self.pairs[pair.index()].used {
-            return Opened::Refused(format!("{rtp} has session {:?}", other.borrow().id));
+        let other = self.leg(pair).map(|other| (other.borrow().id, other.borrow().left));
+        match other {
+            // A call that was restored counts its sides anew.
+            Some((other, true)) if other.call == id.call => self.release(pair, now),
+            Some((other, _)) => return Opened::Refused(format!("{rtp} has session {other:?}")),
+            None => {}
         }
         self.resting.retain(|(_, resting)| *resting != pair);
         self.drain(pair);
@@ -202,7 +208,7 @@ impl Core {
         self.join(pair);
         self.retune(pair, config);
         self.run.begin(self.by_id.len(), now);
-        Opened::New
+        Opened::New(other.map(|(other, _)| other))
     }
 
     /// The call loses its port, so the pool may try it again for others.
@@ -214,7 +220,7 @@ impl Core {
     pub(super) fn leg(&self, pair: PairId) -> Option<&Rc<RefCell<Leg>>> {
         match &self.pairs.get(pair.index())?.used {
             Use::Session(leg) => Some(leg),
-            Use::Spare | Use::Leased | Use::Resting(..) => None,
+            Use::Spare | Use::Leased(_) | Use::SetAside(_) | Use::Resting(..) => None,
         }
     }
 
@@ -258,6 +264,33 @@ impl Core {
         self.run.sessions(self.by_id.len());
     }
 
+    /// Sets aside what a shard that was fenced had leased and not used; its sessions are nobody's until they are opened again.
+    pub(super) fn reclaim(&mut self, shard: ShardId) {
+        for pair in &mut self.pairs {
+            match &pair.used {
+                Use::Leased(of) if *of == shard => pair.used = Use::SetAside(shard),
+                Use::Session(leg) if leg.borrow().shard == shard => leg.borrow_mut().left = true,
+                Use::Spare | Use::Leased(_) | Use::SetAside(_) | Use::Session(_) | Use::Resting(..) => {}
+            }
+        }
+    }
+
+    /// Frees what was set aside but for these ports; the sessions of the shard whose calls are none of these.
+    pub(super) fn keep(&mut self, shard: ShardId, calls: &[CallKey], ports: &[SocketAddr]) -> Vec<SessionId> {
+        for pair in &mut self.pairs {
+            if matches!(pair.used, Use::SetAside(of) if of == shard) {
+                let kept = ports.binary_search(&pair.rtp).is_ok();
+                pair.used = if kept { Use::Leased(shard) } else { Use::Spare };
+            }
+        }
+        let orphaned = |(id, pair): (&SessionId, &PairId)| {
+            let leg = self.leg(*pair)?.borrow();
+            let orphaned = leg.left && leg.shard == shard && calls.binary_search(&id.call).is_err();
+            orphaned.then_some(*id)
+        };
+        self.by_id.iter().filter_map(orphaned).collect()
+    }
+
     /// Empties a pair's sockets.
     fn drain(&mut self, pair: PairId) {
         for channel in [Channel::Rtp, Channel::Rtcp] {
@@ -277,7 +310,7 @@ impl Core {
             self.resting.pop_front();
             if let Use::Resting(shard, _) = self.pairs[pair.index()].used {
                 self.drain(pair);
-                self.pairs[pair.index()].used = Use::Leased;
+                self.pairs[pair.index()].used = Use::Leased(shard);
                 back.entry(shard).or_default().push(self.lease(pair));
             }
         }
@@ -335,7 +368,7 @@ impl Core {
             let id = PairId(number as u32);
             self.by_address.insert(pair.rtp, id);
             match &pair.used {
-                Use::Spare | Use::Leased => {}
+                Use::Spare | Use::Leased(_) | Use::SetAside(_) => {}
                 Use::Resting(_, until) => resting.push((*until, id)),
                 Use::Session(leg) => {
                     let mut leg = leg.borrow_mut();

@@ -7,6 +7,7 @@ use super::order::{Lease, MediaOrder};
 use super::ports::PortPool;
 use crate::config::Media;
 use crate::env::Env;
+use crate::seat::Figure;
 
 /// The most pairs that are asked for at once.
 const LARGEST_BLOCK: usize = 64;
@@ -33,6 +34,8 @@ impl Free {
 pub(crate) struct Leases {
     workers: Vec<Vec<Free>>,
     turn: usize,
+    /// The workers that have not said yet which pairs are this shard's and not those of the one before it.
+    reclaiming: Vec<u16>,
     /// How many pairs are asked for at once; with half as many left, more are.
     block: u16,
 }
@@ -49,7 +52,7 @@ impl Leases {
         let worker = || media.addresses().map(|own| Free::new(own.bound)).collect::<Vec<Free>>();
         let workers: Vec<_> = (0..media.workers.max(1)).map(|_| worker()).collect();
         let block = block(media.ports, shards, workers.iter().map(Vec::len).sum());
-        Leases { workers, turn: 0, block }
+        Leases { workers, turn: 0, reclaiming: Vec::new(), block }
     }
 
     fn queues(&self) -> impl Iterator<Item = &Free> {
@@ -72,6 +75,12 @@ impl Leases {
 
     /// Asks every worker for its first blocks.
     pub(crate) fn prime(&mut self, env: &Env) {
+        if env.seat().epoch() > 0 {
+            self.reclaiming = (0..self.workers.len() as u16).collect();
+            for worker in &self.reclaiming {
+                env.media(*worker, MediaOrder::Reclaim { shard: env.shard() });
+            }
+        }
         self.ask(env, |_| true);
     }
 
@@ -125,7 +134,7 @@ impl Leases {
         let queues = &mut self.workers[worker];
         let mut next = |address| queues.iter_mut().find(|free| free.address == address)?.pairs.pop_front();
         let taken = addresses.map(&mut next);
-        env.metrics().media_ports_free.decrement(taken.iter().flatten().count() as f64);
+        env.count(Figure::FreePorts, -(taken.iter().flatten().count() as i64));
         let half = usize::from(self.block / 2);
         if queues.iter().any(|free| free.pairs.len() < half) {
             self.ask(env, |free| free.pairs.len() < half);
@@ -137,11 +146,25 @@ impl Leases {
 
     /// Pairs that a worker has bound; none: no port is left.
     pub(crate) fn granted(&mut self, env: &Env, worker: u16, address: IpAddr, pairs: Vec<Lease>) {
+        if self.reclaiming.contains(&worker) {
+            return;
+        }
         if let Some(free) = self.queue(worker, address) {
             free.asked = false;
             free.answered = true;
             free.dry = pairs.is_empty();
         }
+        self.returned(env, pairs);
+    }
+
+    /// A worker has set aside what the shard before had: what it tells from now on is for this one.
+    pub(crate) fn reclaimed(&mut self, worker: u16) {
+        self.reclaiming.retain(|waiting| *waiting != worker);
+    }
+
+    /// Pairs that have rested.
+    pub(crate) fn rested(&mut self, env: &Env, mut pairs: Vec<Lease>) {
+        pairs.retain(|pair| !self.reclaiming.contains(&pair.worker));
         self.returned(env, pairs);
     }
 
@@ -152,7 +175,7 @@ impl Leases {
             if let Some(free) = self.queue(pair.worker, pair.rtp.ip()) {
                 free.dry = false;
                 free.pairs.push_back(pair);
-                env.metrics().media_ports_free.increment(1.0);
+                env.count(Figure::FreePorts, 1);
             }
         }
     }

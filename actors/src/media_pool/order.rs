@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tandem_media::session::{Report, SessionConfig};
 
 use crate::calls::CallKey;
 use crate::ids::ShardId;
+use crate::seat::Seat;
 use crate::shell::Injection;
 
 /// A bound pair of sockets (RTP on an even port, RTCP on the next) that a shard may give to a leg.
@@ -74,10 +76,33 @@ pub enum MediaOrder {
         /// Which.
         session: SessionId,
     },
+    /// A shard follows one that was fenced: what that had leased and not used is set aside. Answered by [`MediaEvent::Reclaimed`].
+    Reclaim {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// Of the sessions of a shard only those of these calls go on: the others' calls ended with the shard before. Of what was set aside these
+    /// ports are the calls', and the others are free.
+    Keep {
+        /// Which shard.
+        shard: ShardId,
+        /// The calls, in their order.
+        calls: Arc<[CallKey]>,
+        /// RTP ports of their leases, in their order.
+        ports: Arc<[SocketAddr]>,
+    },
     /// Make a session's machine panic.
     InjectSession(SessionId, Injection),
     /// Make the worker itself panic.
     InjectWorker,
+}
+
+/// An order of a shard, refused if that was fenced before it is taken.
+pub struct Ordered {
+    /// The order.
+    pub order: MediaOrder,
+    /// Who gives it.
+    pub by: Arc<Seat>,
 }
 
 /// What a media worker tells a shard.
@@ -94,6 +119,11 @@ pub enum MediaEvent {
     },
     /// Pairs that closed sessions had, rested and drained.
     Returned(Vec<Lease>),
+    /// What was told before of pairs was for the shard that was fenced.
+    Reclaimed {
+        /// By which worker.
+        worker: u16,
+    },
     /// A session heard nothing for its time-out.
     Silent(SessionId),
     /// A session has ended.

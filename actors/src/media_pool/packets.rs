@@ -224,7 +224,9 @@ impl Path<'_> {
         let pairs = self.pairs;
         let leg = match pairs.get(pair.index()).map(|pair| &pair.used) {
             Some(Use::Session(leg)) => leg,
-            Some(Use::Spare | Use::Leased | Use::Resting(..)) | None => return self.tally.stray(),
+            Some(Use::Spare | Use::Leased(_) | Use::SetAside(_) | Use::Resting(..)) | None => {
+                return self.tally.stray();
+            }
         };
         let mut open = leg.borrow_mut();
         if !open.is_open() {
@@ -268,7 +270,7 @@ impl Path<'_> {
     fn peer(&self, leg: &Leg) -> Option<Rc<RefCell<Leg>>> {
         match &self.pairs.get(leg.peer?.index())?.used {
             Use::Session(peer) => Some(peer.clone()),
-            Use::Spare | Use::Leased | Use::Resting(..) => None,
+            Use::Spare | Use::Leased(_) | Use::SetAside(_) | Use::Resting(..) => None,
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Leg {
     panics: SmallVec<[Instant; 2]>,
     injection: Injection,
     silent: bool,
+    /// Its shard was fenced, and no other has claimed it.
+    pub(crate) left: bool,
     /// It has reported: what still comes is not its own.
     closed: bool,
     /// It panicked too often; why.
@@ -81,9 +83,15 @@ impl Leg {
             panics: SmallVec::new(),
             injection: Injection::None,
             silent: false,
+            left: false,
             closed: false,
             lost: None,
         }
+    }
+
+    /// It is a call's of this shard, which has not heard yet whether it is silent.
+    pub(crate) fn belong_to(&mut self, shard: ShardId, peer: Option<SessionId>) {
+        (self.shard, self.peer_id, self.silent, self.left) = (shard, peer, false, false);
     }
 
     /// The rules, to look at.

@@ -21,7 +21,7 @@ use tandem_protocol::time::Now;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
 use super::io::{MediaSeams, Wants};
-use super::order::MediaOrder;
+use super::order::Ordered;
 use super::ports::PortPool;
 use super::recorder::{Sink, ThreadSink, create_file};
 use super::sockets::UdpPairs;
@@ -96,7 +96,7 @@ pub fn spawn_paced(
 
 /// The way to the workers. A lease of a process that had more workers goes to one of these.
 pub fn route(workers: Vec<Addr<MediaWorker>>) -> MediaRoute {
-    Arc::new(move |number, order: MediaOrder| {
+    Arc::new(move |number, order: Ordered| {
         if let Some(worker) = workers.get(usize::from(number) % workers.len().max(1)) {
             worker.tell(order);
         }

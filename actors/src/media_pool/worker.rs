@@ -11,7 +11,7 @@ use tandem_protocol::time::Instant;
 
 use super::core::{Core, Opened};
 use super::io::{MediaSeams, PacketIo};
-use super::order::{MediaEvent, MediaOrder, SessionId};
+use super::order::{MediaEvent, MediaOrder, Ordered, SessionId};
 use super::ports::PortPool;
 use super::session::{Control, FromSession, Hub, MediaSession};
 use crate::env::{Shared, Tell, Told};
@@ -135,6 +135,8 @@ impl MediaWorker {
             }
             MediaOrder::Configure { .. }
             | MediaOrder::Close { .. }
+            | MediaOrder::Reclaim { .. }
+            | MediaOrder::Keep { .. }
             | MediaOrder::InjectSession(..)
             | MediaOrder::InjectWorker => {}
         }
@@ -147,7 +149,11 @@ impl MediaWorker {
             MediaOrder::Grow { shard, address, pairs } => self.core.grow(*shard, *address, *pairs),
             MediaOrder::Open { session, lease, config, shard, peer } => {
                 match self.core.open(*session, lease.rtp, config, *shard, *peer, now) {
-                    Opened::New => return Some(*session),
+                    Opened::New(before) => {
+                        // Its actor ends with its address.
+                        before.and_then(|before| self.sessions.remove(&before));
+                        return Some(*session);
+                    }
                     Opened::Known => self.control(*session, Control::Configure(config.clone())),
                     Opened::Refused(why) => {
                         self.hub.tell(*shard, MediaEvent::Refused { session: *session, why });
@@ -164,6 +170,15 @@ impl MediaWorker {
                 self.core.record(*call, *shard, path.clone(), now);
             }
             MediaOrder::Close { session } => self.control(*session, Control::Close),
+            MediaOrder::Reclaim { shard } => {
+                self.core.reclaim(*shard);
+                self.hub.tell(*shard, MediaEvent::Reclaimed { worker: self.core.number });
+            }
+            MediaOrder::Keep { shard, calls, ports } => {
+                for orphan in self.core.keep(*shard, calls, ports) {
+                    self.control(orphan, Control::Close);
+                }
+            }
             MediaOrder::InjectSession(session, injection) => {
                 self.control(*session, Control::Inject(*injection));
             }
@@ -230,6 +245,17 @@ impl Handler<Told<MediaOrder>> for MediaWorker {
     fn handle(&mut self, told: Told<MediaOrder>, ctx: &mut Context<Self>) {
         self.take(&told.0, ctx);
         self.announce();
+    }
+}
+
+impl Handler<Told<Ordered>> for MediaWorker {
+    type Result = ();
+    fn handle(&mut self, told: Told<Ordered>, ctx: &mut Context<Self>) {
+        let Ordered { order, by } = told.0;
+        if !by.is_fenced() {
+            self.take(&order, ctx);
+            self.announce();
+        }
     }
 }
 

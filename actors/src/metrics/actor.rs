@@ -53,13 +53,19 @@ impl ActorKind {
 }
 
 pub(super) fn describe(registry: &Registry) {
-    use Describe::Counter;
+    use Describe::{Counter, Gauge};
     registry.describe(Counter, "tandem_actor_restarts_total", None, "Actors rebuilt after a fault, by kind");
     registry.describe(
         Counter,
         "tandem_mailbox_shed_total",
         None,
         "Messages refused by a bound, by kind of actor",
+    );
+    registry.describe(
+        Gauge,
+        "tandem_shards_abandoned",
+        None,
+        "Threads of shards that were stuck and were given up; another has the place of each",
     );
     registry.describe(Counter, "tandem_shard_crossings_total", None, "Messages from one shard to another");
 }

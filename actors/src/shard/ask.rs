@@ -32,8 +32,12 @@ pub enum Ask {
     Trace(Vec<String>),
     /// Make an actor's machine panic, or the shard stall: `true` if it was there.
     Inject(String, Injection),
+    /// Make a trunk or a registration group panic at every input, also when it was started again, or no longer: `true` if it lives here.
+    Poison(String, bool),
     /// Make the shard's thread sleep this long, in milliseconds.
     Stall(u64),
+    /// Make the shard's own actor panic.
+    Panic,
     /// Whether calls can be taken, media ports being there: `true`, as soon as it is so.
     Ready,
     /// Be registered with providers from now on, or no longer, because the engine drains or stops; answered by nothing, when there is no
@@ -68,6 +72,7 @@ impl Shard {
         };
         json!({
             "id": format!("shard:{}", self.env.shard().0),
+            "epoch": self.env.seat().epoch(),
             "trunks": names(ActorKind::Trunk, self.trunks.keys().map(AsRef::as_ref).collect()),
             "registration_groups":
                 names(ActorKind::RegistrationGroup, self.groups.keys().map(AsRef::as_ref).collect()),
@@ -160,6 +165,8 @@ impl Handler<Told<Asked>> for Shard {
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 Value::Bool(true)
             }
+            Ask::Poison(id, poisoned) => Value::Bool(self.poison(&id, poisoned)),
+            Ask::Panic => panic!("injected by an operator"),
             Ask::BeRegistered { registered, stopping } => {
                 for group in self.groups.values() {
                     group.tell(BeRegistered { registered, stopping, done: reply.clone() });

@@ -14,11 +14,12 @@ use crate::owner::{Address, Owner, WeakAddress};
 use crate::sip::endpoint::Outgoing;
 
 impl Shard {
-    /// True for a datagram within a dialog of ours while those of the process before are still being rebuilt.
+    /// True for a datagram within a dialog of ours while those of the process before, or of the shard before, are still being rebuilt.
     pub(super) fn may_be_restored(&self, local_tag: Option<&str>, flow: Flow) -> bool {
         let ours = local_tag.is_some_and(|tag| self.env.shared().names.shard_of(tag.as_bytes()).is_some());
-        ours && flow.connection.is_none()
-            && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
+        // No connection outlives its process.
+        let may_be = flow.connection.is_none() || self.env.seat().epoch() > 0;
+        ours && may_be && self.restoring_until.is_some_and(|until| self.env.now().mono < until)
     }
 
     pub(super) fn dialog_of(&self, request: &Message) -> Option<&Address<DialogActor>> {
@@ -28,6 +29,9 @@ impl Shard {
     pub(super) fn in_dialog(&mut self, request: Message, flow: Flow) {
         let Some(dialog) = self.dialog_of(&request).cloned() else {
             if self.may_be_restored(request.to_tag(), flow) {
+                if self.env.seat().epoch() > 0 {
+                    return self.await_dialog(request, flow);
+                }
                 self.env.metrics().refuse_request(request.method(), Refusal::Starting);
                 return;
             }
@@ -79,7 +83,10 @@ impl Handler<Told<DialogUp>> for Shard {
         if let Some(key) = merge_key {
             self.merges.insert(key, tag.clone());
         }
-        self.dialogs.insert(tag, KnownDialog { dialog, merge_key, restored });
+        self.dialogs.insert(tag.clone(), KnownDialog { dialog, merge_key, restored });
+        if restored {
+            self.dialog_is_back(&tag);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::metrics::ActorKind;
 use crate::owner::Owner;
 use crate::registrar::{self, Register, RegisterDone};
 use crate::registration_group::GroupActor;
+use crate::shell::Injection;
 use crate::sip::endpoint::Outgoing;
 use crate::station::{self, StationActor};
 use crate::store::{Batch, Urgency};
@@ -123,6 +124,9 @@ impl Shard {
     pub(super) fn start_trunk(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
         if let Some(entry) = self.env.directory().trunk(name) {
             let trunk = TrunkActor::launch(&self.env, &ctx.address(), entry.clone());
+            if self.poisoned.contains(&(ActorKind::Trunk, name.clone())) {
+                trunk.tell(Injection::Always);
+            }
             self.trunks.insert(name.clone(), trunk);
         }
     }
@@ -130,8 +134,41 @@ impl Shard {
     pub(super) fn start_group(&mut self, name: &Arc<str>, ctx: &Context<Self>) {
         if let Some(entry) = self.env.directory().registration(name) {
             let group = GroupActor::launch(&self.env, &ctx.address(), entry.clone());
+            if self.poisoned.contains(&(ActorKind::RegistrationGroup, name.clone())) {
+                group.tell(Injection::Always);
+            }
             self.groups.insert(name.clone(), group);
         }
+    }
+
+    /// Has a trunk or a registration group that lives here panic at every input, or no longer; false if there is none of this id.
+    pub(super) fn poison(&mut self, id: &str, poisoned: bool) -> bool {
+        let Some((kind, name)) = id.split_once(':') else { return false };
+        let directory = self.env.directory();
+        let found = match kind {
+            "trunk" => directory.trunk(name).map(|t| (ActorKind::Trunk, t.config.name.clone())),
+            "registration_group" => {
+                directory.registration(name).map(|g| (ActorKind::RegistrationGroup, g.config.name.clone()))
+            }
+            _ => None,
+        };
+        let Some(actor) = found.filter(|(_, name)| directory.home(name) == self.env.shard()) else {
+            return false;
+        };
+        let injection = if poisoned { Injection::Always } else { Injection::None };
+        self.trunks
+            .get(name)
+            .filter(|_| actor.0 == ActorKind::Trunk)
+            .into_iter()
+            .for_each(|t| t.tell(injection));
+        let group = self.groups.get(name).filter(|_| actor.0 == ActorKind::RegistrationGroup);
+        group.into_iter().for_each(|g| g.tell(injection));
+        if poisoned {
+            self.poisoned.insert(actor);
+        } else {
+            self.poisoned.remove(&actor);
+        }
+        true
     }
 
     /// Writes to the actor of a station, activated if it is passive; false if there is no such station.

@@ -18,12 +18,16 @@ use crate::metrics::{OverloadMetrics, Refusal};
 const ATTEMPT: u64 = 4;
 /// How often the share is looked at while nothing comes.
 const LOOK: Duration = Duration::from_secs(1);
+/// So long a shard that follows a stuck one may take to do what waited for that.
+const BACKLOG: Duration = Duration::from_secs(1);
 /// The end is told only when nothing was refused for so long.
 const OVER_AFTER: Duration = Duration::from_secs(5);
 
 /// Whether new work is refused.
 pub(super) struct Overload {
     machine: overload::Overload,
+    /// What came before waited for a shard that was stuck, or not there yet, or behind what did: that is no measure of what comes.
+    since: UnixMillis,
     metrics: OverloadMetrics,
     refusing: Option<Refusing>,
     /// When it is looked at again though nothing comes: else a share would be shown, and told, of what is long over.
@@ -43,11 +47,19 @@ struct Refusing {
 impl Overload {
     pub(super) fn new(env: &Env) -> Overload {
         let machine = overload::Overload::new(env.config().overload.target, env.now().mono);
-        Overload { machine, metrics: env.metrics().overload(env.shard()), refusing: None, look_at: None }
+        let metrics = env.metrics().overload(env.shard());
+        // A shard before this one may have shown something else.
+        metrics.show(machine.share(), machine.delay());
+        let backlog = if env.seat().epoch() > 0 { BACKLOG } else { Duration::ZERO };
+        let since = UnixMillis(env.now().wall.0 + backlog.as_millis() as u64);
+        Overload { machine, since, metrics, refusing: None, look_at: None }
     }
 
     /// What is taken now came at `arrived`. True if the share that is refused may have changed.
     fn took(&mut self, env: &Env, arrived: UnixMillis) -> bool {
+        if arrived < self.since {
+            return false;
+        }
         let now = env.now();
         let wait = Duration::from_millis(now.wall.0.saturating_sub(arrived.0));
         let changed = self.machine.waited(wait, now.mono);

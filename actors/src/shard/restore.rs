@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use actix::prelude::*;
-use tandem_protocol::b2bua::Call;
+use tandem_protocol::b2bua::{CALLER, Call};
 use tandem_protocol::time::{Now, UnixMillis};
 
-use super::Shard;
+use super::{Shard, parse_call_id};
 use crate::call::{CallActor, CallRecord, Caller, Counted, Media, Setup};
 use crate::cdr::Cdr;
+use crate::directory::Directory;
 use crate::env::{Shared, Told};
 use crate::events::{Event, EventKind};
 use crate::ids::ShardId;
@@ -17,9 +18,15 @@ use crate::store::{Batch, Bucket, StoreFault, Urgency, Write};
 
 /// For so long after the start a request within a dialog that has not come back yet is not answered: it comes again, and a
 /// 481 would end a call that is there.
-const RESTORING: Duration = Duration::from_secs(2);
+pub(super) const RESTORING: Duration = Duration::from_secs(2);
 
-/// The calls that one shard takes over from the process before.
+/// The cause of attempts that were cut off by the end of their process.
+const RESTART: &str = "restart";
+/// The same by the end of their shard.
+const STALL: &str = "stall";
+
+/// The calls that one shard takes over from the process before, or from the shard before.
+#[derive(Default)]
 pub struct Restore(pub(crate) Vec<CallRecord>);
 
 /// What was found in the store.
@@ -68,14 +75,18 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
         found.damaged += usize::from(unreadable);
         if record.call.is_none() || unreadable {
             found.attempts += 1;
-            close_attempt(shared, &record, entry.key, now.wall);
+            close_attempt(
+                shared,
+                &record,
+                entry.key,
+                (RESTART, "an attempt was cut off by a restart"),
+                now.wall,
+            );
             continue;
         }
         found.calls += 1;
         ports.extend(record.media.sides.iter().map(|side| side.lease.rtp.port()));
-        let caller = record.legs.iter().find(|(leg, ..)| leg.0 == 0);
-        let shard =
-            caller.map_or(ShardId(0), |(_, _, id)| super::place_call_id(shared, directory, id.as_bytes()));
+        let shard = place_of(shared, directory, &record);
         if let Some(shard) = per_shard.get_mut(usize::from(shard.0)) {
             shard.push(record);
         }
@@ -84,18 +95,64 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
     Ok(Found { shards: shards.collect(), ports, restored: found })
 }
 
+/// Where a call goes on.
+fn place_of(shared: &Shared, directory: &Directory, record: &CallRecord) -> ShardId {
+    let caller = record.legs.iter().find(|(leg, ..)| *leg == CALLER);
+    caller.map_or(ShardId(0), |(_, _, id)| super::place_call_id(shared, directory, id.as_bytes()))
+}
+
+/// Reads the records of the calls of a shard that was fenced, and closes its attempts. What it has given to the store must be committed.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) fn read_records_of(
+    shared: &Shared,
+    shard: ShardId,
+    now: Now,
+) -> Result<(Restore, Restored), StoreFault> {
+    let current = shared.current();
+    let (mut records, mut found) = (Vec::new(), Restored::default());
+    for entry in shared.store.scan(Bucket::Calls)? {
+        // Attempts are all of this process, whose names say where they were made.
+        let made_here = parse_call_id(&entry.key).is_some_and(|(made, _)| made == shard);
+        let Some(record) = CallRecord::thaw(&entry.value) else { continue };
+        let well = record.call.as_ref().is_some_and(|frozen| Call::thaw(frozen, now).is_some());
+        if well && place_of(shared, &current.directory, &record) == shard {
+            found.calls += 1;
+            records.push(record);
+        } else if !well && made_here {
+            found.damaged += usize::from(record.call.is_some());
+            found.attempts += 1;
+            close_attempt(
+                shared,
+                &record,
+                entry.key,
+                (STALL, "an attempt was cut off with its shard"),
+                now.wall,
+            );
+        }
+    }
+    Ok((Restore(records), found))
+}
+
 fn forget(shared: &Shared, key: String) {
     let mut batch = Batch::new(Urgency::Lazy);
     batch.writes.push(Write { bucket: Bucket::Calls, key, value: None, expect: None });
     shared.store.submit(batch);
 }
 
-fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMillis) {
+fn close_attempt(
+    shared: &Shared,
+    record: &CallRecord,
+    key: String,
+    (cause, words): (&'static str, &str),
+    now: UnixMillis,
+) {
     let info = &record.info;
-    tracing::warn!(call = %info.id, from = info.from, to = info.to, "an attempt was cut off by a restart");
+    tracing::warn!(call = %info.id, from = info.from, to = info.to, cause, "{words}");
     let mut batch = Batch::new(Urgency::Urgent);
     batch.writes.push(Write { bucket: Bucket::Calls, key, value: None, expect: None });
-    batch.events.push(Event::new(now, EventKind::CallEnded, "restart").of(&info.id));
+    batch.events.push(Event::new(now, EventKind::CallEnded, cause).of(&info.id));
     batch.cdrs.push(Cdr {
         call_id: info.id.to_string(),
         segment: 1,
@@ -105,7 +162,7 @@ fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMil
         trunk: info.trunk.clone(),
         start: info.started_at,
         end: now,
-        cause: "restart".to_owned(),
+        cause: cause.to_owned(),
         ended_by: "engine".to_owned(),
         ..Cdr::default()
     });
@@ -113,13 +170,20 @@ fn close_attempt(shared: &Shared, record: &CallRecord, key: String, now: UnixMil
 }
 
 impl Shard {
+    pub(super) fn restore_all(&mut self, records: Vec<CallRecord>, ctx: &Context<Self>) {
+        for record in records {
+            self.restore(record, ctx);
+        }
+    }
+
     fn restore(&mut self, record: CallRecord, ctx: &Context<Self>) {
         let now = self.env.now();
         let Some(stored) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
         let machine = Call::restore(stored);
         let key = record.info.key;
         // It counts against the limits it counted against before.
-        let permits = record.counted.iter().filter_map(|c| c.permit(self.env.directory())).collect();
+        let permits =
+            record.counted.iter().filter_map(|c| c.permit(self.env.directory(), self.env.seat())).collect();
         let setup = Setup {
             key,
             machine,
@@ -141,8 +205,6 @@ impl Handler<Told<Restore>> for Shard {
         if !told.0.0.is_empty() {
             self.restoring_until = Some(self.env.now().mono + RESTORING);
         }
-        for record in told.0.0 {
-            self.restore(record, ctx);
-        }
+        self.restore_all(told.0.0, ctx);
     }
 }

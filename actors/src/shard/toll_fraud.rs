@@ -54,6 +54,26 @@ impl Shard {
         }
     }
 
+    /// Takes over those that the shard before has looked at, as far as they are configured.
+    pub(super) fn take_over_tolls(&mut self) {
+        let directory = self.env.directory();
+        let (stations, trunks) = (directory.stations().map(|s| &s.toll), directory.trunks().map(|t| &t.toll));
+        let watched = stations.chain(trunks).filter_map(|toll| toll.watched());
+        let here: Vec<_> = watched.filter(|watched| watched.home() == self.env.shard()).cloned().collect();
+        for watched in here {
+            self.look_after(watched);
+        }
+    }
+
+    fn look_after(&mut self, watched: Arc<Watched>) {
+        let past = watched.past();
+        self.tolls.list.push((watched, past));
+        if self.tolls.next.is_none() {
+            self.tolls.next = Some(self.env.now().mono + STEP);
+            self.rearm();
+        }
+    }
+
     /// Whom no settings and no call know any more is held here alone.
     fn forget_tolls(&mut self) {
         let env = self.env.clone();
@@ -93,12 +113,6 @@ impl Shard {
 impl Handler<Told<Watch>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<Watch>, _: &mut Context<Self>) {
-        let watched = told.0.0;
-        let past = watched.past();
-        self.tolls.list.push((watched, past));
-        if self.tolls.next.is_none() {
-            self.tolls.next = Some(self.env.now().mono + STEP);
-            self.rearm();
-        }
+        self.look_after(told.0.0);
     }
 }

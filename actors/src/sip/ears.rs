@@ -18,6 +18,7 @@ use crate::config::Listener;
 use crate::env::Shared;
 use crate::ids::ShardId;
 use crate::runtime::ListenSocket;
+use crate::seat::Seat;
 
 /// A listener as this shard has it.
 pub(crate) struct Ear {
@@ -57,6 +58,7 @@ impl Drop for Ear {
 /// The listeners of one shard.
 pub(crate) struct Ears {
     shard: ShardId,
+    seat: Arc<Seat>,
     shared: Arc<Shared>,
     listening: Arc<Listening>,
     own: RefCell<Vec<Rc<Ear>>>,
@@ -64,8 +66,13 @@ pub(crate) struct Ears {
 
 impl Ears {
     /// None yet.
-    pub(crate) fn new(shard: ShardId, shared: Arc<Shared>, listening: Arc<Listening>) -> Ears {
-        Ears { shard, shared, listening, own: RefCell::default() }
+    pub(crate) fn new(
+        shard: ShardId,
+        seat: Arc<Seat>,
+        shared: Arc<Shared>,
+        listening: Arc<Listening>,
+    ) -> Ears {
+        Ears { shard, seat, shared, listening, own: RefCell::default() }
     }
 
     /// The listener that a flow names; if it is not there any more, the one that stands in for it.
@@ -132,7 +139,10 @@ impl Ears {
     ) -> io::Result<JoinHandle<()>> {
         let shard = streams.owner().ok_or_else(|| io::Error::other("the shard has no address yet"))?;
         Ok(match socket {
-            ListenSocket::Udp(socket) => actix::spawn(udp::listen(UdpSocket::from_std(socket)?, id, shard)),
+            ListenSocket::Udp(socket) => {
+                let socket = UdpSocket::from_std(socket)?;
+                actix::spawn(udp::listen(socket, id, shard, self.seat.clone()))
+            }
             ListenSocket::Tcp(socket) => {
                 actix::spawn(tcp::accept(TcpListener::from_std(socket)?, id, streams.clone()))
             }

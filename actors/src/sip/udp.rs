@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use actix::Addr;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio::net::UdpSocket;
 
 use super::icmp::{self, Undelivered};
 use crate::env::{Datagram, Tell, Unsent};
+use crate::seat::Seat;
 use crate::shard::{Datagrams, NotDelivered, Overflowed, Shard};
 
 /// Datagrams taken from a socket before the shard's actors get their turn.
@@ -175,10 +177,15 @@ impl Reader {
 }
 
 /// Reads a listener's socket for ever.
-pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>) {
+pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<Shard>, seat: Arc<Seat>) {
     let mut reader = Reader { socket, listener, buffer: vec![0; LARGEST_DATAGRAM], overflowed: 0 };
+    // What has found no room before was for the shard that was stuck.
+    let mut counts = seat.epoch() == 0;
     loop {
-        match reader.socket.ready(Interest::READABLE | Interest::ERROR).await {
+        let ready = reader.socket.ready(Interest::READABLE | Interest::ERROR).await;
+        // What a shard that was fenced would take is lost.
+        seat.halt_if_fenced();
+        match ready {
             Ok(ready) if ready.is_error() => take_errors(&reader.socket, &shard),
             Ok(_) => {}
             Err(why) => {
@@ -187,12 +194,16 @@ pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<
             }
         }
         let (batch, overflowed) = reader.batch();
-        if overflowed > 0 {
+        if overflowed > 0 && std::mem::replace(&mut counts, true) {
             shard.tell(Overflowed(overflowed));
         }
         if !batch.is_empty() {
             shard.tell(Datagrams(batch));
         }
         tokio::task::yield_now().await;
+        if !shard.connected() {
+            // A fault has ended its actor: what waits is for the next one.
+            return;
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Group commit: what shares a group, what is told, what a conflict refuses.
 
+use tandem_actors::seat::Seat;
+
 use super::*;
 
 /// Nothing is committed before it is flushed.
@@ -164,4 +166,18 @@ fn a_panic_of_whoever_is_told_does_not_stop_the_store() {
     store.submit(ticketed(put("a", "2"), 2));
     store.flush();
     assert_eq!(told.recv_timeout(BOUND), Ok(2));
+}
+
+#[test]
+fn what_a_fenced_shard_submits_is_refused_and_what_it_has_submitted_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(dir.path(), unhurried());
+    let seat = Seat::default();
+    rig.store.submit_from(put("before", "1"), &seat);
+    seat.fence();
+    rig.store.submit_from(put("after", "1"), &seat);
+    rig.store.submit_from(put("next", "1"), &seat.next());
+    rig.store.flush();
+    let keys: Vec<String> = rig.keys(Bucket::Calls).into_iter().map(|(key, ..)| key).collect();
+    assert_eq!(keys, ["before", "next"]);
 }

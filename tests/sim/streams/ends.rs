@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use tandem_actors::shard::FromStream;
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{ConnectionId, Flow};
 
-use super::{Streams, Told, Turn, limits};
+use super::{Connection, Streams, Told, Turn, limits};
 use crate::world::World;
 
 /// What is sent into a connection that is gone unnoticed is missed after so long (RFC 5482).
@@ -149,6 +149,19 @@ impl World {
         for number in all {
             self.drop_stream(number);
         }
+    }
+
+    /// The connections of a shard end with it, as far as they have come about.
+    pub(crate) fn streams_of_shard_die(&self, shard: u16) -> Vec<ConnectionId> {
+        let of_shard = |c: &&Connection| c.flow.connection.is_some_and(|id| id.shard == shard);
+        let all = self.with_streams(|streams| {
+            let all = streams.connections.values().filter(of_shard);
+            all.filter_map(|c| Some((c.number(), c.flow.connection?))).collect::<Vec<_>>()
+        });
+        for (number, _) in &all {
+            self.drop_stream(*number);
+        }
+        all.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Connections over which nothing went for longer than they may.

@@ -153,3 +153,39 @@ fn orders_for_unknown_sessions_change_nothing() {
         assert_eq!(rig.events().len(), 1);
     });
 }
+
+#[test]
+fn the_shard_that_follows_a_fenced_one_has_its_calls_go_on_and_everything_else_is_free() {
+    run((20000, 20007), &[], async |rig| {
+        let leases = rig.grow(3).await;
+        for (side, lease) in (0..).zip(&leases[..2]) {
+            rig.open_alone(side, *lease, config(CALLER), None).await;
+        }
+        rig.receive(CALLER, leases[0].rtp.port(), rtp(1, 0)).await;
+        rig.order(MediaOrder::Reclaim { shard: SHARD }).await;
+        assert!(matches!(rig.events().as_slice(), [MediaEvent::Reclaimed { worker: 0 }]));
+        // What was the shard's is not given to anybody before it is known which calls go on.
+        assert_eq!(rig.grow(4).await.len(), 1);
+        // The call counts its sides anew: the second is another one now.
+        rig.open_alone(0, leases[0], config(CALLER), None).await;
+        rig.open_alone(7, leases[1], config(CALLER), None).await;
+        let calls = [session(0).call].into();
+        rig.order(MediaOrder::Keep { shard: SHARD, calls, ports: [].into() }).await;
+        assert!(rig.events().is_empty());
+        assert_eq!(rig.close(0).await.rx, 1, "it has counted on");
+        assert_eq!(rig.grow(4).await.as_slice(), &leases[2..], "each is one call's alone");
+    });
+}
+
+#[test]
+fn sessions_of_calls_that_do_not_go_on_end_with_the_shard_that_was_fenced() {
+    run((20000, 20003), &[], async |rig| {
+        let lease = rig.grow(1).await[0];
+        rig.open_alone(0, lease, config(CALLER), None).await;
+        rig.order(MediaOrder::Reclaim { shard: SHARD }).await;
+        rig.order(MediaOrder::Keep { shard: SHARD, calls: [].into(), ports: [].into() }).await;
+        assert!(matches!(rig.events().as_slice(), [MediaEvent::Reclaimed { .. }, MediaEvent::Closed { .. }]));
+        rig.pass(2_100).await;
+        assert!(matches!(rig.events().as_slice(), [MediaEvent::Returned(back)] if *back == [lease]));
+    });
+}

@@ -11,6 +11,7 @@ use tandem_protocol::transaction::{ClientAction, Expiry, InviteClient, NonInvite
 use super::{Endpoint, Name, New, Outgoing, TransactionKey};
 use crate::env::{Leftover, TimerKey, Unsent};
 use crate::owner::Owner;
+use crate::seat::Figure;
 use crate::shard::LinkMessage;
 use crate::timer_wheel::TimerId;
 
@@ -145,7 +146,7 @@ impl Endpoint {
             owner,
         };
         self.clients.insert(id, Box::new(client));
-        self.env.metrics().transactions_active.increment(1.0);
+        self.env.count(Figure::Transactions, 1);
         match sent {
             Ok(flow) => self.went_by(id, flow),
             Err(Unsent::Full) => self.arm_client(id),
@@ -224,7 +225,7 @@ impl Endpoint {
             self.client_names.remove(&client.name);
             self.forget_flow(id, client.flow);
             self.env.forget(client.timer);
-            self.env.metrics().transactions_active.decrement(1.0);
+            self.env.count(Figure::Transactions, -1);
         }
     }
 }

@@ -195,7 +195,9 @@ impl Endpoint {
     /// not end with its connection. A provisional one must if a PRACK is waited for: each repetition would end where the first did, and the
     /// answer waits behind it.
     fn post(&mut self, flow: Flow, message: &Bytes, method: Method) {
-        let leftover = if is_news(message) { Leftover::Dropped } else { Leftover::HandedBack };
+        // What leaves as a datagram is never left over: it is not searched.
+        let dropped = self.transport(flow).is_reliable() && is_news(message);
+        let leftover = if dropped { Leftover::Dropped } else { Leftover::HandedBack };
         if let Err(why) = self.transmit_or_elsewhere(flow, message, method, (leftover, None)) {
             tracing::debug!(peer = %flow.remote, %why, "a message was not sent");
         }

@@ -11,6 +11,7 @@ use super::{Endpoint, Name, New, TransactionKey};
 use crate::env::TimerKey;
 use crate::metrics::Refusal;
 use crate::owner::Owner;
+use crate::seat::{Figure, Hold, Loan};
 use crate::sip::stateless::Answer;
 use crate::timer_wheel::TimerId;
 
@@ -30,6 +31,8 @@ pub(super) struct Server {
     feedback: bool,
     last_response: Option<Bytes>,
     owner: Option<Owner>,
+    /// An INVITE without a final response: should the shard be fenced, somebody else answers it.
+    unanswered: Option<Hold>,
     /// A CANCEL came before the owner did.
     cancelled: Option<Box<Input>>,
 }
@@ -132,6 +135,8 @@ impl Endpoint {
         let name = self.server_name(request, request.method());
         self.server_names.insert(name, id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
+        let is_invite = request.method() == Method::Invite;
+        let unanswered = is_invite.then(|| self.env.seat().lend(Loan::Invite(request.raw().clone(), flow)));
         let request = Some(request.clone());
         let server = Server {
             machine,
@@ -142,10 +147,11 @@ impl Endpoint {
             feedback,
             last_response: None,
             owner: None,
+            unanswered,
             cancelled: None,
         };
         self.servers.insert(id, Box::new(server));
-        self.env.metrics().transactions_active.increment(1.0);
+        self.env.count(Figure::Transactions, 1);
         self.arm_server(id);
         ServerTransactionId(id)
     }
@@ -185,6 +191,7 @@ impl Endpoint {
         server.last_response = keep.then(|| message.clone());
         if status >= 200 {
             server.request = None;
+            server.unanswered = None;
         }
         let flow = server.flow;
         self.post(flow, &message, method);
@@ -252,7 +259,7 @@ impl Endpoint {
                 if let Some(server) = self.servers.remove(&id) {
                     self.server_names.remove(&server.name);
                     self.env.forget(server.timer);
-                    self.env.metrics().transactions_active.decrement(1.0);
+                    self.env.count(Figure::Transactions, -1);
                 }
             }
         }

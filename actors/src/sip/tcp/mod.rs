@@ -9,14 +9,17 @@ mod connection;
 mod door;
 mod open;
 mod race;
+mod tracked;
 mod wire;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use actix::Addr;
@@ -29,10 +32,12 @@ use tokio::net::{TcpListener, TcpStream};
 use self::connection::carry;
 use self::open::Attempt;
 use self::race::Races;
+use self::tracked::Tracked;
 use self::wire::Wire;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
+use crate::seat::{Figure, Loan, Seat};
 use crate::shard::{FromStream, Shard};
 use crate::sip::dscp;
 use crate::sip::ears::Ears;
@@ -86,6 +91,7 @@ struct Opened {
 /// The connections of one shard.
 pub(crate) struct Streams {
     shard: ShardId,
+    seat: Arc<Seat>,
     shared: Arc<Shared>,
     ears: Rc<Ears>,
     /// Set as soon as the shard has an address, which is before anything can come.
@@ -101,9 +107,16 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// No connections. `first` is the number of the first: chance, so that a flow of an earlier process names none of ours.
-    pub(crate) fn new(shard: ShardId, shared: Arc<Shared>, ears: Rc<Ears>, first: u64) -> Rc<Streams> {
+    pub(crate) fn new(
+        shard: ShardId,
+        seat: Arc<Seat>,
+        shared: Arc<Shared>,
+        ears: Rc<Ears>,
+        first: u64,
+    ) -> Rc<Streams> {
         Rc::new(Streams {
             shard,
+            seat,
             shared,
             ears,
             to: OnceCell::new(),
@@ -141,6 +154,12 @@ impl Streams {
     /// What is counted of the connections of a listener.
     fn metrics(&self, listener: ListenerId) -> &ConnectionMetrics {
         self.shared.metrics.connections(self.ears.transport(listener))
+    }
+
+    /// How many there are has changed by this.
+    fn count(&self, listener: ListenerId, count: i64) {
+        let secure = self.ears.transport(listener).is_secure();
+        self.seat.count(&self.shared.metrics, if secure { Figure::Tls } else { Figure::Tcp }, count);
     }
 
     /// Sends by a connection.
@@ -247,16 +266,18 @@ impl Streams {
         let current = self.shared.current();
         let settings = current.config.listener(listener);
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
-        let wire = Wire::new(Flow { listener, remote, connection }, limits, messages.max_bytes, ours);
+        let hold = self.seat.lend(Loan::Connection(id));
+        let flow = Flow { listener, remote, connection };
+        let wire = Wire::new(flow, (limits, messages.max_bytes), ours, hold);
         self.wires.borrow_mut().insert(generation, wire.clone());
-        self.metrics(listener).active.increment(1.0);
+        self.count(listener, 1);
         wire
     }
 
     /// Takes a connection that a peer has opened, unless there are enough.
     fn accepted(self: &Rc<Self>, stream: TcpStream, remote: SocketAddr, listener: ListenerId) {
         let Some(ear) = self.ears.of(listener) else { return };
-        let guest = match ear.door.enter(remote.ip()) {
+        let guest = match ear.door.enter(&self.seat, remote.ip()) {
             Ok(guest) => guest,
             Err(why) => {
                 self.metrics(listener).refuse(why);
@@ -266,6 +287,7 @@ impl Streams {
         };
         tune(&stream);
         self.mark(&stream, listener, remote);
+        let stream = Tracked::new(stream, &self.seat);
         let streams = self.clone();
         match ear.tls().cloned() {
             None => {
@@ -311,7 +333,7 @@ impl Streams {
         if self.opened.borrow().get(&place).is_some_and(|opened| opened.number == number) {
             self.opened.borrow_mut().remove(&place);
         }
-        self.metrics(flow.listener).active.decrement(1.0);
+        self.count(flow.listener, -1);
         self.metrics(flow.listener).close(why);
         if let Some(connection) = flow.connection {
             self.shared.current().directory.secure_peers.forget(connection);
@@ -341,8 +363,13 @@ fn tune(stream: &TcpStream) {
 
 /// Takes a listener's connections for ever.
 pub(crate) async fn accept(socket: TcpListener, listener: ListenerId, streams: Rc<Streams>) {
+    let next = |cx: &mut Context<'_>| {
+        // What a shard that was fenced would take is lost.
+        streams.seat.halt_if_fenced();
+        socket.poll_accept(cx)
+    };
     loop {
-        match socket.accept().await {
+        match poll_fn(next).await {
             Ok((stream, remote)) => streams.accepted(stream, remote, listener),
             Err(why) => {
                 streams.metrics(listener).refuse(Refused::System);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
 
 use super::door::Door;
+use super::tracked::Tracked;
 use super::wire::Wire;
 use super::{Streams, tune};
 use crate::metrics::{Closed, Handshake};
@@ -40,8 +41,8 @@ pub(super) struct Attempt {
 
 /// One that has come about.
 pub(super) enum Connected {
-    Plain(TcpStream),
-    Secure(Box<TlsStream<TcpStream>>),
+    Plain(Tracked),
+    Secure(Box<TlsStream<Tracked>>),
 }
 
 impl Streams {
@@ -73,6 +74,7 @@ impl Streams {
             Err(_) => return Err(Closed::Unreachable),
         };
         self.mark(&stream, listener, remote);
+        let stream = Tracked::new(stream, &self.seat);
         let Some((tls, expected)) = secure else {
             self.shared.current().directory.stream_peers.note(remote.ip());
             return Ok(Connected::Plain(stream));
@@ -126,11 +128,11 @@ impl Streams {
         self: &Rc<Self>,
         tls: &Tls,
         door: &Arc<Door>,
-        stream: TcpStream,
+        stream: Tracked,
         (remote, listener): (SocketAddr, ListenerId),
     ) {
         let metrics = &self.shared.metrics.tls;
-        let Some(shaking) = door.shake() else {
+        let Some(shaking) = door.shake(&self.seat) else {
             metrics.handshake(false, Handshake::Limit);
             tracing::debug!(peer = %remote, "a connection was refused: too many TLS handshakes at once");
             return;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::config::StreamLimits;
 use crate::env::{Leftover, Unsent};
 use crate::metrics::Closed;
+use crate::seat::Hold;
 
 /// RFC 5626 §3.5.1: what answers a ping.
 const PONG: Bytes = Bytes::from_static(b"\r\n");
@@ -71,11 +72,18 @@ pub(super) struct Wire {
     half_closed: Cell<bool>,
     /// What has left a moment ago, or since the peer sends nothing more: it may have met one that has gone altogether.
     unproved: RefCell<VecDeque<(Instant, Bytes)>>,
+    /// Whoever fences its shard hears that it has ended.
+    _hold: Hold,
 }
 
 impl Wire {
     /// `ours`: we open it.
-    pub(super) fn new(flow: Flow, limits: StreamLimits, max_bytes: usize, ours: bool) -> Rc<Wire> {
+    pub(super) fn new(
+        flow: Flow,
+        (limits, max_bytes): (StreamLimits, usize),
+        ours: bool,
+        hold: Hold,
+    ) -> Rc<Wire> {
         let now = Instant::now();
         Rc::new(Wire {
             flow,
@@ -97,6 +105,7 @@ impl Wire {
             paid: Notify::new(),
             half_closed: Cell::new(false),
             unproved: RefCell::default(),
+            _hold: hold,
         })
     }
 
@@ -290,13 +299,18 @@ fn proves(response: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tandem_protocol::flow::ListenerId;
+    use std::sync::Arc;
+
+    use tandem_protocol::flow::{ConnectionId, ListenerId};
 
     use super::*;
+    use crate::seat::{Loan, Seat};
 
     fn wire() -> Rc<Wire> {
         let flow = Flow::to(ListenerId::default(), ([192, 0, 2, 1], 5060).into());
-        Wire::new(flow, StreamLimits::default(), 65_535, false)
+        let id = ConnectionId { shard: 0, generation: 1 };
+        let hold = Arc::<Seat>::default().lend(Loan::Connection(id));
+        Wire::new(flow, (StreamLimits::default(), 65_535), false, hold)
     }
 
     fn response(status: u16, method: &str) -> Bytes {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, CommonState, Error};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::Tls;
@@ -15,22 +15,22 @@ use crate::metrics::Handshake;
 
 impl Tls {
     /// The server's side of a connection that a peer has opened, and who the peer has proved to be.
-    pub(crate) async fn accept(
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<PeerNames>)> {
+        stream: S,
+    ) -> io::Result<(TlsStream<S>, Option<PeerNames>)> {
         let stream = TlsAcceptor::from(self.server()).accept(stream).await?;
         let names = proved(stream.get_ref().1);
         Ok((stream.into(), names))
     }
 
     /// The client's side of a connection that we have opened, to a server that must be `expected`.
-    pub(crate) async fn open(
+    pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
+        stream: S,
         remote: IpAddr,
         expected: Expected,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> io::Result<TlsStream<S>> {
         let name = expected.server_name(remote);
         let config = self.client(expected).map_err(io::Error::other)?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
