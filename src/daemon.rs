@@ -21,6 +21,7 @@ use tandem_actors::metrics::{Describe, Metrics};
 use tandem_actors::registration_group;
 use tandem_actors::runtime::{self, Clock};
 use tandem_actors::shard::{Ask, Found, LinkMessage, Restored, read_records};
+use tandem_actors::sip::listening::Listening;
 use tandem_actors::station::read_bindings;
 use tandem_actors::store::{Batch, Bucket, Store, StoreFault, Urgency, Write};
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
@@ -182,6 +183,7 @@ pub async fn start_from(
     let data_dir = settings.node.data_dir.clone();
     let store = Arc::new(Embedded::open(&data_dir, Options::default(), Arc::new(links.clone()), meter)?);
     let config = wiring::engine_config(&with_imported(settings, store.as_ref()), &bound, chaos)?;
+    let listening = Arc::new(Listening::new(&config.listeners, sockets));
     let nonces = NonceSigner::new(random_key()?, clock.now().wall);
     let windows = NonceWindows::new(NONCE_SLOTS, NONCE_AGE);
     let directory = Directory::new(&config, &metrics, nonces, windows);
@@ -205,7 +207,7 @@ pub async fn start_from(
     let (finding, ways) = (links.clone(), links.clone());
     let find: FindNames = Box::new(move |shared| find_names(shared, clock, &finding));
     let names = find(&shared)?;
-    let start = runtime::Start { shared, clock, sockets, links, inlets, media, restore };
+    let start = runtime::Start { shared, clock, listening: listening.clone(), links, inlets, media, restore };
     let engine = runtime::start(start).await?;
     if tokio::time::timeout(PORTS_PATIENCE, engine.ask_all(Ask::Ready)).await.is_err() {
         tracing::error!("the media workers give no ports; calls through them must wait");
@@ -232,7 +234,7 @@ pub async fn start_from(
         "ready: established calls restored, attempts closed"
     );
     let set = (settings, reload::tokens(settings)?);
-    let (at, names) = ((bound.clone(), chaos), (find, names));
+    let (at, names) = ((listening, chaos), (find, names));
     let reloader = Arc::new(Reloader::new(engine.clone(), clock, source, set, at, names));
     let drainer = Arc::new(drainer);
     let state = http::State {

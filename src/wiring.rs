@@ -1,7 +1,7 @@
 //! From settings to what an engine is told: names become places, defaults become values.
 
+mod codecs;
 mod patterns;
-
 mod registration;
 mod toll_fraud;
 mod trunk_rules;
@@ -151,6 +151,7 @@ fn listener(listen: &settings::Listen, address: SocketAddr) -> Result<config::Li
         session: session(listen),
         limits: limits(listen),
         tls: tls.map(Arc::new),
+        uses: config::Uses::default(),
     })
 }
 
@@ -245,6 +246,7 @@ fn station(settings: &Settings, station: &Station) -> config::Station {
         secret,
         calling_search_space: station.calling_search_space.clone(),
         media: path(station.media),
+        codecs: codecs::codecs(settings, &[], station.location.as_ref()),
         record: station.record,
         redirect: redirect(station.redirect),
         ring_timeout: station.ring_timeout(),
@@ -416,6 +418,7 @@ fn trunk(settings: &Settings, trunk: &Trunk, listeners: &[config::Listener]) -> 
         emergency_channels: trunk.emergency_channels,
         max_new_calls_per_s: trunk.max_new_calls_per_s,
         media: path(trunk.media),
+        codecs: codecs::codecs(settings, &trunk.codecs, trunk.location.as_ref()),
         media_delayed: trunk.media_timing == settings::MediaTiming::Delayed,
         record: trunk.record,
         trusted: trunk.trusted,

@@ -8,7 +8,9 @@ use std::process::{Command, Output};
 
 use common::digest::Challenge;
 use common::engine::{station, stations};
-use common::{Engine, Leg, Sipp, Ua, eventually, sdp, so};
+use common::offer::nothing;
+use common::ua::token;
+use common::{Engine, Leg, Msg, Sipp, Ua, eventually, sdp, so};
 use serde_json::Value;
 
 /// Stations 1001 and 1002, and a trunk for each of `trunks`: name, the digit that leads to it, the port of its proxy.
@@ -320,35 +322,130 @@ fn sighup_reloads_as_the_command_does() {
 
 #[test]
 fn what_only_a_restart_can_change_is_named_and_stays_while_the_rest_comes_into_force() {
-    let listen = |address: &str, t1: u32| {
-        format!("[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:{address}\"\nt1_ms = {t1}\n")
-    };
-    let mut engine = Engine::start(&office(&[], &listen("5060", 500)));
-    let after = office(&[("one", 9, 5071)], &listen("5062", 400)) + "[node]\nshards = 3\n";
+    let mut engine = Engine::start(&office(&[], ""));
+    let after = office(&[("one", 9, 5071)], "[node]\nshards = 3\n[media]\nports = [41000, 41999]\n");
     let told = reloaded(&engine, &after, &[]);
-    assert!(told.contains("+ trunk one\n") && told.contains("~ listen udp: t1_ms 500 -> 400\n"), "{told}");
+    assert!(told.contains("+ trunk one\n"), "{told}");
     assert!(
         told.contains("! node.shards 0 -> 3: needs a restart, and stays as it is until then\n"),
         "{told}"
     );
-    assert!(told.contains("! listen udp.address "), "{told}");
+    assert!(told.contains("! media.ports "), "{told}");
     assert_eq!(engine.metric("tandem_settings_pending", &[]), 2.0);
     let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
-    let (mut leg, _) = talk(&caller, "9555", &far);
+    let (mut leg, invite_port) = {
+        let mut leg = caller.call("9555", &sdp(caller.local(), "0"));
+        let invite = far.request("INVITE");
+        far.answer(&invite, &sdp(far.local(), "0"));
+        caller.established(&mut leg);
+        (leg, invite.media().port())
+    };
+    assert!(!(41_000..42_000).contains(&invite_port), "{invite_port}");
     end(&caller, &mut leg, &far);
-
-    // What would not hold without the listener that is not there yet is refused.
-    let by_tcp = "[[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{ip}:5060\"\n\
-                  [[trunk]]\nname = \"two\"\nlisten = \"tcp\"\nproxies = [\"{peer}:5072\"]\n";
-    let done = reload(&engine, &office(&[("one", 9, 5071)], &(listen("5060", 400) + by_tcp)), &[]);
-    let told = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(done.status.code(), Some(1), "{told}");
-    assert!(told.contains("stays as it is until a restart (listen tcp)"), "{told}");
-    assert!(told.contains("trunk[1].listen"), "{told}");
     assert_eq!(generation(&engine), 2.0);
     engine.kill9();
     engine.restart();
-    assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["one", "two"]);
+    assert_eq!(engine.metric("tandem_settings_pending", &[]), 0.0);
+    assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["one"]);
+}
+
+/// A group with registrations at these ports of {peer}.
+fn group(ports: &[u16], keys: &str) -> String {
+    let one = |port: &u16| {
+        format!("{{ address = \"{{peer}}:{port}\", username = \"office\", password = \"hush\" }}")
+    };
+    let list: Vec<String> = ports.iter().map(one).collect();
+    format!("[[registration_group]]\nname = \"provider\"\n{keys}\nregistrations = [{}]\n", list.join(", "))
+}
+
+/// The next REGISTER, which is granted.
+#[track_caller]
+fn granted(registrar: &Ua) -> Msg {
+    let register = registrar.request("REGISTER");
+    let bound = format!("Contact: <{}>;expires=600\r\n", register.contact());
+    registrar.respond(&register, "200 OK", &token(), &bound, "");
+    register
+}
+
+/// The next REGISTER gives up this one's binding, and proves once more who sends it.
+#[track_caller]
+fn given_up(registrar: &Ua, register: &Msg) -> Msg {
+    let challenge =
+        "WWW-Authenticate: Digest realm=\"provider\", nonce=\"n\", algorithm=MD5, qop=\"auth\"\r\n";
+    let last = registrar.request("REGISTER");
+    registrar.respond(&last, "401 Unauthorized", &token(), challenge, "");
+    let last = registrar.request("REGISTER");
+    assert_eq!((last.header("Expires"), last.contact()), ("0", register.contact()), "{last:?}");
+    assert!(last.header("Authorization").contains("nonce=\"n\""), "{last:?}");
+    registrar.respond(&last, "200 OK", &token(), "", "");
+    last
+}
+
+#[test]
+fn registrations_come_and_go_with_a_reload_and_those_that_stay_are_not_made_anew() {
+    let engine = Engine::start(&office(&[], ""));
+    let (first, second) = (proxy(&engine, 5071), proxy(&engine, 5072));
+    let told = reloaded(&engine, &office(&[], &group(&[5071], "")), &[]);
+    assert!(told.contains("+ registration_group provider\n"), "{told}");
+    let one = granted(&first);
+    let states = || -> Vec<String> {
+        let groups = engine.api("GET", "/api/v1/registration_groups");
+        let list = groups[0]["registrations"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|r| r["state"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    eventually("it holds", || so(states() == ["registered"]));
+
+    // What concerns other things leaves the binding where it is.
+    let told = reloaded(&engine, &office(&[], &group(&[5071], "retry_s = 7")), &[]);
+    assert!(told.contains("~ registration_group provider: retry_s 30 -> 7\n"), "{told}");
+    eventually("it holds", || so(states() == ["registered"]));
+    reloaded(&engine, &office(&[], &group(&[5071, 5072], "active = 2")), &[]);
+    let two = granted(&second);
+    eventually("both hold", || so(states() == ["registered", "registered"]));
+    nothing(&first, "REGISTER");
+
+    reloaded(&engine, &office(&[], &group(&[5072], "")), &[]);
+    let last = given_up(&first, &one);
+    assert_eq!(last.header("Call-ID"), one.header("Call-ID"), "it is the same registration's");
+    eventually("the other holds", || so(states() == ["registered"]));
+    nothing(&second, "REGISTER");
+
+    let told = reloaded(&engine, &office(&[], ""), &[]);
+    assert!(told.contains("- registration_group provider\n"), "{told}");
+    given_up(&second, &two);
+    assert_eq!(engine.api("GET", "/api/v1/registration_groups").as_array().map(Vec::len), Some(0));
+    eventually("its actor has ended", || {
+        so(!engine.ask("GET", "/api/v1/tree", "").body.contains("registration_group:provider"))
+    });
+}
+
+#[test]
+fn a_listener_that_moves_takes_its_registrations_along() {
+    let listen = |port: u16| {
+        format!(
+            "[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:{port}\"\nt1_ms = 100\n{}",
+            group(&[5071], "")
+        )
+    };
+    let mut engine = Engine::prepare(&office(&[], &listen(5060)), &[]);
+    let mut registrar = proxy(&engine, 5071);
+    engine.restart();
+    let before = granted(&registrar);
+    assert!(before.contact().contains(":5060;"), "{before:?}");
+    let told = reloaded(&engine, &office(&[], &listen(5062)), &[]);
+    assert!(told.contains("~ listen udp: address "), "{told}");
+    // Neither waits for the other.
+    let (mut moved, mut left) = (false, false);
+    while !(moved && left) {
+        let register = registrar.request("REGISTER");
+        let gone = register.header("Expires") == "0";
+        assert_eq!(register.contact().contains(":5062;"), !gone, "{register:?}");
+        let bound =
+            if gone { String::new() } else { format!("Contact: <{}>;expires=600\r\n", register.contact()) };
+        registrar.server.set_port(if gone { 5060 } else { 5062 });
+        registrar.respond(&register, "200 OK", &token(), &bound, "");
+        (moved, left) = (moved || !gone, left || gone);
+    }
 }
 
 #[test]

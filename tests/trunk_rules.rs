@@ -7,14 +7,16 @@
 mod common;
 
 use std::io::IoSliceMut;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::engine::stations;
 use common::ua::token;
-use common::{Engine, Leg, Msg, Ua, sdp};
+use common::{Engine, Leg, Msg, Ua, eventually, sdp, so};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 
 /// Station 1001, trunk "in" at {peer}:5070 and trunk "out" at {peer}:5071; 9 and a number dial that out, 2001 is the station.
 fn settings(inbound: &str, outbound: &str) -> String {
@@ -230,10 +232,53 @@ fn what_a_trunk_may_not_ask_for_is_refused_plainly() {
 }
 
 #[test]
-fn a_replaces_that_may_come_and_names_no_call_is_told_so() {
-    let (_engine, caller, _proxy) = start("accept_replaces = true", "");
-    let leg = invite(&caller, "2001", "Replaces: 1@x;to-tag=a;from-tag=b\r\n");
-    assert_eq!(caller.refused(&leg).status(), Some(481), "RFC 3891 section 3");
+fn what_a_trunk_may_ask_for_and_is_not_built_is_refused_as_such() {
+    let (engine, caller, proxy) = start("accept_presence = true\naccept_refer = true", "");
+    let cases = [
+        (&caller, "SUBSCRIBE", "Event: presence\r\nExpires: 60\r\n", 489),
+        (&caller, "REFER", "Refer-To: <sip:2001@x>\r\n", 603),
+        // Another package than the one that the setting is about is known to nobody.
+        (&proxy, "SUBSCRIBE", "Event: dialog\r\nExpires: 60\r\n", 489),
+    ];
+    for (ua, method, headers, status) in cases {
+        let mut leg = ua.leg("2001");
+        ua.next(&mut leg, method, headers, "");
+        let answer = ua.final_response(method);
+        assert_eq!(answer.status(), Some(status), "{method}: {answer:?}");
+        assert_eq!(answer.headers("Allow-Events").is_empty(), status != 489, "{answer:?}");
+    }
+    for (reason, count) in [("unsupported", 2.0), ("not_allowed", 1.0)] {
+        engine.counts("tandem_requests_refused_total", &[("reason", reason)], count);
+    }
+    let told = engine.command(&["check"]).output().expect("the program");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+    assert!(told.contains("accept_presence") && told.contains("refused with 489"), "{told}");
+}
+
+#[test]
+fn a_replaces_that_may_come_is_told_whether_it_names_a_call_of_ours_and_rings_nobody() {
+    let (engine, caller, proxy) = start("accept_replaces = true", "");
+    let (mut up, _) = connected(&caller, &proxy);
+    let tag = |value: &str| value.split(";tag=").nth(1).unwrap().to_owned();
+    let (ours, theirs) = (tag(&up.remote), tag(&up.local));
+    let cases = [
+        ("Replaces: 1@x;to-tag=a;from-tag=b\r\n".to_owned(), 481),
+        (format!("Replaces: {};to-tag={ours};from-tag={theirs}\r\n", up.call_id), 420),
+        ("Replaces: 1@x;to-tag=a\r\n".to_owned(), 400),
+        ("Replaces: 1@x;to-tag=a;from-tag=b\r\nReplaces: 2@x;to-tag=a;from-tag=b\r\n".to_owned(), 400),
+        ("Require: replaces\r\nReplaces: 1@x;to-tag=a;from-tag=b\r\n".to_owned(), 420),
+    ];
+    for (headers, status) in cases {
+        let leg = invite(&caller, "9555777", &headers);
+        let refused = caller.refused(&leg);
+        assert_eq!(refused.status(), Some(status), "{headers}");
+        assert_eq!(refused.headers("Unsupported") == ["replaces"], status == 420, "{refused:?}");
+    }
+    for (reason, count) in [("no_dialog", 1.0), ("unsupported", 2.0), ("malformed", 2.0)] {
+        engine.counts("tandem_invites_refused_total", &[("reason", reason)], count);
+    }
+    common::calls::hang_up(&caller, &mut up, &proxy);
+    assert_eq!(engine.wait_cdrs(1).len(), 1, "no other call came of it");
 }
 
 #[test]
@@ -333,6 +378,43 @@ fn packets_to_a_trunk_are_marked_and_those_to_others_are_not() {
         assert!(text.starts_with("SIP/2.0 200 "), "{text}");
         assert_eq!(class, 0);
     }
+}
+
+#[test]
+fn connections_with_a_trunk_are_marked_and_those_with_others_are_not() {
+    let stream = "[[listen]]\nname = \"udp\"\naddress = \"{ip}:5060\"\n\
+                  [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{ip}:5060\"\n";
+    let marked = "transport = \"tcp\"\ndscp = 24\nqualify_interval_s = 1\naccept_from = [\"{peer}\"]";
+    let plain = "transport = \"tcp\"\nqualify_interval_s = 1";
+    let settings = settings(plain, marked).replace("{peer}:5070", "{ip}:5070");
+    let mut engine = Engine::prepare(&(stream.to_owned() + &settings), &[]);
+    let proxies = [(engine.peer(), 5071), (engine.sip.ip().to_string().parse().unwrap(), 5070)];
+    let doors = proxies.map(|address| TcpListener::bind(address).expect("the port"));
+    engine.restart();
+    // One that we open, then one that the trunk opens, and one of somebody else.
+    let opened = doors.each_ref().map(|door| door.accept().expect("a connection").0);
+    let from = TcpStream::connect((engine.sip.ip(), 5060)).expect("a connection");
+    let by_trunk = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    by_trunk.bind(&SocketAddr::from((engine.peer(), 0)).into()).expect("bound");
+    by_trunk.connect(&engine.sip.into()).expect("a connection");
+    let by_trunk = TcpStream::from(by_trunk);
+    let ours = |stream: &TcpStream| (stream.peer_addr().unwrap(), stream.local_addr().unwrap());
+    for (stream, mark) in [(&opened[0], 24 << 2), (&by_trunk, 24 << 2), (&opened[1], 0), (&from, 0)] {
+        let (local, remote) = ours(stream);
+        eventually(&format!("the mark {mark:#x} of {local} to {remote}"), || {
+            so(mark_of(local, remote) == mark)
+        });
+    }
+}
+
+/// The type of service of a connection from `local` as the kernel has it.
+fn mark_of(local: SocketAddr, remote: SocketAddr) -> u8 {
+    let filter = format!("src {local} and dst {remote}");
+    let shown =
+        Command::new("ss").args(["-H", "-t", "-n", "--tos", &filter]).output().expect("ss, of iproute2");
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    let mark = shown.split_whitespace().find_map(|word| word.strip_prefix("tos:0x"));
+    mark.map_or(0, |hex| u8::from_str_radix(hex, 16).expect("a number"))
 }
 
 /// The next datagram, and the type of service of its packet.

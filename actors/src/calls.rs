@@ -2,6 +2,7 @@
 
 mod account;
 pub(crate) mod check;
+mod codecs;
 mod identify;
 mod outbound;
 mod refused;
@@ -24,7 +25,7 @@ use tandem_protocol::sdp::negotiate::LocalMedia;
 use tandem_protocol::time::{Instant, UnixMillis};
 
 use crate::call::{Media, Outbound};
-use crate::config::{Listener, MediaAddress, MediaPath, Redirect, Trunk};
+use crate::config::{Listener, MediaAddress, MediaPath, Redirect, Trunk, TrunkRules};
 use crate::directory::{Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::media_pool::leases::Leases;
@@ -32,6 +33,7 @@ use crate::media_pool::order::Lease;
 use crate::metrics::Refusal;
 
 pub(crate) use account::LINE;
+pub(crate) use codecs::codecs_of;
 pub(crate) use outbound::{Party, elsewhere, outbound};
 pub(crate) use route::{Route, route};
 pub(crate) use rules::{Besides, besides_calls};
@@ -79,10 +81,11 @@ pub(crate) struct Admitted {
     pub(crate) account: Option<String>,
 }
 
-/// How our side appears to a trunk: with its timers.
-pub(crate) fn with_timers_of(trunk: &Trunk, side: LocalSide) -> LocalSide {
-    let via = if trunk.rules.overload_control { side.via + ASKING } else { side.via };
-    LocalSide { via, timers: trunk.timers, reinvite_delay: trunk.rules.reinvite_delay, ..side }
+/// How our side appears to a trunk: with its timers, with offers where it wants them, and asking for feedback if it is to.
+pub(crate) fn as_trunk_wants(trunk: &Trunk, side: LocalSide) -> LocalSide {
+    let TrunkRules { reinvite_delay, reinvite_delayed, overload_control, .. } = trunk.rules;
+    let via = if overload_control { side.via + ASKING } else { side.via };
+    LocalSide { via, timers: trunk.timers, reinvite_delay, reinvite_delayed, ..side }
 }
 
 /// How our side appears on a listener.
@@ -96,7 +99,14 @@ pub(crate) fn local_side(listener: &Listener) -> LocalSide {
     // By TLS whoever we connect to may use the connection too, for he knows our certificate (RFC 5923).
     let alias = if transport.is_secure() { ";alias" } else { "" };
     let via = format!("SIP/2.0/{} {external}{alias}", transport.via());
-    LocalSide { via, contact, timers: *timers, session: *session, reinvite_delay: None }
+    LocalSide {
+        via,
+        contact,
+        timers: *timers,
+        session: *session,
+        reinvite_delay: None,
+        reinvite_delayed: false,
+    }
 }
 
 /// Who is called.
@@ -161,7 +171,7 @@ pub(crate) fn admit(
         // RFC 4028 §9.
         return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
     }
-    rules::replaces(caller, invite)?;
+    rules::replaces(env, caller, invite)?;
     let (bypass, record, routing) = match caller {
         Caller::Station(station) => {
             let config = &station.config;
@@ -205,7 +215,8 @@ pub(crate) fn admit(
     let apart = route.signalling.iter().any(|there| there.to_canonical().is_ipv4() != here.is_ipv4());
     let anchored = record || apart || bypass == MediaPath::Anchored || !route.bypass;
     let (media, plan) = take_ports(env, leases, &route, flow, anchored, record)?;
-    let sdp = match Sdp::new(invite.session_description().unwrap_or_default(), &plan, env.random() >> 1) {
+    let offer = codecs::accepted(caller, invite.session_description().unwrap_or_default());
+    let sdp = match offer.and_then(|offer| Sdp::new(offer, &plan, env.random() >> 1)) {
         Ok(sdp) => sdp,
         Err(refusal) => {
             leases.returned(env, media.into_unused());
@@ -221,6 +232,7 @@ pub(crate) fn admit(
     let delayed = !route.trunks.is_empty() && route.trunks.iter().all(|trunk| trunk.config.media_delayed);
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
+    let machine = machine.with_codecs(caller.codecs().clone(), codecs_of(env, &outbound));
     let sips = env.config().transport(flow.listener).is_secure() && secure::has_secure_contact(invite);
     let local = match caller {
         Caller::Station(_) => env.local_side_for(flow.listener, sips),

@@ -72,6 +72,14 @@ pub(crate) fn thaw_of<M: DeserializeOwned>(formats: &[u8], frozen: &[u8]) -> Opt
     postcard::from_bytes(rest).inspect_err(|why| tracing::error!(%why, "a checkpoint is damaged")).ok()
 }
 
+/// The same from `format`, or from the one before it, whose machines end without `lacks`: what has been added since stands at the end.
+pub(crate) fn thaw_grown<M: DeserializeOwned>(format: u8, frozen: &[u8], lacks: &[u8]) -> Option<M> {
+    if frozen.first().is_some_and(|first| first.checked_add(1) == Some(format)) {
+        return thaw_of(&[format - 1], &[frozen, lacks].concat());
+    }
+    thaw(format, frozen)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -101,5 +109,17 @@ mod tests {
         }
         let flow = Flow::to(ListenerId::new(Transport::Udp, remote), remote);
         assert_eq!(thaw_of(&[4, 3], &freeze(4, &flow).unwrap()), Some(flow));
+    }
+
+    #[test]
+    fn a_machine_that_has_grown_is_read_from_the_format_before() {
+        let former = freeze(6, &(7_u8, 300_u16)).unwrap();
+        assert_eq!(thaw_grown(7, &former, &[1]), Some((7_u8, 300_u16, true)));
+        assert_eq!(
+            thaw_grown(7, &freeze(7, &(7_u8, 300_u16, false)).unwrap(), &[1]),
+            Some((7_u8, 300_u16, false))
+        );
+        assert_eq!(thaw_grown::<(u8, u16, bool)>(8, &former, &[1]), None, "two formats back");
+        assert_eq!(thaw_grown::<(u8, u16, bool)>(7, &[], &[1]), None);
     }
 }

@@ -17,12 +17,13 @@ use tandem_protocol::dns::{Bounds, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
+use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::transaction::Timers;
 
 use crate::sip::tls::Tls;
 
 pub use external::External;
-pub use listeners::Listeners;
+pub use listeners::{Listeners, Uses};
 pub use registration::{Registration, RegistrationGroup};
 pub use toll_fraud::{StationToll, TollFraud};
 pub use trunk_rules::{Accept, TrunkRules};
@@ -59,6 +60,8 @@ pub struct Listener {
     pub limits: Limits,
     /// Its certificate and what else TLS needs; of a listener of TLS alone.
     pub tls: Option<Arc<Tls>>,
+    /// The legs that are reached by it, of whatever settings.
+    pub uses: Uses,
 }
 
 /// What the connections of one listener may ask for.
@@ -138,6 +141,8 @@ pub struct Station {
     pub calling_search_space: Option<String>,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
+    /// The codecs that it may use.
+    pub codecs: CodecList,
     /// Whether its calls are recorded.
     pub record: bool,
     /// What a redirection by it does.
@@ -195,6 +200,8 @@ pub struct Trunk {
     pub max_new_calls_per_s: u32,
     /// Whether its media crosses the engine.
     pub media: MediaPath,
+    /// The codecs that it may use.
+    pub codecs: CodecList,
     /// Whether its INVITEs leave without an offer, for its proxies to make it.
     pub media_delayed: bool,
     /// Whether its calls are recorded.

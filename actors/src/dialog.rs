@@ -14,7 +14,7 @@ use tandem_protocol::dialog::{
     AwaitedPrack, Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing,
     ServerTransactionId,
 };
-use tandem_protocol::flow::Flow;
+use tandem_protocol::flow::{Flow, ListenerId};
 use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::{Instant, Now};
 
@@ -22,6 +22,7 @@ use crate::call::CallActor;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::metrics::ActorKind;
 use crate::owner::{Address, Owner, WeakAddress};
+use crate::seat::{Hold, Loan};
 use crate::shard::Shard;
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::supervisor::Guard;
@@ -30,7 +31,7 @@ use crate::timer_wheel::TimerId;
 use stored::Stored;
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 
 impl Machine for Dialog {
     type Input = Input;
@@ -57,7 +58,7 @@ impl Machine for Dialog {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
-        crate::checkpoint::thaw(FORMAT, frozen)
+        crate::checkpoint::thaw_grown(FORMAT, frozen, Dialog::FORMER_LACKS)
     }
 }
 
@@ -168,6 +169,8 @@ pub struct DialogActor {
     kept: Kept,
     /// Shard and call have been told of its end.
     parted: Rc<Cell<bool>>,
+    /// The listener that it is reached by stays while it is.
+    in_use: Option<(ListenerId, Hold)>,
     _guard: Guard,
 }
 
@@ -193,7 +196,7 @@ impl DialogActor {
                 }
             })
         };
-        let actor = DialogActor {
+        let mut actor = DialogActor {
             env: env.clone(),
             shard: shard.clone(),
             call,
@@ -208,10 +211,24 @@ impl DialogActor {
             tag,
             kept: Kept::default(),
             parted,
+            in_use: None,
             _guard: guard,
         };
+        actor.use_listener();
         let kept = actor.kept.clone();
         Some((actor.start(), kept))
+    }
+
+    /// Holds on to the listener that it is reached by.
+    fn use_listener(&mut self) {
+        let id = self.shell.machine().flow().listener;
+        if self.in_use.as_ref().is_none_or(|(held, _)| *held != id) {
+            let uses = self.env.config().listener(id).map(|listener| listener.uses.clone());
+            self.in_use = uses.map(|uses| {
+                uses.join();
+                (id, self.env.seat().lend(Loan::Leg(uses)))
+            });
+        }
     }
 
     fn feed(&mut self, input: &Input) {
@@ -235,6 +252,7 @@ impl DialogActor {
         {
             self.unanswered.push(input.clone());
         }
+        self.use_listener();
         self.stored.follow(input, self.shell.machine());
         self.release(out);
     }

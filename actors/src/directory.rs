@@ -180,7 +180,7 @@ fn domains(config: &EngineConfig) -> Vec<String> {
 /// How our side appears to a trunk on its listener.
 fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> TrunkSide {
     let listener = config.listeners.get(usize::from(trunk.listener));
-    let own = |side| Arc::new(crate::calls::with_timers_of(trunk, side));
+    let own = |side| Arc::new(crate::calls::as_trunk_wants(trunk, side));
     let plain = listener.map(|listener| own(crate::calls::local_side(listener)));
     let secure = listener.and_then(crate::calls::secure_side).map(own);
     TrunkSide(plain.unwrap_or_default(), secure)
@@ -324,7 +324,13 @@ impl Directory {
     fn next_registration(&self, config: &RegistrationGroup, metrics: &Metrics) -> Arc<RegistrationEntry> {
         match self.registrations.get(&config.name) {
             Some(same) if same.config == *config => same.clone(),
-            Some(_) | None => Arc::new(RegistrationEntry::new(config, metrics)),
+            Some(before) => {
+                let next = RegistrationEntry::new(config, metrics);
+                // What holds is not registered anew.
+                next.keep(before.kept().to_vec());
+                Arc::new(next)
+            }
+            None => Arc::new(RegistrationEntry::new(config, metrics)),
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::env::{Shared, Tell};
 use crate::generation::Change;
 use crate::ids::ShardId;
-use crate::shard::{Adopt, Ask, Asked, Shard};
+use crate::shard::{Adopt, Ask, Asked, Hear, Shard};
 
 /// Threads of shards that were stuck and were given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,6 +112,13 @@ impl Engine {
             shard.tell(Adopt { change: change.clone(), done: done.clone() });
         }
         adopted
+    }
+
+    /// Which listeners there are has changed: each shard has them soon.
+    pub fn hear(&self) {
+        for shard in self.lock().iter() {
+            shard.tell(Hear);
+        }
     }
 
     /// Asks every shard, for the sake of what it does.

@@ -77,6 +77,8 @@ pub trait Seams {
     }
     /// Closes a connection of this shard once what waits to be sent by it has gone.
     fn close(&self, connection: ConnectionId);
+    /// Has the sockets of the listeners that there are now.
+    fn listen(&self) {}
     /// Hands a message to another shard, or to this one later.
     fn link(&self, to: ShardId, message: LinkMessage);
     /// Asks that this shard be told the time at `at`; replaces the last such wish.
@@ -260,7 +262,7 @@ impl Env {
         secure.unwrap_or_else(|| self.directory().local_side(place))
     }
 
-    /// The same to a trunk: with its timers, on its own listener.
+    /// The same to a trunk: as its settings have it, by whichever listener it comes.
     pub(crate) fn local_side_of(
         &self,
         trunk: &TrunkEntry,
@@ -268,7 +270,11 @@ impl Env {
         sips: bool,
     ) -> Arc<LocalSide> {
         let own = self.config().listener_id(trunk.config.listener) == listener;
-        if own { trunk.local_side(sips) } else { self.local_side_for(listener, sips) }
+        if own {
+            return trunk.local_side(sips);
+        }
+        let side = self.local_side_for(listener, sips);
+        Arc::new(crate::calls::as_trunk_wants(&trunk.config, (*side).clone()))
     }
 
     /// Sends a message and says by which flow: the given one, with the connection that was found or opened for it.
@@ -338,6 +344,11 @@ impl Env {
         if !self.is_fenced() {
             self.0.common.seams.close(connection);
         }
+    }
+
+    /// Has the sockets of the listeners that there are now; see [`Seams::listen`].
+    pub fn listen(&self) {
+        self.0.common.seams.listen();
     }
 
     /// Hands a message to a shard.

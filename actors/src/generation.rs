@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use tandem_protocol::flow::ListenerId;
 
 use crate::config::{EngineConfig, RegistrationGroup, Station, Trunk};
 use crate::directory::{Directory, StationEntry};
@@ -111,16 +112,40 @@ impl Generation {
                 self.directory.stations().map(|s| (&s.config.name, &s.config)),
                 by_name(config.stations.iter().map(|s| (&s.name, s))),
             ),
-            trunks: Differences::of(
-                self.directory.trunks().map(|t| (&t.config.name, &t.config)),
-                by_name(config.trunks.iter().map(|t| (&t.name, t))),
-            ),
-            registration_groups: Differences::of(
-                self.directory.registrations().map(|g| (&g.config.name, &g.config)),
-                by_name(config.registration_groups.iter().map(|g| (&g.name, g))),
-            ),
+            trunks: self.compare_trunks(config),
+            registration_groups: self.compare_groups(config),
             dial_plan: self.config.dial_plan != config.dial_plan,
         }
+    }
+
+    /// One by another listener is another trunk, though it may have the same place.
+    fn compare_trunks(&self, config: &EngineConfig) -> Differences {
+        let before = |t: &Trunk| self.config.listener_id(t.listener);
+        let after = |t: &Trunk| config.listener_id(t.listener);
+        let (old, new): (Vec<_>, Vec<_>) = (
+            self.directory.trunks().map(|t| (&t.config.name, (before(&t.config), &t.config))).collect(),
+            by_name(config.trunks.iter().map(|t| (&t.name, t)))
+                .map(|(name, t)| (name, (after(t), t)))
+                .collect(),
+        );
+        Differences::of(old.iter().map(|(name, t)| (*name, t)), new.iter().map(|(name, t)| (*name, t)))
+    }
+
+    /// The same of registration groups.
+    fn compare_groups(&self, config: &EngineConfig) -> Differences {
+        let by = |config: &EngineConfig, group: &RegistrationGroup| -> Vec<ListenerId> {
+            group.registrations.iter().map(|registration| config.listener_id(registration.listener)).collect()
+        };
+        let (old, new): (Vec<_>, Vec<_>) = (
+            self.directory
+                .registrations()
+                .map(|g| (&g.config.name, (by(&self.config, &g.config), &g.config)))
+                .collect(),
+            by_name(config.registration_groups.iter().map(|g| (&g.name, g)))
+                .map(|(name, g)| (name, (by(config, g), g)))
+                .collect(),
+        );
+        Differences::of(old.iter().map(|(name, g)| (*name, g)), new.iter().map(|(name, g)| (*name, g)))
     }
 
     /// The generation that has `config`: whatever is set as before is the same entry with all that is known of it. Nothing of it shows

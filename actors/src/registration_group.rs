@@ -2,6 +2,7 @@
 
 mod flow;
 mod kept;
+mod part;
 mod race;
 mod request;
 
@@ -23,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::directory::{MemberStatus, RegistrationEntry, RegistrationStatus};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
+use crate::generation::Generation;
 use crate::metrics::ActorKind;
 use crate::owner::Owner;
 use crate::shard::{Adopted, Fault, NamedDown, SendRequest, Shard};
@@ -34,6 +36,7 @@ use crate::timer_wheel::TimerId;
 pub(crate) use flow::FlowEnded;
 use flow::{FlowNames, Flows};
 pub use kept::{KeptRegistration, restore};
+use part::Parting;
 use request::Line;
 
 const FORMAT: u8 = 2;
@@ -83,6 +86,13 @@ pub(crate) struct BeRegistered {
     pub(crate) done: UnboundedSender<Value>,
 }
 
+/// Other settings are in force, and another actor has this one's place, if anybody: what is registered and is not to be any more is
+/// given up.
+pub(crate) struct Part {
+    /// The settings that still have the group; `None`: none has.
+    pub(crate) next: Option<Arc<Generation>>,
+}
+
 /// The actor.
 pub struct GroupActor {
     env: Env,
@@ -98,6 +108,7 @@ pub struct GroupActor {
     used: Option<usize>,
     /// Who waits until it is unregistered.
     waiting: Vec<UnboundedSender<Value>>,
+    parting: Option<Parting>,
     timer: Option<TimerId>,
     fault: Fault,
     _guard: Guard,
@@ -123,6 +134,7 @@ impl GroupActor {
             entry,
             used: None,
             waiting: Vec::new(),
+            parting: None,
             timer: None,
             fault,
             _guard: guard,
@@ -153,6 +165,8 @@ impl GroupActor {
         let mut failures: Vec<_> = before.members.iter().map(|member| member.last_failure.clone()).collect();
         for output in out {
             match output {
+                // It is another's now.
+                GroupOutput::Of(place, _) if !self.is_own(place) => {}
                 GroupOutput::Of(place, Output::Send(request)) => self.register(place, &request, ctx),
                 GroupOutput::Of(place, Output::Up { expires }) => self.note_up(place, expires, &before, now),
                 GroupOutput::Of(place, Output::Down { cause }) => {
@@ -161,12 +175,18 @@ impl GroupActor {
                         *failure = Some((now.wall, cause.to_string()));
                     }
                 }
+                GroupOutput::InUse(_) if self.parting.is_some() => {}
                 GroupOutput::InUse(place) => self.note_in_use(place, now),
             }
         }
-        self.publish(&before, failures);
+        if self.parting.as_ref().is_none_or(|parting| !parting.replaced) {
+            self.publish(&before, failures);
+        }
         if self.shell.machine().is_idle() {
             self.waiting.clear();
+        }
+        if self.has_parted() {
+            ctx.stop();
         }
         self.arm();
     }

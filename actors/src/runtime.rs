@@ -26,7 +26,7 @@ use crate::ids::ShardId;
 use crate::links::Inlet;
 use crate::media_pool::order::Ordered;
 use crate::shard::{Linked, Restore, Shard};
-use crate::sip::dscp::MarkedSocket;
+use crate::sip::listening::Listening;
 use crate::sip::{tcp, udp};
 
 pub use crate::links::{Inlets, Links, links};
@@ -86,7 +86,7 @@ pub enum ListenSocket {
 
 impl ListenSocket {
     /// The same socket once more.
-    fn try_clone(&self) -> io::Result<ListenSocket> {
+    pub(crate) fn try_clone(&self) -> io::Result<ListenSocket> {
         match self {
             ListenSocket::Udp(socket) => socket.try_clone().map(ListenSocket::Udp),
             ListenSocket::Tcp(socket) => socket.try_clone().map(ListenSocket::Tcp),
@@ -120,8 +120,8 @@ pub struct Start {
     pub shared: Arc<Shared>,
     /// The clock.
     pub clock: Clock,
-    /// For each listener, one socket a shard.
-    pub sockets: Vec<Vec<ListenSocket>>,
+    /// What is listened on.
+    pub listening: Arc<Listening>,
     /// The ways into the shards.
     pub links: Links,
     /// Their receiving ends.
@@ -176,14 +176,6 @@ impl Pace {
             }
             *parked = std::time::Instant::now();
         }
-    }
-}
-
-/// What a shard sends datagrams of a listener by; connections have their own.
-fn sender(socket: &ListenSocket) -> io::Result<Option<MarkedSocket>> {
-    match socket {
-        ListenSocket::Udp(socket) => socket.try_clone().map(MarkedSocket::new).map(Some),
-        ListenSocket::Tcp(_) => Ok(None),
     }
 }
 

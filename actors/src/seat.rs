@@ -16,6 +16,7 @@ use bytes::Bytes;
 use metrics::Gauge;
 use tandem_protocol::flow::{ConnectionId, Flow};
 
+use crate::config::Uses;
 use crate::directory::{StationEntry, TrunkEntry, Watched};
 use crate::env::Shared;
 use crate::metrics::{ActorKind, Metrics};
@@ -86,6 +87,8 @@ pub(crate) enum Loan {
     Guest(Arc<Door>, IpAddr),
     /// A place for a TLS handshake there.
     Handshake(Arc<Door>),
+    /// A leg that is reached by a listener.
+    Leg(Uses),
     /// A connection: nothing goes by it any more without its shard.
     Connection(ConnectionId),
     /// Its socket.
@@ -104,6 +107,7 @@ impl Loan {
             Loan::Outside(watched, international) => watched.drop_call(*international),
             Loan::Guest(door, source) => door.leave(*source),
             Loan::Handshake(door) => door.shaken(),
+            Loan::Leg(uses) => uses.leave(),
             Loan::Expected(shared) => shared.census.leave(ActorKind::Call, 1),
             Loan::Connection(_) | Loan::Stream(_) | Loan::Invite(..) => {}
         }
@@ -320,6 +324,7 @@ impl Seat {
                 | Loan::Outside(..)
                 | Loan::Guest(..)
                 | Loan::Expected(_)
+                | Loan::Leg(_)
                 | Loan::Handshake(_) => {}
             }
         }
@@ -363,6 +368,7 @@ impl Loan {
             | Loan::Outside(..)
             | Loan::Guest(..)
             | Loan::Handshake(_)
+            | Loan::Leg(_)
             | Loan::Connection(_)
             | Loan::Expected(_)
             | Loan::Invite(..) => None,

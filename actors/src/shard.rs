@@ -56,8 +56,8 @@ use crate::supervisor::{Failures, Guard};
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
 
-pub use adopt::Adopt;
 pub(crate) use adopt::Adopted;
+pub use adopt::{Adopt, Hear};
 pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
@@ -266,6 +266,9 @@ impl Shard {
     fn request(&mut self, request: Message, flow: Flow, ctx: &mut Context<Self>) {
         if request.to_tag().is_some() {
             self.in_dialog(request, flow);
+            return;
+        }
+        if self.is_retired(&request, flow) {
             return;
         }
         match request.method() {

@@ -115,6 +115,7 @@ mod tests {
 
     use bytes::Bytes;
     use tandem_protocol::digest::{NonceSigner, NonceWindows};
+    use tandem_protocol::sdp::negotiate::CodecList;
     use tandem_protocol::time::Instant;
 
     use super::*;
@@ -160,6 +161,7 @@ mod tests {
             secret: None,
             calling_search_space: None,
             media: MediaPath::Anchored,
+            codecs: CodecList::ANY,
             record: false,
             redirect: Redirect::Follow,
             ring_timeout: Duration::from_secs(60),

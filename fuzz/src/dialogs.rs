@@ -128,6 +128,7 @@ fn local() -> Arc<LocalSide> {
         timers: Timers::default(),
         session: SessionPolicy::default(),
         reinvite_delay: None,
+        reinvite_delayed: false,
     })
 }
 

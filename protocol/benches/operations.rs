@@ -58,6 +58,7 @@ fn local() -> Arc<LocalSide> {
         contact: "<sip:192.0.2.1:5060>".into(),
         timers: Timers::default(),
         reinvite_delay: None,
+        reinvite_delayed: false,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
     })
 }

@@ -54,7 +54,7 @@ fn problem(why: &ReloadError) -> Problem {
         | ReloadError::Unfit { .. }
         | ReloadError::Imported(_)
         | ReloadError::Wiring(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        ReloadError::Nowhere => StatusCode::CONFLICT,
+        ReloadError::Nowhere | ReloadError::Listen { .. } => StatusCode::CONFLICT,
         ReloadError::Store(_) | ReloadError::Token(_) | ReloadError::Cdrs(_) => {
             StatusCode::SERVICE_UNAVAILABLE
         }

@@ -74,7 +74,7 @@ fn stuck(tokens: &[&str]) -> (State, Vec<Context<Shard>>) {
         clock,
         Source::Nowhere,
         (&settings, tokens),
-        (bound.to_vec(), true),
+        (Arc::default(), true),
         (Box::new(|_| Ok(None)), None),
     );
     let state = State {

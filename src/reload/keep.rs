@@ -1,4 +1,5 @@
-//! What a running process cannot change: its sockets, threads and directories. A reload leaves these as they are and says so.
+//! What a running process cannot change: its threads, directories, and the sockets of media. A reload leaves these as they are and
+//! says so.
 
 use serde::Serialize;
 
@@ -12,8 +13,6 @@ const HTTP: &[&str] = &["address"];
 const MEDIA: &[&str] = &["addresses", "external_address", "ports", "workers"];
 /// Keys of `[[listen]]`.
 const LISTEN: &[&str] = &[
-    "transport",
-    "address",
     "certificate",
     "private_key",
     "client_ca",
@@ -41,26 +40,29 @@ pub(super) fn keep(running: &Settings, wanted: &Settings) -> (Settings, Vec<KeyC
     note("node", NODE, &running.node, &wanted.node, &mut pending);
     note("http", HTTP, &running.http, &wanted.http, &mut pending);
     note("media", MEDIA, &running.media, &wanted.media, &mut pending);
-    next.listen = running.listen.iter().map(|listen| keep_listen(listen, wanted, &mut pending)).collect();
-    let added = wanted.listen.iter().filter(|new| !running.listen.iter().any(|old| old.name == new.name));
-    pending.extend(added.map(|new| KeyChange {
-        key: format!("listen {}", new.name),
-        from: "not there".to_owned(),
-        to: format!("{} {}", new.transport, new.address.0),
-    }));
+    next.listen = keep_listeners(&running.listen, &wanted.listen, &mut pending);
     (next, pending)
 }
 
-/// A listener that runs, with what can change of it as `wanted` has it.
-fn keep_listen(running: &Listen, wanted: &Settings, pending: &mut Vec<KeyChange>) -> Listen {
-    let Some(new) = wanted.listen.iter().find(|new| new.name == running.name) else {
-        pending.push(KeyChange {
-            key: format!("listen {}", running.name),
-            from: format!("{} {}", running.transport, running.address.0),
-            to: "not there".to_owned(),
-        });
-        return running.clone();
-    };
+/// Whether both are the same sockets.
+pub(super) fn same_place(one: &Listen, other: &Listen) -> bool {
+    one.name == other.name && one.transport == other.transport && one.address == other.address
+}
+
+/// The listeners that are wanted. Those that stay stand in the order they have, so that what is behind them stays as it is; one at
+/// another address is another listener by the same name.
+fn keep_listeners(running: &[Listen], wanted: &[Listen], pending: &mut Vec<KeyChange>) -> Vec<Listen> {
+    let named = |name: &str| wanted.iter().find(|new| new.name == name);
+    let staying = running.iter().filter_map(|old| Some((old, named(&old.name)?)));
+    let staying = staying
+        .map(|(old, new)| if same_place(old, new) { keep_listen(old, new, pending) } else { new.clone() });
+    let mut next: Vec<Listen> = staying.collect();
+    next.extend(wanted.iter().filter(|new| !running.iter().any(|old| old.name == new.name)).cloned());
+    next
+}
+
+/// A listener that stays, with what can change of it as it is wanted.
+fn keep_listen(running: &Listen, new: &Listen, pending: &mut Vec<KeyChange>) -> Listen {
     note(&format!("listen {}", running.name), LISTEN, running, new, pending);
     Listen {
         transport: running.transport,
@@ -95,11 +97,13 @@ mod tests {
     fn sockets_threads_and_directories_stay_and_the_rest_goes_on() {
         let running = settings(
             "[node]\nrealm = \"a\"\n[[listen]]\nname = \"one\"\naddress = \"127.0.0.1:5060\"\n\
-             [[listen]]\nname = \"two\"\naddress = \"127.0.0.1:5062\"\n",
+             [[listen]]\nname = \"two\"\naddress = \"127.0.0.1:5062\"\n\
+             [[listen]]\nname = \"four\"\ntransport = \"tcp\"\naddress = \"127.0.0.1:5068\"\n",
         );
         let wanted = settings(
             "[node]\nrealm = \"b\"\nshards = 3\n[media]\nrtp_timeout_s = 5\nports = [30000, 30999]\n\
              [[listen]]\nname = \"three\"\naddress = \"127.0.0.1:5064\"\n\
+             [[listen]]\nname = \"four\"\ntransport = \"tcp\"\naddress = \"127.0.0.1:5068\"\nt1_ms = 200\nmax_connections = 7\n\
              [[listen]]\nname = \"two\"\naddress = \"127.0.0.1:5066\"\nt1_ms = 300\n",
         );
         let (next, pending) = keep(&running, &wanted);
@@ -110,16 +114,15 @@ mod tests {
             [
                 "node.shards: 0 -> 3",
                 "media.ports: [20000,39999] -> [30000,30999]",
-                "listen one: udp 127.0.0.1:5060 -> not there",
-                "listen two.address: \"127.0.0.1:5062\" -> \"127.0.0.1:5066\"",
-                "listen three: not there -> udp 127.0.0.1:5064",
+                "listen four.max_connections: 10000 -> 7",
             ]
         );
         assert_eq!(next.node.shards, running.node.shards);
         assert_eq!((next.node.realm.as_deref(), next.media.rtp_timeout_s), (Some("b"), 5));
-        let listeners: Vec<(&str, u32)> = next.listen.iter().map(|l| (l.name.as_str(), l.t1_ms)).collect();
-        assert_eq!(listeners, [("one", 500), ("two", 300)]);
-        assert_eq!(next.listen[1].address, running.listen[1].address);
+        let listeners: Vec<(&str, u16, u32)> =
+            next.listen.iter().map(|l| (l.name.as_str(), l.address.0.port(), l.t1_ms)).collect();
+        assert_eq!(listeners, [("two", 5066, 300), ("four", 5068, 200), ("three", 5064, 500)]);
+        assert_eq!(next.listen[1].max_connections, 10_000);
     }
 
     #[test]

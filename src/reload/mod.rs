@@ -14,12 +14,13 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod error;
 mod keep;
+mod listeners;
 mod plan;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -33,15 +34,18 @@ use tandem_actors::events::{Event, EventKind};
 use tandem_actors::generation::{Change, Comparison, Generation};
 use tandem_actors::ids::ShardId;
 use tandem_actors::runtime::Clock;
-use tandem_actors::store::{Batch, Bucket, StoreFault, Urgency};
+use tandem_actors::sip::listening::Listening;
+use tandem_actors::store::{Batch, Bucket, Urgency};
 use tokio::sync::Mutex;
 
 use crate::certificates;
 use crate::rerouted::{self, Rerouted};
 use crate::settings::token::{self, TokenError};
-use crate::settings::{LoadError, Loaded, Secret, Settings};
+use crate::settings::{Loaded, Secret, Settings};
 use crate::wiring::{self, WiringError};
 
+pub use error::ReloadError;
+use listeners::Bound;
 pub use plan::{Action, Item, Plan};
 
 /// Shards have taken over after this, unless one is stuck.
@@ -88,43 +92,6 @@ pub enum Wish {
     },
 }
 
-/// Why a reload is refused. The settings in force are what they were.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// There is nothing to read.
-    #[error("this engine was not started from a settings file, so that there is none to read again")]
-    Nowhere,
-    /// The file or a variable is wrong; every error, with file, key and what is allowed.
-    #[error(transparent)]
-    Settings(#[from] LoadError),
-    /// They do not hold together with what only a restart can change.
-    #[error("with what stays as it is until a restart ({kept}): {}", faults.join("\n"))]
-    Unfit {
-        /// What stays.
-        kept: String,
-        /// What does not hold.
-        faults: Vec<String>,
-    },
-    /// Imported stations that are in force would not be any more.
-    #[error("imported stations do not fit: {}", .0.join("\n"))]
-    Imported(Vec<String>),
-    /// The imported stations cannot be read.
-    #[error("the imported stations cannot be read: {0}")]
-    Store(#[from] StoreFault),
-    /// The settings fit no engine.
-    #[error(transparent)]
-    Wiring(#[from] WiringError),
-    /// The token of the API can be neither read nor made.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The CDRs cannot be read.
-    #[error("the CDRs cannot be read: {0}")]
-    Cdrs(io::Error),
-    /// A fault of ours.
-    #[error("reading the settings has failed; the log tells why")]
-    Fault,
-}
-
 /// What came of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -165,8 +132,7 @@ pub struct Reloader {
     engine: Engine,
     clock: Clock,
     source: Source,
-    /// Where each listener listens.
-    bound: Vec<SocketAddr>,
+    listening: Arc<Listening>,
     chaos: bool,
     /// In force, without the stations of the store.
     settings: RwLock<Arc<Settings>>,
@@ -182,27 +148,27 @@ struct Prepared {
     tokens: Vec<Secret>,
     plan: Plan,
     /// `None`: nothing differs, or nothing shall.
-    change: Option<Change>,
+    change: Option<(Change, Bound)>,
     /// Whether names are to be found for other trunks, or otherwise.
     names: bool,
     rerouted: Option<Rerouted>,
 }
 
 impl Reloader {
-    /// For an engine that runs with `settings` and `tokens`, whose listeners are bound to `bound`.
+    /// For an engine that runs with `settings` and `tokens`, and hears what is in `listening`.
     pub fn new(
         engine: Engine,
         clock: Clock,
         source: Source,
         (settings, tokens): (&Settings, Vec<Secret>),
-        (bound, chaos): (Vec<SocketAddr>, bool),
+        (listening, chaos): (Arc<Listening>, bool),
         (find_names, names): (FindNames, Option<Finder>),
     ) -> Reloader {
         Reloader {
             engine,
             clock,
             source,
-            bound,
+            listening,
             chaos,
             tokens: RwLock::new(Arc::new(tokens)),
             settings: RwLock::new(Arc::new(settings.clone())),
@@ -257,11 +223,13 @@ impl Reloader {
         match change {
             _ if wish != Wish::Apply => result = Outcome::DryRun,
             None => {}
-            Some(change) => {
+            Some((change, bound)) => {
                 result = Outcome::Applied;
+                let opened = bound.hand_over(&change.generation.config, &self.listening);
                 *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
                 *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
                 silent = self.adopt(change).await;
+                listeners::settle(&self.engine, &self.listening, opened);
                 if find_names {
                     self.find_names_anew(&mut names);
                 }
@@ -297,15 +265,15 @@ impl Reloader {
         let current = self.engine.shared().current();
         let all = self.with_imported(&settings, &current)?;
         let all = all.as_ref().unwrap_or(&settings);
-        let mut config = wiring::engine_config(all, &self.bound, self.chaos)
+        let file = file.as_ref().map_or_else(|| "environment".to_owned(), |file| file.display().to_string());
+        let bound = listeners::bind((&running, &current), &settings, &self.listening, &file)?;
+        let mut config = wiring::engine_config(all, &bound.addresses, self.chaos)
             .inspect_err(|why| self.note_certificate(why))?;
-        // Certificates have been read, so they are right; connections go on with those who read them again below.
-        for (next, running) in config.listeners.0.iter_mut().zip(current.config.listeners.iter()) {
-            next.tls.clone_from(&running.tls);
-        }
+        let media_stays = listeners::share(&mut config, &current, &self.listening);
         let comparison = current.compare(&config);
         let mut plan = Plan::new((&running, &current), &settings, &comparison);
         plan.needs_restart = needs_restart;
+        plan.needs_restart.extend(media_stays);
         plan.warnings = faults.iter().chain(&warnings).map(ToString::to_string).collect();
         let names = self.names_differ(&running, &settings, &comparison);
         let tokens = tokens(&settings)?;
@@ -314,7 +282,8 @@ impl Reloader {
             Wish::DryRun { against_cdrs_h: None } | Wish::Apply => None,
         };
         let differs = !plan.is_empty() && wish == Wish::Apply;
-        let change = differs.then(|| current.next(config, comparison, &self.engine.shared().metrics));
+        let metrics = &self.engine.shared().metrics;
+        let change = differs.then(|| (current.next(config, comparison, metrics), bound));
         Ok(Prepared { settings, tokens, plan, change, names, rerouted })
     }
 

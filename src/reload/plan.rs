@@ -72,7 +72,11 @@ impl Plan {
         let mut changes = Vec::new();
         sections(before, after, &mut changes);
         stations((before, running), after, &comparison.stations, &mut changes);
+        let listeners = changes.len();
         listed("listen", &before.listen, &after.listen, |l| l.name.clone(), &mut changes);
+        for item in &mut changes[listeners..] {
+            item.effect = listener_effect(item, running);
+        }
         listed("media_pool", &before.media_pool, &after.media_pool, |m| m.name.clone(), &mut changes);
         listed("location", &before.location, &after.location, |l| l.name.clone(), &mut changes);
         listed("user", &before.user, &after.user, |u| u.name.clone(), &mut changes);
@@ -149,6 +153,19 @@ fn stations(
         });
         item(name, Action::Removed, effect)
     }));
+}
+
+fn listener_effect(item: &Item, running: &Generation) -> Option<String> {
+    let leaves = match item.action {
+        Action::Removed => true,
+        Action::Changed => {
+            item.keys.iter().any(|change| ["transport", "address"].contains(&change.key.as_str()))
+        }
+        Action::Added | Action::Reordered => false,
+    };
+    let listener = running.config.listeners.iter().find(|listener| listener.name == item.name);
+    let legs = listener.filter(|_| leaves)?.uses.count();
+    counted(legs, "leg of a call goes on there", "legs of calls go on there")
 }
 
 fn trunk_effect(item: &Item, running: &Generation) -> Option<String> {

@@ -7,13 +7,9 @@ use config::{Value, ValueKind};
 use super::problem::{KeyPath, Place};
 use super::types::Transport;
 use super::validate::Findings;
-use super::values::Codec;
 
 /// The transports that can be listened on. A listener of another is refused.
 pub(super) const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls];
-
-/// The codecs that can be negotiated. Another is passed over.
-pub(super) const CODECS: &[Codec] = &[Codec::Pcmu, Codec::Pcma, Codec::G722];
 
 /// Keys and sections without effect. With a value, only that value is.
 const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
@@ -21,41 +17,54 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
     ("location.media_pool", None),
     ("station.auto_answer", None),
     ("station.qualify_interval_s", None),
-    ("station.location", None),
-    ("trunk.location", None),
-    ("trunk.codecs", None),
-    ("trunk.accept_presence", None),
-    ("trunk.accept_refer", None),
-    ("trunk.accept_replaces", None),
     ("trunk.transport", Some("ws")),
     ("trunk.transport", Some("wss")),
     ("trunk.srtp", Some("offered")),
     ("trunk.srtp", Some("required")),
 ];
 
-/// Every key of the table above, for the test that proves each to exist.
+/// Switches that let something in which is not built yet, and how it is refused then.
+const LETS_IN: &[(&str, &str)] = &[
+    ("trunk.accept_presence", "there is no presence yet, so that its SUBSCRIBE is refused with 489"),
+    ("trunk.accept_refer", "REFER outside a dialog does nothing yet and is refused with 603"),
+    ("trunk.accept_replaces", "no call can be replaced yet: an INVITE that names one is refused with 420"),
+];
+
+/// Every key of the tables above, for the test that proves each to exist.
 #[cfg(test)]
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    WITHOUT_EFFECT.iter().map(|(key, _)| *key)
+    WITHOUT_EFFECT.iter().map(|(key, _)| *key).chain(LETS_IN.iter().map(|(key, _)| *key))
 }
 
-/// Warns of every key that was set by a file or a variable and has no effect.
+/// Warns of every key that was set by a file or a variable and has no effect, or less than it says.
 pub(super) fn warn(merged: &Value, findings: &mut Findings<'_>) {
     for (key, only) in WITHOUT_EFFECT {
-        let steps: Vec<&str> = key.split('.').collect();
-        each(merged, &steps, &KeyPath::root(), &mut |path, value| {
-            let text = match (only, value) {
-                (Some(only), ValueKind::String(value)) if value == only => {
-                    format!("{only:?} is accepted but has no effect yet")
-                }
-                (None, kind) if is_set(kind) => format!("`{key}` is accepted but has no effect yet"),
-                (Some(_) | None, _) => return,
-            };
-            if findings.places.locate(path) != Place::BuiltIn {
-                findings.warn_at(path.clone(), text);
+        warn_of(key, merged, findings, &|value| match (only, value) {
+            (Some(only), ValueKind::String(value)) if value == only => {
+                Some(format!("{only:?} is accepted but has no effect yet"))
             }
+            (None, kind) if is_set(kind) => Some(format!("`{key}` is accepted but has no effect yet")),
+            (Some(_) | None, _) => None,
         });
     }
+    for (key, text) in LETS_IN {
+        warn_of(key, merged, findings, &|value| is_set(value).then(|| (*text).to_owned()));
+    }
+}
+
+/// Says `text` of each value of a key that has not been so from the start.
+fn warn_of(
+    key: &str,
+    merged: &Value,
+    findings: &mut Findings<'_>,
+    text: &dyn Fn(&ValueKind) -> Option<String>,
+) {
+    let steps: Vec<&str> = key.split('.').collect();
+    each(merged, &steps, &KeyPath::root(), &mut |path, value| {
+        if let Some(text) = text(value).filter(|_| findings.places.locate(path) != Place::BuiltIn) {
+            findings.warn_at(path.clone(), text);
+        }
+    });
 }
 
 /// Every value of a key, given by its steps without the places in lists on its way.

@@ -24,6 +24,7 @@ pub(super) fn rules(trunk: &Trunk, timers: &TrunkTimers) -> TrunkRules {
         international: trunk.international,
         overload_control: trunk.overload_control,
         reinvite_delay: timers.reinvite_delay,
+        reinvite_delayed: trunk.reinvite_media_timing == settings::MediaTiming::Delayed,
         dscp: trunk.dscp,
     }
 }

@@ -10,7 +10,7 @@ use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Overload, Redirect, Registrar,
     Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, TollFraud,
-    Trunk, TrunkRules,
+    Trunk, TrunkRules, Uses,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -29,6 +29,7 @@ use tandem_protocol::digest::{Algorithm, NonceSigner, NonceWindows, Secret};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
+use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::time::{Instant, Now, UnixMillis};
 use tandem_protocol::toll_fraud::Thresholds;
 use tandem_protocol::transaction::Timers;
@@ -96,6 +97,7 @@ fn stations() -> Vec<Station> {
             secret: Some(Secret::Password(PASSWORD.to_owned())),
             calling_search_space: None,
             media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
+            codecs: CodecList::ANY,
             record: index % 8 == 0,
             redirect: Redirect::default(),
             ring_timeout: Duration::from_secs(20),
@@ -143,6 +145,7 @@ pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk
         redirect: Redirect::default(),
         redirect_to: Vec::new(),
         media_delayed: false,
+        codecs: CodecList::ANY,
         calling_party_mask: None,
         rules: TrunkRules::default(),
         credentials: None,
@@ -175,6 +178,7 @@ fn listener(transport: Transport) -> Listener {
         session: SessionPolicy { interval: Duration::from_secs(180), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
         tls: None,
+        uses: Uses::default(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, MediaPath, Overload, Redirect, Registrar, Station, StreamLimits, Trunk,
+    EngineConfig, Listener, Listeners, MediaPath, Overload, Redirect, Registrar, Station, StreamLimits,
+    Trunk, Uses,
 };
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::SessionPolicy;
@@ -13,6 +14,7 @@ use tandem_protocol::digest::{Algorithm, Secret};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{RetryableCodes, Selection};
+use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::transaction::Timers;
 
 use super::{FAR, LISTENER, NEAR, STATIONS, Scenario};
@@ -38,6 +40,7 @@ fn listener() -> Listener {
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
         limits: Limits::default(),
         tls: None,
+        uses: Uses::default(),
     }
 }
 
@@ -59,6 +62,7 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
         max_calls: 0,
         media,
         media_delayed: false,
+        codecs: CodecList::ANY,
         record: false,
         trusted: false,
         redirect: Redirect::default(),
@@ -77,6 +81,7 @@ fn station(number: u64) -> Station {
         secret: Some(Secret::Password("secret".to_owned())),
         calling_search_space: None,
         media: MediaPath::Bypass,
+        codecs: CodecList::ANY,
         record: false,
         redirect: Redirect::default(),
         ring_timeout: Duration::from_secs(60),

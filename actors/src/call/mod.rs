@@ -43,7 +43,7 @@ pub(crate) use record::{CallRecord, Counted, RecordView};
 pub(crate) use setup::{Caller, Outbound, Setup};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 
 impl Machine for Call {
     type Input = Input;
@@ -78,7 +78,7 @@ impl Machine for Call {
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Call> {
-        crate::checkpoint::thaw(FORMAT, frozen)
+        crate::checkpoint::thaw_grown(FORMAT, frozen, Call::FORMER_LACKS)
     }
 }
 
@@ -228,6 +228,7 @@ impl CallActor {
             Output::Redirected { status, contacts, fresh, exhausted } => {
                 self.redirected((status, fresh, exhausted), contacts, now, ctx);
             }
+            Output::NoCodec { trunk } => self.passed_over(trunk, now),
             Output::AttemptFailed { attempt, retry_after, goes_on } => {
                 self.attempt_failed(&attempt, (retry_after, goes_on), now);
             }

@@ -11,7 +11,9 @@ use tandem_protocol::proxy_list::{ProxyHealth, ProxyWalk, Selection};
 use tandem_protocol::time::Now;
 
 use super::{CallActor, Outbound};
-use crate::calls::{Callee, Caller, Party, Route, elsewhere, forwards, outbound, outside_at, route};
+use crate::calls::{
+    Callee, Caller, Party, Route, codecs_of, elsewhere, forwards, outbound, outside_at, route,
+};
 use crate::config::Redirect;
 use crate::directory::TrunkEntry;
 use crate::events::{Event, EventKind};
@@ -65,7 +67,8 @@ impl CallActor {
                 Ok((route, outbound)) => {
                     self.note_diversion(now, status, &route.why, &contact);
                     let destination = Box::new(self.go(route, outbound));
-                    return Reroute::To { destination, rest: contacts.collect() };
+                    let codecs = codecs_of(&self.env, &self.outbound);
+                    return Reroute::To { destination, rest: contacts.collect(), codecs };
                 }
                 Err(why) => self.note_diversion(now, status, &why, &contact),
             }

@@ -78,6 +78,14 @@ impl CallActor {
         None
     }
 
+    /// A trunk takes none of the caller's codecs: nobody there was asked.
+    pub(super) fn passed_over(&mut self, trunk: String, now: Now) {
+        const WHY: &str = "no common codec";
+        tracing::info!(call = %self.id, trunk, why = WHY, "the trunk takes none of the caller's codecs");
+        let event = Event::new(now.wall, EventKind::TrunkAttempt, WHY).of(&self.id);
+        self.events.push(event.with("trunk", trunk));
+    }
+
     /// A proxy did not take the call: the trunk learns it, the log tells it.
     pub(super) fn attempt_failed(
         &mut self,

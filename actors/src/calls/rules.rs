@@ -9,6 +9,7 @@ use super::check;
 use super::identify::Caller;
 use super::refused::Refused;
 use crate::directory::TrunkEntry;
+use crate::env::Env;
 use crate::metrics::Refusal;
 
 /// A number of a call that comes by a trunk, as it is here.
@@ -49,17 +50,34 @@ pub(super) fn write_headers(
     }
 }
 
-/// An INVITE that is to take the place of a call (RFC 3891): refused plainly where it may not. Where it may there is no call yet that
-/// it could name.
-pub(super) fn replaces(caller: &Caller, invite: &Message) -> Result<(), Refused> {
+/// An INVITE that is to take the place of a call (RFC 3891): refused plainly where it may not. Where it may, one that names no dialog of
+/// ours is told so; to replace one that is ours is not built yet, and to ring somebody beside it is not what was asked for.
+pub(super) fn replaces(env: &Env, caller: &Caller, invite: &Message) -> Result<(), Refused> {
     let Caller::Trunk(trunk) = caller else { return Ok(()) };
-    match (invite.header(Header::Replaces), trunk.config.rules.accept.replaces) {
-        (None, _) => Ok(()),
-        (Some(_), true) => Err(Refused::new(481, Refusal::NoDialog)),
-        (Some(_), false) => {
-            Err(Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, "replaces"))
-        }
+    let mut all = invite.headers(Header::Replaces);
+    let Some(replaces) = all.next() else { return Ok(()) };
+    let unsupported = || Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, "replaces");
+    if !trunk.config.rules.accept.replaces {
+        return Err(unsupported());
     }
+    let params = || replaces.split(';').skip(1).filter_map(|param| param.split_once('='));
+    let tag = |name: &str| {
+        params().find_map(|(key, tag)| key.trim().eq_ignore_ascii_case(name).then(|| tag.trim()))
+    };
+    // §3: both tags, and one dialog.
+    let (Some(ours), Some(_), None) = (tag("to-tag"), tag("from-tag"), all.next()) else {
+        return Err(Refused::bad("Bad Replaces"));
+    };
+    match env.shared().names.shard_of(ours.as_bytes()) {
+        Some(_) => Err(unsupported()),
+        None => Err(Refused::new(481, Refusal::NoDialog)),
+    }
+}
+
+/// Whether a SUBSCRIBE is for presence (RFC 3856 §6.1).
+fn is_for_presence(request: &Message) -> bool {
+    let package = request.header(Header::Event).and_then(|event| event.split(';').next());
+    package.is_some_and(|package| package.trim().eq_ignore_ascii_case("presence"))
 }
 
 /// What becomes of a request outside a dialog that is no call.
@@ -75,7 +93,9 @@ pub(crate) fn besides_calls(caller: &Caller, request: &Message) -> Besides {
     let Caller::Trunk(trunk) = caller else { return Besides::Refused(check::not_taken(request)) };
     let accept = trunk.config.rules.accept;
     let refused = match request.method() {
-        Method::Subscribe if !accept.presence => Refused::new(403, Refusal::NotAllowed),
+        Method::Subscribe if !accept.presence && is_for_presence(request) => {
+            Refused::new(403, Refusal::NotAllowed)
+        }
         Method::Refer if !accept.refer => {
             Refused::new(405, Refusal::NotAllowed).with(Header::Allow, check::ALLOW)
         }

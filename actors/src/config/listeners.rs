@@ -1,6 +1,8 @@
 //! Which listener a flow belongs to, whatever order the settings have them in.
 
 use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tandem_protocol::flow::{ListenerId, Transport};
 
@@ -43,6 +45,34 @@ impl Listeners {
     }
 }
 
+impl Listeners {
+    /// Whether a listener is set, and not only stood in for.
+    pub fn has(&self, listener: ListenerId) -> bool {
+        listener.former_place().is_some() || self.iter().any(|l| l.id == listener)
+    }
+}
+
+/// How many legs are reached by a listener. Its clones count the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Uses(Arc<AtomicUsize>);
+
+impl Uses {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// One more.
+    pub(crate) fn join(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub(crate) fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -67,6 +97,7 @@ mod tests {
             session: SessionPolicy::default(),
             limits: Limits::default(),
             tls: None,
+            uses: Uses::default(),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct TrunkRules {
     pub accept: Accept,
     /// The wait before a re-INVITE that crossed another is sent again; `None`: as RFC 3261 §14.1 says.
     pub reinvite_delay: Option<Duration>,
+    /// Whether re-INVITEs to it leave without an offer, for it to make it.
+    pub reinvite_delayed: bool,
     /// Whether its callers may dial international numbers, and redirections by it lead to them.
     pub international: bool,
     /// Whether its proxies are asked what they can take, and heeded (RFC 7339).

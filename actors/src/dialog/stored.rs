@@ -116,6 +116,7 @@ mod tests {
                 contact: "<sip:10.0.0.1:5060>".into(),
                 timers: Timers::default(),
                 reinvite_delay: None,
+                reinvite_delayed: false,
                 session: SessionPolicy { interval: Duration::from_secs(180), min_se: SHORTEST_INTERVAL },
             });
             let (id, invite) = (ServerTransactionId(1), request("INVITE", 1, "v=0\r\n"));

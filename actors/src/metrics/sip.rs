@@ -100,12 +100,14 @@ pub enum Closed {
     Unreachable,
     /// The TLS handshake failed of one that we have opened.
     Handshake,
+    /// The settings have its listener no longer, and no call uses that any more.
+    Unheard,
     /// The peer was asked whether it is there and did not say so (RFC 5626 §4.4.1).
     NoPong,
 }
 
 impl Closed {
-    const ALL: [Closed; 9] = [
+    const ALL: [Closed; 10] = [
         Closed::Peer,
         Closed::Broken,
         Closed::Idle,
@@ -114,6 +116,7 @@ impl Closed {
         Closed::Backlog,
         Closed::Unreachable,
         Closed::Handshake,
+        Closed::Unheard,
         Closed::NoPong,
     ];
 
@@ -128,6 +131,7 @@ impl Closed {
             Closed::Backlog => "backlog",
             Closed::Unreachable => "unreachable",
             Closed::Handshake => "handshake",
+            Closed::Unheard => "unheard",
             Closed::NoPong => "no_pong",
         }
     }

@@ -33,7 +33,7 @@ pub struct KeptRegistration {
     kept: Kept,
 }
 
-fn account(config: &Config) -> String {
+pub(super) fn account(config: &Config) -> String {
     format!("{} {}@{}", config.label, config.credentials.username, config.domain)
 }
 

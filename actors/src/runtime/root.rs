@@ -11,12 +11,10 @@ use std::time::Duration;
 use actix::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use tandem_protocol::flow::{ConnectionId, ListenerId};
-use tokio::net::{TcpListener, UdpSocket};
+use tandem_protocol::flow::ConnectionId;
 
 use super::threads::{Threads, Wake, keep_time};
-use super::{Clock, ListenSocket, MediaRoute, Pace, Start, receive, sender};
-use crate::config::Listeners;
+use super::{Clock, MediaRoute, Pace, Start, receive};
 use crate::engine::Engine;
 use crate::env::{Env, Shared, Tell};
 use crate::events::{Event, EventKind};
@@ -25,8 +23,9 @@ use crate::links::{Inlet, Links};
 use crate::metrics::ActorKind;
 use crate::seat::Seat;
 use crate::shard::{Estate, LinkMessage, Restore, Restored, Shard, Succession};
-use crate::sip::tcp::{self, Door, Streams};
-use crate::sip::udp;
+use crate::sip::ears::Ears;
+use crate::sip::listening::Listening;
+use crate::sip::tcp::Streams;
 use crate::store::{Batch, Urgency};
 
 /// A new thread that has not begun by then does not begin.
@@ -47,8 +46,6 @@ pub(super) enum Unreplaced {
 pub(super) struct Chair {
     pub(super) shard: ShardId,
     pub(super) seat: Arc<Seat>,
-    /// One a listener.
-    sockets: Vec<ListenSocket>,
     inlet: Inlet,
 }
 
@@ -58,25 +55,17 @@ pub(super) struct Root {
     pub(super) clock: Clock,
     pub(super) links: Links,
     pub(super) chairs: Vec<Chair>,
-    /// Which sockets there are: none come or go while the process runs.
-    listeners: Listeners,
+    /// The sockets.
+    listening: Arc<Listening>,
     media: MediaRoute,
-    doors: Vec<Arc<Door>>,
 }
 
 impl Root {
     pub(super) fn new(start: Start) -> (Root, Vec<(ShardId, Restore)>) {
-        let Start { shared, clock, mut sockets, links, inlets, media, restore } = start;
-        let listeners = shared.current().config.listeners.clone();
-        let doors = listeners.iter().map(|l| Door::new(l.streams)).collect();
-        let chair = |(number, inlet)| Chair {
-            shard: ShardId(number),
-            seat: Arc::default(),
-            sockets: sockets.iter_mut().filter_map(Vec::pop).collect(),
-            inlet,
-        };
+        let Start { shared, clock, listening, links, inlets, media, restore } = start;
+        let chair = |(number, inlet)| Chair { shard: ShardId(number), seat: Arc::default(), inlet };
         let chairs = (0..).zip(inlets.0).map(chair).collect();
-        (Root { shared, clock, links, chairs, listeners, media, doors }, restore)
+        (Root { shared, clock, links, chairs, listening, media }, restore)
     }
 
     pub(super) fn shards(&self) -> Vec<ShardId> {
@@ -91,17 +80,15 @@ impl Root {
     pub(super) fn start_shard(&self, shard: ShardId, restore: Option<Restore>) -> io::Result<Addr<Shard>> {
         let no_place = || io::Error::other("there is no such shard");
         let chair = self.chairs.get(usize::from(shard.0)).ok_or_else(no_place)?;
-        let sockets = chair.sockets.iter().map(ListenSocket::try_clone).collect::<io::Result<Vec<_>>>()?;
         let inlet = chair.inlet.handle();
         let post = Post {
             shard,
             seat: chair.seat.clone(),
             shared: self.shared.clone(),
-            listeners: self.listeners.clone(),
+            listening: self.listening.clone(),
             clock: self.clock,
             links: self.links.clone(),
             media: self.media.clone(),
-            doors: self.doors.clone(),
         };
         let arbiter = Arbiter::try_with_tokio_rt(|| {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -110,7 +97,7 @@ impl Root {
         let (ready, started) = mpsc::channel();
         arbiter.spawn(async move {
             // The starter may have given up.
-            let _ = ready.send(post.take(sockets, inlet, restore));
+            let _ = ready.send(post.take(inlet, restore));
         });
         let silent =
             |_| io::Error::other("a shard's thread has not begun in time, or has ended at its start");
@@ -175,41 +162,27 @@ struct Post {
     shard: ShardId,
     seat: Arc<Seat>,
     shared: Arc<Shared>,
-    listeners: Listeners,
+    listening: Arc<Listening>,
     clock: Clock,
     links: Links,
     media: MediaRoute,
-    doors: Vec<Arc<Door>>,
 }
 
 impl Post {
-    fn take(
-        self,
-        sockets: Vec<ListenSocket>,
-        inlet: Inlet,
-        restore: Option<Restore>,
-    ) -> io::Result<Addr<Shard>> {
+    fn take(self, inlet: Inlet, restore: Option<Restore>) -> io::Result<Addr<Shard>> {
         let seat = self.seat;
         seat.sit_down();
         let wake = Rc::new(Wake::default());
-        let senders = sockets.iter().map(sender).collect::<io::Result<Vec<_>>>()?;
         let mut random = StdRng::from_os_rng();
-        let ids: Vec<ListenerId> = self.listeners.iter().map(|listener| listener.id).collect();
-        let streams = Streams::new(
-            self.shard,
-            seat.clone(),
-            self.shared.clone(),
-            self.listeners.clone(),
-            self.doors,
-            random.next_u64(),
-        );
+        let ears = Rc::new(Ears::new(self.shard, seat.clone(), self.shared.clone(), self.listening));
+        let first = random.next_u64();
+        let streams = Streams::new(self.shard, seat.clone(), self.shared.clone(), ears.clone(), first);
         let seams = Threads {
             shared: self.shared.clone(),
             seat: seat.clone(),
-            listeners: self.listeners,
+            ears,
             clock: self.clock,
             read: Cell::new(self.clock.now()),
-            sockets: senders,
             streams: streams.clone(),
             links: self.links,
             media: self.media,
@@ -222,17 +195,7 @@ impl Post {
         if let Some(restore) = restore {
             shard.tell(restore);
         }
-        for ((listener, socket), id) in (0_u16..).zip(sockets).zip(ids) {
-            match socket {
-                ListenSocket::Udp(socket) => {
-                    let socket = UdpSocket::from_std(socket)?;
-                    actix::spawn(udp::listen(socket, id, shard.clone(), seat.clone()))
-                }
-                ListenSocket::Tcp(socket) => {
-                    actix::spawn(tcp::accept(TcpListener::from_std(socket)?, listener, streams.clone()))
-                }
-            };
-        }
+        streams.listen()?;
         actix::spawn(receive(inlet, shard.clone()));
         actix::spawn(keep_time(wake, self.clock, shard.clone()));
         Ok(shard)

@@ -16,7 +16,6 @@ use tandem_protocol::time::{Instant, Now};
 use tokio::sync::Notify;
 
 use super::{Clock, MediaRoute, WALL_HOLDS};
-use crate::config::Listeners;
 use crate::env::{Leftover, Seams, Shared, Tell, Unsent, Waiter};
 use crate::ids::ShardId;
 use crate::links::Links;
@@ -24,7 +23,7 @@ use crate::media_pool::order::{MediaOrder, Ordered};
 use crate::metrics::ActorKind;
 use crate::seat::Seat;
 use crate::shard::{LinkMessage, Shard, Tick};
-use crate::sip::dscp::MarkedSocket;
+use crate::sip::ears::Ears;
 use crate::sip::tcp::Streams;
 use crate::sip::udp;
 
@@ -57,12 +56,10 @@ pub(super) async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) 
 pub(super) struct Threads {
     pub(super) shared: Arc<Shared>,
     pub(super) seat: Arc<Seat>,
-    pub(super) listeners: Listeners,
+    pub(super) ears: Rc<Ears>,
     pub(super) clock: Clock,
     /// When both clocks were last read.
     pub(super) read: Cell<Now>,
-    /// One a listener of datagrams.
-    pub(super) sockets: Vec<Option<MarkedSocket>>,
     pub(super) streams: Rc<Streams>,
     pub(super) links: Links,
     pub(super) media: MediaRoute,
@@ -85,14 +82,18 @@ impl Seams for Threads {
     }
 
     fn transmit(&self, flow: Flow, message: Bytes, leftover: Leftover) -> Result<(), Unsent> {
-        let place = self.listeners.place(flow.listener);
-        match (flow.connection, place.and_then(|place| self.sockets.get(place))) {
-            (Some(connection), _) => self.streams.send(connection, message, leftover),
-            (None, Some(Some(marked))) => {
-                marked.mark(self.shared.settings.peek().directory.dscp_towards(flow));
-                udp::send(&marked.socket, flow.remote, &message)
-            }
-            (None, Some(None) | None) => Err(Unsent::Unreachable),
+        if let Some(connection) = flow.connection {
+            return self.streams.send(connection, message, leftover);
+        }
+        let ear = self.ears.of(flow.listener);
+        let marked = ear.as_ref().and_then(|ear| ear.datagrams.as_ref()).ok_or(Unsent::Unreachable)?;
+        marked.mark(self.shared.settings.peek().directory.dscp_towards(flow));
+        udp::send(&marked.socket, flow.remote, &message)
+    }
+
+    fn listen(&self) {
+        if let Err(why) = self.streams.listen() {
+            tracing::error!(%why, "a listener's socket cannot be had by a shard: it hears nothing there");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::env::{Env, Tell, Told};
 use crate::generation::{Change, Generation};
 use crate::ids::ShardId;
 use crate::metrics::ActorKind;
-use crate::registration_group::BeRegistered;
+use crate::registration_group::Part;
 use crate::station;
 
 /// These settings are in force from now on.
@@ -36,6 +36,8 @@ impl Shard {
         let before = self.env.clone();
         self.env.adopt(&change.generation);
         self.endpoint.adopt(&self.env);
+        // By what has come can be sent from now on; it is read once every shard has it.
+        self.env.listen();
         self.adopt_overload();
         for known in self.stations.values_mut() {
             known.tell(Adopted(change.generation.clone()));
@@ -78,11 +80,9 @@ impl Shard {
         let here = self.here();
         let groups = &change.comparison.registration_groups;
         for name in groups.removed.iter().chain(&groups.changed).filter(|name| here(name)) {
-            let gone = self.groups.remove(name);
-            if let Some(group) = gone.filter(|_| groups.removed.contains(name)) {
-                // The last that it sends; nobody waits for what comes of it.
-                let (done, _) = tokio::sync::mpsc::unbounded_channel();
-                group.tell(BeRegistered { registered: false, stopping: false, done });
+            if let Some(group) = self.groups.remove(name) {
+                let stays = groups.changed.contains(name);
+                group.tell(Part { next: stays.then(|| change.generation.clone()) });
             }
             self.forget_fault(ActorKind::RegistrationGroup, name);
         }
@@ -114,5 +114,15 @@ impl Handler<Told<Adopt>> for Shard {
         self.adopt(&change, ctx);
         // Whoever asked may have given up waiting.
         let _ = done.send(self.env.shard());
+    }
+}
+
+/// Which listeners there are, and which of them are heard, has changed.
+pub struct Hear;
+
+impl Handler<Told<Hear>> for Shard {
+    type Result = ();
+    fn handle(&mut self, _: Told<Hear>, _: &mut Context<Self>) {
+        self.env.listen();
     }
 }

@@ -1,7 +1,7 @@
 //! Refusals of requests that have no transaction yet.
 
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Header, Message};
+use tandem_protocol::message::{Header, Message, Method};
 
 use super::Shard;
 use crate::calls::{Besides, Refused, besides_calls, check, identify};
@@ -36,6 +36,18 @@ impl Shard {
             Err(refused) => refused,
         };
         self.refuse(request, flow, &refused);
+    }
+
+    /// True if a request has come by a listener that is only kept for the calls that it has. Whoever sent it is told to go elsewhere;
+    /// what ends a transaction is for one that is there or never was.
+    pub(super) fn is_retired(&mut self, request: &Message, flow: Flow) -> bool {
+        if self.env.config().listeners.has(flow.listener) {
+            return false;
+        }
+        if !matches!(request.method(), Method::Ack | Method::Cancel) {
+            self.refuse(request, flow, &Refused::new(503, Refusal::Draining));
+        }
+        true
     }
 
     /// Every refusal of a request that has no transaction yet.

@@ -6,6 +6,7 @@ use tandem_protocol::dialog::ServerTransactionId;
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId};
 use tandem_protocol::message::{Limits, Message};
 use tandem_protocol::registrar::{ContactSet, ContactUpdate};
+use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::time::UnixMillis;
 
 use super::*;
@@ -69,6 +70,7 @@ fn shared() -> Arc<Shared> {
         secret: None,
         calling_search_space: None,
         media: MediaPath::Anchored,
+        codecs: CodecList::ANY,
         record: false,
         ring_timeout: Duration::from_secs(60),
         fork_timeout: Duration::ZERO,

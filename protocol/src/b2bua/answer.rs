@@ -69,7 +69,7 @@ impl Call {
     }
 
     /// Makes a leg the callee and ends the others; false if it comes too late.
-    fn choose(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) -> bool {
+    pub(super) fn choose(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) -> bool {
         let ending = self.leg(leg).is_none_or(|leg| leg.ending || leg.gone);
         if self.phase != Phase::Hunting || ending {
             // Too late: another was quicker, or the caller has gone (RFC 3261 §13.2.2.4).
@@ -93,7 +93,7 @@ impl Call {
     pub(super) fn answer_as_service(&mut self, now: Now, out: &mut Vec<Output>) {
         let answer = if self.sdp.is_offerless() {
             self.expect_answer_to_our_offer();
-            self.sdp.service_offer(&self.media)
+            self.sdp.service_offer(&self.media, &self.codecs)
         } else {
             self.sdp.answer_as_service(&self.media).map(|(sdp, _)| sdp)
         };
@@ -106,6 +106,7 @@ impl Call {
     fn commit(&mut self, sdp: Bytes, now: Now, out: &mut Vec<Output>) {
         self.phase = Phase::Committing;
         self.sdp.forget_what_was_said();
+        self.codecs.settle();
         self.answered_at = Some(now.wall);
         self.deadline = Some(now.mono + COMMIT_PATIENCE);
         out.push(Output::Tell(CALLER, Command::PrepareAnswer { sdp }));

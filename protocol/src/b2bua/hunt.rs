@@ -12,6 +12,7 @@ use super::{
 use crate::dialog::{Command, NoAnswer, Routing};
 use crate::flow::Flow;
 use crate::proxy_list::Outcome;
+use crate::sdp::negotiate::NegotiationError;
 use crate::time::Now;
 
 impl Call {
@@ -56,14 +57,19 @@ impl Call {
         };
         let at = target.flow.remote.ip();
         self.sdp.turn_to(&mut self.media, at);
+        self.codecs.turn_to(target.trunk.as_deref());
         let asks = self.callee_offers();
-        match if asks { Ok(Bytes::new()) } else { self.sdp.offer_to_callee(&self.media) } {
+        match if asks { Ok(Bytes::new()) } else { self.sdp.offer_to_callee(&self.media, &self.codecs) } {
             Ok(sdp) => {
                 let leg = LegId(number);
                 self.legs.push(Leg::new(leg, Some(at)));
                 let reliable = self.may_be_reliable();
                 out.push(Output::Invite { leg, target, sdp, reliable });
                 Some(leg)
+            }
+            Err(NegotiationError::NoCommonCodec) if matches!(self.destination, Destination::Trunk { .. }) => {
+                self.trunk_without_codec(now, out);
+                None
             }
             Err(refusal) => {
                 self.clear(Cause::Media, Side::Engine, refusal.status(), now, out);
@@ -105,7 +111,7 @@ impl Call {
     }
 
     /// What the hunt over the trunks says comes next.
-    fn hunt_on(&mut self, next: HuntNext, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn hunt_on(&mut self, next: HuntNext, now: Now, out: &mut Vec<Output>) {
         let Destination::Trunk { hunt, .. } = &self.destination else { return };
         match (next, hunt.current()) {
             (HuntNext::Try(proxy), Some(choice)) => {
@@ -118,6 +124,7 @@ impl Call {
                 };
                 self.invite(target, now, out);
             }
+            (HuntNext::Unfit, _) => self.clear(Cause::Media, Side::Engine, 488, now, out),
             (HuntNext::Fail { unasked: Some(Unasked::Limit), .. }, _) => {
                 self.clear(Cause::Limit, Side::Engine, 503, now, out);
             }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Side;
+use super::codecs::Codecs;
 use crate::sdp::negotiate::{
     AudioView, LegDescription, LocalMedia, NegotiationError, answer_service, cross_answers, media_view,
     relay_answer, relay_offer, service_offer,
@@ -98,8 +99,12 @@ impl Sdp {
         };
         match plan {
             MediaPlan::Bypass => {}
-            MediaPlan::Anchored { .. } => sdp.first_offer = Some(sdp.offer_to_callee(plan)?),
-            MediaPlan::Service { .. } if sdp.is_offerless() => drop(sdp.clone().service_offer(plan)?),
+            MediaPlan::Anchored { .. } => {
+                sdp.first_offer = Some(sdp.offer_to_callee(plan, &Codecs::default())?);
+            }
+            MediaPlan::Service { .. } if sdp.is_offerless() => {
+                drop(sdp.clone().service_offer(plan, &Codecs::default())?);
+            }
             MediaPlan::Service { .. } => drop(sdp.clone().answer_as_service(plan)?),
         }
         Ok(sdp)
@@ -152,19 +157,29 @@ impl Sdp {
     }
 
     /// The caller's offer as the callee gets it; ours if there is none and media crosses us, else nothing.
-    pub(super) fn offer_to_callee(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
-        if let Some(offer) = self.first_offer.take() {
+    pub(super) fn offer_to_callee(
+        &mut self,
+        plan: &MediaPlan,
+        codecs: &Codecs,
+    ) -> Result<Bytes, NegotiationError> {
+        let first = self.first_offer.take();
+        if codecs.are_any()
+            && let Some(offer) = first
+        {
             return Ok(offer);
         }
+        let less = codecs.for_callee(&self.caller_offer)?;
         match (plan, &self.caller) {
             (MediaPlan::Anchored { callee, .. }, Some(offer)) => {
+                let less = less.map(|offer| SessionDescription::parse(&offer)).transpose()?;
+                let offer = less.as_ref().unwrap_or(offer);
                 relay_offer(offer, &mut self.to_callee, Some(*callee), None)
             }
             (MediaPlan::Anchored { callee, .. }, None) => {
-                service_offer(&mut self.to_callee, *callee, &RELAY_CODECS)
+                service_offer(&mut self.to_callee, *callee, &codecs.ours(Side::Callee, &RELAY_CODECS))
             }
             (MediaPlan::Bypass | MediaPlan::Service { .. }, _) => {
-                Ok(self.to_callee.carry(&self.caller_offer))
+                Ok(self.to_callee.carry(less.as_ref().unwrap_or(&self.caller_offer)))
             }
         }
     }
@@ -226,9 +241,13 @@ impl Sdp {
     }
 
     /// Our service's own offer.
-    pub(super) fn service_offer(&mut self, plan: &MediaPlan) -> Result<Bytes, NegotiationError> {
+    pub(super) fn service_offer(
+        &mut self,
+        plan: &MediaPlan,
+        codecs: &Codecs,
+    ) -> Result<Bytes, NegotiationError> {
         let MediaPlan::Service { caller } = plan else { return Err(NegotiationError::NoAudio) };
-        service_offer(&mut self.to_caller, *caller, &SERVICE_CODECS)
+        service_offer(&mut self.to_caller, *caller, &codecs.ours(Side::Caller, &SERVICE_CODECS))
     }
 
     /// The session as it is, as an answer to a new offer of `to`: for one that cannot be carried across now.

@@ -19,6 +19,7 @@
 
 mod answer;
 mod clear;
+mod codecs;
 mod early;
 mod fork;
 mod hunt;
@@ -46,6 +47,7 @@ use crate::time::{Instant, Now, UnixMillis};
 use reoffer::Means;
 
 pub use clear::{Cause, Ended, Side};
+pub use codecs::CalleeCodecs;
 pub use fork::{Branch, Fork};
 pub use media::{MediaPlan, Sdp};
 pub use redirect::Reroute;
@@ -207,6 +209,11 @@ pub enum Output {
         /// True if the call has been redirected often enough: it may only be passed to the caller.
         exhausted: bool,
     },
+    /// A trunk was passed over, as it takes none of the caller's codecs.
+    NoCodec {
+        /// Its name.
+        trunk: String,
+    },
     /// A trunk or one of its proxies was tried without success.
     AttemptFailed {
         /// Which, and what came of it.
@@ -282,9 +289,15 @@ pub struct Call {
     reason: Option<String>,
     /// How the call ends, once that is decided.
     verdict: Option<Ended>,
+    // What is newer than the format before stands at the end: see [`Call::FORMER_LACKS`].
+    /// What each side may say of its media.
+    codecs: codecs::Codecs,
 }
 
 impl Call {
+    /// What a checkpoint of the format before ends without, as `postcard` writes it: both sides could use every codec.
+    pub const FORMER_LACKS: &[u8] = &[0, 0];
+
     /// A call whose caller (leg 0) waits for an answer to `offer`.
     pub fn new(destination: Destination, media: MediaPlan, sdp: Sdp) -> Call {
         Call {
@@ -307,6 +320,7 @@ impl Call {
             answered_at: None,
             reason: None,
             verdict: None,
+            codecs: codecs::Codecs::default(),
         }
     }
 
@@ -361,7 +375,7 @@ impl Call {
         }
     }
 
-    fn leg_event(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
+    fn leg_says(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
         match event {
             LegEvent::Progress { status, sdp } => self.callee_progress(leg, *status, sdp.as_ref(), out),
             LegEvent::EarlySession { status, sdp } => self.callee_early_session(leg, *status, sdp, out),

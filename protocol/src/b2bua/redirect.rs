@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CALLER, Call, Cause, Destination, LegId, Output, Phase, Side};
+use super::{CALLER, Call, CalleeCodecs, Cause, Destination, LegId, Output, Phase, Side};
 use crate::dialog::Command;
 use crate::time::Now;
 
@@ -22,6 +22,8 @@ pub enum Reroute {
         destination: Box<Destination>,
         /// What is left if that fails.
         rest: Vec<String>,
+        /// The codecs of those who may be there.
+        codecs: CalleeCodecs,
     },
     /// The caller gets the redirection with these contacts.
     Pass(Vec<String>),
@@ -74,7 +76,8 @@ impl Call {
             return;
         }
         match reroute {
-            Reroute::To { destination, rest } => {
+            Reroute::To { destination, rest, codecs } => {
+                self.codecs.lead_to(codecs.clone());
                 self.detours.tried += 1;
                 self.detours.contacts.clone_from(rest);
                 self.refusal = None;

@@ -122,7 +122,14 @@ impl Call {
     }
 
     /// Refuses an offer; one in a PRACK gets the session as it is (RFC 6337 §3.3).
-    fn refuse_offer(&mut self, leg: LegId, offer: &Bytes, means: Means, status: u16, out: &mut Vec<Output>) {
+    pub(super) fn refuse_offer(
+        &mut self,
+        leg: LegId,
+        offer: &Bytes,
+        means: Means,
+        status: u16,
+        out: &mut Vec<Output>,
+    ) {
         let present = match means {
             Means::Prack => self.sdp.present_answer(Call::side(leg), &self.media, offer),
             Means::Invite | Means::Update => None,
@@ -151,7 +158,7 @@ impl Call {
     pub(super) fn offer_wanted(&mut self, leg: LegId, out: &mut Vec<Output>) {
         let free = self.phase == Phase::Up && self.reoffer.is_none();
         if free && matches!(self.media, MediaPlan::Service { .. }) {
-            match self.sdp.service_offer(&self.media) {
+            match self.sdp.service_offer(&self.media, &self.codecs) {
                 Ok(sdp) => {
                     self.reoffer = Some(Box::new(Reoffer::ours(leg)));
                     out.push(Output::Tell(leg, Command::AnswerReoffer { sdp }));
@@ -227,14 +234,24 @@ impl Call {
                     out.push(Output::Refresh);
                 }
             }
-            Err(refusal) => match reoffer.reply {
-                Reply::Acknowledgement | Reply::Solicited | Reply::Ours | Reply::Undo => {
-                    self.clear(Cause::Media, Side::Engine, 488, now, out);
-                }
-                Reply::Response(means) => {
-                    self.refuse_offer(reoffer.from, &reoffer.text, means, refusal.status(), out);
-                }
-            },
+            Err(refusal) => self.answered_unusably(&reoffer, refusal.status(), now, out),
+        }
+    }
+
+    /// The answer to an offer is none that the other side could have.
+    fn answered_unusably(&mut self, reoffer: &Reoffer, status: u16, now: Now, out: &mut Vec<Output>) {
+        match reoffer.reply {
+            Reply::Acknowledgement | Reply::Solicited | Reply::Ours | Reply::Undo => {
+                self.clear(Cause::Media, Side::Engine, 488, now, out);
+            }
+            Reply::Response(means) => self.refuse_offer(reoffer.from, &reoffer.text, means, status, out),
+        }
+    }
+
+    /// The same for whatever leg `leg` has answered.
+    pub(super) fn answer_unusable(&mut self, leg: LegId, status: u16, now: Now, out: &mut Vec<Output>) {
+        if let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) {
+            self.answered_unusably(&reoffer, status, now, out);
         }
     }
 

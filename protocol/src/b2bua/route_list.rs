@@ -65,6 +65,8 @@ pub(super) enum HuntNext {
         /// Why no proxy has been asked, if none has.
         unasked: Option<Unasked>,
     },
+    /// Nobody was asked: no trunk takes a codec that the caller offers.
+    Unfit,
 }
 
 /// Why a hunt has come to its end without asking anybody.
@@ -142,6 +144,17 @@ impl TrunkHunt {
         let Some(full) = self.current.take() else { return HuntNext::Wait };
         self.attempts.push(TrunkAttempt { trunk: full.trunk, tried: None });
         self.next_trunk(now)
+    }
+
+    /// The trunk under way takes nothing that could be offered; its proxy was never asked.
+    pub(super) fn pass_over(&mut self, now: Instant) -> HuntNext {
+        if self.current.take().is_none() {
+            return HuntNext::Wait;
+        }
+        match self.next_trunk(now) {
+            HuntNext::Fail { .. } if self.attempts.is_empty() => HuntNext::Unfit,
+            next => next,
+        }
     }
 
     /// Takes the outcome of the attempt under way.

@@ -1,3 +1,4 @@
+mod codecs;
 mod offers;
 mod redirect;
 

@@ -162,25 +162,27 @@ impl Dialog {
     }
 
     fn reoffer_accepted(&mut self, response: &Message, out: &mut Vec<Output>) {
-        let solicited = self.session.proposal.as_ref().is_some_and(|proposal| proposal.sdp.is_none());
-        match sdp_of(response) {
-            Some(offer) if solicited => {
+        let asked = self.session.solicited == Some(response.cseq());
+        let ours = self.session.proposal.as_ref().map(|proposal| proposal.sdp.clone());
+        match (sdp_of(response), ours) {
+            (Some(offer), Some(None)) => {
                 self.reoffering = None;
                 self.session.proposal = None;
                 self.session.owed = Some(Owed::Ack { cseq: response.cseq(), offer: offer.clone() });
                 out.push(Output::Up(LegEvent::Offered { sdp: offer }));
             }
-            Some(offer) if self.session.solicited == Some(response.cseq()) => {
+            (Some(offer), Some(Some(ours))) if asked => self.meet_offer(response.cseq(), &ours, &offer, out),
+            (Some(offer), None) if asked => {
                 // Asked for before our BYE: it is refused in the ACK, as an offer must not stay open (§13.2.1).
                 self.reoffering = None;
                 self.refuse_offer_in_ack(response.cseq(), &offer);
                 self.acknowledge(response.cseq(), out);
             }
-            Some(sdp) => {
+            (Some(sdp), _) => {
                 self.acknowledge(response.cseq(), out);
                 self.proposal_answered(sdp, out);
             }
-            None => {
+            (None, _) => {
                 self.acknowledge(response.cseq(), out);
                 self.proposal_refused(502, out);
             }

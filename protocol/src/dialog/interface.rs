@@ -27,6 +27,9 @@ pub struct LocalSide {
     pub session: SessionPolicy,
     /// How long after a 491 a re-INVITE is sent again; `None`: as RFC 3261 §14.1 says.
     pub reinvite_delay: Option<Duration>,
+    /// Whether re-INVITEs leave the offer to the peer (delayed media). A dialog keeps what it began with by itself.
+    #[serde(skip)]
+    pub reinvite_delayed: bool,
 }
 
 /// Where requests within a dialog go.

@@ -11,6 +11,7 @@ mod as_told;
 mod callee;
 mod caller;
 mod challenge;
+mod delayed;
 mod established;
 mod fork;
 mod info;
@@ -136,9 +137,15 @@ pub struct Dialog {
     timer: session_timer::SessionTimer,
     in_force: refresh::InForce,
     account: challenge::Account,
+    // What is newer than the format before stands at the end: see [`Dialog::FORMER_LACKS`].
+    /// Our re-INVITEs leave the offer to the peer.
+    delayed: bool,
 }
 
 impl Dialog {
+    /// What a checkpoint of the format before ends without, as `postcard` writes it: re-INVITEs carried the offer.
+    pub const FORMER_LACKS: &[u8] = &[0];
+
     /// A dialog that has not begun.
     fn new(
         local: Arc<LocalSide>,
@@ -153,6 +160,7 @@ impl Dialog {
             session: offer_answer::Session::default(),
             timer: session_timer::SessionTimer::new(local.session),
             in_force: refresh::InForce::default(),
+            delayed: local.reinvite_delayed,
             local,
             routing,
             flow,

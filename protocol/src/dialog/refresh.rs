@@ -226,8 +226,7 @@ impl Dialog {
             let cseq = self.in_dialog_request(Method::Update, None, &[], out);
             self.timer.refreshing = Some(cseq);
         } else {
-            let cseq = self.in_dialog_request(Method::Invite, told.as_ref(), &[], out);
-            self.reoffering = Some(cseq);
+            let cseq = self.send_reinvite(told.as_ref(), out);
             self.timer.refreshing = Some(cseq);
         }
     }
@@ -243,9 +242,15 @@ impl Dialog {
         match status {
             200..=299 => {
                 self.refresh_target(response);
-                if response.method() == Method::Invite {
-                    self.acknowledge(cseq, out);
-                    out.extend(sdp_of(response).and_then(|sdp| self.news(sdp)));
+                match sdp_of(response).filter(|_| response.method() == Method::Invite) {
+                    Some(offer) if self.session.solicited == Some(cseq) => {
+                        self.answer_unwanted_offer(cseq, &offer, out);
+                    }
+                    sdp if response.method() == Method::Invite => {
+                        self.acknowledge(cseq, out);
+                        out.extend(sdp.and_then(|sdp| self.news(sdp)));
+                    }
+                    Some(_) | None => {}
                 }
             }
             408 | 481 => self.finish(EndedBy::Lost, out),

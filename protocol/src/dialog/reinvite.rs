@@ -145,7 +145,8 @@ impl Dialog {
     /// The final response to a re-INVITE that nobody wants any more.
     pub(super) fn withdrawn_response(&mut self, response: &Message, out: &mut Vec<Output>) {
         let (status, cseq) = (response.status(), response.cseq());
-        let solicited = self.session.proposal.take().is_some_and(|proposal| proposal.sdp.is_none());
+        let solicited = self.session.solicited == Some(cseq);
+        self.session.proposal = None;
         self.reoffering = None;
         match status {
             200..=299 => {
@@ -170,7 +171,7 @@ impl Dialog {
     }
 
     /// An offer that nobody asks for any more is answered by the session as it is.
-    fn answer_unwanted_offer(&mut self, cseq: u32, offer: &Bytes, out: &mut Vec<Output>) {
+    pub(super) fn answer_unwanted_offer(&mut self, cseq: u32, offer: &Bytes, out: &mut Vec<Output>) {
         self.session.acknowledged = answer_as_told(offer, self.in_force.told()).map(|sdp| (cseq, sdp));
         self.acknowledge(cseq, out);
         out.extend(self.news(offer.clone()));

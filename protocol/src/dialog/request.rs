@@ -27,7 +27,10 @@ impl Dialog {
             self.reoffering.take_if(|reoffering| *reoffering == cseq);
             self.timer.postpone(false, now.mono);
         } else if [self.reoffering, self.session.updating].contains(&Some(cseq)) {
-            let offered = self.session.proposal.as_ref().and_then(|proposal| proposal.sdp.clone());
+            // What was not in it cannot be accepted.
+            let asked = self.session.solicited == Some(cseq);
+            let proposal = self.session.proposal.as_ref().filter(|_| !asked);
+            let offered = proposal.and_then(|proposal| proposal.sdp.clone());
             self.session.unsent = offered.map(|sdp| (cseq, sdp));
             self.proposal_refused(503, out);
             self.in_force.offer_is_void();

@@ -1,4 +1,5 @@
 mod challenge;
+mod delayed;
 mod fork;
 mod info;
 mod offers;

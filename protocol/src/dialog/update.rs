@@ -141,9 +141,7 @@ impl Dialog {
         let Some(proposal) = &self.session.proposal else { return };
         let (sdp, update) = (proposal.sdp.clone(), proposal.update);
         if !update {
-            let cseq = self.in_dialog_request(Method::Invite, sdp.as_ref(), &[], out);
-            self.reoffering = Some(cseq);
-            self.session.solicited = sdp.is_none().then_some(cseq);
+            self.send_reinvite(sdp.as_ref(), out);
         } else if self.is_established() || matches!(self.phase, Phase::Incoming(_) | Phase::AnswerHeld(..)) {
             let cseq = self.in_dialog_request(Method::Update, sdp.as_ref(), &[], out);
             self.session.updating = Some(cseq);

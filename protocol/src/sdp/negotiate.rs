@@ -2,9 +2,10 @@
 //!
 //! Four jobs: carry one leg's description to the other leg ([`relay_offer`], [`relay_answer`]), speak for a
 //! service of our own ([`answer_service`], [`service_offer`]), let two offers answer each other ([`cross_answers`]), and tell the media session of a leg what was
-//! agreed ([`media_view`]).
+//! agreed ([`media_view`]). Before all of them comes what a side may use at all ([`within_codecs`]).
 
 mod carried;
+mod codecs;
 mod relay;
 mod service;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{Direction, MediaDescription, Origin, SdpError, SessionDescription};
 use crate::fnv::fnv1a;
 
+pub use codecs::{CodecList, Role, within_codecs};
 pub use relay::{relay_answer, relay_offer};
 pub use service::{ChosenCodec, answer_service, service_offer};
 pub use two_offers::cross_answers;

@@ -18,14 +18,14 @@ pub enum Selection {
     RoundRobin,
 }
 
-/// Whether an outbound INVITE carries an offer.
+/// Whether an outbound INVITE, or a re-INVITE, carries an offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaTiming {
     /// The offer is in the INVITE (early offer).
     #[default]
     Normal,
-    /// The offer is in the answer to the INVITE (delayed offer, RFC 3261 §13.2.1).
+    /// The offer is in the answer to it (delayed offer, RFC 3261 §13.2.1).
     Delayed,
 }
 
@@ -185,6 +185,9 @@ pub struct Trunk {
     /// Whether an outbound INVITE carries an offer.
     #[serde(default)]
     pub media_timing: MediaTiming,
+    /// Whether a re-INVITE to it carries an offer.
+    #[serde(default)]
+    pub reinvite_media_timing: MediaTiming,
     /// Whether media is encrypted.
     #[serde(default)]
     pub srtp: Srtp,

@@ -210,18 +210,11 @@ fn check_ports(path: &KeyPath, ports: PortRange, findings: &mut Findings<'_>) {
     }
 }
 
-/// Checks a list of codecs for repetition and for what is not built.
+/// Checks a list of codecs for repetition.
 pub(super) fn check_codecs(path: &KeyPath, codecs: &[Codec], findings: &mut Findings<'_>) {
     for (index, codec) in codecs.iter().enumerate() {
-        let path = path.index(index);
         if codecs[..index].contains(codec) {
-            findings.unfit(&path, codec.name(), "each codec once");
+            findings.unfit(&path.index(index), codec.name(), "each codec once");
         }
-        if !unbuilt::CODECS.contains(codec) {
-            findings.warn(&path, format!("{:?} is accepted but has no effect yet", codec.name()));
-        }
-    }
-    if !codecs.is_empty() && !codecs.iter().any(|codec| unbuilt::CODECS.contains(codec)) {
-        findings.warn(path, "none of these codecs is built yet, so no call can be made with them");
     }
 }

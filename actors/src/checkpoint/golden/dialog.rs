@@ -30,6 +30,7 @@ fn local() -> Arc<LocalSide> {
         contact: "<sip:10.0.0.1:5060;transport=tcp>".into(),
         timers: Timers { t1: Duration::from_millis(400), ..Timers::default() },
         reinvite_delay: Some(Duration::from_millis(150)),
+        reinvite_delayed: false,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
     })
 }

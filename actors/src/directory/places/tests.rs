@@ -3,6 +3,7 @@ use std::time::Duration;
 use tandem_protocol::dns::{Family, Server, Target};
 use tandem_protocol::flow::Transport;
 use tandem_protocol::proxy_list::{Next, Outcome, ProxyWalk, RetryableCodes, Selection};
+use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::time::Instant;
 use tandem_protocol::transaction::Timers;
 
@@ -38,6 +39,7 @@ fn trunk(proxies: &[u8], named: &[(usize, &str)]) -> Trunk {
         max_new_calls_per_s: 0,
         media: MediaPath::Anchored,
         media_delayed: false,
+        codecs: CodecList::ANY,
         record: false,
         trusted: false,
         redirect: Redirect::default(),

@@ -34,13 +34,13 @@ use self::open::Attempt;
 use self::race::Races;
 use self::tracked::Tracked;
 use self::wire::Wire;
-use crate::config::Listeners;
 use crate::env::{Leftover, Shared, Tell, Unsent};
 use crate::ids::ShardId;
 use crate::metrics::{Closed, ConnectionMetrics, Handshake, Refused};
 use crate::seat::{Figure, Loan, Seat};
 use crate::shard::{FromStream, Shard};
 use crate::sip::dscp;
+use crate::sip::ears::Ears;
 use crate::sip::tls::{Expected, Tls};
 
 pub use door::Door;
@@ -93,16 +93,15 @@ pub(crate) struct Streams {
     shard: ShardId,
     seat: Arc<Seat>,
     shared: Arc<Shared>,
-    listeners: Listeners,
-    doors: Vec<Arc<Door>>,
+    ears: Rc<Ears>,
     /// Set as soon as the shard has an address, which is before anything can come.
     to: OnceCell<Addr<Shard>>,
     wires: RefCell<BTreeMap<u64, Rc<Wire>>>,
     /// Those that we have opened, by where they lead.
-    opened: RefCell<BTreeMap<(u16, SocketAddr), Opened>>,
+    opened: RefCell<BTreeMap<(ListenerId, SocketAddr), Opened>>,
     next: Cell<u64>,
     /// How the last handshake failed with each server with which it did.
-    failing: RefCell<BTreeMap<(u16, SocketAddr), Handshake>>,
+    failing: RefCell<BTreeMap<(ListenerId, SocketAddr), Handshake>>,
     races: Races,
 }
 
@@ -112,16 +111,14 @@ impl Streams {
         shard: ShardId,
         seat: Arc<Seat>,
         shared: Arc<Shared>,
-        listeners: Listeners,
-        doors: Vec<Arc<Door>>,
+        ears: Rc<Ears>,
         first: u64,
     ) -> Rc<Streams> {
         Rc::new(Streams {
             shard,
             seat,
             shared,
-            listeners,
-            doors,
+            ears,
             to: OnceCell::new(),
             wires: RefCell::default(),
             opened: RefCell::default(),
@@ -137,19 +134,32 @@ impl Streams {
         let _ = self.to.set(shard);
     }
 
+    /// Whose they are.
+    pub(crate) fn owner(&self) -> Option<Addr<Shard>> {
+        self.to.get().cloned()
+    }
+
+    /// Takes over which listeners there are; the connections of those that are gone end.
+    ///
+    /// # Errors
+    /// A socket cannot be had.
+    pub(crate) fn listen(self: &Rc<Self>) -> io::Result<()> {
+        let gone = self.ears.adopt(self)?;
+        for wire in self.wires.borrow().values().filter(|wire| gone.contains(&wire.flow.listener)) {
+            wire.close(Closed::Unheard);
+        }
+        Ok(())
+    }
+
     /// What is counted of the connections of a listener.
     fn metrics(&self, listener: ListenerId) -> &ConnectionMetrics {
-        self.shared.metrics.connections(self.listeners.transport(listener))
+        self.shared.metrics.connections(self.ears.transport(listener))
     }
 
     /// How many there are has changed by this.
     fn count(&self, listener: ListenerId, count: i64) {
-        let secure = self.listeners.transport(listener).is_secure();
+        let secure = self.ears.transport(listener).is_secure();
         self.seat.count(&self.shared.metrics, if secure { Figure::Tls } else { Figure::Tcp }, count);
-    }
-
-    fn tls(&self, place: u16) -> Option<Arc<Tls>> {
-        self.listeners.get(usize::from(place))?.tls.clone()
     }
 
     /// Sends by a connection.
@@ -172,7 +182,7 @@ impl Streams {
 
     /// The connection to `remote` that we have opened, if there is one.
     pub(crate) fn opened_to(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
-        let listener = self.listeners.place(listener)? as u16;
+        let listener = self.ears.of(listener)?.listener.id;
         let expected = self.secure(listener, remote).map(|(_, expected)| expected);
         self.opened(listener, remote, expected.as_ref()).filter(|wire| wire.is_up())?.flow.connection
     }
@@ -191,18 +201,17 @@ impl Streams {
         remote: SocketAddr,
         within: Duration,
     ) -> Result<Flow, Unsent> {
-        let place = self.listeners.place(listener).ok_or(Unsent::Unreachable)?;
-        let listener = place as u16;
+        let ear = self.ears.of(listener).ok_or(Unsent::Unreachable)?;
+        let listener = ear.listener.id;
         let secure = self.secure(listener, remote);
         let expected = secure.as_ref().map(|(_, expected)| expected.clone());
         if let Some(wire) = self.opened(listener, remote, expected.as_ref()) {
             return Ok(wire.flow);
         }
-        let local = self.listeners.get(usize::from(listener)).map(|l| l.address);
+        let local = Some(ear.listener.address);
         let local = local.filter(|l| l.is_ipv4() == remote.is_ipv4()).ok_or(Unsent::Unreachable)?;
-        let door = self.doors.get(usize::from(listener)).ok_or(Unsent::Unreachable)?;
-        if self.opened.borrow().len() >= door.limits().connections {
-            self.metrics(self.listeners.id(listener)).refuse(Refused::Limit);
+        if self.opened.borrow().len() >= ear.door.limits().connections {
+            self.metrics(listener).refuse(Refused::Limit);
             return Err(Unsent::Unreachable);
         }
         let wire = self.insert_opened(listener, remote, expected);
@@ -216,19 +225,32 @@ impl Streams {
     }
 
     /// How a listener speaks TLS to an address, and who must be there; `None`: it does not.
-    fn secure(&self, listener: u16, remote: SocketAddr) -> Option<(Arc<Tls>, Expected)> {
-        let tls = self.tls(listener)?;
-        Some((tls, self.shared.current().directory.expected(listener, remote)))
+    fn secure(&self, listener: ListenerId, remote: SocketAddr) -> Option<(Arc<Tls>, Expected)> {
+        let tls = self.ears.of(listener)?.tls()?.clone();
+        let current = self.shared.current();
+        // One that is only kept for the calls it has is nobody's any more.
+        let place = current.config.listeners.place(listener).and_then(|place| u16::try_from(place).ok());
+        Some((tls, current.directory.expected(place.unwrap_or(u16::MAX), remote)))
     }
 
     /// The connection to `remote` that we have opened or open now, if requests may leave by it and it leads to whom is expected.
-    fn opened(&self, listener: u16, remote: SocketAddr, expected: Option<&Expected>) -> Option<Rc<Wire>> {
+    fn opened(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        expected: Option<&Expected>,
+    ) -> Option<Rc<Wire>> {
         let opened = self.opened.borrow();
         let number = opened.get(&(listener, remote)).filter(|o| o.expected.as_ref() == expected)?.number;
         self.wires.borrow().get(&number).filter(|wire| wire.is_whole()).cloned()
     }
 
-    fn insert_opened(&self, listener: u16, remote: SocketAddr, expected: Option<Expected>) -> Rc<Wire> {
+    fn insert_opened(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        expected: Option<Expected>,
+    ) -> Rc<Wire> {
         let wire = self.insert(listener, remote, true);
         let number = number_of(wire.flow);
         self.opened.borrow_mut().insert((listener, remote), Opened { number, expected });
@@ -236,12 +258,11 @@ impl Streams {
     }
 
     /// `ours`: we open it.
-    fn insert(&self, listener: u16, remote: SocketAddr, ours: bool) -> Rc<Wire> {
+    fn insert(&self, listener: ListenerId, remote: SocketAddr, ours: bool) -> Rc<Wire> {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         let id = ConnectionId::new(self.shard.0, number, ours);
         let (generation, connection) = (id.generation, Some(id));
-        let listener = self.listeners.id(listener);
         let current = self.shared.current();
         let settings = current.config.listener(listener);
         let (limits, messages) = settings.map(|l| (l.streams, l.limits)).unwrap_or_default();
@@ -254,12 +275,12 @@ impl Streams {
     }
 
     /// Takes a connection that a peer has opened, unless there are enough.
-    fn accepted(self: &Rc<Self>, stream: TcpStream, remote: SocketAddr, listener: u16) {
-        let Some(door) = self.doors.get(usize::from(listener)) else { return };
-        let guest = match door.enter(&self.seat, remote.ip()) {
+    fn accepted(self: &Rc<Self>, stream: TcpStream, remote: SocketAddr, listener: ListenerId) {
+        let Some(ear) = self.ears.of(listener) else { return };
+        let guest = match ear.door.enter(&self.seat, remote.ip()) {
             Ok(guest) => guest,
             Err(why) => {
-                self.metrics(self.listeners.id(listener)).refuse(why);
+                self.metrics(listener).refuse(why);
                 tracing::debug!(peer = %remote, reason = why.as_str(), "a connection was refused");
                 return;
             }
@@ -268,7 +289,7 @@ impl Streams {
         self.mark(&stream, listener, remote);
         let stream = Tracked::new(stream, &self.seat);
         let streams = self.clone();
-        match self.tls(listener) {
+        match ear.tls().cloned() {
             None => {
                 let wire = self.insert(listener, remote, false);
                 actix::spawn(async move {
@@ -277,7 +298,7 @@ impl Streams {
                 });
             }
             Some(tls) => {
-                let door = door.clone();
+                let door = ear.door.clone();
                 actix::spawn(async move {
                     streams.accept_secure(&tls, &door, stream, (remote, listener)).await;
                     drop(guest);
@@ -287,8 +308,8 @@ impl Streams {
     }
 
     /// Marks what goes by a connection as the settings of its trunk say.
-    fn mark(&self, stream: &TcpStream, listener: u16, remote: SocketAddr) {
-        let flow = Flow::to(self.listeners.id(listener), remote);
+    fn mark(&self, stream: &TcpStream, listener: ListenerId, remote: SocketAddr) {
+        let flow = Flow::to(listener, remote);
         if let Some(dscp) = self.shared.current().directory.dscp_towards(flow) {
             dscp::mark(stream, remote.is_ipv4(), dscp);
         }
@@ -308,10 +329,8 @@ impl Streams {
         let flow = wire.flow;
         let number = number_of(flow);
         self.wires.borrow_mut().remove(&number);
-        let place = self.listeners.place(flow.listener).map(|place| (place as u16, flow.remote));
-        if let Some(place) =
-            place.filter(|place| self.opened.borrow().get(place).is_some_and(|o| o.number == number))
-        {
+        let place = (flow.listener, flow.remote);
+        if self.opened.borrow().get(&place).is_some_and(|opened| opened.number == number) {
             self.opened.borrow_mut().remove(&place);
         }
         self.count(flow.listener, -1);
@@ -343,7 +362,7 @@ fn tune(stream: &TcpStream) {
 }
 
 /// Takes a listener's connections for ever.
-pub(crate) async fn accept(socket: TcpListener, listener: u16, streams: Rc<Streams>) {
+pub(crate) async fn accept(socket: TcpListener, listener: ListenerId, streams: Rc<Streams>) {
     let next = |cx: &mut Context<'_>| {
         // What a shard that was fenced would take is lost.
         streams.seat.halt_if_fenced();
@@ -353,8 +372,8 @@ pub(crate) async fn accept(socket: TcpListener, listener: u16, streams: Rc<Strea
         match poll_fn(next).await {
             Ok((stream, remote)) => streams.accepted(stream, remote, listener),
             Err(why) => {
-                streams.metrics(streams.listeners.id(listener)).refuse(Refused::System);
-                tracing::warn!(listener, %why, "a connection could not be accepted");
+                streams.metrics(listener).refuse(Refused::System);
+                tracing::warn!(?listener, %why, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tandem_protocol::flow::ListenerId;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
@@ -29,8 +30,8 @@ async fn open_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStrea
 
 /// A connection that is to be opened.
 pub(super) struct Attempt {
-    /// The listener's place, and its address.
-    pub(super) from: (u16, SocketAddr),
+    /// The listener, and its address.
+    pub(super) from: (ListenerId, SocketAddr),
     pub(super) remote: SocketAddr,
     /// By TLS, to a server that proves to be this one.
     pub(super) secure: Option<(Arc<Tls>, Expected)>,
@@ -92,7 +93,13 @@ impl Streams {
     }
 
     /// Counts a handshake with a server, and logs it if it ended otherwise than the one before: a trunk that is down is tried often.
-    fn shaken(&self, listener: u16, remote: SocketAddr, expected: &str, (result, why): (Handshake, String)) {
+    fn shaken(
+        &self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        expected: &str,
+        (result, why): (Handshake, String),
+    ) {
         self.shared.metrics.tls.handshake(true, result);
         let mut failing = self.failing.borrow_mut();
         let before = match result {
@@ -122,7 +129,7 @@ impl Streams {
         tls: &Tls,
         door: &Arc<Door>,
         stream: Tracked,
-        (remote, listener): (SocketAddr, u16),
+        (remote, listener): (SocketAddr, ListenerId),
     ) {
         let metrics = &self.shared.metrics.tls;
         let Some(shaking) = door.shake(&self.seat) else {

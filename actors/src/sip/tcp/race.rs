@@ -27,9 +27,9 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// So many of them are remembered on each shard.
 const MOST_REMEMBERED: usize = 1000;
 
-type Place = (u16, SocketAddr);
+type Place = (ListenerId, SocketAddr);
 /// A listener, and the addresses that race, in their own order.
-type Field = (u16, Vec<SocketAddr>);
+type Field = (ListenerId, Vec<SocketAddr>);
 
 /// The races of one shard.
 #[derive(Default)]
@@ -92,7 +92,7 @@ impl Course {
             let ended = match streams.attempt(Attempt { from, remote: to, secure, until }).await {
                 Ok(connected) => Ended::Connected(connected),
                 Err(why) => {
-                    streams.metrics(streams.listeners.id(from.0)).close(why);
+                    streams.metrics(from.0).close(why);
                     Ended::Failed
                 }
             };
@@ -110,12 +110,8 @@ impl Streams {
         within: Duration,
         waiter: Waiter,
     ) -> Option<SocketAddr> {
-        let Some(listener) = self.listeners.place(listener).map(|place| place as u16) else {
-            return Some(first);
-        };
-        let Some(local) = self.listeners.get(usize::from(listener)).map(|l| l.address) else {
-            return Some(first);
-        };
+        let Some(ear) = self.ears.of(listener) else { return Some(first) };
+        let (listener, local) = (ear.listener.id, ear.listener.address);
         let mut order: Vec<SocketAddr> = std::iter::once(first).chain(others.iter().copied()).collect();
         order.retain(|to| to.is_ipv4() == local.is_ipv4());
         order.sort_by_key(|to| self.races.is_slow((listener, *to)));
@@ -124,9 +120,8 @@ impl Streams {
         if self.has_connection(listener, best) {
             return Some(best);
         }
-        let most = self.doors.get(usize::from(listener)).map_or(0, |door| door.limits().connections);
-        if self.opened.borrow().len() >= most {
-            self.metrics(self.listeners.id(listener)).refuse(Refused::Limit);
+        if self.opened.borrow().len() >= ear.door.limits().connections {
+            self.metrics(listener).refuse(Refused::Limit);
             waiter.tell(None, &[]);
             return None;
         }
@@ -148,7 +143,7 @@ impl Streams {
     }
 
     /// True if there is a connection to `remote` that we have opened.
-    fn has_connection(&self, listener: u16, remote: SocketAddr) -> bool {
+    fn has_connection(&self, listener: ListenerId, remote: SocketAddr) -> bool {
         let expected = self.secure(listener, remote).map(|(_, expected)| expected);
         self.opened(listener, remote, expected.as_ref()).is_some_and(|wire| wire.is_up())
     }
@@ -196,7 +191,7 @@ impl Streams {
     fn race_over(
         self: &Rc<Self>,
         race: &Race,
-        (listener, won): (u16, Option<SocketAddr>),
+        (listener, won): (ListenerId, Option<SocketAddr>),
         winner: Option<Connected>,
         key: Field,
     ) {

@@ -29,7 +29,7 @@ impl Rig {
         let contacts = Fork::parallel(vec![target(port)]);
         let destination = Box::new(Destination::Station { contacts, ring_timeout: Duration::from_secs(20) });
         let rest = rest.iter().map(|c| (*c).to_owned()).collect();
-        self.reroute(status, Reroute::To { destination, rest });
+        self.reroute(status, Reroute::To { destination, rest, codecs: Vec::new() });
     }
 
     fn goes_on(&self) -> Option<LegId> {

@@ -20,6 +20,7 @@ pub(super) fn local() -> Arc<LocalSide> {
         contact: "<sip:10.0.0.1:5060>".into(),
         timers: Timers::default(),
         reinvite_delay: None,
+        reinvite_delayed: false,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: SHORTEST_INTERVAL },
     })
 }
@@ -97,7 +98,7 @@ impl Rig {
         Rig { dialog, now: 0, out, transactions: 0 }
     }
 
-    fn spec(sdp: &'static [u8]) -> InviteSpec {
+    pub(super) fn spec(sdp: &'static [u8]) -> InviteSpec {
         InviteSpec {
             request_uri: "sip:peer@10.0.0.2:5060".into(),
             from: "<sip:us@x>".into(),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::codecs::keep;
 use super::{LegDescription, LocalMedia, NegotiationError, active_audio};
 use crate::sdp::{Attribute, Direction, MediaDescription, SessionDescription};
 
@@ -198,28 +199,12 @@ fn refused(media: &MediaDescription) -> MediaDescription {
 fn restrict(media: &mut MediaDescription, codecs: &[String]) -> Result<(), NegotiationError> {
     let known: Vec<(u8, crate::sdp::RtpMap)> =
         media.payload_types().filter_map(|pt| Some((pt, media.rtpmap(pt)?))).collect();
-    let mut kept: Vec<u8> = Vec::with_capacity(known.len());
-    let mut clocks = Vec::new();
-    for name in codecs {
-        for (pt, map) in known.iter().filter(|(_, map)| map.is_voice() && map.is(name)) {
-            if !kept.contains(pt) {
-                kept.push(*pt);
-                clocks.push(map.clock_rate);
-            }
-        }
-    }
+    let named = |name| known.iter().filter(move |(_, map)| map.is_voice() && map.is(name));
+    let kept: Vec<(u8, u32)> =
+        codecs.iter().flat_map(|name| named(name.as_str())).map(|(pt, map)| (*pt, map.clock_rate)).collect();
     if kept.is_empty() {
         return Err(NegotiationError::NoCommonCodec);
     }
-    // Events and comfort noise share the clock of the voice they replace (RFC 4733 §2.1, RFC 3389 §4).
-    let companions = known
-        .iter()
-        .filter(|(_, map)| (map.is("telephone-event") || map.is("CN")) && clocks.contains(&map.clock_rate));
-    for (pt, _) in companions {
-        if !kept.contains(pt) {
-            kept.push(*pt);
-        }
-    }
-    media.keep_formats(&kept);
+    keep(media, &kept);
     Ok(())
 }
