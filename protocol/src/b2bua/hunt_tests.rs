@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::*;
-use crate::dialog::NoAnswer;
+use crate::dialog::{Command, NoAnswer};
 use crate::flow::ListenerId;
 use crate::proxy_list::{Outcome, ProxyHealth, RetryableCodes, Selection};
 

@@ -26,6 +26,7 @@ mod hunt;
 #[cfg(test)]
 mod hunt_tests;
 mod info;
+mod interface;
 mod media;
 mod redirect;
 mod reoffer;
@@ -33,15 +34,13 @@ mod route_list;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::dialog::{Command, EndedBy, LegEvent, Routing};
+use crate::dialog::{EndedBy, LegEvent, Routing};
 use crate::flow::Flow;
-use crate::sdp::negotiate::AudioView;
 use crate::time::{Instant, Now, UnixMillis};
 
 use reoffer::Means;
@@ -49,6 +48,7 @@ use reoffer::Means;
 pub use clear::{Cause, Ended, Side};
 pub use codecs::CalleeCodecs;
 pub use fork::{Branch, Fork};
+pub use interface::{Input, Output};
 pub use media::{MediaPlan, Sdp};
 pub use redirect::Reroute;
 pub use route_list::{TrunkAttempt, TrunkChoice, TrunkHunt};
@@ -108,125 +108,6 @@ pub enum Destination {
         /// Why, for the record.
         cause: Cause,
     },
-}
-
-/// What happens to a call.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// The call may begin.
-    Begin,
-    /// A leg says something.
-    Leg(LegId, LegEvent),
-    /// A leg's actor is gone, whatever it said last.
-    LegGone(LegId),
-    /// A leg cannot begin: its trunk has as many calls as it may.
-    NoPlace(LegId),
-    /// A leg does not begin: its proxy wants fewer calls (RFC 7339).
-    Spared(LegId),
-    /// Several addresses of the proxy that a leg was to begin with have raced (RFC 8305).
-    Raced {
-        /// The leg.
-        leg: LegId,
-        /// The address that it begins with now; `None`: none could be reached, and its failure follows.
-        won: Option<SocketAddr>,
-        /// Those that could not be reached.
-        failed: Vec<SocketAddr>,
-    },
-    /// The checkpoint of the answer is committed, or could not be.
-    Committed(bool),
-    /// The answer to [`Output::Redirected`].
-    Rerouted {
-        /// The status that was asked about.
-        status: u16,
-        /// Where the call goes.
-        reroute: Reroute,
-    },
-    /// A side has sent no RTP for too long.
-    Silent(Side),
-    /// A side's media could not begin, or is lost for good.
-    MediaLost,
-    /// An operator ends the call.
-    HangUp,
-    /// [`Call::deadline`] has passed.
-    Timeout,
-}
-
-impl Input {
-    /// False for news that leaves a call as it is: its checkpoint holds as before.
-    pub fn alters(&self) -> bool {
-        !matches!(self, Input::Leg(_, LegEvent::AnswerReady))
-    }
-}
-
-/// What a call wants done.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Begin a leg with an INVITE.
-    Invite {
-        /// The new leg.
-        leg: LegId,
-        /// Where it goes.
-        target: Target,
-        /// The offer; empty to ask for one.
-        sdp: Bytes,
-        /// Whether provisional responses may be reliable.
-        reliable: bool,
-    },
-    /// Tell a leg.
-    Tell(LegId, Command),
-    /// What the callee's media session hears and sends is this leg's from now on.
-    Towards(LegId),
-    /// The media session of a side has a new peer.
-    Media {
-        /// Which side.
-        side: Side,
-        /// What its peer's session description says; `None` if it has no stream that packets can be sent to.
-        view: Option<AudioView>,
-        /// True while either side holds: silence is no fault then.
-        held: bool,
-    },
-    /// Commit a checkpoint of the call and its legs, then say [`Input::Committed`].
-    Commit,
-    /// Renew the checkpoint; nobody waits.
-    Refresh,
-    /// The callee is alerting (told once).
-    Ringing,
-    /// Both sides are connected.
-    Answered {
-        /// False if the answer left before its checkpoint was committed.
-        protected: bool,
-    },
-    /// They are not, after all: the caller has not got his 200 and is told something else.
-    AnswerUnsent,
-    /// The hunt has failed, but a redirection names further contacts: [`Input::Rerouted`] says where they lead.
-    Redirected {
-        /// How it has failed: a 3xx, or what became of an earlier contact.
-        status: u16,
-        /// The contacts' URIs, the best first.
-        contacts: Vec<String>,
-        /// True if the contacts are the present callee's, false if they are left over from an earlier redirection.
-        fresh: bool,
-        /// True if the call has been redirected often enough: it may only be passed to the caller.
-        exhausted: bool,
-    },
-    /// A trunk was passed over, as it takes none of the caller's codecs.
-    NoCodec {
-        /// Its name.
-        trunk: String,
-    },
-    /// A trunk or one of its proxies was tried without success.
-    AttemptFailed {
-        /// Which, and what came of it.
-        attempt: TrunkAttempt,
-        /// The seconds for which the proxy wants no calls (RFC 3261 §21.5.4); never the caller's affair.
-        retry_after: Option<u32>,
-        /// Whether another proxy or trunk is tried now.
-        goes_on: bool,
-    },
-    /// The proxy of a leg that nobody waits for any more wants no calls for so many seconds (RFC 3261 §21.5.4).
-    ProxyBusy(LegId, u32),
-    /// The call is over; every leg has ended.
-    Over(Ended),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,8 +4,10 @@ mod redirect;
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::*;
-use crate::dialog::NoAnswer;
+use crate::dialog::{Command, NoAnswer};
 use crate::flow::ListenerId;
 use crate::proxy_list::{Outcome, ProxyHealth, ProxyWalk, RetryableCodes, Selection};
 use crate::sdp::negotiate::LocalMedia;

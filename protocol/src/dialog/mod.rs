@@ -16,6 +16,7 @@ mod established;
 mod fork;
 mod info;
 mod interface;
+mod late_prack;
 mod offer_answer;
 mod prack;
 mod progress;
@@ -44,8 +45,9 @@ pub use info::Body;
 pub use interface::{
     Command, EndedBy, Input, LegEvent, LocalSide, NoAnswer, Output, Routing, ServerTransactionId,
 };
+pub use late_prack::AwaitedPrack;
 pub use offer_answer::glare_back_off;
-pub use prack::{AwaitedPrack, rack_of};
+pub use prack::rack_of;
 pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.

@@ -1,5 +1,4 @@
 //! The socket of a connection, known to the seat of its shard for as long as it is open: who fences the shard ends it.
-#![allow(clippy::disallowed_methods)]
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
