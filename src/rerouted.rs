@@ -307,7 +307,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cdr.jsonl");
         let count = 2 * MOST_KNOWN + 1;
-        let lines = (0..count).map(|n| cdr("c", "2026-07-01T10:00:00Z", "1001", "", &format!("9{n:05}")));
+        let lines = (0..count).map(|n| cdr("c", "2026-07-01T10:00:00Z", "1001", "", &format!("91{n:05}")));
         std::fs::write(&file, lines.collect::<String>()).unwrap();
         let (before, after) = (config(BEFORE), config(&after));
         let found = compare(&Plan::of(&before), &Plan::of(&after), &[file], None).unwrap();
