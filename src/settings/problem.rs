@@ -1,5 +1,6 @@
 //! What is wrong in the settings, and where: the errors and warnings of [`load`](super::load).
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +13,8 @@ use super::layer;
 /// One step of a [`KeyPath`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// A key of a table.
-    Key(Arc<str>),
+    /// A key of a table. Those that we look at have names that we know: nothing is allocated for a path that no complaint needs.
+    Key(Cow<'static, str>),
     /// A place in a list, counted from 0.
     Index(usize),
 }
@@ -29,16 +30,16 @@ impl KeyPath {
     }
 
     /// The path of `key` in the table at this path. A dot in `key` starts a further step.
-    pub fn key(&self, key: &str) -> Self {
+    pub fn key(&self, key: &'static str) -> Self {
         let mut path = self.clone();
-        path.0.extend(key.split('.').map(|step| Step::Key(step.into())));
+        path.0.extend(key.split('.').map(|step| Step::Key(Cow::Borrowed(step))));
         path
     }
 
     /// The path of one key exactly as it was written, dots included.
     pub(super) fn raw_key(&self, key: &str) -> Self {
         let mut path = self.clone();
-        path.0.push(Step::Key(key.into()));
+        path.0.push(Step::Key(Cow::Owned(key.to_owned())));
         path
     }
 
@@ -63,7 +64,7 @@ impl KeyPath {
     /// The last step if it is a key.
     pub fn last_key(&self) -> Option<&str> {
         match self.0.last() {
-            Some(Step::Key(key)) => Some(&**key),
+            Some(Step::Key(key)) => Some(key),
             Some(Step::Index(_)) | None => None,
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings<'_>) {
         );
     }
     let mut within =
-        |key: &str, value: u32, allowed, unit| findings.within(&path.key(key), value, allowed, unit);
+        |key: &'static str, value: u32, allowed, unit| findings.within(&path.key(key), value, allowed, unit);
     within("timeout_ms", dns.timeout_ms, 50..=30_000, "milliseconds");
     within("attempts", dns.attempts, 1..=10, "times each server is asked");
     within("min_ttl_s", dns.min_ttl_s, 1..=3600, "seconds");

@@ -211,6 +211,6 @@ fn check_name(path: &KeyPath, name: &str, findings: &mut Findings<'_>) {
 }
 
 /// `list[0].key`, for a list at the top.
-fn item(list: &str, index: usize) -> KeyPath {
+fn item(list: &'static str, index: usize) -> KeyPath {
     KeyPath::root().key(list).index(index)
 }

@@ -108,7 +108,8 @@ fn check_listen(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
 
 /// What a listener of connections takes.
 fn check_connections(path: &KeyPath, listen: &Listen, findings: &mut Findings<'_>) {
-    let mut within = |key: &str, value, allowed, unit| findings.within(&path.key(key), value, allowed, unit);
+    let mut within =
+        |key: &'static str, value, allowed, unit| findings.within(&path.key(key), value, allowed, unit);
     within("max_connections", listen.max_connections, 1..=1_000_000, "connections");
     within("max_connections_per_source", listen.max_connections_per_source, 1..=1_000_000, "connections");
     within("idle_timeout_s", listen.idle_timeout_s, 1..=86_400, "seconds");

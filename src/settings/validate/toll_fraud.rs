@@ -26,7 +26,7 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings<'_>) {
     for (who, alarms) in [("station", toll.station_alarms()), ("trunk", toll.trunk_alarms())] {
         for (what, least) in stations.into_iter().zip(alarms) {
             let unit = "an hour, 0 is off";
-            findings.within(&path.key(&format!("alarm_{who}_{what}_per_h")), least, 0..=MOST, unit);
+            findings.within(&path.raw_key(&format!("alarm_{who}_{what}_per_h")), least, 0..=MOST, unit);
         }
     }
     for (index, space) in settings.dial_plan.calling_search_space.iter().enumerate() {

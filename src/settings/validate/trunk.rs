@@ -100,7 +100,7 @@ fn check_families(path: &KeyPath, trunk: &Trunk, settings: &Settings, findings: 
 
 fn check_bounds(path: &KeyPath, trunk: &Trunk, findings: &mut Findings<'_>) {
     check_timers(path, trunk.t1_ms, trunk.t2_ms, findings);
-    let mut within = |key: &str, value: Option<u32>, allowed, unit| {
+    let mut within = |key: &'static str, value: Option<u32>, allowed, unit| {
         if let Some(value) = value {
             findings.within(&path.key(key), value, allowed, unit);
         }
