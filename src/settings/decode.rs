@@ -44,7 +44,7 @@ pub(super) fn decode<T: DeserializeOwned>(value: &Value) -> Decoded<T> {
             Ok(value) => return Decoded { value: Some(value), errors, repairs },
             Err(refusal) => refusal,
         };
-        let path = refusal.path.clone().unwrap_or_default();
+        let path = refusal.path.as_deref().cloned().unwrap_or_default();
         let changed = if let Some(owner) = repairs.fill_that_failed(&path) {
             repairs.hidden.insert(owner)
         } else {
@@ -152,7 +152,7 @@ enum Complaint {
 #[derive(Debug)]
 pub(super) struct Refusal {
     complaint: Complaint,
-    path: Option<KeyPath>,
+    path: Option<Box<KeyPath>>,
 }
 
 impl Refusal {
@@ -167,17 +167,17 @@ impl Refusal {
     /// Gives the path if no deeper value has.
     fn at(mut self, path: &KeyPath) -> Self {
         if self.path.is_none() {
-            self.path = Some(match &self.complaint {
+            self.path = Some(Box::new(match &self.complaint {
                 Complaint::UnknownKey { key, .. } => path.raw_key(key),
                 Complaint::Missing(_) | Complaint::Unfit { .. } | Complaint::Other(_) => path.clone(),
-            });
+            }));
         }
         self
     }
 
     /// The key to print: a missing one is named too.
     fn key_path(&self) -> KeyPath {
-        let path = self.path.clone().unwrap_or_default();
+        let path = self.path.as_deref().cloned().unwrap_or_default();
         match &self.complaint {
             Complaint::Missing(field) => path.raw_key(field),
             Complaint::UnknownKey { .. } | Complaint::Unfit { .. } | Complaint::Other(_) => path,

@@ -21,7 +21,7 @@ pub enum Step {
 
 /// The full path of a key, printed as `station[1].media`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyPath(SmallVec<[Step; 3]>);
+pub struct KeyPath(SmallVec<[Step; 4]>);
 
 impl KeyPath {
     /// The path of the whole of the settings.
