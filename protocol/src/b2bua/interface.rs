@@ -45,7 +45,7 @@ pub enum Input {
     MediaLost,
     /// An operator ends the call.
     HangUp,
-    /// [`Call::deadline`] has passed.
+    /// [`super::Call::deadline`] has passed.
     Timeout,
 }
 
