@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::{self, Debug, Write as _};
 use std::time::SystemTime;
 
+use tandem_protocol::decimal::Decimal;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::field::RecordFields;
@@ -63,15 +64,34 @@ impl Fields<'_> {
         }
     }
 
-    /// The message has no name.
     fn write(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+        self.begin(name)?;
+        OneLine(&mut self.line).write_fmt(value)
+    }
+
+    /// The message has no name.
+    fn begin(&mut self, name: &str) -> fmt::Result {
         self.line.write_str(" ")?;
         if name != "message" {
             self.line.write_str(name.strip_prefix("r#").unwrap_or(name))?;
             self.line.write_str("=")?;
         }
-        OneLine(&mut self.line).write_fmt(value)
+        Ok(())
     }
+
+    /// Text that is written as it is.
+    fn plain(&mut self, field: &Field, parts: &[&str]) {
+        if self.result.is_ok() {
+            self.result = self
+                .begin(field.name())
+                .and_then(|()| parts.iter().try_for_each(|part| self.line.write_str(part)));
+        }
+    }
+}
+
+/// True for text that stands in quotes as it is.
+fn needs_no_escape(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'))
 }
 
 impl Visit for Fields<'_> {
@@ -82,8 +102,13 @@ impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.field(field, format_args!("{value}")),
+            _ if needs_no_escape(value) => self.plain(field, &["\"", value, "\""]),
             _ => self.field(field, format_args!("{value:?}")),
         }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field, &[Decimal::of(value).as_str()]);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {

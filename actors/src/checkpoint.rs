@@ -26,7 +26,13 @@ impl postcard::ser_flavors::Flavor for Room {
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
+        // Most are a small number each, for which a copy would cost several times as much.
+        match bytes {
+            [] => {}
+            [one] => self.0.push(*one),
+            [one, two] => self.0.extend([*one, *two]),
+            _ => self.0.extend_from_slice(bytes),
+        }
         Ok(())
     }
 

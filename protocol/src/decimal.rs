@@ -42,10 +42,13 @@ impl Decimal {
 pub fn push_hex(text: &mut String, number: u64, width: u32) {
     let least = 64 - number.leading_zeros();
     let digits = least.div_ceil(4).max(width).clamp(1, 16);
-    text.extend((0..digits).rev().map(|place| {
-        let digit = (number >> (4 * place)) as u8 & 15;
-        char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
-    }));
+    let mut written = [0; 16];
+    for (place, digit) in (0..digits).rev().zip(&mut written) {
+        let value = (number >> (4 * place)) as u8 & 15;
+        *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+    }
+    // Digits are UTF-8.
+    text.push_str(std::str::from_utf8(&written[..digits as usize]).unwrap_or_default());
 }
 
 /// Writes an address as its `Display` does.

@@ -69,9 +69,7 @@ impl Dialog {
             message.texts(Header::Supported, &[SUPPORTED]);
         }
         if (200..300).contains(&status) {
-            for (header, value) in self.timer.answer_headers(pending.transaction) {
-                message.texts(header, &[&value]);
-            }
+            self.timer.write_answer_headers(pending.transaction, &mut message);
         }
         for (header, value) in extra {
             message.texts(*header, &[value]);

@@ -153,16 +153,14 @@ impl Dialog {
         let mut message = Builder::request("INVITE", &spec.request_uri);
         self.request_head(&mut message, "INVITE", self.local_cseq, &branch, spec.max_forwards);
         for route in &spec.route {
-            message.header(Header::Route, route);
+            message.texts(Header::Route, &[route]);
         }
         message.texts(Header::Contact, &[&self.local.contact]);
         message.texts(Header::Allow, &[super::callee::ALLOW]);
         if spec.reliable {
             message.texts(Header::Supported, &[super::callee::SUPPORTED]);
         }
-        for (header, value) in self.timer.request_headers() {
-            message.header(header, value);
-        }
+        self.timer.write_request_headers(&mut message);
         for (name, value) in &spec.headers {
             message.raw_header(name, value);
         }
@@ -322,7 +320,7 @@ impl Dialog {
         let mut message = Builder::request("CANCEL", &uri);
         self.request_head(&mut message, "CANCEL", cseq, &branch, 70);
         for route in &route {
-            message.header(Header::Route, route);
+            message.texts(Header::Route, &[route]);
         }
         if let Some(reason) = reason {
             message.header(Header::Reason, reason);

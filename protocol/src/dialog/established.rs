@@ -219,10 +219,10 @@ impl Dialog {
     pub(super) fn acknowledge(&mut self, cseq: u32, out: &mut Vec<Output>) {
         let branch = self.next_branch();
         let (uri, routes) = self.request_line();
-        let mut message = Builder::request("ACK", &uri);
+        let mut message = Builder::request("ACK", uri);
         self.request_head(&mut message, "ACK", cseq, &branch, 70);
         for route in &routes {
-            message.header(Header::Route, route);
+            message.texts(Header::Route, &[route]);
         }
         let answer = self.session.acknowledged.as_ref().filter(|(answered, _)| *answered == cseq);
         let body = answer.map(|(_, sdp)| ("application/sdp", sdp.as_ref()));

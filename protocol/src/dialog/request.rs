@@ -1,5 +1,7 @@
 //! Requests within a dialog: who, where and how (RFC 3261 §12.2.1.1).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::reinvite::Reinvite;
@@ -59,16 +61,16 @@ impl Dialog {
     }
 
     /// The Request-URI and Route headers: loose routing, or strict if the first route has no `lr`.
-    pub(super) fn request_line(&self) -> (String, Vec<String>) {
-        let Some(first) = self.route_set.first() else { return (self.remote_target.clone(), Vec::new()) };
+    pub(super) fn request_line(&self) -> (&str, Vec<Cow<'_, str>>) {
+        let Some(first) = self.route_set.first() else { return (&self.remote_target, Vec::new()) };
         let first_uri = NameAddr::parse(first).map_or(first.as_str(), |name| name.uri);
         let loose = Uri::parse(first_uri).is_ok_and(|uri| uri.param("lr").is_some());
+        let routes = self.route_set.iter().map(|route| Cow::Borrowed(route.as_str()));
         if loose {
-            (self.remote_target.clone(), self.route_set.clone())
+            (&self.remote_target, routes.collect())
         } else {
-            let mut routes = self.route_set[1..].to_vec();
-            routes.push(format!("<{}>", self.remote_target));
-            (first_uri.to_owned(), routes)
+            let target = Cow::Owned(["<", &self.remote_target, ">"].concat());
+            (first_uri, routes.skip(1).chain([target]).collect())
         }
     }
 
@@ -121,19 +123,17 @@ impl Dialog {
         let cseq = self.local_cseq;
         let branch = self.next_branch();
         let (uri, routes) = self.request_line();
-        let mut message = Builder::request(method.as_str(), &uri);
+        let mut message = Builder::request(method.as_str(), uri);
         self.request_head(&mut message, method.as_str(), cseq, &branch, 70);
         for route in &routes {
-            message.header(Header::Route, route);
+            message.texts(Header::Route, &[route]);
         }
         if matches!(method, Method::Invite | Method::Update) {
             message.texts(Header::Contact, &[&self.local.contact]);
             message.texts(Header::Allow, &[super::callee::ALLOW]);
         }
         if matches!(method, Method::Invite | Method::Update) {
-            for (header, value) in self.timer.request_headers() {
-                message.header(header, value);
-            }
+            self.timer.write_request_headers(&mut message);
         }
         for (header, value) in extra {
             message.texts(*header, &[value]);

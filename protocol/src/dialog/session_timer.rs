@@ -1,6 +1,6 @@
 //! Session timers (RFC 4028): both sides know that the other is still there, and a session that nobody refreshes is ended.
 //!
-//! Verbs: [`SessionTimer::request_headers`] and [`SessionTimer::answer_headers`] say what an INVITE or UPDATE and its 2xx carry;
+//! Verbs: [`SessionTimer::write_request_headers`] and [`SessionTimer::write_answer_headers`] say what an INVITE or UPDATE and its 2xx carry;
 //! [`SessionTimer::asked`] and [`SessionTimer::answered`] follow the peer's requests, [`SessionTimer::accepted`] and
 //! [`SessionTimer::too_brief`] the responses to ours; [`SessionTimer::due`] says what is to be done now.
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ServerTransactionId;
 use crate::decimal::Decimal;
-use crate::message::{Header, Message};
+use crate::message::{Builder, Header, Message};
 use crate::time::Instant;
 
 /// The shortest interval that the RFC allows (§5).
@@ -115,10 +115,10 @@ impl SessionTimer {
         self.policy.interval.is_zero()
     }
 
-    /// What an INVITE or UPDATE of ours carries (§7.1, §7.4).
-    pub(super) fn request_headers(&self) -> Vec<(Header, String)> {
+    /// Writes what an INVITE or UPDATE of ours carries (§7.1, §7.4).
+    pub(super) fn write_request_headers(&self, message: &mut Builder) {
         if self.is_off() {
-            return Vec::new();
+            return;
         }
         let floor = self.policy.floor().max(self.min_se);
         let interval = self.running.map_or(self.policy.interval, |running| running.terms.interval).max(floor);
@@ -127,14 +127,11 @@ impl SessionTimer {
             Some(Refresher::Peer) => ";refresher=uas",
             None => "",
         };
-        let mut headers = vec![
-            (Header::Supported, "timer".to_owned()),
-            (Header::SessionExpires, [Decimal::of(interval.as_secs()).as_str(), refresher].concat()),
-        ];
+        message.texts(Header::Supported, &["timer"]);
+        message.texts(Header::SessionExpires, &[Decimal::of(interval.as_secs()).as_str(), refresher]);
         if floor > SHORTEST_INTERVAL {
-            headers.push((Header::MinSe, floor.as_secs().to_string()));
+            message.texts(Header::MinSe, &[Decimal::of(floor.as_secs()).as_str()]);
         }
-        headers
     }
 
     /// An INVITE or UPDATE of the peer's waits in `transaction`.
@@ -166,21 +163,18 @@ impl SessionTimer {
         Some(Terms { interval, refresher })
     }
 
-    /// What the 2xx in `transaction` carries.
-    pub(super) fn answer_headers(&self, transaction: ServerTransactionId) -> Vec<(Header, String)> {
-        let Some((_, Some(terms))) = self.asked.filter(|(asked, _)| *asked == transaction) else {
-            return Vec::new();
+    /// Writes what the 2xx in `transaction` carries.
+    pub(super) fn write_answer_headers(&self, transaction: ServerTransactionId, message: &mut Builder) {
+        let Some((_, Some(terms))) = self.asked.filter(|(asked, _)| *asked == transaction) else { return };
+        let refresher = match terms.refresher {
+            Refresher::Peer => {
+                message.texts(Header::Require, &["timer"]);
+                ";refresher=uac"
+            }
+            Refresher::Us => ";refresher=uas",
         };
-        let seconds = terms.interval.as_secs();
-        let supported = (Header::Supported, "timer".to_owned());
-        match terms.refresher {
-            Refresher::Peer => vec![
-                (Header::Require, "timer".to_owned()),
-                supported,
-                (Header::SessionExpires, format!("{seconds};refresher=uac")),
-            ],
-            Refresher::Us => vec![supported, (Header::SessionExpires, format!("{seconds};refresher=uas"))],
-        }
+        message.texts(Header::Supported, &["timer"]);
+        message.texts(Header::SessionExpires, &[Decimal::of(terms.interval.as_secs()).as_str(), refresher]);
     }
 
     /// The peer's request was answered with `status`.

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use smallvec::SmallVec;
+
 use super::malformed::{BadHeader, BadUri};
 use super::syntax::{TOKEN, URI, all};
 use super::syntax::{check_params_for, closing_quote, host_port, is, param, run, trim, trim_start};
 use super::uri::{Uri, write_host};
+use super::usual;
 
 /// A view of a `name-addr` or `addr-spec` with its header parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,14 +29,27 @@ impl NameAddr<'_> {
     /// If the value does not fit the grammar. An unquoted display name may hold non-ASCII letters, which
     /// the grammar refuses and telephones send.
     pub fn parse(value: &str) -> Result<NameAddr<'_>, BadHeader> {
-        let (address, _) = NameAddr::parse_but_uri(trim(value))?;
+        let value = trim(value);
+        if let Some((address, _)) = usual::address(value) {
+            return Ok(address);
+        }
+        let (address, _) = NameAddr::read(value)?;
         check_uri(address.uri)?;
         Ok(address)
     }
 
-    /// As [`NameAddr::parse`], for one who reads the URI next: its characters are not checked. Beside it the `tag`, which may
-    /// be "".
-    pub(super) fn parse_but_uri(value: &str) -> Result<(NameAddr<'_>, Option<&str>), BadHeader> {
+    /// As [`NameAddr::parse`], of a trimmed value, and with its URI checked as [`Uri::parse`] does. Beside it the `tag`, which may be "".
+    pub(super) fn parse_with_uri(value: &str) -> Result<(NameAddr<'_>, Option<&str>), BadHeader> {
+        if let Some(read) = usual::address(value) {
+            return Ok(read);
+        }
+        let read = NameAddr::read(value)?;
+        read.0.parsed_uri().map_err(BadHeader::Uri)?;
+        Ok(read)
+    }
+
+    /// Reads a trimmed value by the whole grammar but its URI's: not even the characters of that are checked. Beside it the `tag`.
+    pub(super) fn read(value: &str) -> Result<(NameAddr<'_>, Option<&str>), BadHeader> {
         let (address, bracketed) = NameAddr::split(value)?;
         if let Some(display) = address.display
             && !value.starts_with('"')
@@ -136,7 +152,7 @@ pub enum Contacts<'a> {
     /// `*`: every binding, in a REGISTER that removes them (RFC 3261 section 10.2.2).
     Star,
     /// The addresses, in order; at least one.
-    List(Vec<NameAddr<'a>>),
+    List(SmallVec<[NameAddr<'a>; 1]>),
 }
 
 /// A view of one Via value.
@@ -169,7 +185,13 @@ impl Via<'_> {
 
     /// As [`Via::parse`]. Beside it the `branch`, which may be "".
     pub(super) fn check(value: &str) -> Result<(Via<'_>, Option<&str>), BadHeader> {
-        let via = Via::split(trim(value))?;
+        let value = trim(value);
+        usual::via(value).map_or_else(|| Via::read(value), Ok)
+    }
+
+    /// Reads a trimmed value by the whole grammar.
+    pub(super) fn read(value: &str) -> Result<(Via<'_>, Option<&str>), BadHeader> {
+        let via = Via::split(value)?;
         let branch = check_params_for(via.params, "branch")?;
         Ok((via, branch))
     }

@@ -1,16 +1,16 @@
 //! Writing messages: one buffer, no intermediate strings, and no way to smuggle in a header.
 
 use std::fmt::{self, Display, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 
 use super::Message;
 use super::address::Via;
 use super::header::Header;
 use super::malformed::Answerable;
 use super::method::Method;
-use super::syntax::{LINE, TOKEN, URI, all, is, name_and_value, param, split, trim};
+use super::syntax::{LINE, TOKEN, URI, VALUE, all, is, name_and_value, param, run, split, trim};
 use crate::decimal::{Decimal, write_ip};
 
 pub use super::reason::reason_phrase;
@@ -39,15 +39,15 @@ impl Write for OneLine<'_> {
         let mut rest = text.as_bytes();
         // Most parts of a line are short, and a look at each character is cheaper then.
         if rest.len() <= SHORT && all(rest, LINE) {
-            self.0.put_slice(rest);
+            self.0.extend_from_slice(rest);
             return Ok(());
         }
         while let Some(at) = memchr::memchr3(b'\r', b'\n', 0, rest) {
-            self.0.put_slice(&rest[..at]);
-            self.0.put_u8(b' ');
+            self.0.extend_from_slice(&rest[..at]);
+            self.0.push(b' ');
             rest = &rest[at + 1..];
         }
-        self.0.put_slice(rest);
+        self.0.extend_from_slice(rest);
         Ok(())
     }
 }
@@ -57,28 +57,28 @@ impl Builder {
     pub fn request(method: &str, uri: &str) -> Builder {
         let mut out = Vec::with_capacity(CAPACITY);
         put_token(&mut out, method);
-        out.put_u8(b' ');
+        out.push(b' ');
         if all(uri.as_bytes(), URI) {
-            out.put_slice(uri.as_bytes());
+            out.extend_from_slice(uri.as_bytes());
         } else {
             put_escaped(&mut out, uri);
         }
-        out.put_slice(b" SIP/2.0\r\n");
+        out.extend_from_slice(b" SIP/2.0\r\n");
         Builder { out }
     }
 
     /// Starts a response.
     pub fn response(status: u16, reason: &str) -> Builder {
         let mut out = Vec::with_capacity(CAPACITY);
-        out.put_slice(b"SIP/2.0 ");
+        out.extend_from_slice(b"SIP/2.0 ");
         if status < 100 {
             write_infallibly(&mut out, format_args!("{status:03}"));
         } else {
-            out.put_slice(Decimal::of(status.into()).as_bytes());
+            out.extend_from_slice(Decimal::of(status.into()).as_bytes());
         }
-        out.put_u8(b' ');
+        out.push(b' ');
         put_line(&mut out, reason);
-        out.put_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n");
         Builder { out }
     }
 
@@ -88,7 +88,7 @@ impl Builder {
         if is_free(h) {
             self.begin(h);
             write_infallibly(&mut self.out, format_args!("{value}"));
-            self.out.put_slice(b"\r\n");
+            self.out.extend_from_slice(b"\r\n");
         }
         self
     }
@@ -97,10 +97,12 @@ impl Builder {
     pub fn texts(&mut self, h: Header, parts: &[&str]) -> &mut Builder {
         if is_free(h) {
             self.begin(h);
+            let start = self.out.len();
             for part in parts {
-                put_line(&mut self.out, part);
+                self.out.extend_from_slice(part.as_bytes());
             }
-            self.out.put_slice(b"\r\n");
+            keep_in_line(&mut self.out[start..]);
+            self.out.extend_from_slice(b"\r\n");
         }
         self
     }
@@ -127,28 +129,28 @@ impl Builder {
 
     /// The name of a known header needs no look at its characters.
     fn begin(&mut self, h: Header) {
-        self.out.put_slice(h.line_start().as_bytes());
+        self.out.extend_from_slice(h.line_start().as_bytes());
     }
 
     fn line(&mut self, name: &str, value: impl Display) {
         put_token(&mut self.out, name);
-        self.out.put_slice(b": ");
+        self.out.extend_from_slice(b": ");
         write_infallibly(&mut self.out, format_args!("{value}"));
-        self.out.put_slice(b"\r\n");
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// A value out of a parsed message, which has no line end; a NUL in a quoted string is kept.
     fn verbatim(&mut self, h: Header, value: &str) {
         self.begin(h);
-        self.out.put_slice(value.as_bytes());
-        self.out.put_slice(b"\r\n");
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
     }
 
     fn stamped(&mut self, via: &Stamped<'_>) {
         self.begin(Header::Via);
         // Writing to memory cannot fail.
         let _ = via.write(&mut OneLine(&mut self.out));
-        self.out.put_slice(b"\r\n");
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// Ends the message. `body` is (content type, bytes); without it the message has `Content-Length: 0`.
@@ -157,12 +159,12 @@ impl Builder {
         if !content_type.is_empty() {
             self.begin(Header::ContentType);
             put_line(&mut self.out, content_type);
-            self.out.put_slice(b"\r\n");
+            self.out.extend_from_slice(b"\r\n");
         }
         self.begin(Header::ContentLength);
-        self.out.put_slice(Decimal::of(body.len() as u64).as_bytes());
-        self.out.put_slice(b"\r\n\r\n");
-        self.out.put_slice(body);
+        self.out.extend_from_slice(Decimal::of(body.len() as u64).as_bytes());
+        self.out.extend_from_slice(b"\r\n\r\n");
+        self.out.extend_from_slice(body);
         // Messages are kept, for retransmission and for the trace: without the room that building needed.
         Bytes::copy_from_slice(&self.out)
     }
@@ -178,6 +180,18 @@ fn is_free(h: Header) -> bool {
     !matches!(h, Header::ContentLength | Header::ContentType | Header::Other)
 }
 
+/// As [`OneLine`] does it, of what is written already.
+fn keep_in_line(written: &mut [u8]) {
+    if written.len() <= SHORT && all(written, LINE) {
+        return;
+    }
+    let mut at = 0;
+    while let Some(found) = memchr::memchr3(b'\r', b'\n', 0, &written[at..]) {
+        written[at + found] = b' ';
+        at += found + 1;
+    }
+}
+
 /// As [`OneLine`] does it.
 fn put_line(out: &mut Vec<u8>, text: &str) {
     let _ = OneLine(out).write_str(text);
@@ -186,7 +200,7 @@ fn put_line(out: &mut Vec<u8>, text: &str) {
 fn put_escaped(out: &mut Vec<u8>, uri: &str) {
     for byte in uri.bytes() {
         if is(byte, URI) {
-            out.put_u8(byte);
+            out.push(byte);
         } else {
             write_infallibly(out, format_args!("%{byte:02X}"));
         }
@@ -195,7 +209,7 @@ fn put_escaped(out: &mut Vec<u8>, uri: &str) {
 
 fn put_token(out: &mut Vec<u8>, name: &str) {
     if all(name.as_bytes(), TOKEN) {
-        out.put_slice(name.as_bytes());
+        out.extend_from_slice(name.as_bytes());
     } else {
         out.extend(name.bytes().map(|b| if is(b, TOKEN) { b } else { b'-' }));
     }
@@ -213,25 +227,34 @@ pub fn response_to(
     to_tag: Option<&str>,
 ) -> Builder {
     let mut builder = Builder::response(status, reason);
-    for (n, line) in request.headers(Header::Via).filter(|line| !line.is_empty()).enumerate() {
-        match source {
-            Some(source) if n == 0 => builder.stamped(&Stamped::of(request, line, source)),
-            _ => builder.verbatim(Header::Via, line),
+    let (mut first, mut cseq) = (true, None);
+    for (header, value) in request.lines() {
+        match header {
+            Header::Via if !value.is_empty() => {
+                match source.filter(|_| first) {
+                    Some(source) => builder.stamped(&Stamped::of(request, value, source)),
+                    None => builder.verbatim(Header::Via, value),
+                }
+                first = false;
+            }
+            Header::CSeq => cseq = Some(value),
+            _ => {}
         }
     }
-    builder.copy(request, Header::From);
-    match (request.header(Header::To), to_tag) {
-        (Some(to), Some(tag)) if request.to_tag().is_none() => {
-            builder.out.put_slice(b"To: ");
-            builder.out.put_slice(to.as_bytes());
-            builder.out.put_slice(b";tag=");
+    let (from, to, call_id) = request.names();
+    builder.verbatim(Header::From, from);
+    match to_tag.filter(|_| request.to_tag().is_none()) {
+        Some(tag) => {
+            builder.out.extend_from_slice(b"To: ");
+            builder.out.extend_from_slice(to.as_bytes());
+            builder.out.extend_from_slice(b";tag=");
             put_line(&mut builder.out, tag);
-            builder.out.put_slice(b"\r\n");
+            builder.out.extend_from_slice(b"\r\n");
         }
-        (Some(to), _) => builder.verbatim(Header::To, to),
-        (None, _) => {}
+        None => builder.verbatim(Header::To, to),
     }
-    builder.copy(request, Header::CallId).copy(request, Header::CSeq);
+    builder.verbatim(Header::CallId, call_id);
+    builder.verbatim(Header::CSeq, cseq.unwrap_or_default());
     let opens_dialog = matches!(request.method(), Method::Invite | Method::Subscribe | Method::Refer);
     if opens_dialog && (101..300).contains(&status) {
         builder.copy(request, Header::RecordRoute);
@@ -279,6 +302,12 @@ impl<'a> Stamped<'a> {
     fn write(&self, out: &mut impl Write) -> fmt::Result {
         let Stamped { line, top, via, source } = *self;
         let address = source.ip().to_canonical();
+        let told = &top[..top.len() - via.params.len()];
+        if line.len() == top.len() && trim(told).len() == told.len() && names_neither(via.params) {
+            // Nearly always: nothing to leave out, and no second value.
+            out.write_str(line)?;
+            return if via.host.parse() == Ok(address) { Ok(()) } else { write_received(out, address) };
+        }
         // An IPv6 address has no ';' and no quote, so the text before the parameters is found by length.
         let (sent_by, raw_params) = top.split_at(top.len() - via.params.len());
         out.write_str(trim(sent_by))?;
@@ -304,8 +333,7 @@ impl<'a> Stamped<'a> {
             }
         }
         if asked || via.host.parse() != Ok(address) {
-            out.write_str(";received=")?;
-            write_ip(out, address)?;
+            write_received(out, address)?;
         }
         if asked {
             out.write_str(";rport=")?;
@@ -314,6 +342,25 @@ impl<'a> Stamped<'a> {
         // The first value is a part of the line, so the distance of their addresses is its place.
         out.write_str(&line[top.as_ptr().addr() - line.as_ptr().addr() + top.len()..])
     }
+}
+
+fn write_received(out: &mut impl Write, address: IpAddr) -> fmt::Result {
+    out.write_str(";received=")?;
+    write_ip(out, address)
+}
+
+/// True if these are the parameters of a Via as it leaves again: without white space and quotes, and with none that a stamp replaces.
+fn names_neither(params: &str) -> bool {
+    let bytes = params.as_bytes();
+    let (mut at, mut plain) = (0, true);
+    while plain && at < bytes.len() {
+        // A parameter that begins with another letter is neither `rport` nor `received`.
+        let first = bytes.get(at + 1).map_or(b' ', |b| b | 0x20);
+        let len = run(&bytes[at + 1..], VALUE);
+        plain = bytes[at] == b';' && len > 0 && first != b'r';
+        at += 1 + len;
+    }
+    plain
 }
 
 /// The whole response to a request that was too malformed to parse. Its To tag depends only on what it answers,

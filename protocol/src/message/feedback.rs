@@ -46,6 +46,9 @@ pub struct Feedback {
 impl Feedback {
     /// What the topmost Via of a response says; `None`: nothing, or nothing that can be obeyed.
     pub fn of(via: &Via<'_>) -> Option<Feedback> {
+        if !may_have_oc(via.params) {
+            return None;
+        }
         let percent = via.param("oc").filter(|value| !value.is_empty())?;
         let percent = percent.parse().ok().filter(|percent| *percent <= 100)?;
         let algorithm = via.param("oc-algo").map(|value| value.trim_matches('"'));
@@ -63,7 +66,16 @@ impl Feedback {
 
 /// Whether the sender of a request with this topmost Via asks for feedback (§5.1), by the algorithm that everybody has.
 pub fn is_asked_for(via: &Via<'_>) -> bool {
-    via.param("oc") == Some("")
+    may_have_oc(via.params) && via.param("oc") == Some("")
+}
+
+/// False for the parameters of nearly every Via, which is seen without taking them apart.
+fn may_have_oc(params: &str) -> bool {
+    let begins = |at: usize| {
+        let name = params.as_bytes()[at + 1..].trim_ascii_start();
+        name.get(..2).is_some_and(|name| name.eq_ignore_ascii_case(b"oc"))
+    };
+    memchr::memchr_iter(b';', params.as_bytes()).any(begins)
 }
 
 /// A response as it was written, with the share of new requests (0 to 1) that is to be kept from us. `now` orders feedback that comes

@@ -23,12 +23,14 @@ mod tests;
 #[cfg(test)]
 mod torture;
 pub mod uri;
+mod usual;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 
 pub use address::{Contacts, NameAddr, Via};
 pub use body::{ACCEPT, NotUnderstood};
@@ -169,6 +171,18 @@ impl Message {
         self.inner.parts.lines.iter().filter(is_it).map(move |line| line.value(head))
     }
 
+    /// Every header line in order.
+    fn lines(&self) -> impl Iterator<Item = (Header, &str)> {
+        let head = self.head();
+        self.inner.parts.lines.iter().map(move |line| (line.header, line.value(head)))
+    }
+
+    /// The values of From, To and Call-ID.
+    fn names(&self) -> (&str, &str, &str) {
+        let (head, parts) = (self.head(), &self.inner.parts);
+        (parts.from.of(head), parts.to.of(head), parts.call_id.of(head))
+    }
+
     /// Every header line in order: (name as sent, value).
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let head = self.head();
@@ -235,7 +249,7 @@ impl Message {
     /// # Errors
     /// If one does not fit the grammar, or `*` is not alone.
     pub fn contacts(&self) -> Result<Contacts<'_>, BadHeader> {
-        let mut list = Vec::new();
+        let mut list = SmallVec::new();
         let mut star = false;
         for value in self.values(Header::Contact) {
             if star || (value == "*" && !list.is_empty()) {

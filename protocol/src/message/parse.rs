@@ -408,8 +408,7 @@ impl Parts {
 
     /// Checks From or To and finds its tag.
     fn check_address(&self, header: Header, span: Span) -> Result<Span, MalformedKind> {
-        let (address, tag) = bad(header, NameAddr::parse_but_uri(span.of(&self.head)))?;
-        bad(header, address.parsed_uri().map_err(BadHeader::Uri))?;
+        let (_, tag) = bad(header, NameAddr::parse_with_uri(span.of(&self.head)))?;
         match tag {
             // An answer adds a tag to a To that has none, and cannot to one that has half of one.
             Some("") => bad(header, Err(BadHeader::Parameter)),

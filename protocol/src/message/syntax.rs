@@ -114,10 +114,13 @@ pub(super) fn trim_bytes(mut s: &[u8]) -> &[u8] {
 
 /// A number of decimal digits only; `None` if there is another character, no digit, or an overflow.
 pub(super) fn decimal(s: &str) -> Option<u64> {
-    if s.is_empty() || !s.bytes().all(|b| b.is_ascii_digit()) {
+    if s.is_empty() {
         return None;
     }
-    s.parse().ok()
+    s.bytes().try_fold(0_u64, |number, b| {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 { None } else { number.checked_mul(10)?.checked_add(digit.into()) }
+    })
 }
 
 /// The index of the quote that closes the string opened at `s[open]`; a backslash escapes one character.

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 pub use super::address::{Contacts, NameAddr, Via};
 pub use super::malformed::BadUri;
 use super::syntax::{PLAIN, USER, all, host_port, is, params, run};
+use super::usual;
 
 /// A view of a URI. Nothing is unescaped.
 ///
@@ -40,6 +41,11 @@ impl Uri<'_> {
     /// If it is not a URI, or a `sip` or `sips` URI that does not fit the grammar. `#` in a user part is let
     /// through, because telephones send it in feature codes.
     pub fn parse(s: &str) -> Result<Uri<'_>, BadUri> {
+        usual::whole_uri(s).map_or_else(|| Uri::read(s), Ok)
+    }
+
+    /// The same by the whole grammar.
+    pub(super) fn read(s: &str) -> Result<Uri<'_>, BadUri> {
         if let Some(rest) = s.strip_prefix("sip:").filter(|rest| !rest.is_empty()) {
             return parse_sip("sip", rest);
         }
