@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod golden;
+mod writer;
 
 use std::cell::RefCell;
 
@@ -9,36 +10,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use writer::Writer;
+
 thread_local! {
     /// Room to write in: what is kept is a copy without spare room.
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Where a machine is written: `postcard`'s own way into a vector goes byte by byte.
-struct Room(Vec<u8>);
-
-impl postcard::ser_flavors::Flavor for Room {
-    type Output = Vec<u8>;
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        // Most are a small number each, for which a copy would cost several times as much.
-        match bytes {
-            [] => {}
-            [one] => self.0.push(*one),
-            [one, two] => self.0.extend([*one, *two]),
-            _ => self.0.extend_from_slice(bytes),
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<Vec<u8>> {
-        Ok(self.0)
-    }
 }
 
 /// Freezes `machine` in format number `format`.
@@ -46,8 +22,8 @@ pub(crate) fn freeze<M: Serialize>(format: u8, machine: &M) -> Option<Bytes> {
     let mut room = ROOM.take();
     room.clear();
     room.push(format);
-    match postcard::serialize_with_flavor(machine, Room(room)) {
-        Ok(room) => {
+    match machine.serialize(&mut Writer(&mut room)) {
+        Ok(()) => {
             let frozen = Bytes::copy_from_slice(&room);
             ROOM.set(room);
             Some(frozen)

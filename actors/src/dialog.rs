@@ -25,6 +25,7 @@ use crate::owner::{Address, Owner, WeakAddress};
 use crate::seat::{Hold, Loan};
 use crate::shard::Shard;
 use crate::shell::{Fed, Injection, Machine, Shell};
+use crate::sip::endpoint::Outgoing;
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
@@ -32,6 +33,8 @@ use stored::Stored;
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 7;
+/// What an input brings about is seldom more.
+const USUAL_OUTPUTS: usize = 4;
 
 impl Machine for Dialog {
     type Input = Input;
@@ -78,7 +81,7 @@ pub(crate) enum Origin {
     },
     /// Our INVITE.
     Calling {
-        spec: Box<InviteSpec>,
+        spec: Arc<InviteSpec>,
         local: Arc<LocalSide>,
         /// What was sent last of it: CSeq and branch.
         last: Option<(u32, String)>,
@@ -89,13 +92,14 @@ pub(crate) enum Origin {
 
 impl Origin {
     fn build(&self, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
-        match self.clone() {
+        match self {
             Origin::Incoming { transaction, invite, source, tag, local, routing, account } => {
-                let dialog = Dialog::incoming(transaction, invite, source, tag, local, routing);
-                Some(dialog.with_account(account))
+                let (invite, local) = (invite.clone(), local.clone());
+                let dialog = Dialog::incoming(*transaction, invite, *source, tag.clone(), local, *routing);
+                Some(dialog.with_account(account.clone()))
             }
-            Origin::Calling { spec, local, .. } => Some(Dialog::calling(*spec, local, out)),
-            Origin::Restored(frozen) => Dialog::thaw(&frozen, now).map(|dialog| Dialog::restore(dialog, now)),
+            Origin::Calling { spec, local, .. } => Some(Dialog::calling(spec.clone(), local.clone(), out)),
+            Origin::Restored(frozen) => Dialog::thaw(frozen, now).map(|dialog| Dialog::restore(dialog, now)),
         }
     }
 
@@ -103,7 +107,7 @@ impl Origin {
     fn build_to_end(&self, heard: Option<&Message>, now: Now, out: &mut Vec<Output>) -> Option<Dialog> {
         if let Origin::Calling { spec, local, last } = self {
             let last = last.as_ref().map(|(cseq, branch)| (*cseq, branch.as_str()));
-            let (spec, local) = ((**spec).clone(), local.clone());
+            let (spec, local) = (spec.clone(), local.clone());
             return Some(Dialog::calling_after_fault(spec, local, last, heard, now, out));
         }
         Some(ended_after_fault(self.build(now, out)?, now, out))
@@ -128,6 +132,8 @@ pub(crate) struct FromLeg {
     pub(crate) events: SmallVec<[LegEvent; 2]>,
     /// The dialog's checkpoint after these events.
     pub(crate) frozen: Option<Bytes>,
+    /// With these it is over.
+    pub(crate) down: bool,
 }
 
 /// A dialog was rebuilt, or lost.
@@ -139,12 +145,6 @@ pub(crate) struct LegFault {
 
 /// A dialog is over.
 pub(crate) struct LegDown(pub(crate) LegId);
-
-/// What a dialog asks of the endpoint.
-pub(crate) struct FromDialog {
-    pub(crate) owner: Owner,
-    pub(crate) outputs: Vec<Output>,
-}
 
 /// The actor.
 pub struct DialogActor {
@@ -236,7 +236,7 @@ impl DialogActor {
         if self.env.inject_panic(ActorKind::Dialog) {
             self.shell.inject(Injection::Once);
         }
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(USUAL_OUTPUTS);
         match self.shell.feed(input, now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => self.call.tell(LegFault { leg: self.leg, panic, lost: false }),
@@ -298,29 +298,30 @@ impl DialogActor {
     }
 
     /// Does what the machine wants done.
-    fn release(&mut self, mut out: Vec<Output>) {
+    fn release(&mut self, out: Vec<Output>) {
         let mut events = SmallVec::new();
         let mut finished = false;
         let mut challenged = None;
-        // What the endpoint is to do stays where it is: it is large.
-        for output in out.extract_if(.., |output| !output.is_for_endpoint()) {
+        for output in out {
             match output {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
                 Output::Challenged { account, response } => challenged = Some((account, response)),
-                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => {}
+                Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => self.send(output),
             }
         }
-        let outputs = out;
-        for output in &outputs {
-            self.note_invite(output);
-            self.note_answer(output);
-        }
-        if !outputs.is_empty() {
-            self.shard.tell(FromDialog { owner: Owner::Dialog(self.me.clone()), outputs });
+        // It stays until shard and call have dropped its address, so that a request which is in its mailbox already, or on the way there,
+        // still gets its answer.
+        let parts = finished && !self.parted.replace(true);
+        if parts {
+            let awaited = self.shell.machine().awaited_prack();
+            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited });
         }
         if !events.is_empty() {
-            self.call.tell(FromLeg { leg: self.leg, events, frozen: self.shell.frozen().cloned() });
+            let frozen = self.shell.frozen().cloned();
+            self.call.tell(FromLeg { leg: self.leg, events, frozen, down: parts });
+        } else if parts {
+            self.call.tell(LegDown(self.leg));
         } else if self.shell.machine().rests() {
             // The one it had was larger: the INVITE was in it.
             if let (Some(kept), Some(now)) = (self.kept.borrow_mut().as_mut(), self.shell.frozen()) {
@@ -330,10 +331,7 @@ impl DialogActor {
         // What it has agreed with the peer after the call had taken the news of the other side to the store is in no checkpoint yet.
         if self.stored.is_due(self.shell.machine()) {
             let frozen = self.shell.frozen().cloned();
-            self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
-        }
-        if finished {
-            self.part();
+            self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen, down: false });
         }
         if self.shell.is_kept() {
             self.origin = None;
@@ -347,6 +345,25 @@ impl DialogActor {
             let trunk = current.directory.trunk(&account).or_else(|| self.env.directory().trunk(&account));
             let credentials = trunk.and_then(|trunk| trunk.config.credentials.clone());
             self.feed(&Input::Credentials { credentials, challenge });
+        }
+    }
+
+    /// Hands a message to the endpoint, which sends it at once.
+    fn send(&mut self, output: Output) {
+        self.note_invite(&output);
+        self.note_answer(&output);
+        let Some(endpoint) = self.env.endpoint() else { return };
+        let mut endpoint = endpoint.borrow_mut();
+        match output {
+            Output::Request { message, method, branch, cseq, to, timers } => {
+                let owner = Owner::Dialog(self.me.clone());
+                endpoint.send(Outgoing { message, method, branch, cseq, to, timers }, Some(owner));
+            }
+            Output::Ack { message, to } => endpoint.send_ack(&message, to),
+            Output::Respond { transaction, status, message, to } => {
+                endpoint.respond(transaction, status, message, to);
+            }
+            Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
         }
     }
 
@@ -366,16 +383,6 @@ impl DialogActor {
         ) = (output, self.origin.as_deref_mut())
         {
             *last = Some((*cseq, branch.clone()));
-        }
-    }
-
-    /// Says that it is over. It stays until shard and call have dropped its address, so that a request which is in its
-    /// mailbox already, or on the way there, still gets its answer.
-    fn part(&self) {
-        if !self.parted.replace(true) {
-            let awaited = self.shell.machine().awaited_prack();
-            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited });
-            self.call.tell(LegDown(self.leg));
         }
     }
 }
@@ -400,7 +407,7 @@ impl Actor for DialogActor {
         if restored {
             // What it will send from now on is numbered above what an earlier process may have sent: the store must know.
             let frozen = self.shell.frozen().cloned();
-            self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen });
+            self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen, down: false });
         }
         let out = std::mem::take(&mut self.first);
         self.release(out);

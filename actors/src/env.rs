@@ -10,7 +10,7 @@ mod streams;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crate::metrics::{ActorKind, Metrics};
 use crate::owner::WeakAddress;
 use crate::seat::{Figure, Seat};
 use crate::shard::LinkMessage;
-use crate::sip::endpoint::TransactionKey;
+use crate::sip::endpoint::{Endpoint, TransactionKey};
 use crate::store::{Batch, Store};
 use crate::supervisor::Census;
 use crate::timer_wheel::{TimerId, TimerWheel};
@@ -155,6 +155,8 @@ struct Common {
     shared: Arc<Shared>,
     timers: RefCell<TimerWheel<TimerKey>>,
     wake: Cell<Option<Instant>>,
+    /// That of the shard, while there is one: it has an `Env` itself.
+    endpoint: RefCell<Weak<RefCell<Endpoint>>>,
 }
 
 struct Inner {
@@ -177,7 +179,15 @@ impl Env {
     pub fn in_seat(shard: ShardId, seat: Arc<Seat>, shared: Arc<Shared>, seams: Box<dyn Seams>) -> Env {
         let timers = RefCell::new(TimerWheel::new(seams.now().mono));
         let settings = shared.current();
-        let common = Rc::new(Common { seams, shard, seat, shared, timers, wake: Cell::new(None) });
+        let common = Rc::new(Common {
+            seams,
+            shard,
+            seat,
+            shared,
+            timers,
+            wake: Cell::new(None),
+            endpoint: RefCell::default(),
+        });
         Env(Rc::new(Inner { common, settings }))
     }
 
@@ -241,6 +251,18 @@ impl Env {
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.0.common.shared.metrics
+    }
+
+    /// This endpoint is its shard's from now on.
+    pub(crate) fn share_endpoint(&self, endpoint: Endpoint) -> Rc<RefCell<Endpoint>> {
+        let endpoint = Rc::new(RefCell::new(endpoint));
+        self.0.common.endpoint.replace(Rc::downgrade(&endpoint));
+        endpoint
+    }
+
+    /// The endpoint of its shard, while that lives.
+    pub(crate) fn endpoint(&self) -> Option<Rc<RefCell<Endpoint>>> {
+        self.0.common.endpoint.borrow().upgrade()
     }
 
     /// Queues a batch for the store.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tandem_protocol::decimal::push_hex;
-
 /// A shard's place, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ShardId(pub u16);
@@ -16,6 +14,19 @@ pub struct Names {
 
 const LENGTH: usize = 1 + 4 + 2 + 16;
 
+/// The last hexadecimal digits of a number, as many as there is room for.
+fn put_hex(room: &mut [u8], mut number: u64) {
+    for digit in room.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[number as usize & 15];
+        number >>= 4;
+    }
+}
+
+/// Letters and digits are UTF-8.
+fn text(name: &[u8]) -> &str {
+    std::str::from_utf8(name).unwrap_or_default()
+}
+
 impl Names {
     /// Names of the node called `node`.
     pub fn new(node: &str) -> Names {
@@ -25,21 +36,19 @@ impl Names {
 
     /// A new name on `shard`: `t`, four hex digits of the node, two of the shard, sixteen of `random`.
     pub fn make(&self, shard: ShardId, random: u64) -> String {
-        let mut name = String::with_capacity(LENGTH);
-        name.push('t');
-        push_hex(&mut name, self.node.into(), 4);
-        push_hex(&mut name, (shard.0 & 0xff).into(), 2);
-        push_hex(&mut name, random, 16);
-        name
+        let mut name = [b't'; LENGTH];
+        put_hex(&mut name[1..5], self.node.into());
+        put_hex(&mut name[5..7], shard.0.into());
+        put_hex(&mut name[7..], random);
+        text(&name).to_owned()
     }
 
     /// A new call id, by which log, events, CDR and API know a call.
     pub fn call_id(&self, shard: ShardId, random: u64) -> Arc<str> {
-        let mut id = String::with_capacity(LENGTH);
-        id.push('c');
-        push_hex(&mut id, (shard.0 & 0xff).into(), 2);
-        push_hex(&mut id, random, 16);
-        Arc::from(id)
+        let mut id = [b'c'; LENGTH - 4];
+        put_hex(&mut id[1..3], shard.0.into());
+        put_hex(&mut id[3..], random);
+        Arc::from(text(&id))
     }
 
     /// The shard a name of ours was made on; `None` for names of others.

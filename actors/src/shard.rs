@@ -19,8 +19,10 @@ mod succession;
 mod toll_fraud;
 mod trunks;
 
+use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +169,8 @@ pub struct Shard {
     env: Env,
     /// Its own address, while a call has it.
     me: WeakAddress<Shard>,
-    endpoint: Endpoint,
+    /// Dialogs have it do what they want done at once.
+    endpoint: Rc<RefCell<Endpoint>>,
     leases: Leases,
     /// Who asked when calls can be taken, before that was so.
     awaiting_ports: Vec<UnboundedSender<Value>>,
@@ -208,7 +211,7 @@ impl Shard {
         let key = env.random();
         Shard {
             me: WeakAddress::default(),
-            endpoint: Endpoint::new(env.clone()),
+            endpoint: env.share_endpoint(Endpoint::new(env.clone())),
             leases: Leases::new(&env.config().media, env.config().shards),
             awaiting_ports: Vec::new(),
             calls: crate::map::new(key),
@@ -239,6 +242,11 @@ impl Shard {
         }
     }
 
+    /// What it is asked to do takes effect on the wire and in its tables; it writes to actors, and never runs them.
+    fn endpoint(&self) -> RefMut<'_, Endpoint> {
+        self.endpoint.borrow_mut()
+    }
+
     fn receive(&mut self, datagram: Datagram, ctx: &mut Context<Self>) {
         match place(self.env.shared(), self.env.directory(), &datagram.bytes) {
             Some(home) if home != self.env.shard() => self.env.link(home, LinkMessage::Datagram(datagram)),
@@ -250,7 +258,8 @@ impl Shard {
         if let Some(arrived) = datagram.arrived {
             self.took(arrived);
         }
-        match self.endpoint.receive(datagram) {
+        let new = self.endpoint().receive(datagram);
+        match new {
             Some(New::Request(request, flow)) => self.request(request, flow, ctx),
             Some(New::Ack(ack, source)) => {
                 if let Some(dialog) = self.dialog_of(&ack) {
@@ -295,7 +304,7 @@ impl Shard {
             Ok(()) => {
                 let accept = (Header::Accept, check::ACCEPT);
                 let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];
-                self.endpoint.reply(request, flow, Answer::new(200, &headers));
+                self.endpoint().reply(request, flow, Answer::new(200, &headers));
             }
             Err(refused) => self.refuse(request, flow, &refused),
         }
@@ -308,7 +317,7 @@ impl Shard {
                 self.send_for(flow, message, leftover, from);
             }
             LinkMessage::Gone { connection, was_up } => {
-                self.endpoint.connection_gone(connection, was_up);
+                self.endpoint().connection_gone(connection, was_up);
                 self.flows_gone(connection, ctx);
             }
             LinkMessage::NotDelivered(error) => self.not_delivered(*error),
@@ -318,7 +327,7 @@ impl Shard {
                 }
             }
             LinkMessage::Register(register) => self.register_here(*register, ctx),
-            LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint, &done),
+            LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint(), &done),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
             LinkMessage::Restrained { trunk, proxy } => self.trunk_restrained(&trunk, proxy),
@@ -387,7 +396,7 @@ impl Shard {
 
     /// How many transactions, dialogs, calls and free ports there are: for the check that nothing is left behind.
     pub fn count(&self) -> (usize, usize, usize, usize) {
-        (self.endpoint.len(), self.dialogs.len(), self.calls.len(), self.leases.len())
+        (self.endpoint().len(), self.dialogs.len(), self.calls.len(), self.leases.len())
     }
 }
 
@@ -429,7 +438,7 @@ impl Handler<Told<Tick>> for Shard {
         self.env.sweep(&mut due);
         for key in due.drain(..) {
             match key {
-                TimerKey::Transaction(transaction) => self.endpoint.timeout(transaction),
+                TimerKey::Transaction(transaction) => self.endpoint().timeout(transaction),
                 TimerKey::Call(call) => {
                     if let Some(call) = self.calls.get(&call) {
                         call.tell(Fire);

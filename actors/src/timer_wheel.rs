@@ -10,6 +10,8 @@ use tandem_protocol::time::Instant;
 /// The precision of the wheel.
 pub const TICK: Duration = Duration::from_millis(5);
 const SLOTS: usize = 8192;
+/// Room for more entries is given back once its slot is swept.
+const MOST_SPARE: usize = 64;
 const TICK_US: u64 = TICK.as_micros() as u64;
 
 /// Names a timer in its wheel; stays valid until [`TimerWheel::remove`].
@@ -40,6 +42,8 @@ pub struct TimerWheel<K> {
     /// Timers, each with the low bits of its tick: an entry of another tick is not its live one.
     slots: Vec<Vec<(u32, u32)>>,
     occupied: Vec<u64>,
+    /// The room of a slot that was swept, for the next one that is used.
+    spare: Vec<(u32, u32)>,
     /// The first tick not yet swept.
     next_tick: u64,
     armed: usize,
@@ -53,6 +57,7 @@ impl<K: Clone> TimerWheel<K> {
             free: Vec::new(),
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
             occupied: vec![0; SLOTS / 64],
+            spare: Vec::new(),
             next_tick: now.0 / TICK_US,
             armed: 0,
         }
@@ -111,7 +116,11 @@ impl<K: Clone> TimerWheel<K> {
 
     fn push(&mut self, index: u32, tick: u64) {
         let slot = (tick % SLOTS as u64) as usize;
-        self.slots[slot].push((index, tick as u32));
+        let entries = &mut self.slots[slot];
+        if entries.capacity() == 0 {
+            std::mem::swap(entries, &mut self.spare);
+        }
+        entries.push((index, tick as u32));
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
 
@@ -171,10 +180,13 @@ impl<K: Clone> TimerWheel<K> {
         while let Some(tick) = self.occupied_from(next).filter(|tick| *tick < first + ticks) {
             next = tick + 1;
             let slot = (tick % SLOTS as u64) as usize;
-            let entries = std::mem::take(&mut self.slots[slot]);
+            let mut entries = std::mem::take(&mut self.slots[slot]);
             self.occupied[slot / 64] &= !(1 << (slot % 64));
-            for (index, entry) in entries {
+            for (index, entry) in entries.drain(..) {
                 self.visit(index, entry, last, due);
+            }
+            if self.spare.capacity() == 0 && entries.capacity() <= MOST_SPARE {
+                self.spare = entries;
             }
         }
     }

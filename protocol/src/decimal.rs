@@ -38,14 +38,15 @@ impl Decimal {
     }
 }
 
+const HEX: [u8; 16] = *b"0123456789abcdef";
+
 /// Appends `number` in lower-case hexadecimal digits, with leading zeros up to `width`, at most 16.
 pub fn push_hex(text: &mut String, number: u64, width: u32) {
     let least = 64 - number.leading_zeros();
     let digits = least.div_ceil(4).max(width).clamp(1, 16);
     let mut written = [0; 16];
     for (place, digit) in (0..digits).rev().zip(&mut written) {
-        let value = (number >> (4 * place)) as u8 & 15;
-        *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        *digit = HEX[(number >> (4 * place)) as usize & 15];
     }
     // Digits are UTF-8.
     text.push_str(std::str::from_utf8(&written[..digits as usize]).unwrap_or_default());

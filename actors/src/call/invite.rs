@@ -1,5 +1,7 @@
 //! How a leg begins with an INVITE of ours.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 use bytes::Bytes;
 use tandem_protocol::b2bua::{LegId, Target};
@@ -68,7 +70,7 @@ impl CallActor {
             Some(trunk) => self.env.local_side_of(&trunk, target.flow.listener, sips),
             None => self.env.local_side_for(target.flow.listener, sips),
         };
-        let origin = Origin::Calling { spec: Box::new(spec), local, last: None };
+        let origin = Origin::Calling { spec: Arc::new(spec), local, last: None };
         self.start_leg(leg, origin, (call_id, proxy), ctx);
     }
 }

@@ -44,6 +44,8 @@ pub(crate) use setup::{Caller, Outbound, Setup};
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 7;
+/// What an input brings about is seldom more.
+const USUAL_OUTPUTS: usize = 4;
 
 impl Machine for Call {
     type Input = Input;
@@ -167,7 +169,7 @@ impl CallActor {
         if self.env.inject_panic(ActorKind::Call) {
             self.shell.inject(Injection::Once);
         }
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(USUAL_OUTPUTS);
         match self.shell.feed(input, now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => self.note_restart(ActorKind::Call, &panic, false),
@@ -358,7 +360,7 @@ impl Actor for CallActor {
 impl Handler<Told<FromLeg>> for CallActor {
     type Result = ();
     fn handle(&mut self, told: Told<FromLeg>, ctx: &mut Context<Self>) {
-        let FromLeg { leg, events, frozen } = told.0;
+        let FromLeg { leg, events, frozen, down } = told.0;
         if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
             known.frozen.replace(frozen);
         }
@@ -369,6 +371,19 @@ impl Handler<Told<FromLeg>> for CallActor {
         for event in events {
             self.feed(&Input::Leg(leg, event), ctx);
         }
+        // By what it said last the call may be over.
+        if down && ctx.state() == ActorState::Running {
+            self.leg_down(leg, ctx);
+        }
+    }
+}
+
+impl CallActor {
+    fn leg_down(&mut self, leg: LegId, ctx: &mut Context<Self>) {
+        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
+            known.dialog = None;
+        }
+        self.feed(&Input::LegGone(leg), ctx);
     }
 }
 
@@ -386,11 +401,7 @@ impl Handler<Told<LegFault>> for CallActor {
 impl Handler<Told<LegDown>> for CallActor {
     type Result = ();
     fn handle(&mut self, told: Told<LegDown>, ctx: &mut Context<Self>) {
-        let leg = told.0.0;
-        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
-            known.dialog = None;
-        }
-        self.feed(&Input::LegGone(leg), ctx);
+        self.leg_down(told.0.0, ctx);
     }
 }
 

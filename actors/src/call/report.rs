@@ -122,7 +122,17 @@ impl CallActor {
     fn cdr(&self, ended: b2bua::Ended) -> Cdr {
         let call = self.shell.machine();
         let answer = self.info.answered_at;
-        let attempts = call.attempts();
+        let last_proxy = call.attempts().last().and_then(|last| last.tried).is_some();
+        let attempts: Vec<Attempt> = call
+            .attempts()
+            .iter()
+            .map(|a| Attempt {
+                trunk: a.trunk.clone(),
+                proxy: a.tried.map_or_else(String::new, |tried| socket_addr(tried.proxy)),
+                cause: a.tried.map_or_else(|| "limit".to_owned(), |tried| cause_of(tried.cause)),
+                ms: a.tried.map_or(0, |tried| tried.ms),
+            })
+            .collect();
         Cdr {
             call_id: self.id.to_string(),
             segment: 1,
@@ -130,7 +140,7 @@ impl CallActor {
             from_trunk: self.from_trunk.as_deref().map(str::to_owned),
             to: self.info.to.clone(),
             trunk: self.info.trunk.clone(),
-            proxy: answer.and(attempts.last().and_then(|a| a.tried)).map(|tried| socket_addr(tried.proxy)),
+            proxy: attempts.last().filter(|_| answer.is_some() && last_proxy).map(|last| last.proxy.clone()),
             start: self.info.started_at,
             answer,
             end: ended.at,
@@ -139,15 +149,7 @@ impl CallActor {
             // A caller who was answered has his 200, whatever came later.
             sip_status: if answer.is_some() { 200 } else { ended.status },
             ended_by: ended.by.as_str().to_owned(),
-            attempts: attempts
-                .iter()
-                .map(|a| Attempt {
-                    trunk: a.trunk.clone(),
-                    proxy: a.tried.map_or_else(String::new, |tried| socket_addr(tried.proxy)),
-                    cause: a.tried.map_or_else(|| "limit".to_owned(), |tried| cause_of(tried.cause)),
-                    ms: a.tried.map_or(0, |tried| tried.ms),
-                })
-                .collect(),
+            attempts,
             legs: self.media.reports(),
             unprotected: self.info.unprotected,
             emergency: self.info.emergency,

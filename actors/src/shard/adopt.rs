@@ -35,7 +35,7 @@ impl Shard {
         }
         let before = self.env.clone();
         self.env.adopt(&change.generation);
-        self.endpoint.adopt(&self.env);
+        self.endpoint().adopt(&self.env);
         // By what has come can be sent from now on; it is read once every shard has it.
         self.env.listen();
         self.adopt_overload();

@@ -87,7 +87,7 @@ impl Shard {
 
     fn trace(&self, call_ids: &[String]) -> Value {
         let messages: Vec<Value> = self
-            .endpoint
+            .endpoint()
             .trace()
             .of(call_ids)
             .into_iter()
@@ -102,7 +102,7 @@ impl Shard {
                 })
             })
             .collect();
-        json!({ "messages": messages, "whole_since": self.endpoint.trace().dropped_until().map(|t| t.0) })
+        json!({ "messages": messages, "whole_since": self.endpoint().trace().dropped_until().map(|t| t.0) })
     }
 
     /// Finds the actor that `tree` prints as `id`.

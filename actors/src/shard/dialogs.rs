@@ -1,17 +1,16 @@
 //! The dialogs of a shard: requests within them, and what their actors send.
 
 use actix::prelude::*;
-use tandem_protocol::dialog::{Input, Output};
+use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Message, Method};
 
 use super::{KnownDialog, Shard};
 use crate::calls::{Refused, check};
-use crate::dialog::{DialogActor, DialogDown, DialogUp, FromDialog};
+use crate::dialog::{DialogActor, DialogDown, DialogUp};
 use crate::env::{Tell, Told};
 use crate::metrics::Refusal;
 use crate::owner::{Address, Owner, WeakAddress};
-use crate::sip::endpoint::Outgoing;
 
 impl Shard {
     /// True for a datagram within a dialog of ours while those of the process before, or of the shard before, are still being rebuilt.
@@ -36,40 +35,20 @@ impl Shard {
                 return;
             }
             if let Some(response) = self.late_pracks.answer(&request, flow, self.env.now().mono) {
-                return self.endpoint.respond_once(&request, flow, 200, response);
+                return self.endpoint().respond_once(&request, flow, 200, response);
             }
             return self.refuse(&request, flow, &Refused::new(481, Refusal::NoDialog));
         };
         if let Err(refused) = check::within_dialog(&request) {
             return self.refuse(&request, flow, &refused.for_known());
         }
-        let transaction = self.endpoint.accept(&request, flow);
+        let transaction = self.endpoint().accept(&request, flow);
         if request.method() == Method::Invite {
             // It hears of a CANCEL of the re-INVITE.
-            self.endpoint.own(transaction, Owner::Dialog(WeakAddress::of(&dialog)));
+            self.endpoint().own(transaction, Owner::Dialog(WeakAddress::of(&dialog)));
         }
         let source = flow.answering(&request.via());
         dialog.tell(Input::Request { transaction: Some(transaction), request, source });
-    }
-}
-
-impl Handler<Told<FromDialog>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<FromDialog>, _: &mut Context<Self>) {
-        let FromDialog { owner, outputs } = told.0;
-        for output in outputs {
-            match output {
-                Output::Request { message, method, branch, cseq, to, timers } => {
-                    self.endpoint
-                        .send(Outgoing { message, method, branch, cseq, to, timers }, Some(owner.clone()));
-                }
-                Output::Ack { message, to } => self.endpoint.send_ack(&message, to),
-                Output::Respond { transaction, status, message, to } => {
-                    self.endpoint.respond(transaction, status, message, to);
-                }
-                Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}
-            }
-        }
     }
 }
 
@@ -78,7 +57,7 @@ impl Handler<Told<DialogUp>> for Shard {
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
         let DialogUp { tag, dialog, merge_key, invite, restored } = told.0;
         if let Some(transaction) = invite {
-            self.endpoint.own(transaction, Owner::Dialog(WeakAddress::of(&dialog)));
+            self.endpoint().own(transaction, Owner::Dialog(WeakAddress::of(&dialog)));
         }
         if let Some(key) = merge_key {
             self.merges.insert(key, tag.clone());
@@ -93,10 +72,12 @@ impl Handler<Told<DialogUp>> for Shard {
 impl Handler<Told<DialogDown>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        if let Some(prack) = told.0.awaited {
-            self.late_pracks.expect(told.0.tag.clone(), prack, self.env.now().mono);
+        let DialogDown { tag, awaited } = told.0;
+        let known = self.dialogs.remove(&tag);
+        if let Some(prack) = awaited {
+            self.late_pracks.expect(tag, prack, self.env.now().mono);
         }
-        if let Some(key) = self.dialogs.remove(&told.0.tag).and_then(|known| known.merge_key) {
+        if let Some(key) = known.and_then(|known| known.merge_key) {
             self.merges.remove(&key);
         }
     }

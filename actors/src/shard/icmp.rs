@@ -21,7 +21,7 @@ impl Shard {
             return;
         };
         if home == self.env.shard() {
-            self.endpoint.not_delivered(&error);
+            self.endpoint().not_delivered(&error);
         } else {
             self.env.link(home, LinkMessage::NotDelivered(Box::new(error)));
         }

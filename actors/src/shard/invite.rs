@@ -19,7 +19,7 @@ impl Shard {
             self.env.metrics().refuse(Refusal::Starting);
             if self.env.config().transport(flow.listener).is_reliable() {
                 // By a stream it does not.
-                self.endpoint.reply(invite, flow, Answer::new(503, &[]));
+                self.endpoint().reply(invite, flow, Answer::new(503, &[]));
             }
             return;
         }
@@ -48,7 +48,7 @@ impl Shard {
     }
 
     fn start_call(&mut self, invite: &Message, flow: Flow, admitted: Admitted, ctx: &mut Context<Self>) {
-        let transaction = self.endpoint.accept(invite, flow);
+        let transaction = self.endpoint().accept(invite, flow);
         let Admitted { info, machine, outbound, media, permits, routing, local, account } = admitted;
         let key = info.key;
         let origin = Origin::Incoming {

@@ -196,7 +196,7 @@ impl Shard {
         }
         match registrar::receive(&self.env, request, flow) {
             Ok(accepted) => {
-                let transaction = self.endpoint.accept(request, flow);
+                let transaction = self.endpoint().accept(request, flow);
                 let home = self.env.directory().home(&accepted.station);
                 let register = Register {
                     station: accepted.station,
@@ -375,6 +375,6 @@ impl Handler<Told<NextExpiry>> for Shard {
 impl Handler<Told<SendRequest>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<SendRequest>, _: &mut Context<Self>) {
-        self.endpoint.send(told.0.outgoing, Some(told.0.owner));
+        self.endpoint().send(told.0.outgoing, Some(told.0.owner));
     }
 }

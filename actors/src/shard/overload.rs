@@ -108,7 +108,7 @@ impl Shard {
     pub(super) fn took(&mut self, arrived: UnixMillis) {
         let looked_after = self.overload.look_at.is_some();
         if self.overload.took(&self.env, arrived) {
-            self.endpoint.overloaded(self.overload.machine.share());
+            self.endpoint().overloaded(self.overload.machine.share());
             if !looked_after && self.overload.look_at.is_some() {
                 self.rearm();
             }
@@ -126,7 +126,7 @@ impl Shard {
         if self.overload.look_at.is_some_and(|at| at <= now) {
             self.overload.machine.idle(now);
             self.overload.show(&self.env, now);
-            self.endpoint.overloaded(self.overload.machine.share());
+            self.endpoint().overloaded(self.overload.machine.share());
         }
     }
 

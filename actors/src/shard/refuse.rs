@@ -28,7 +28,7 @@ impl Shard {
                 let transport = self.env.config().transport(flow.listener);
                 match check::acceptable(request, transport).map(|()| besides_calls(&caller, request)) {
                     Ok(Besides::Taken) => {
-                        return self.endpoint.reply_once(request, flow, Answer::new(200, &[]));
+                        return self.endpoint().reply_once(request, flow, Answer::new(200, &[]));
                     }
                     Ok(Besides::Refused(refused)) | Err(refused) => refused.for_known(),
                 }
@@ -64,9 +64,9 @@ impl Shard {
         let headers = refused.headers();
         let answer = Answer { status: refused.status, phrase: refused.phrase, headers: &headers };
         if refused.known {
-            self.endpoint.reply_once(request, flow, answer);
+            self.endpoint().reply_once(request, flow, answer);
         } else {
-            self.endpoint.reply(request, flow, answer);
+            self.endpoint().reply(request, flow, answer);
         }
     }
 }

@@ -70,12 +70,12 @@ impl Shard {
 
     fn end_stray(&mut self, output: Output) {
         match output {
-            Output::Ack { message, to } => self.endpoint.send_ack(&message, to),
+            Output::Ack { message, to } => self.endpoint().send_ack(&message, to),
             Output::Request { message, method, branch, cseq, to, mut timers } => {
                 // A repeated answer is acknowledged again; its BYE is on its way already.
-                if !self.endpoint.is_sending(&branch, method) {
+                if !self.endpoint().is_sending(&branch, method) {
                     timers.give_up = timers.give_up.min(STRAY_PATIENCE);
-                    self.endpoint.send(Outgoing { message, method, branch, cseq, to, timers }, None);
+                    self.endpoint().send(Outgoing { message, method, branch, cseq, to, timers }, None);
                 }
             }
             Output::Respond { .. } | Output::Challenged { .. } | Output::Up(_) | Output::Finished => {}

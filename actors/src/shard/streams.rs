@@ -44,7 +44,7 @@ impl Shard {
             return;
         }
         match (leftover, flow.connection) {
-            (Leftover::HandedBack, _) => self.endpoint.send_elsewhere(flow, &message),
+            (Leftover::HandedBack, _) => self.endpoint().send_elsewhere(flow, &message),
             (Leftover::Dropped, Some(connection)) => {
                 self.env.link(from, LinkMessage::Gone { connection, was_up: true });
             }
@@ -58,7 +58,7 @@ impl Handler<Told<FromStream>> for Shard {
     fn handle(&mut self, told: Told<FromStream>, _: &mut Context<Self>) {
         match told.0 {
             FromStream::Gone { connection, was_up, brought } => {
-                self.endpoint.connection_gone(connection, was_up);
+                self.endpoint().connection_gone(connection, was_up);
                 if connection.is_ours() && was_up {
                     self.groups.values().for_each(|group| group.tell(FlowEnded(connection)));
                 }
@@ -73,11 +73,11 @@ impl Handler<Told<FromStream>> for Shard {
             }
             FromStream::Undelivered { flow, messages } => {
                 for message in &messages {
-                    self.endpoint.send_elsewhere(flow, message);
+                    self.endpoint().send_elsewhere(flow, message);
                 }
             }
             FromStream::Fault { flow, error } => {
-                self.endpoint.stream_fault(flow, &error);
+                self.endpoint().stream_fault(flow, &error);
                 if let Some(connection) = flow.connection {
                     self.env.close(connection);
                 }

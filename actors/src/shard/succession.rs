@@ -111,7 +111,7 @@ impl Shard {
             let Ok(invite) = Message::parse(request, &Limits::NONE) else { continue };
             // A call that was answered repeats that by itself.
             if invite.to_tag().is_some() || !restored.contains(invite.call_id()) {
-                self.endpoint.reply_once(&invite, flow, Answer::new(500, &[]));
+                self.endpoint().reply_once(&invite, flow, Answer::new(500, &[]));
             }
         }
     }

@@ -29,20 +29,21 @@ impl Call {
 
     /// Goes where the destination says.
     pub(super) fn hunt(&mut self, now: Now, out: &mut Vec<Output>) {
-        match self.destination.clone() {
-            Destination::Refused { status, cause } => self.clear(cause, Side::Engine, status, now, out),
+        match &mut self.destination {
+            Destination::Refused { status, cause } => {
+                let (status, cause) = (*status, *cause);
+                self.clear(cause, Side::Engine, status, now, out);
+            }
             Destination::Service => self.answer_as_service(now, out),
-            Destination::Station { mut contacts, ring_timeout } => {
-                contacts.give_up_at(now.mono + ring_timeout.min(LONGEST_RING));
-                self.destination = Destination::Station { contacts, ring_timeout };
+            Destination::Station { contacts, ring_timeout } => {
+                contacts.give_up_at(now.mono + (*ring_timeout).min(LONGEST_RING));
                 if !self.ring_next_group(now, out) {
                     self.clear(Cause::NotRegistered, Side::Engine, 480, now, out);
                 }
             }
-            Destination::Trunk { mut hunt, ring_timeout } => {
-                self.deadline = Some(now.mono + ring_timeout.min(LONGEST_RING));
+            Destination::Trunk { hunt, ring_timeout } => {
+                self.deadline = Some(now.mono + (*ring_timeout).min(LONGEST_RING));
                 let next = hunt.begin(now.mono);
-                self.destination = Destination::Trunk { hunt, ring_timeout };
                 self.hunt_on(next, now, out);
             }
         }

@@ -68,7 +68,7 @@ pub struct InviteSpec {
 /// Our INVITE on its way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Calling {
-    pub(super) spec: InviteSpec,
+    pub(super) spec: Arc<InviteSpec>,
     branch: String,
     /// The INVITE's CSeq: a PRACK or UPDATE in its early dialogs has a higher one.
     cseq: u32,
@@ -99,7 +99,8 @@ impl Calling {
 
 impl Dialog {
     /// A dialog that begins with our INVITE, which is pushed to `out`.
-    pub fn calling(spec: InviteSpec, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
+    pub fn calling(spec: impl Into<Arc<InviteSpec>>, local: Arc<LocalSide>, out: &mut Vec<Output>) -> Dialog {
+        let spec: Arc<InviteSpec> = spec.into();
         let local_party = [&spec.from, ";tag=", &spec.local_tag].concat();
         let mut dialog =
             Dialog::new(local, spec.routing, spec.flow, &spec.call_id, &spec.local_tag, local_party);
@@ -116,7 +117,7 @@ impl Dialog {
     /// was sent last of it, by CSeq and branch: a challenge or a 422 has it sent again. Where it was lost over the final response
     /// (`heard`) nothing is left to cancel: the dialog is to handle that next, and ends what it has made.
     pub fn calling_after_fault(
-        spec: InviteSpec,
+        spec: Arc<InviteSpec>,
         local: Arc<LocalSide>,
         last: Option<(u32, &str)>,
         heard: Option<&Message>,
@@ -146,7 +147,7 @@ impl Dialog {
         dialog
     }
 
-    fn invite(&mut self, spec: InviteSpec, answers: &[(Header, String)], out: &mut Vec<Output>) {
+    fn invite(&mut self, spec: Arc<InviteSpec>, answers: &[(Header, String)], out: &mut Vec<Output>) {
         self.account.invites(!answers.is_empty());
         self.local_cseq += 1;
         let branch = self.next_branch();

@@ -391,13 +391,3 @@ pub enum Output {
     /// Nothing more will come of this dialog.
     Finished,
 }
-
-impl Output {
-    /// True for a message to send, false for what the call or the settings are asked.
-    pub fn is_for_endpoint(&self) -> bool {
-        match self {
-            Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => true,
-            Output::Challenged { .. } | Output::Up(_) | Output::Finished => false,
-        }
-    }
-}

@@ -137,6 +137,16 @@ impl Header {
 
     pub(super) fn from_bytes(name: &[u8]) -> Header {
         match name {
+            // As nearly every message writes those that it must have.
+            b"Via" => Header::Via,
+            b"From" => Header::From,
+            b"To" => Header::To,
+            b"Call-ID" => Header::CallId,
+            b"CSeq" => Header::CSeq,
+            b"Contact" => Header::Contact,
+            b"Max-Forwards" => Header::MaxForwards,
+            b"Content-Type" => Header::ContentType,
+            b"Content-Length" => Header::ContentLength,
             [] => Header::Other,
             [letter] if letter.is_ascii_alphabetic() => {
                 COMPACT[usize::from(letter.to_ascii_lowercase() - b'a')]

@@ -9,7 +9,9 @@ use super::address::{NameAddr, Via};
 use super::header::Header;
 use super::malformed::{BadHeader, BadUri, MalformedKind};
 use super::method::Method;
-use super::syntax::{TOKEN, all, decimal, head_len, is_token, split, trim, trim_start, unfold};
+use super::syntax::{
+    TOKEN, all, decimal, first_line_end, head_len, is_token, split, trim, trim_start, unfold,
+};
 use super::uri::Uri;
 
 /// What an offset can hold: small offsets keep the table of lines small, and no header section comes near it.
@@ -216,8 +218,7 @@ fn folds_a_name(head: &[u8]) -> bool {
 
 /// Where the line that starts at `at` ends and where the next one starts. A bare LF ends a line too; a bare CR never does.
 fn line_end(message: &[u8], at: usize) -> Result<(usize, usize), MalformedKind> {
-    let rest = &message[at..];
-    let end = at + memchr::memchr2(b'\r', b'\n', rest).ok_or(MalformedKind::Unterminated)?;
+    let end = at + first_line_end(&message[at..]).ok_or(MalformedKind::Unterminated)?;
     match (message[end], message.get(end + 1)) {
         (b'\n', _) => Ok((end, end + 1)),
         (_, Some(b'\n')) => Ok((end, end + 2)),

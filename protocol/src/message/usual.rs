@@ -2,27 +2,27 @@
 //! grammar ([`super::address`], [`super::uri`]): they would read what is read here alike.
 
 use super::address::{NameAddr, Via};
-use super::syntax::{HOST, TOKEN, USER, VALUE, is, run, trim};
+use super::syntax::{HOST, TOKEN, USER, VALUE, is, run, short_run, trim};
 use super::uri::Uri;
 
 /// The `host` and `port` that a text begins with, and their length; `None` for an IPv6 address, and for white space within.
 fn host_port(s: &str) -> Option<(&str, Option<u16>, usize)> {
     let bytes = s.as_bytes();
-    let len = run(bytes, HOST);
+    let len = short_run(bytes, HOST);
     if len == 0 {
         return None;
     }
     match bytes.get(len) {
         Some(b':') => {
             let (mut port, mut at) = (0_u32, len + 1);
-            while let Some(digit) = bytes.get(at).filter(|b| b.is_ascii_digit()) {
-                port = port * 10 + u32::from(digit - b'0');
+            for digit in
+                bytes[at..].iter().map(|b| b.wrapping_sub(b'0')).take_while(|digit| *digit <= 9).take(6)
+            {
+                port = port * 10 + u32::from(digit);
                 at += 1;
-                if port > u32::from(u16::MAX) {
-                    return None;
-                }
             }
-            (at > len + 1).then(|| (&s[..len], Some(port as u16), at))
+            let port = u16::try_from(port).ok().filter(|_| at > len + 1)?;
+            Some((&s[..len], Some(port), at))
         }
         Some(b' ' | b'\t' | b'\r' | b'\n') => None,
         Some(_) | None => Some((&s[..len], None, len)),
@@ -32,7 +32,7 @@ fn host_port(s: &str) -> Option<(&str, Option<u16>, usize)> {
 /// The `sip` URI that a text begins with, and its length: at most a user, a host and a port. What follows must be looked at.
 fn uri(s: &str) -> Option<(Uri<'_>, usize)> {
     let rest = s.strip_prefix("sip:")?;
-    let len = run(rest.as_bytes(), USER);
+    let len = short_run(rest.as_bytes(), USER);
     let (user, start) = match rest.as_bytes().get(len) {
         Some(b'@') if len > 0 => (Some(&rest[..len]), len + 1),
         _ => (None, 0),
@@ -79,7 +79,7 @@ pub(super) fn address(value: &str) -> Option<(NameAddr<'_>, Option<&str>)> {
 /// All of a trimmed Via whose parameters stand without quotes and white space; beside it the branch.
 pub(super) fn via(value: &str) -> Option<(Via<'_>, Option<&str>)> {
     let rest = value.strip_prefix("SIP/2.0/")?;
-    let len = run(rest.as_bytes(), TOKEN);
+    let len = short_run(rest.as_bytes(), TOKEN);
     let (transport, rest) = rest.split_at(len);
     let sent_by = rest.strip_prefix(' ').filter(|_| len > 0)?;
     let (host, port, len) = host_port(sent_by)?;
@@ -91,7 +91,7 @@ pub(super) fn via(value: &str) -> Option<(Via<'_>, Option<&str>)> {
             return None;
         }
         let name = at + 1;
-        at = name + run(&bytes[name..], TOKEN);
+        at = name + short_run(&bytes[name..], TOKEN);
         if at == name {
             return None;
         }
@@ -113,12 +113,38 @@ mod tests {
     use super::*;
 
     const TAILS: [&str; 14] = [
-        "", ";tag=a", ";tag=", ";tag=a;x", ";TAG=a", "; tag=a", ";tag=\"a\"", ";x", ";x=y;branch=b", ";branch=b;branch=c",
-        ";Branch", " ", "@x", ">",
+        "",
+        ";tag=a",
+        ";tag=",
+        ";tag=a;x",
+        ";TAG=a",
+        "; tag=a",
+        ";tag=\"a\"",
+        ";x",
+        ";x=y;branch=b",
+        ";branch=b;branch=c",
+        ";Branch",
+        " ",
+        "@x",
+        ">",
     ];
     const HOSTS: [&str; 16] = [
-        "h", "h:5060", "192.0.2.1:65535", "192.0.2.1:65536", "h:", "[::1]:5060", "h :5060", "h: 5060", "a_b", "", "u@h",
-        "u:p@h", "u@h:1@x", "%41@h", "u#@h;lr", "u;x=y?z@h:0001",
+        "h",
+        "h:5060",
+        "192.0.2.1:65535",
+        "192.0.2.1:65536",
+        "h:",
+        "[::1]:5060",
+        "h :5060",
+        "h: 5060",
+        "a_b",
+        "",
+        "u@h",
+        "u:p@h",
+        "u@h:1@x",
+        "%41@h",
+        "u#@h;lr",
+        "u;x=y?z@h:0001",
     ];
 
     #[test]
@@ -154,7 +180,9 @@ mod tests {
     #[test]
     fn vias_are_read_as_the_whole_grammar_reads_them() {
         let mut read = 0;
-        for protocol in ["SIP/2.0/UDP ", "SIP/2.0/UDP", "SIP/2.0/ ", "SIP/2.0/TLS  ", "SIP / 2.0/UDP ", "sip/2.0/UDP "] {
+        for protocol in
+            ["SIP/2.0/UDP ", "SIP/2.0/UDP", "SIP/2.0/ ", "SIP/2.0/TLS  ", "SIP / 2.0/UDP ", "sip/2.0/UDP "]
+        {
             for (host, tail) in HOSTS.iter().flat_map(|host| TAILS.map(|tail| (host, tail))) {
                 let text = format!("{protocol}{host}{tail}");
                 let text = trim(&text);
