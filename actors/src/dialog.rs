@@ -33,8 +33,11 @@ use stored::Stored;
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 7;
-/// What an input brings about is seldom more.
-const USUAL_OUTPUTS: usize = 4;
+
+thread_local! {
+    /// Room for what an input brings about, used again for the next.
+    static ROOM: RefCell<Vec<Output>> = const { RefCell::new(Vec::new()) };
+}
 
 impl Machine for Dialog {
     type Input = Input;
@@ -236,7 +239,7 @@ impl DialogActor {
         if self.env.inject_panic(ActorKind::Dialog) {
             self.shell.inject(Injection::Once);
         }
-        let mut out = Vec::with_capacity(USUAL_OUTPUTS);
+        let mut out = ROOM.take();
         match self.shell.feed(input, now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => self.call.tell(LegFault { leg: self.leg, panic, lost: false }),
@@ -298,11 +301,11 @@ impl DialogActor {
     }
 
     /// Does what the machine wants done.
-    fn release(&mut self, out: Vec<Output>) {
+    fn release(&mut self, mut out: Vec<Output>) {
         let mut events = SmallVec::new();
         let mut finished = false;
         let mut challenged = None;
-        for output in out {
+        for output in out.drain(..) {
             match output {
                 Output::Up(event) => events.push(event),
                 Output::Finished => finished = true,
@@ -310,6 +313,7 @@ impl DialogActor {
                 Output::Request { .. } | Output::Ack { .. } | Output::Respond { .. } => self.send(output),
             }
         }
+        ROOM.set(out);
         // It stays until shard and call have dropped its address, so that a request which is in its mailbox already, or on the way there,
         // still gets its answer.
         let parts = finished && !self.parted.replace(true);

@@ -6,6 +6,7 @@
 //! mailboxes are empty.
 
 mod datagram;
+mod endpoint;
 mod streams;
 
 use std::cell::{Cell, RefCell};
@@ -179,15 +180,8 @@ impl Env {
     pub fn in_seat(shard: ShardId, seat: Arc<Seat>, shared: Arc<Shared>, seams: Box<dyn Seams>) -> Env {
         let timers = RefCell::new(TimerWheel::new(seams.now().mono));
         let settings = shared.current();
-        let common = Rc::new(Common {
-            seams,
-            shard,
-            seat,
-            shared,
-            timers,
-            wake: Cell::new(None),
-            endpoint: RefCell::default(),
-        });
+        let (wake, endpoint) = (Cell::new(None), RefCell::default());
+        let common = Rc::new(Common { seams, shard, seat, shared, timers, wake, endpoint });
         Env(Rc::new(Inner { common, settings }))
     }
 
@@ -251,18 +245,6 @@ impl Env {
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.0.common.shared.metrics
-    }
-
-    /// This endpoint is its shard's from now on.
-    pub(crate) fn share_endpoint(&self, endpoint: Endpoint) -> Rc<RefCell<Endpoint>> {
-        let endpoint = Rc::new(RefCell::new(endpoint));
-        self.0.common.endpoint.replace(Rc::downgrade(&endpoint));
-        endpoint
-    }
-
-    /// The endpoint of its shard, while that lives.
-    pub(crate) fn endpoint(&self) -> Option<Rc<RefCell<Endpoint>>> {
-        self.0.common.endpoint.borrow().upgrade()
     }
 
     /// Queues a batch for the store.

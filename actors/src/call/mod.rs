@@ -12,6 +12,7 @@ mod setup;
 mod toll_fraud;
 mod trunks;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,8 +45,11 @@ pub(crate) use setup::{Caller, Outbound, Setup};
 
 /// The number of the checkpoint's format.
 const FORMAT: u8 = 7;
-/// What an input brings about is seldom more.
-const USUAL_OUTPUTS: usize = 4;
+
+thread_local! {
+    /// Room for what an input brings about, used again for the next.
+    static ROOM: RefCell<Vec<Output>> = const { RefCell::new(Vec::new()) };
+}
 
 impl Machine for Call {
     type Input = Input;
@@ -169,7 +173,7 @@ impl CallActor {
         if self.env.inject_panic(ActorKind::Call) {
             self.shell.inject(Injection::Once);
         }
-        let mut out = Vec::with_capacity(USUAL_OUTPUTS);
+        let mut out = ROOM.take();
         match self.shell.feed(input, now, &mut out) {
             Fed::Well => {}
             Fed::Rebuilt { panic } => self.note_restart(ActorKind::Call, &panic, false),
@@ -183,9 +187,10 @@ impl CallActor {
                 self.shell.replace(call);
             }
         }
-        for output in out {
+        for output in out.drain(..) {
             self.act(output, now, ctx);
         }
+        ROOM.set(out);
         self.flush_events();
         self.rearm();
     }

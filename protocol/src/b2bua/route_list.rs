@@ -90,10 +90,12 @@ pub struct TrunkHunt {
 impl TrunkHunt {
     /// A hunt over `trunks`, in this order; one named again is not tried again.
     pub fn new(trunks: Vec<TrunkChoice>) -> TrunkHunt {
-        let mut seen = BTreeSet::new();
-        let mut left: Vec<TrunkChoice> =
-            trunks.into_iter().filter(|choice| seen.insert(choice.trunk.clone())).collect();
-        left.reverse();
+        let mut left = trunks;
+        if left.len() > 1 {
+            let mut seen = BTreeSet::new();
+            left.retain(|choice| seen.insert(choice.trunk.clone()));
+            left.reverse();
+        }
         TrunkHunt { left, current: None, attempts: Vec::new() }
     }
 

@@ -61,12 +61,12 @@ impl Dialog {
         let mut message = self.response_head(pending, status);
         if status < 300 {
             message.texts(Header::Contact, &[&self.local.contact]);
-            message.texts(Header::Allow, &[ALLOW]);
+            message.own(Header::Allow, &[ALLOW]);
         }
         if (200..300).contains(&status)
             && matches!(pending.request.method(), Method::Invite | Method::Options)
         {
-            message.texts(Header::Supported, &[SUPPORTED]);
+            message.own(Header::Supported, &[SUPPORTED]);
         }
         if (200..300).contains(&status) {
             self.timer.write_answer_headers(pending.transaction, &mut message);

@@ -157,9 +157,9 @@ impl Dialog {
             message.texts(Header::Route, &[route]);
         }
         message.texts(Header::Contact, &[&self.local.contact]);
-        message.texts(Header::Allow, &[super::callee::ALLOW]);
+        message.own(Header::Allow, &[super::callee::ALLOW]);
         if spec.reliable {
-            message.texts(Header::Supported, &[super::callee::SUPPORTED]);
+            message.own(Header::Supported, &[super::callee::SUPPORTED]);
         }
         self.timer.write_request_headers(&mut message);
         for (name, value) in &spec.headers {

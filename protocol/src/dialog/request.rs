@@ -53,11 +53,11 @@ impl Dialog {
         max_forwards: u8,
     ) {
         message.texts(Header::Via, &[&self.local.via, ";branch=", branch, ";rport"]);
-        message.texts(Header::MaxForwards, &[Decimal::of(max_forwards.into()).as_str()]);
+        message.own(Header::MaxForwards, &[Decimal::of(max_forwards.into()).as_str()]);
         message.texts(Header::From, &[&self.local_party]);
         message.texts(Header::To, &[&self.remote_party]);
         message.texts(Header::CallId, &[&self.call_id]);
-        message.texts(Header::CSeq, &[Decimal::of(cseq.into()).as_str(), " ", method]);
+        message.own(Header::CSeq, &[Decimal::of(cseq.into()).as_str(), " ", method]);
     }
 
     /// The Request-URI and Route headers: loose routing, or strict if the first route has no `lr`.
@@ -130,7 +130,7 @@ impl Dialog {
         }
         if matches!(method, Method::Invite | Method::Update) {
             message.texts(Header::Contact, &[&self.local.contact]);
-            message.texts(Header::Allow, &[super::callee::ALLOW]);
+            message.own(Header::Allow, &[super::callee::ALLOW]);
         }
         if matches!(method, Method::Invite | Method::Update) {
             self.timer.write_request_headers(&mut message);

@@ -127,10 +127,10 @@ impl SessionTimer {
             Some(Refresher::Peer) => ";refresher=uas",
             None => "",
         };
-        message.texts(Header::Supported, &["timer"]);
-        message.texts(Header::SessionExpires, &[Decimal::of(interval.as_secs()).as_str(), refresher]);
+        message.own(Header::Supported, &["timer"]);
+        message.own(Header::SessionExpires, &[Decimal::of(interval.as_secs()).as_str(), refresher]);
         if floor > SHORTEST_INTERVAL {
-            message.texts(Header::MinSe, &[Decimal::of(floor.as_secs()).as_str()]);
+            message.own(Header::MinSe, &[Decimal::of(floor.as_secs()).as_str()]);
         }
     }
 
@@ -168,13 +168,13 @@ impl SessionTimer {
         let Some((_, Some(terms))) = self.asked.filter(|(asked, _)| *asked == transaction) else { return };
         let refresher = match terms.refresher {
             Refresher::Peer => {
-                message.texts(Header::Require, &["timer"]);
+                message.own(Header::Require, &["timer"]);
                 ";refresher=uac"
             }
             Refresher::Us => ";refresher=uas",
         };
-        message.texts(Header::Supported, &["timer"]);
-        message.texts(Header::SessionExpires, &[Decimal::of(terms.interval.as_secs()).as_str(), refresher]);
+        message.own(Header::Supported, &["timer"]);
+        message.own(Header::SessionExpires, &[Decimal::of(terms.interval.as_secs()).as_str(), refresher]);
     }
 
     /// The peer's request was answered with `status`.

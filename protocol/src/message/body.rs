@@ -110,7 +110,11 @@ impl Message {
     /// # Errors
     /// [`NotUnderstood`]; the request is refused with 415 or 400.
     pub fn understood(&self) -> Result<(), NotUnderstood> {
-        if self.body().is_empty() { Ok(()) } else { self.whole().understood(self.body()) }
+        if self.body().is_empty() || self.inner.parts.is_sdp {
+            Ok(())
+        } else {
+            self.whole().understood(self.body())
+        }
     }
 
     /// The session description that the body is or has. One that is encoded is none.
@@ -118,6 +122,9 @@ impl Message {
         let body = self.body();
         if body.is_empty() {
             return None;
+        }
+        if self.inner.parts.is_sdp {
+            return Some(self.body_bytes());
         }
         let whole = self.whole();
         if whole.is_sdp() {

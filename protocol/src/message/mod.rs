@@ -17,6 +17,7 @@ mod parse;
 mod reason;
 #[cfg(test)]
 pub(crate) mod sample;
+mod stamp;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -106,6 +106,8 @@ pub(super) struct Parts {
     pub(super) to_tag: Span,
     pub(super) branch: Span,
     pub(super) cseq: u32,
+    /// The headers say plainly that the body is a session description and nothing else.
+    pub(super) is_sdp: bool,
     pub(super) body_start: usize,
     pub(super) body_end: usize,
 }
@@ -150,6 +152,8 @@ pub(super) fn read(datagram: &Bytes, limits: &Limits) -> Result<Parts, Malformed
         to_tag: Span::default(),
         branch: Span::default(),
         cseq: 0,
+        is_sdp: singles.content_type.is_some_and(|kind| kind.of(&head) == "application/sdp")
+            && !singles.encoded,
         body_start,
         body_end: datagram.len(),
         head,
@@ -341,6 +345,9 @@ struct Singles {
     cseq: Option<Span>,
     max_forwards: Option<Span>,
     content_length: Option<Span>,
+    /// The first of them.
+    content_type: Option<Span>,
+    encoded: bool,
     via: Option<Span>,
 }
 
@@ -356,6 +363,14 @@ impl Singles {
                 Header::CSeq => &mut singles.cseq,
                 Header::MaxForwards => &mut singles.max_forwards,
                 Header::ContentLength => &mut singles.content_length,
+                Header::ContentType => {
+                    singles.content_type.get_or_insert(line.value);
+                    continue;
+                }
+                Header::ContentEncoding => {
+                    singles.encoded = true;
+                    continue;
+                }
                 Header::Via => {
                     vias += singles.add_via(head, line.value);
                     if vias > limits.max_vias {

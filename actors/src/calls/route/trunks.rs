@@ -51,13 +51,15 @@ fn group(env: &Env, name: &str) -> Vec<Arc<TrunkEntry>> {
 
 /// By `trunks` in this order, but those whose best proxy is believed to be degraded or down after others: the belief may be old.
 fn by(env: &Env, mut trunks: Vec<Arc<TrunkEntry>>, wanted: Wanted<'_>) -> Route {
-    let mut seen = Vec::new();
-    trunks.retain(|trunk| {
-        let new = !seen.contains(&trunk.config.name);
-        seen.push(trunk.config.name.clone());
-        new
-    });
-    trunks.sort_by_key(|trunk| trunk.rank());
+    if trunks.len() > 1 {
+        let mut seen = Vec::new();
+        trunks.retain(|trunk| {
+            let new = !seen.contains(&trunk.config.name);
+            seen.push(trunk.config.name.clone());
+            new
+        });
+        trunks.sort_by_key(|trunk| trunk.rank());
+    }
     if trunks.is_empty() {
         return Route::refused(503, Cause::Failed, format!("{}, which has no trunk", wanted.why));
     }
