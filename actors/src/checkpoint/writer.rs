@@ -319,7 +319,7 @@ mod tests {
                 n as u8,
                 n as i8,
             ));
-            same(&(u128::from(n) << 60, (i128::from(n) << 60) * -1, n as usize, n as f32, -(n as f64)));
+            same(&(u128::from(n) << 60, -(i128::from(n) << 60), n as usize, n as f32, -(n as f64)));
         }
         same(&(i64::MIN, i128::MIN, u128::MAX, true, false, (), Unit, New(300), Pair(-1, '\u{1F600}'), 'a'));
         same(&[Kind::Unit, Kind::New(1 << 40), Kind::Pair(-300, 1.5)]);

@@ -333,3 +333,23 @@ pub(super) fn unfold(head: &[u8]) -> Vec<u8> {
     }
     copy
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_line_is_found_wherever_it_is_and_whatever_else_stands_there() {
+        let others = [b'a', b' ', b'\t', 0x00, 0x0e, 0x0f, 0x10, 0x7f, 0x80, 0x8d, 0xff];
+        for (len, end) in (0..40).flat_map(|len| (0..=len).map(move |end| (len, end))) {
+            for (other, last) in others.iter().flat_map(|other| [b'\r', b'\n'].map(|last| (*other, last))) {
+                let mut text = vec![other; len];
+                assert_eq!(first_line_end(&text), None);
+                if let Some(place) = text.get_mut(end) {
+                    *place = last;
+                    assert_eq!(first_line_end(&text), Some(end), "{text:?}");
+                }
+            }
+        }
+    }
+}

@@ -94,7 +94,8 @@ impl Rig {
     /// Our INVITE, whose dialog was lost over `heard`.
     pub(super) fn lost_over(heard: &Message) -> Rig {
         let (mut out, last) = (Vec::new(), Some((1, "z9hG4bKours.1")));
-        let dialog = Dialog::calling_after_fault(Rig::spec(SDP), local(), last, Some(heard), at(0), &mut out);
+        let dialog =
+            Dialog::calling_after_fault(Rig::spec(SDP).into(), local(), last, Some(heard), at(0), &mut out);
         Rig { dialog, now: 0, out, transactions: 0 }
     }
 

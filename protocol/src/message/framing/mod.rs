@@ -4,7 +4,7 @@
 pub mod stream;
 
 use super::address::NameAddr;
-use super::syntax::{first_line_end, param, trim_bytes};
+use super::syntax::{param, trim_bytes};
 
 /// Whether the datagram is a keep-alive: nothing but CR, LF and NUL (RFC 5626 section 3.5.1, and what telephones send).
 pub fn is_keepalive(datagram: &[u8]) -> bool {
@@ -15,29 +15,7 @@ pub fn is_keepalive(datagram: &[u8]) -> bool {
 ///
 /// For a message that parses it is what [`Message::call_id`](super::Message::call_id) gives.
 pub fn peek_call_id(datagram: &[u8]) -> Option<&[u8]> {
-    usual_call_id(datagram).or_else(|| header(datagram, b"call-id", b'i').filter(|value| !value.is_empty()))
-}
-
-/// The Call-ID as nearly everybody writes it; `None` if it stands otherwise, and where a line before it may be one.
-fn usual_call_id(datagram: &[u8]) -> Option<&[u8]> {
-    const NAME: &[u8] = b"Call-ID: ";
-    let mut line = datagram;
-    loop {
-        // An empty line is left to those who know what it means.
-        let end = first_line_end(line).filter(|end| *end > 0)?;
-        line = line[end..].strip_prefix(b"\r\n")?;
-        match line {
-            [b'C' | b'c', b'A' | b'a', ..] => break,
-            // It may be the compact form.
-            [b'I' | b'i', ..] => return None,
-            _ => {}
-        }
-    }
-    let value = line.strip_prefix(NAME)?;
-    let end = first_line_end(value)?;
-    let folded = matches!(value.get(end..end + 3)?, [b'\r', b'\n', next] if matches!(next, b' ' | b'\t'));
-    let value = value[..end].trim_ascii();
-    (!folded && value.first().is_some_and(u8::is_ascii_graphic)).then_some(value)
+    header(datagram, b"call-id", b'i').filter(|value| !value.is_empty())
 }
 
 /// The tag of the To header, found without parsing.
