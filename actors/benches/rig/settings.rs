@@ -17,7 +17,7 @@ use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::transaction::Timers;
 
-use super::{FAR, LISTENER, NEAR, STATIONS, Scenario};
+use super::{FAR, LISTENER, NEAR, Scenario};
 
 #[path = "../../src/media_pool/tests/fixture.rs"]
 mod fixture;
@@ -77,8 +77,8 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
 fn station(number: u64) -> Station {
     Station {
         name: format!("u{number}").into(),
-        extension: format!("{}", 10_000 + number),
-        secret: Some(Secret::Password("secret".to_owned())),
+        extension: format!("{}", 10_000_000 + number),
+        secret: Some(Secret::Ha1Md5(Algorithm::Md5.ha1(&format!("u{number}"), "bench", "secret"))),
         calling_search_space: None,
         media: MediaPath::Bypass,
         codecs: CodecList::ANY,
@@ -96,23 +96,23 @@ fn station(number: u64) -> Station {
     }
 }
 
-fn dial_plan() -> DialPlan {
+fn dial_plan(stations: u64) -> DialPlan {
     let stations =
-        (0..STATIONS).map(station).map(|s| Pattern::new(s.extension, Target::Station(s.name.to_string())));
+        (0..stations).map(station).map(|s| Pattern::new(s.extension, Target::Station(s.name.to_string())));
     let patterns = [Pattern::new("100", Target::Trunk("out".into()))].into_iter().chain(stations).collect();
     DialPlan::new(DialPlanSpec { patterns, ..DialPlanSpec::default() }).unwrap()
 }
 
-pub(super) fn config(scenario: Scenario) -> EngineConfig {
+pub(super) fn config(scenario: Scenario, stations: u64, trace: usize) -> EngineConfig {
     let listener = listener();
     EngineConfig {
         listeners: Listeners(vec![listener.clone()]),
         realm: "bench".into(),
         digest_algorithms: vec![Algorithm::Md5],
-        sip_trace_bytes: 8 << 20,
-        stations: (0..STATIONS).map(station).collect(),
+        sip_trace_bytes: trace,
+        stations: (0..stations).map(station).collect(),
         trunks: vec![trunk("in", NEAR, scenario.media()), trunk("out", FAR, scenario.media())],
-        dial_plan: Arc::new(dial_plan()),
+        dial_plan: Arc::new(dial_plan(stations)),
         registrar: Registrar {
             min_expires: Duration::from_secs(60),
             max_expires: Duration::from_secs(86_400),
