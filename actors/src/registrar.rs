@@ -87,7 +87,7 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
         tracing::warn!(peer = %flow.remote, aor = request.to().uri, "registration for another's address-of-record refused");
         return Err(Refused::new(403, Refusal::Unauthorized).for_known());
     };
-    update.limits.max_contacts = station.config.max_contacts;
+    update.limits.max_contacts = station.config.rules.max_contacts;
     Ok(Accepted { station: station.config.name.clone(), update })
 }
 

@@ -42,6 +42,10 @@ impl Index {
         if slots_for(self.used + 1) > self.slots.len() {
             self.make_room(self.used.max(8) * 2, hash_of);
         }
+        self.put(hash, place);
+    }
+
+    fn put(&mut self, hash: u64, place: u32) {
         let free = self.way(hash).find(|slot| self.slots[*slot] == FREE);
         if let Some(slot) = free {
             self.slots[slot] = place;
@@ -60,7 +64,7 @@ impl Index {
         }
         let mut next = Index::with_room(entries.max(self.used));
         for place in self.slots.iter().filter(|place| **place != FREE) {
-            next.insert(hash_of(*place as usize), *place as usize, |_| 0);
+            next.put(hash_of(*place as usize), *place);
         }
         *self = next;
     }

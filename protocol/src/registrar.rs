@@ -4,6 +4,7 @@
 //! REGISTER says and by [`Bindings::expire`] when [`Bindings::next_expiry`] has come.
 
 mod answer;
+mod borrowed;
 mod contact;
 mod request;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::flow::{ConnectionId, Flow};
 use crate::time::UnixMillis;
 
 pub use answer::granted_headers;
+pub use borrowed::BindingRef;
 pub use contact::same_contact;
 pub use request::{BadRegister, read};
 pub use target_set::{Flows, target_set};

@@ -35,7 +35,8 @@ impl Rig {
         self.receive(observer, NEAR, turns.clone().map(|turn| register(&user(turn), turn, 1, "")).collect());
         let refused = self.sent(NEAR, "SIP/2.0 401 ");
         self.pass(observer, Duration::from_millis(1));
-        let second = turns.zip(&refused).map(|(turn, refused)| authorized(&user(turn), turn, refused)).collect();
+        let second =
+            turns.zip(&refused).map(|(turn, refused)| authorized(&user(turn), turn, refused)).collect();
         self.receive(observer, NEAR, second);
         self.commit(observer);
         self.sent(NEAR, "SIP/2.0 200 ");

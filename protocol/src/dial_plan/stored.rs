@@ -78,7 +78,8 @@ impl Patterns {
         let compiled = if plain { PLAIN } else { add(&mut self.compiled, compiled) };
         let Pattern { pattern: text, partition, target, strip, prefix, calling, emergency } = pattern;
         let common = Common { partition, place, strip, prefix, calling, emergency };
-        let known = self.common.iter().enumerate().rev().take(LOOKED_BACK).find(|(_, known)| **known == common);
+        let known =
+            self.common.iter().enumerate().rev().take(LOOKED_BACK).find(|(_, known)| **known == common);
         let common = known.map(|(at, _)| at as u32).unwrap_or_else(|| add(&mut self.common, common));
         let index = self.records.len();
         self.records.push(Record { text: text.into_boxed_str(), target, common, compiled });
