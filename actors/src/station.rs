@@ -91,7 +91,7 @@ impl Registered {
 
 #[derive(Clone)]
 pub(crate) enum Change {
-    Register(Update),
+    Register(Arc<Update>),
     Expire,
     FlowGone(ConnectionId),
     Clear,
@@ -111,9 +111,7 @@ impl Machine for Registered {
     fn handle(&mut self, input: &Change, now: Now, out: &mut Vec<Outcome>) {
         let mut bindings = Bindings::from_list(std::mem::take(&mut self.0));
         match input {
-            Change::Register(update) => {
-                out.push(Outcome::Registered(bindings.register(now.wall, update.clone())))
-            }
+            Change::Register(update) => out.push(Outcome::Registered(bindings.register(now.wall, &**update))),
             Change::Expire => out.push(Outcome::Removed(bindings.expire(now.wall))),
             Change::FlowGone(connection) => out.push(Outcome::Removed(bindings.flow_failed(*connection))),
             Change::Clear => out.push(Outcome::Removed(std::mem::take(&mut bindings).into_list())),
@@ -249,7 +247,9 @@ impl StationActor {
             return;
         }
         let before = self.entry.binding_count();
-        self.entry.publish_frozen(self.shell.frozen());
+        // Before the machine is looked at: it may have to be frozen first.
+        let frozen = self.shell.frozen().cloned();
+        self.entry.publish_frozen(frozen.as_ref(), &self.shell.machine().0);
         let after = self.entry.binding_count();
         self.env.metrics().registrations_active.increment(after as f64 - before as f64);
         self.shard.tell(BindingsChanged(self.entry.clone()));

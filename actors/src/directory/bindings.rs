@@ -6,15 +6,26 @@ use tandem_protocol::time::UnixMillis;
 
 use crate::station;
 
-/// The bindings of a station that has some, frozen.
+/// The bindings of a station that has some: when the first ends and whether one is by a kept flow, which is asked for most, and their
+/// frozen form.
 #[derive(Debug)]
 pub struct KeptBindings(Box<[u8]>);
 
+/// Bytes before the frozen form.
+const GIST: usize = size_of::<u64>();
+
 impl KeptBindings {
-    /// From what [`station::freeze_bindings`] has made; `None` if there are none.
-    pub(crate) fn new(frozen: &Bytes) -> Option<KeptBindings> {
-        let kept = KeptBindings(frozen.as_ref().into());
-        (!kept.is_empty()).then_some(kept)
+    /// From bindings and what [`station::freeze_bindings`] has made of them; `None` if there are none.
+    pub(crate) fn new(frozen: &Bytes, bindings: &[Binding]) -> Option<KeptBindings> {
+        let first = bindings.iter().map(|binding| binding.expires_at.0).min()?;
+        let keeps_flow = bindings.iter().any(|b| b.is_outbound() && b.source.connection.is_some());
+        // No time of this age needs the topmost bit.
+        let gist = first << 1 | u64::from(keeps_flow);
+        Some(KeptBindings([&gist.to_le_bytes()[..], frozen].concat().into_boxed_slice()))
+    }
+
+    fn gist(&self) -> u64 {
+        self.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
     }
 
     /// How many there are.
@@ -29,14 +40,23 @@ impl KeptBindings {
 
     /// Each of them, the one refreshed longest ago first.
     pub fn iter(&self) -> Iter<'_> {
-        let bytes = station::of_known_format(&self.0).and_then(|rest| postcard::take_from_bytes(rest).ok());
+        let bytes = self
+            .0
+            .get(GIST..)
+            .and_then(station::of_known_format)
+            .and_then(|rest| postcard::take_from_bytes(rest).ok());
         let (left, rest) = bytes.unwrap_or_default();
         Iter { left, rest }
     }
 
     /// When the first of them ends.
-    pub fn first_expiry(&self) -> Option<UnixMillis> {
-        self.iter().map(|binding| binding.expires_at).min()
+    pub fn first_expiry(&self) -> UnixMillis {
+        UnixMillis(self.gist() >> 1)
+    }
+
+    /// Whether a device keeps a flow for one of them (RFC 5626).
+    pub fn keeps_flow(&self) -> bool {
+        self.gist() & 1 == 1
     }
 
     /// All of them, to be changed.
@@ -116,11 +136,13 @@ mod tests {
             ..binding("sip:a@[2001:db8::1]", 1_000)
         };
         let list = vec![plain, full];
-        let kept = KeptBindings::new(&station::freeze_bindings(&list).unwrap()).unwrap();
+        let kept = KeptBindings::new(&station::freeze_bindings(&list).unwrap(), &list).unwrap();
         assert_eq!((kept.thaw(), kept.len(), kept.is_empty()), (list.clone(), 2, false));
-        assert_eq!(kept.first_expiry(), Some(UnixMillis(1_000)));
+        assert_eq!((kept.first_expiry(), kept.keeps_flow()), (UnixMillis(1_000), true));
         assert!(kept.iter().zip(&list).all(|(kept, binding)| kept.leads_where(binding)));
         assert_eq!(kept.iter().map(|b| b.kept_flow()).collect::<Vec<_>>(), [None, connection]);
-        assert!(KeptBindings::new(&station::freeze_bindings(&[]).unwrap()).is_none());
+        let one = KeptBindings::new(&station::freeze_bindings(&list[..1]).unwrap(), &list[..1]).unwrap();
+        assert_eq!((one.first_expiry(), one.keeps_flow()), (list[0].expires_at, false));
+        assert!(KeptBindings::new(&station::freeze_bindings(&[]).unwrap(), &[]).is_none());
     }
 }

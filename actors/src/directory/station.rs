@@ -87,12 +87,13 @@ impl StationEntry {
 
     /// Publishes its bindings. Only its actor, and the start from the store, may.
     pub fn publish(&self, bindings: &[Binding]) {
-        self.publish_frozen(freeze_bindings(bindings).as_ref());
+        self.publish_frozen(freeze_bindings(bindings).as_ref(), bindings);
     }
 
-    /// The same as [`freeze_bindings`] has made them.
-    pub(crate) fn publish_frozen(&self, frozen: Option<&Bytes>) {
-        self.standing.bindings.store(frozen.and_then(KeptBindings::new).map(Arc::new));
+    /// The same with the form that [`freeze_bindings`] has made of them.
+    pub(crate) fn publish_frozen(&self, frozen: Option<&Bytes>, bindings: &[Binding]) {
+        let kept = frozen.and_then(|frozen| KeptBindings::new(frozen, bindings));
+        self.standing.bindings.store(kept.map(Arc::new));
     }
 
     /// Its calls now.

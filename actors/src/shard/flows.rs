@@ -27,7 +27,7 @@ impl StationFlows {
         for old in self.connections.remove(station).unwrap_or_default() {
             self.stations.remove(&(old, station.clone()));
         }
-        let kept = bindings.into_iter().flatten();
+        let kept = bindings.filter(|kept| kept.keeps_flow()).into_iter().flatten();
         for connection in kept.filter_map(|binding| binding.kept_flow()) {
             self.expect(station, connection);
         }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn kept(bindings: &[Binding]) -> Option<KeptBindings> {
-        KeptBindings::new(&crate::station::freeze_bindings(bindings).unwrap())
+        KeptBindings::new(&crate::station::freeze_bindings(bindings).unwrap(), bindings)
     }
 
     #[test]

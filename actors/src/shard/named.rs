@@ -103,7 +103,7 @@ impl Shard {
         self.registered.begin(env.config().keepalive, env.now().mono);
         for station in env.directory().stations().filter(|s| here(&s.config.name)) {
             self.registered.forget(station);
-            let first = station.kept().and_then(|kept| kept.first_expiry());
+            let first = station.kept().map(|kept| kept.first_expiry());
             self.registered.set(station, first, env.now());
         }
     }
@@ -187,7 +187,7 @@ impl Shard {
                 let home = self.env.directory().home(&accepted.station);
                 let register = Register {
                     station: accepted.station,
-                    update: accepted.update,
+                    update: Arc::new(accepted.update),
                     shard: self.env.shard(),
                     transaction,
                     flow,

@@ -95,16 +95,11 @@ impl RegisteredStations {
                 standing.listed.store(false, Ordering::Relaxed);
                 return false;
             };
-            let mut first = None;
-            for binding in kept.iter() {
-                first = first.into_iter().chain([binding.expires_at]).min();
-                if self.keeps_alive && binding.expires_at > now.wall {
-                    keep_alive(binding.source);
-                }
+            if self.keeps_alive {
+                let living = kept.iter().filter(|binding| binding.expires_at > now.wall);
+                living.for_each(|binding| keep_alive(binding.source));
             }
-            if let Some(first) = first {
-                self.expect(&standing.name, first, now.wall);
-            }
+            self.expect(&standing.name, kept.first_expiry(), now.wall);
             true
         });
         self.parts[self.turn] = part;
@@ -120,7 +115,7 @@ impl Shard {
         while let Some(name) = self.registered.take_due(now) {
             let kept = self.env.directory().station(&name).and_then(|station| station.kept());
             // It may have been refreshed.
-            if kept.and_then(|kept| kept.first_expiry()).is_some_and(|first| first <= now) {
+            if kept.is_some_and(|kept| kept.first_expiry() <= now) {
                 self.tell_station(&name, station::Expire, ctx);
             }
         }
@@ -141,7 +136,7 @@ impl Handler<Told<BindingsChanged>> for Shard {
         let BindingsChanged(entry) = told.0;
         let kept = entry.kept();
         self.flows.set(&entry.config.name, kept.as_deref());
-        self.registered.set(&entry, kept.and_then(|kept| kept.first_expiry()), self.env.now());
+        self.registered.set(&entry, kept.map(|kept| kept.first_expiry()), self.env.now());
         self.rearm();
     }
 }

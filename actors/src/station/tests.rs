@@ -121,7 +121,7 @@ fn register(cseq: u32) -> Register {
     };
     Register {
         station: "1001".into(),
-        update,
+        update: Arc::new(update),
         shard: ShardId(0),
         transaction: ServerTransactionId(cseq.into()),
         flow: flow(),
