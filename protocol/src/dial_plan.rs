@@ -337,7 +337,7 @@ impl DialPlan {
 
     /// Whether somebody may reach an emergency pattern by this number: without knowing who dials it, the benefit of the doubt.
     pub fn may_be_emergency(&self, dialled: &str) -> bool {
-        self.emergency.iter().any(|index| self.patterns.compiled(*index).matches(dialled).is_some())
+        self.emergency.iter().any(|index| self.patterns.matches(*index, dialled).is_some())
     }
 
     /// The partitions a caller reaches, the preferred first; `None` for a search space that does not exist.
@@ -370,7 +370,7 @@ impl DialPlan {
         self.exact_in(place, dialled).or_else(|| {
             // Sorted by width: the first that matches is the best.
             self.partitions[place].wild.iter().find_map(|index| {
-                let matched = self.patterns.compiled(*index).matches(dialled)?;
+                let matched = self.patterns.matches(*index, dialled)?;
                 Some(Candidate { index: *index, matched })
             })
         })

@@ -105,7 +105,7 @@ impl DialPlan {
             });
         }
         for index in &partition.wild {
-            if let Some(matched) = self.patterns.compiled(*index).matches(dialled) {
+            if let Some(matched) = self.patterns.matches(*index, dialled) {
                 survey.candidates.push((survey.steps.len(), Candidate { index: *index, matched }));
             }
             survey.steps.push(self.step(*index));

@@ -96,7 +96,7 @@ impl DialPlan {
         by: &Return,
         returns: &dyn Fn(&Target) -> Vec<Return>,
     ) -> Option<Loop> {
-        let matched = self.patterns.compiled(first).matches(dialled)?;
+        let matched = self.patterns.matches(first, dialled)?;
         let mut number = self.finish(super::Candidate { index: first, matched }, dialled).number_out;
         let mut by = by.clone();
         let mut hops = vec![(by.trunk.clone(), number.clone())];

@@ -144,6 +144,17 @@ impl Patterns {
         }
     }
 
+    /// How many characters of `dialled` a pattern matches, if it does: all, or all but a final `#`.
+    pub(super) fn matches(&self, index: usize, dialled: &str) -> Option<usize> {
+        let Record { text, compiled, .. } = &self.records[index];
+        if let Some(compiled) = self.compiled.get(*compiled as usize) {
+            return compiled.matches(dialled);
+        }
+        let shorter = dialled.strip_suffix('#').filter(|_| !text.ends_with('#'));
+        let number = [Some(dialled), shorter].into_iter().flatten().find(|number| **number == **text);
+        number.map(str::len)
+    }
+
     pub(super) fn width(&self, index: usize) -> measure::Width {
         let compiled = self.compiled.get(self.records[index].compiled as usize);
         compiled.map_or(measure::Width::ONE, |compiled| *compiled.width())
@@ -159,4 +170,41 @@ impl Patterns {
 fn add<T>(list: &mut Vec<T>, one: T) -> u32 {
     list.push(one);
     list.len() as u32 - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_station_takes_no_more_than_its_text_and_a_place() {
+        let mut patterns = Patterns::default();
+        for (text, exact) in [("1001", true), ("1002", true), ("100X", false), ("9.1", true)] {
+            let pattern = Pattern::new(text, Target::Station(text.into()));
+            assert_eq!(patterns.push(pattern, 0, Compiled::parse(text).unwrap()), exact, "{text}");
+        }
+        patterns.settle();
+        assert_eq!((patterns.common.len(), patterns.compiled.len()), (1, 2));
+        assert_eq!(
+            ["1002", "91", "9.1", "1003"].map(|number| patterns.exact(0, number)),
+            [Some(1), Some(3), None, None]
+        );
+        assert_eq!(patterns.exact(1, "1002"), None, "another partition");
+        assert_eq!((patterns.strip(3), patterns.get(1).target.name()), (1, Some("1002")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_number_matches_what_its_pattern_matches(text in "[12#*]{1,3}", dialled in "[12#*]{0,4}") {
+            let compiled = Compiled::parse(&text).unwrap();
+            let mut patterns = Patterns::default();
+            patterns.push(Pattern::new(text, Target::Reject(404)), 0, compiled.clone());
+            prop_assert!(patterns.compiled.is_empty());
+            prop_assert_eq!(patterns.matches(0, &dialled), compiled.matches(&dialled));
+            prop_assert_eq!(patterns.compiled(0).matches(&dialled), compiled.matches(&dialled));
+            prop_assert_eq!(patterns.width(0), *compiled.width());
+        }
+    }
 }
