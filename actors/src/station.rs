@@ -116,11 +116,15 @@ impl Machine for Registered {
         None
     }
 
+    fn blank() -> Registered {
+        Registered(Vec::new())
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         crate::checkpoint::freeze(FORMAT, &self.0)
     }
 
-    fn thaw(frozen: &Bytes, _now: Now) -> Option<Registered> {
+    fn thaw(frozen: &Bytes) -> Option<Registered> {
         read_bindings(frozen).map(Registered)
     }
 }

@@ -85,8 +85,10 @@ impl Media {
     /// A callee is asked, at this address: one of the contacts of a station, or the next proxy of a trunk. Its packets are taken
     /// before its description names where they come from; those of the proxy before are not.
     pub(crate) fn asks(&mut self, env: &Env, key: CallKey, leg: LegId, signalling: IpAddr) {
-        self.callees.push((leg, signalling));
-        self.turn_to(env, key, leg);
+        if !self.sides.is_empty() {
+            self.callees.push((leg, signalling));
+            self.turn_to(env, key, leg);
+        }
     }
 
     /// The callee's side is this leg's from now on, in its address family.

@@ -20,7 +20,7 @@ pub(super) struct Charged {
     trunk: Option<Arc<Watched>>,
     international: bool,
     /// While it is answered. Should its actor or its shard fail, nobody says that it is over.
-    answered: SmallVec<[Hold; 2]>,
+    answered: Vec<Hold>,
 }
 
 impl Charged {
