@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, SystemRunner};
 use bytes::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-use tandem_actors::config::MediaPath;
+use tandem_actors::config::{EngineConfig, MediaPath};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::{Datagram, Env, Shared, Tell, in_flight};
 use tandem_actors::generation::Generations;
@@ -47,6 +47,9 @@ const FAR: &str = "10.0.0.3:5060";
 const STATIONS: u64 = 64;
 /// Operations that are under way at once: a shard finds several datagrams when it wakes.
 const TOGETHER: u64 = 4;
+
+/// Longer than any transaction lives (64 * T1), and than a machine rests before it sleeps.
+const REST: Duration = Duration::from_secs(50);
 
 /// What is done over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +118,24 @@ pub struct Rig {
     begun: u64,
 }
 
+/// Calls that are up: those from this one on, and what their callers were answered.
+pub struct Up(u64, Vec<Message>);
+
 impl Rig {
     /// An engine that is ready.
     pub fn new(scenario: Scenario) -> Rig {
+        Rig::of(scenario, settings::config(scenario))
+    }
+
+    /// The same for calls that stay: it keeps no messages for `why --sip`, so that what it holds is theirs, and they may be silent.
+    pub fn of_calls_that_stay(scenario: Scenario) -> Rig {
+        let mut config = settings::config(scenario);
+        config.sip_trace_bytes = 0;
+        config.media.rtp_timeout = Duration::ZERO;
+        Rig::of(scenario, config)
+    }
+
+    fn of(scenario: Scenario, config: EngineConfig) -> Rig {
         log();
         let system = actix::System::with_tokio_rt(|| {
             // Neither time nor I/O: an actor that reaches past its seams panics.
@@ -125,7 +143,7 @@ impl Rig {
         });
         let outside = Rc::new(Outside::default());
         let store = Arc::new(Waiting::default());
-        let shared = shared(scenario, &store);
+        let shared = shared(config, &store);
         let (shard, worker) = system.block_on(async {
             let env = Env::new(ShardId(0), shared.clone(), Box::new(ShardSeams(outside.clone())));
             (Shard::new(env).start(), worker(&shared, &outside))
@@ -148,6 +166,34 @@ impl Rig {
             self.begun += TOGETHER;
         }
         times.next_multiple_of(TOGETHER)
+    }
+
+    /// Sets up some calls more, which stay; returns when they rest.
+    pub fn establish(&mut self, observer: &mut dyn Observer, times: u64) -> Vec<Up> {
+        let (mut up, until) = (Vec::new(), self.begun + times);
+        while self.begun < until {
+            let answered = self.set_up(observer);
+            up.push(Up(self.begun, answered));
+            self.begun += TOGETHER;
+        }
+        self.come_to_rest(observer);
+        up
+    }
+
+    /// Ends calls; returns when nothing of them is under way any more.
+    pub fn end(&mut self, observer: &mut dyn Observer, up: Vec<Up>) {
+        for Up(begun, answered) in up {
+            self.hang_up(observer, begun, &answered);
+        }
+        self.come_to_rest(observer);
+    }
+
+    fn come_to_rest(&mut self, observer: &mut dyn Observer) {
+        for _ in 0..REST.as_secs() {
+            self.pass(observer, Duration::from_secs(1));
+            self.commit(observer);
+        }
+        self.outside.sent.borrow_mut().clear();
     }
 
     /// Hands the engine something and lets every mailbox run dry.
@@ -242,8 +288,7 @@ fn log() {
     });
 }
 
-fn shared(scenario: Scenario, store: &Arc<Waiting>) -> Arc<Shared> {
-    let config = settings::config(scenario);
+fn shared(config: EngineConfig, store: &Arc<Waiting>) -> Arc<Shared> {
     // As the daemon's: histograms, not summaries.
     let seconds = Matcher::Suffix("_seconds".to_owned());
     let builder = PrometheusBuilder::new().set_buckets_for_metric(seconds, &BUCKETS).unwrap();

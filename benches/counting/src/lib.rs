@@ -7,5 +7,5 @@
 mod allocator;
 mod report;
 
-pub use allocator::{Allocated, Counting, allocated_by};
+pub use allocator::{Allocated, Counting, Kept, allocated_by, kept_by};
 pub use report::Report;
