@@ -13,7 +13,7 @@
 //! the next input, or anybody who looks at it, wakes it.
 
 use std::any::Any;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -120,8 +120,8 @@ pub struct Shell<M: Machine> {
     /// In a box: few ever do.
     panics: Option<Box<SmallVec<[Instant; 4]>>>,
     injection: Injection,
-    /// When the last input came; while it sleeps its deadline, or [`NEVER`].
-    at: Instant,
+    /// When the last input came, or the beginning of time if it was woken since; while it sleeps its deadline, or [`NEVER`].
+    at: Cell<Instant>,
 }
 
 /// There is no deadline.
@@ -132,39 +132,34 @@ impl<M: Machine> Shell<M> {
     pub fn new(machine: M) -> Shell<M> {
         let frozen = machine.freeze();
         let (machine, since, panics) = (OnceCell::from(Box::new(machine)), Vec::new(), None);
-        Shell {
-            machine,
-            frozen,
-            since,
-            lost: false,
-            panics,
-            injection: Injection::None,
-            at: Instant::default(),
-        }
+        Shell { machine, frozen, since, lost: false, panics, injection: Injection::None, at: Cell::default() }
     }
 
     /// The machine, to look at: that wakes it.
     pub fn machine(&self) -> &M {
-        self.machine.get_or_init(|| Box::new(self.rebuild().unwrap_or_else(M::blank)))
+        self.machine.get_or_init(|| {
+            self.at.take();
+            Box::new(self.rebuild().unwrap_or_else(M::blank))
+        })
     }
 
     /// When the machine wants to be told the time, or may [sleep](Self::sleep).
     pub fn deadline(&self) -> Option<Instant> {
-        let Some(machine) = self.machine.get() else { return Some(self.at).filter(|at| *at != NEVER) };
-        let sleep = (machine.may_sleep() && self.frozen.is_some()).then(|| self.at + AWAKE);
+        let Some(machine) = self.machine.get() else { return Some(self.at.get()).filter(|at| *at != NEVER) };
+        let sleep = (machine.may_sleep() && self.frozen.is_some()).then(|| self.at.get() + AWAKE);
         machine.deadline().into_iter().chain(sleep).min()
     }
 
     /// Has the machine sleep if it may and nothing is due, until the [deadline](Self::deadline) that there is then. False if it stays awake.
     pub fn sleep(&mut self, now: Now) -> bool {
-        let Some(machine) = self.machine.get() else { return self.at > now.mono };
+        let Some(machine) = self.machine.get() else { return self.at.get() > now.mono };
         let until = machine.deadline().unwrap_or(NEVER);
-        let wanted = until <= now.mono || now.mono.since(self.at) < AWAKE;
+        let wanted = until <= now.mono || now.mono.since(self.at.get()) < AWAKE;
         if wanted || self.lost || !machine.may_sleep() || self.frozen().is_none() {
             return false;
         }
         self.machine = OnceCell::new();
-        self.at = until;
+        self.at.set(until);
         true
     }
 
@@ -239,7 +234,7 @@ impl<M: Machine> Shell<M> {
 
     /// Feeds one input; what the machine wants done is pushed to `out` only if it came back.
     pub fn feed(&mut self, input: &M::Input, now: Now, out: &mut Vec<M::Output>) -> Fed {
-        self.at = now.mono;
+        self.at.set(now.mono);
         let Err(panic) = self.attempt(input, now, out) else { return Fed::Well };
         let panics = self.panics.get_or_insert_default();
         panics.retain(|at| now.mono.since(*at) < WINDOW);
@@ -446,6 +441,8 @@ mod tests {
         assert_eq!(shell.deadline(), Some(at(60).mono));
         assert!(!shell.sleep(at(60)), "it is due");
         assert_eq!(shell.machine().sum, 100, "who looks at it wakes it");
+        assert!(shell.sleep(at(59)), "and does not keep it awake");
+        assert_eq!(shell.deadline(), Some(at(60).mono));
     }
 
     #[test]

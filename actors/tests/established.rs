@@ -34,6 +34,8 @@ fn held_by_a_call(scenario: Scenario) -> (Kept, Kept) {
     let mut rig = Rig::of_calls_that_stay(scenario);
     drop(rig.establish(&mut Nobody, FIRST));
     let ((), held) = kept_by(|| drop(rig.establish(&mut Nobody, CALLS)));
+    let (listed, woken) = kept_by(|| rig.list(&mut Nobody));
+    assert!(listed as u64 == FIRST + CALLS && woken.bytes < 4096, "{listed} listed, {woken:?} of them awake");
     let ((), left) = kept_by(|| {
         let up = rig.establish(&mut Nobody, CALLS);
         rig.end(&mut Nobody, up);

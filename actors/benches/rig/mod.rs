@@ -27,7 +27,7 @@ use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::media_pool::ports::PortPool;
 use tandem_actors::media_pool::worker::{MediaWorker, Step};
 use tandem_actors::metrics::{Metrics, Registry};
-use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Shard, Tick};
+use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Shard, Tick};
 use tandem_actors::supervisor::Census;
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tandem_protocol::message::{Limits, Message, is_keepalive};
@@ -104,6 +104,7 @@ enum Turn {
     Committed(Vec<(u64, bool)>),
     Tick,
     Step,
+    Asked(Asked),
 }
 
 /// The engine and its peers.
@@ -188,6 +189,13 @@ impl Rig {
         self.come_to_rest(observer);
     }
 
+    /// Asks all calls what they are doing; how many have answered.
+    pub fn list(&mut self, observer: &mut dyn Observer) -> usize {
+        let (reply, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        self.turn(observer, Turn::Asked(Asked(Ask::Calls, reply)));
+        std::iter::from_fn(|| answers.try_recv().ok()).count()
+    }
+
     fn come_to_rest(&mut self, observer: &mut dyn Observer) {
         for _ in 0..REST.as_secs() {
             self.pass(observer, Duration::from_secs(1));
@@ -210,6 +218,7 @@ impl Rig {
                     }
                     Turn::Tick => shard.tell(Tick),
                     Turn::Step => worker.tell(Step),
+                    Turn::Asked(asked) => shard.tell(asked),
                 }
                 settle(shard, worker, outside).await;
             });

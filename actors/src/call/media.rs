@@ -27,7 +27,7 @@ struct SideMedia {
     open: bool,
     /// It was opened, and another took its place.
     replaced: bool,
-    report: Option<Report>,
+    report: Option<Box<Report>>,
 }
 
 impl SideMedia {
@@ -125,7 +125,6 @@ impl Media {
         // The numbers of sessions stay: one in the middle is given back when the call is over.
         let spare = self.sides.len() > 2 && callee == 1;
         let unused = self.sides.pop_if(|side| spare && !side.open);
-        self.sides.shrink_to_fit();
         unused.map(|side| side.lease).into_iter().collect()
     }
 
@@ -334,7 +333,7 @@ impl Media {
         self.sides.iter().any(|side| side.open && side.report.is_none())
     }
 
-    pub(crate) fn closed(&mut self, side: u8, report: Report) {
+    pub(crate) fn closed(&mut self, side: u8, report: Box<Report>) {
         if let Some(side) = self.sides.get_mut(usize::from(side)) {
             side.report = Some(report);
         }

@@ -446,7 +446,7 @@ impl Handler<Told<MediaEvent>> for CallActor {
                 self.feed(&Input::Silent(side), ctx);
             }
             MediaEvent::Closed { session, report } => {
-                self.media.closed(session.side, *report);
+                self.media.closed(session.side, report);
                 self.close_if_reported(now, ctx);
             }
             MediaEvent::Restarted { session, panic } => {
