@@ -182,7 +182,8 @@ impl Endpoint {
         if let Some(client) = self.clients.get(&id) {
             let at = match &client.machine {
                 ClientMachine::Invite(machine) => machine.deadline(),
-                ClientMachine::NonInvite(machine) => machine.deadline(),
+                ClientMachine::NonInvite(machine) if machine.is_unanswered() => machine.deadline(),
+                ClientMachine::NonInvite(machine) => machine.deadline().map(with_others),
             };
             self.env.arm(client.timer, at);
         }
@@ -231,6 +232,12 @@ impl Endpoint {
 }
 
 /// A response whose owner has gone matters only if the peer believes that it has made a dialog.
+/// A transaction that is only to be forgotten waits for others, so that an idle engine is not woken for each.
+fn with_others(end: Instant) -> Instant {
+    const TOGETHER_US: u64 = 250_000;
+    Instant(end.0.next_multiple_of(TOGETHER_US))
+}
+
 fn unclaimed(response: Message, flow: Flow) -> Option<New> {
     let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
     answer.then_some(New::Answer(response, flow))
