@@ -340,7 +340,7 @@ impl Media {
     }
 
     pub(crate) fn refused(&mut self, side: u8) {
-        self.closed(side, Report::default());
+        self.closed(side, Box::default());
     }
 
     pub(crate) fn inject(&self, env: &Env, key: CallKey, side: u8, injection: Injection) {
