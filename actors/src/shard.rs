@@ -172,7 +172,7 @@ pub struct Shard {
     leases: Leases,
     /// Who asked when calls can be taken, before that was so.
     awaiting_ports: Vec<UnboundedSender<Value>>,
-    calls: Map<CallKey, Addr<CallActor>>,
+    calls: Map<CallKey, Address<CallActor>>,
     dialogs: Map<Arc<str>, KnownDialog>,
     merges: Map<u64, Arc<str>>,
     stations: BTreeMap<Arc<str>, named::KnownStation>,

@@ -124,11 +124,15 @@ impl Machine for Registered {
         None
     }
 
+    fn blank() -> Registered {
+        Registered(Vec::new())
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         freeze_bindings(&self.0)
     }
 
-    fn thaw(frozen: &Bytes, _now: Now) -> Option<Registered> {
+    fn thaw(frozen: &Bytes) -> Option<Registered> {
         read_bindings(frozen).map(Registered)
     }
 }

@@ -27,7 +27,7 @@ use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::media_pool::ports::PortPool;
 use tandem_actors::media_pool::worker::{MediaWorker, Step};
 use tandem_actors::metrics::{Metrics, Registry};
-use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Shard, Tick};
+use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Shard, Tick};
 use tandem_actors::supervisor::Census;
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tandem_protocol::message::{Limits, Message, is_keepalive};
@@ -49,6 +49,9 @@ const STATIONS: u64 = 64;
 const TRACE: usize = 8 << 20;
 /// Operations that are under way at once: a shard finds several datagrams when it wakes.
 const TOGETHER: u64 = 4;
+
+/// Longer than any transaction lives (64 * T1), and than a machine rests before it sleeps.
+const REST: Duration = Duration::from_secs(60);
 
 /// What is done over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,7 @@ enum Turn {
     Committed(Vec<(u64, bool)>),
     Tick,
     Step,
+    Asked(Asked),
 }
 
 /// The engine and its peers.
@@ -119,6 +123,9 @@ pub struct Rig {
     stations: u64,
 }
 
+/// Calls that are up: those from this one on, and what their callers were answered.
+pub struct Up(u64, Vec<Message>);
+
 impl Rig {
     /// An engine that is ready.
     pub fn new(scenario: Scenario) -> Rig {
@@ -127,6 +134,17 @@ impl Rig {
 
     /// The same with so many stations, and so many bytes of messages that are kept for people.
     pub fn with_stations(scenario: Scenario, stations: u64, trace: usize) -> Rig {
+        Rig::of(scenario, settings::config(scenario, stations, trace), stations)
+    }
+
+    /// The same for calls that stay: it keeps no messages for `why --sip`, so that what it holds is theirs, and they may be silent.
+    pub fn of_calls_that_stay(scenario: Scenario) -> Rig {
+        let mut config = settings::config(scenario, STATIONS, 0);
+        config.media.rtp_timeout = Duration::ZERO;
+        Rig::of(scenario, config, STATIONS)
+    }
+
+    fn of(scenario: Scenario, config: EngineConfig, stations: u64) -> Rig {
         log();
         let system = actix::System::with_tokio_rt(|| {
             // Neither time nor I/O: an actor that reaches past its seams panics.
@@ -134,7 +152,7 @@ impl Rig {
         });
         let outside = Rc::new(Outside::default());
         let store = Arc::new(Waiting::default());
-        let shared = shared(settings::config(scenario, stations, trace), &store);
+        let shared = shared(config, &store);
         let (shard, worker) = system.block_on(async {
             let env = Env::new(ShardId(0), shared.clone(), Box::new(ShardSeams(outside.clone())));
             (Shard::new(env).start(), worker(&shared, &outside))
@@ -161,11 +179,42 @@ impl Rig {
 
     /// Long enough for whatever was begun to be over.
     pub fn rest(&mut self) {
-        for _ in 0..60 {
-            self.pass(&mut Nobody, Duration::from_secs(1));
-            self.commit(&mut Nobody);
-            self.outside.sent.take();
+        self.come_to_rest(&mut Nobody);
+    }
+
+    /// Sets up some calls more, which stay; returns when they rest.
+    pub fn establish(&mut self, observer: &mut dyn Observer, times: u64) -> Vec<Up> {
+        let (mut up, until) = (Vec::new(), self.begun + times);
+        while self.begun < until {
+            let answered = self.set_up(observer);
+            up.push(Up(self.begun, answered));
+            self.begun += TOGETHER;
         }
+        self.come_to_rest(observer);
+        up
+    }
+
+    /// Ends calls; returns when nothing of them is under way any more.
+    pub fn end(&mut self, observer: &mut dyn Observer, up: Vec<Up>) {
+        for Up(begun, answered) in up {
+            self.hang_up(observer, begun, &answered);
+        }
+        self.come_to_rest(observer);
+    }
+
+    /// Asks all calls what they are doing; how many have answered.
+    pub fn list(&mut self, observer: &mut dyn Observer) -> usize {
+        let (reply, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        self.turn(observer, Turn::Asked(Asked(Ask::Calls, reply)));
+        std::iter::from_fn(|| answers.try_recv().ok()).count()
+    }
+
+    fn come_to_rest(&mut self, observer: &mut dyn Observer) {
+        for _ in 0..REST.as_secs() {
+            self.pass(observer, Duration::from_secs(1));
+            self.commit(observer);
+        }
+        self.outside.sent.borrow_mut().clear();
     }
 
     /// Hands the engine something and lets every mailbox run dry.
@@ -182,6 +231,7 @@ impl Rig {
                     }
                     Turn::Tick => shard.tell(Tick),
                     Turn::Step => worker.tell(Step),
+                    Turn::Asked(asked) => shard.tell(asked),
                 }
                 settle(shard, worker, outside).await;
             });
