@@ -214,7 +214,7 @@ impl Rig {
             self.pass(observer, Duration::from_secs(1));
             self.commit(observer);
         }
-        self.outside.sent.borrow_mut().clear();
+        self.outside.sent.take();
     }
 
     /// Hands the engine something and lets every mailbox run dry.
