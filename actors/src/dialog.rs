@@ -2,7 +2,7 @@
 
 mod stored;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use tandem_protocol::time::{Instant, Now};
 use crate::call::CallActor;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::metrics::ActorKind;
-use crate::owner::{Address, Owner, WeakAddress};
+use crate::owner::{self, Address, Owner, WeakAddress};
 use crate::seat::{Hold, Loan};
 use crate::shard::Shard;
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::sip::endpoint::Outgoing;
-use crate::supervisor::Guard;
+use crate::supervisor;
 use crate::timer_wheel::TimerId;
 
 use stored::Stored;
@@ -59,11 +59,19 @@ impl Machine for Dialog {
         Dialog::rests(self)
     }
 
+    fn may_sleep(&self) -> bool {
+        Dialog::may_sleep(self)
+    }
+
+    fn blank() -> Dialog {
+        Dialog::ended()
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         if self.is_kept() { crate::checkpoint::freeze(FORMAT, self) } else { None }
     }
 
-    fn thaw(frozen: &Bytes, _now: Now) -> Option<Dialog> {
+    fn thaw(frozen: &Bytes) -> Option<Dialog> {
         crate::checkpoint::thaw_grown(FORMAT, frozen, Dialog::FORMER_LACKS)
     }
 }
@@ -102,7 +110,7 @@ impl Origin {
                 Some(dialog.with_account(account.clone()))
             }
             Origin::Calling { spec, local, .. } => Some(Dialog::calling(spec.clone(), local.clone(), out)),
-            Origin::Restored(frozen) => Dialog::thaw(frozen, now).map(|dialog| Dialog::restore(dialog, now)),
+            Origin::Restored(frozen) => Dialog::thaw(frozen).map(|dialog| Dialog::restore(dialog, now)),
         }
     }
 
@@ -154,27 +162,31 @@ pub struct DialogActor {
     env: Env,
     shard: Address<Shard>,
     call: Address<CallActor>,
-    /// Its own, once it has started.
+    /// Its own.
     me: WeakAddress<DialogActor>,
     leg: LegId,
     /// Until there is a checkpoint.
-    origin: Option<Box<Origin>>,
+    beginning: Option<Box<Beginning>>,
     shell: Shell<Dialog>,
     /// What the store has of it.
     stored: Stored,
-    /// Requests of the peer's within an early dialog that have no final response: a fault would lose them.
-    unanswered: Vec<Input>,
-    /// What the dialog did when it was built, done when its actor has an address.
-    first: Vec<Output>,
     timer: Option<TimerId>,
     tag: Arc<str>,
     /// The checkpoint that its call has of it.
     kept: Kept,
     /// Shard and call have been told of its end.
-    parted: Rc<Cell<bool>>,
+    parted: bool,
     /// The listener that it is reached by stays while it is.
     in_use: Option<(ListenerId, Hold)>,
-    _guard: Guard,
+}
+
+/// What a dialog is ended from while there is no checkpoint.
+struct Beginning {
+    origin: Origin,
+    /// What the dialog did when it was built, done when its actor has started.
+    first: Vec<Output>,
+    /// Requests of the peer's within an early dialog that have no final response: a fault would lose them.
+    unanswered: Vec<Input>,
 }
 
 impl DialogActor {
@@ -185,41 +197,33 @@ impl DialogActor {
         call: Address<CallActor>,
         leg: LegId,
         origin: Origin,
-    ) -> Option<(Addr<DialogActor>, Kept)> {
+    ) -> Option<(Address<DialogActor>, Kept)> {
         let mut first = Vec::new();
         let dialog = origin.build(env.now(), &mut first)?;
         let tag: Arc<str> = dialog.local_tag().into();
-        let parted = Rc::new(Cell::new(false));
-        let guard = {
-            let (shard, call, tag, parted) = (shard.clone(), call.clone(), tag.clone(), parted.clone());
-            Guard::new(env, ActorKind::Dialog, move |_| {
-                if !parted.get() {
-                    shard.tell(DialogDown { tag, awaited: None });
-                    call.tell(LegDown(leg));
-                }
-            })
-        };
+        supervisor::count(env, ActorKind::Dialog, 1);
         let mut actor = DialogActor {
             env: env.clone(),
             shard: shard.clone(),
             call,
             me: WeakAddress::default(),
             leg,
-            origin: Some(Box::new(origin)),
+            beginning: Some(Box::new(Beginning { origin, first, unanswered: Vec::new() })),
             shell: Shell::new(dialog),
             stored: Stored::default(),
-            unanswered: Vec::new(),
-            first,
             timer: None,
             tag,
             kept: Kept::default(),
-            parted,
+            parted: false,
             in_use: None,
-            _guard: guard,
         };
         actor.use_listener();
         let kept = actor.kept.clone();
-        Some((actor.start(), kept))
+        let address = owner::start(|me| {
+            actor.me = me;
+            actor
+        });
+        Some((address, kept))
     }
 
     /// Holds on to the listener that it is reached by.
@@ -251,9 +255,10 @@ impl DialogActor {
             }
         }
         if let Input::Request { transaction: Some(_), .. } = input
+            && let Some(beginning) = &mut self.beginning
             && !self.shell.is_kept()
         {
-            self.unanswered.push(input.clone());
+            beginning.unanswered.push(input.clone());
         }
         self.use_listener();
         self.stored.follow(input, self.shell.machine());
@@ -263,10 +268,12 @@ impl DialogActor {
     /// What waits for an answer that nobody will give any more: the request that has brought the dialog to its end, and any other that
     /// the dialog knows of no longer.
     fn refuse_unanswered(&mut self, input: &Input, out: &mut Vec<Output>) {
-        if self.shell.is_kept() {
-            self.unanswered.clear();
+        let mut waiting = Vec::new();
+        if let Some(beginning) = &mut self.beginning
+            && !self.shell.is_kept()
+        {
+            waiting.append(&mut beginning.unanswered);
         }
-        let waiting = std::mem::take(&mut self.unanswered);
         let machine = self.shell.machine();
         out.extend(waiting.iter().chain([input]).filter_map(|input| machine.refuse_after_fault(input)));
     }
@@ -285,9 +292,11 @@ impl DialogActor {
             | Input::Command(_)
             | Input::Timeout => None,
         };
-        let ended = match self.shell.last_good(now) {
+        let ended = match self.shell.last_good() {
             Some(dialog) => Some(ended_after_fault(dialog, now, out)),
-            None => self.origin.as_ref().and_then(|origin| origin.build_to_end(heard, now, out)),
+            None => {
+                self.beginning.as_ref().and_then(|beginning| beginning.origin.build_to_end(heard, now, out))
+            }
         };
         let Some(dialog) = ended else { return out.push(Output::Finished) };
         if heard.is_none() {
@@ -316,7 +325,7 @@ impl DialogActor {
         ROOM.set(out);
         // It stays until shard and call have dropped its address, so that a request which is in its mailbox already, or on the way there,
         // still gets its answer.
-        let parts = finished && !self.parted.replace(true);
+        let parts = finished && !std::mem::replace(&mut self.parted, true);
         if parts {
             let awaited = self.shell.machine().awaited_prack();
             self.shard.tell(DialogDown { tag: self.tag.clone(), awaited });
@@ -338,10 +347,10 @@ impl DialogActor {
             self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen, down: false });
         }
         if self.shell.is_kept() {
-            self.origin = None;
+            self.beginning = None;
         }
         if let Some(timer) = self.timer {
-            self.env.arm(timer, self.shell.machine().deadline());
+            self.env.arm(timer, self.shell.deadline());
         }
         if let Some((account, challenge)) = challenged {
             // A password that was changed counts at once, for a call that is up too.
@@ -373,9 +382,11 @@ impl DialogActor {
 
     /// A request of the peer's has its final response.
     fn note_answer(&mut self, output: &Output) {
-        if let Output::Respond { transaction, status: 200.., .. } = output {
+        if let Output::Respond { transaction, status: 200.., .. } = output
+            && let Some(beginning) = &mut self.beginning
+        {
             let of = |input: &Input| matches!(input, Input::Request { transaction: Some(known), .. } if known == transaction);
-            self.unanswered.retain(|input| !of(input));
+            beginning.unanswered.retain(|input| !of(input));
         }
     }
 
@@ -383,8 +394,8 @@ impl DialogActor {
     fn note_invite(&mut self, output: &Output) {
         if let (
             Output::Request { method: Method::Invite, branch, cseq, .. },
-            Some(Origin::Calling { last, .. }),
-        ) = (output, self.origin.as_deref_mut())
+            Some(Beginning { origin: Origin::Calling { last, .. }, .. }),
+        ) = (output, self.beginning.as_deref_mut())
         {
             *last = Some((*cseq, branch.clone()));
         }
@@ -402,8 +413,9 @@ impl Actor for DialogActor {
         let merge_key = invite.map(|(from_tag, cseq)| {
             crate::shard::merge_key(self.env.shared(), dialog.call_id(), from_tag, cseq)
         });
-        let restored = matches!(self.origin.as_deref(), Some(Origin::Restored(_)));
-        let invite = match self.origin.as_deref() {
+        let origin = self.beginning.as_ref().map(|beginning| &beginning.origin);
+        let restored = matches!(origin, Some(Origin::Restored(_)));
+        let invite = match origin {
             Some(Origin::Incoming { transaction, .. }) => Some(*transaction),
             Some(Origin::Calling { .. } | Origin::Restored(_)) | None => None,
         };
@@ -413,13 +425,24 @@ impl Actor for DialogActor {
             let frozen = self.shell.frozen().cloned();
             self.call.tell(FromLeg { leg: self.leg, events: SmallVec::new(), frozen, down: false });
         }
-        let out = std::mem::take(&mut self.first);
-        self.release(out);
+        let out = self.beginning.as_mut().map(|beginning| std::mem::take(&mut beginning.first));
+        self.release(out.unwrap_or_default());
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             self.env.forget(timer);
+        }
+    }
+}
+
+impl Drop for DialogActor {
+    /// Its end, by a panic too that no shell has caught.
+    fn drop(&mut self) {
+        supervisor::count(&self.env, ActorKind::Dialog, -1);
+        if !self.parted {
+            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited: None });
+            self.call.tell(LegDown(self.leg));
         }
     }
 }
@@ -452,7 +475,11 @@ impl Handler<Told<Input>> for DialogActor {
 impl Handler<Told<Fire>> for DialogActor {
     type Result = ();
     fn handle(&mut self, _: Told<Fire>, _: &mut Context<Self>) {
-        self.feed(&Input::Timeout);
+        if !self.shell.sleep(self.env.now()) {
+            self.feed(&Input::Timeout);
+        } else if let Some(timer) = self.timer {
+            self.env.arm(timer, self.shell.deadline());
+        }
     }
 }
 

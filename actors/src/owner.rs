@@ -18,6 +18,17 @@ pub(crate) type Address<A> = Arc<Addr<A>>;
 #[derive(Debug)]
 pub(crate) struct WeakAddress<A: Actor>(Weak<Addr<A>>);
 
+/// Starts an actor that has its own address from the beginning.
+pub(crate) fn start<A>(actor: impl FnOnce(WeakAddress<A>) -> A) -> Address<A>
+where
+    A: Actor<Context = Context<A>>,
+{
+    let ctx = Context::new();
+    let address = Arc::new(ctx.address());
+    ctx.run(actor(WeakAddress::of(&address)));
+    address
+}
+
 impl<A: Actor> WeakAddress<A> {
     pub(crate) fn of(address: &Address<A>) -> WeakAddress<A> {
         WeakAddress(Arc::downgrade(address))

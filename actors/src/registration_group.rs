@@ -66,11 +66,16 @@ impl Machine for RegistrationGroup {
         RegistrationGroup::deadline(self)
     }
 
+    fn blank() -> RegistrationGroup {
+        let settings = GroupSettings { active: 1, return_after: Duration::ZERO };
+        RegistrationGroup::new(settings, Vec::new())
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         crate::checkpoint::freeze(FORMAT, self)
     }
 
-    fn thaw(frozen: &Bytes, _now: Now) -> Option<RegistrationGroup> {
+    fn thaw(frozen: &Bytes) -> Option<RegistrationGroup> {
         crate::checkpoint::thaw(FORMAT, frozen)
     }
 }

@@ -75,7 +75,7 @@ impl Figure {
     }
 }
 
-/// What a shard has of others, until it is given back.
+/// What a shard has of others, until it is given back. A call has several: they are kept small.
 pub(crate) enum Loan {
     /// A place for a call of a station.
     Station(Arc<StationEntry>),
@@ -84,7 +84,7 @@ pub(crate) enum Loan {
     /// An answered call to the outside, international or not, that is counted for somebody.
     Outside(Arc<Watched>, bool),
     /// A place for a connection of this source at a listener.
-    Guest(Arc<Door>, IpAddr),
+    Guest(Arc<Door>, Box<IpAddr>),
     /// A place for a TLS handshake there.
     Handshake(Arc<Door>),
     /// A leg that is reached by a listener.
@@ -96,7 +96,7 @@ pub(crate) enum Loan {
     /// Calls that are about to be restored, counted as one until then: nobody is to believe meanwhile that there are none.
     Expected(Arc<Shared>),
     /// An INVITE that has no final response yet, and by which flow that goes.
-    Invite(Bytes, Flow),
+    Invite(Box<(Bytes, Flow)>),
 }
 
 impl Loan {
@@ -105,11 +105,11 @@ impl Loan {
             Loan::Station(station) => station.give_back(),
             Loan::Trunk(trunk) => trunk.give_back(),
             Loan::Outside(watched, international) => watched.drop_call(*international),
-            Loan::Guest(door, source) => door.leave(*source),
+            Loan::Guest(door, source) => door.leave(**source),
             Loan::Handshake(door) => door.shaken(),
             Loan::Leg(uses) => uses.leave(),
             Loan::Expected(shared) => shared.census.leave(ActorKind::Call, 1),
-            Loan::Connection(_) | Loan::Stream(_) | Loan::Invite(..) => {}
+            Loan::Connection(_) | Loan::Stream(_) | Loan::Invite(_) => {}
         }
     }
 }
@@ -317,7 +317,7 @@ impl Seat {
             loan.give_back();
             match loan {
                 Loan::Connection(connection) => remains.connections.push(connection),
-                Loan::Invite(request, flow) => remains.invites.push((request, flow)),
+                Loan::Invite(invite) => remains.invites.push(*invite),
                 Loan::Stream(_)
                 | Loan::Station(_)
                 | Loan::Trunk(_)
@@ -371,7 +371,7 @@ impl Loan {
             | Loan::Leg(_)
             | Loan::Connection(_)
             | Loan::Expected(_)
-            | Loan::Invite(..) => None,
+            | Loan::Invite(_) => None,
         }
     }
 }
@@ -390,6 +390,11 @@ mod tests {
         let seat = Arc::default();
         let places: Vec<_> = (0..10).map_while(|_| door.shake(&seat)).collect();
         places.len()
+    }
+
+    #[test]
+    fn a_loan_is_small() {
+        assert!(std::mem::size_of::<Option<Loan>>() <= 24);
     }
 
     #[test]

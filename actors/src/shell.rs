@@ -8,8 +8,12 @@
 //! To freeze a machine after each input would cost as much as half of what the inputs do. So it is frozen when it comes to rest (by more
 //! than small inputs), when its checkpoint is wanted, and after some inputs at the latest; in between the inputs are kept, and a machine that is
 //! thawed takes them again: it knows neither clock nor chance but what they brought, so it comes to the same state.
+//!
+//! A machine that has rested for [`AWAKE`] [sleeps](Shell::sleep): of it only the checkpoint is kept, which takes a fraction of its room, until
+//! the next input, or anybody who looks at it, wakes it.
 
 use std::any::Any;
+use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -21,6 +25,9 @@ use tandem_protocol::time::{Instant, Now};
 pub const MAX_PANICS: usize = 5;
 /// Inputs that are kept to be repeated; the next one freezes the machine.
 const MOST_SINCE: usize = 8;
+/// A machine that sleeps has had no input for so long: more than a call with nothing to say is awake for nothing, and one that has is not
+/// woken for each word.
+pub const AWAKE: Duration = Duration::from_secs(20);
 /// The time over which panics are counted.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
@@ -47,6 +54,14 @@ pub trait Machine: Sized {
         true
     }
 
+    /// True in a state that its checkpoint holds in full, and in which it may stay for long: it may sleep.
+    fn may_sleep(&self) -> bool {
+        false
+    }
+
+    /// One that has nothing to do: it stands for a machine whose checkpoint cannot be read.
+    fn blank() -> Self;
+
     /// Its state as it must be found after a fault; `None` unless it [is kept](Machine::is_kept).
     fn freeze(&self) -> Option<Bytes>;
 
@@ -61,7 +76,7 @@ pub trait Machine: Sized {
     }
 
     /// The machine again.
-    fn thaw(frozen: &Bytes, now: Now) -> Option<Self>;
+    fn thaw(frozen: &Bytes) -> Option<Self>;
 }
 
 /// How an input ended.
@@ -95,28 +110,57 @@ pub enum Injection {
 
 /// A machine and what is needed to rebuild it.
 pub struct Shell<M: Machine> {
-    /// In a box: an actor is moved several times before it runs.
-    machine: Box<M>,
+    /// In a box: an actor is moved several times before it runs. Empty while it sleeps.
+    machine: OnceCell<Box<M>>,
     frozen: Option<Bytes>,
     /// What has ended well since it was frozen, and when it happened.
     since: Vec<(M::Input, Now)>,
     /// It has panicked and was not rebuilt.
     lost: bool,
-    panics: SmallVec<[Instant; 2]>,
+    /// In a box: few ever do.
+    panics: Option<Box<SmallVec<[Instant; 4]>>>,
     injection: Injection,
+    /// When the last input came, or the beginning of time if it was woken since; while it sleeps its deadline, or [`NEVER`].
+    at: Cell<Instant>,
 }
+
+/// There is no deadline.
+const NEVER: Instant = Instant(u64::MAX);
 
 impl<M: Machine> Shell<M> {
     /// A shell around `machine`.
     pub fn new(machine: M) -> Shell<M> {
         let frozen = machine.freeze();
-        let (machine, since, panics) = (Box::new(machine), Vec::new(), SmallVec::new());
-        Shell { machine, frozen, since, lost: false, panics, injection: Injection::None }
+        let (machine, since, panics) = (OnceCell::from(Box::new(machine)), Vec::new(), None);
+        Shell { machine, frozen, since, lost: false, panics, injection: Injection::None, at: Cell::default() }
     }
 
-    /// The machine, to look at.
+    /// The machine, to look at: that wakes it.
     pub fn machine(&self) -> &M {
-        &self.machine
+        self.machine.get_or_init(|| {
+            self.at.take();
+            Box::new(self.rebuild().unwrap_or_else(M::blank))
+        })
+    }
+
+    /// When the machine wants to be told the time, or may [sleep](Self::sleep).
+    pub fn deadline(&self) -> Option<Instant> {
+        let Some(machine) = self.machine.get() else { return Some(self.at.get()).filter(|at| *at != NEVER) };
+        let sleep = (machine.may_sleep() && self.frozen.is_some()).then(|| self.at.get() + AWAKE);
+        machine.deadline().into_iter().chain(sleep).min()
+    }
+
+    /// Has the machine sleep if it may and nothing is due, until the [deadline](Self::deadline) that there is then. False if it stays awake.
+    pub fn sleep(&mut self, now: Now) -> bool {
+        let Some(machine) = self.machine.get() else { return self.at.get() > now.mono };
+        let until = machine.deadline().unwrap_or(NEVER);
+        let wanted = until <= now.mono || now.mono.since(self.at.get()) < AWAKE;
+        if wanted || self.lost || !machine.may_sleep() || self.frozen().is_none() {
+            return false;
+        }
+        self.machine = OnceCell::new();
+        self.at.set(until);
+        true
     }
 
     /// The machine's checkpoint: its state when the last input had ended well.
@@ -134,34 +178,36 @@ impl<M: Machine> Shell<M> {
 
     /// Another machine as it was when the last input had ended well, for one that is lost; where what came since the last freeze
     /// cannot be repeated, as it was then.
-    pub fn last_good(&self, now: Now) -> Option<M> {
-        self.rebuild(now).or_else(|| M::thaw(self.frozen.as_ref()?, now))
+    pub fn last_good(&self) -> Option<M> {
+        self.rebuild().or_else(|| M::thaw(self.frozen.as_ref()?))
     }
 
     /// Replaces a lost machine.
     pub fn replace(&mut self, machine: M) {
-        *self.machine = machine;
+        self.machine = OnceCell::from(Box::new(machine));
         self.lost = false;
         self.freeze();
     }
 
     fn freeze(&mut self) {
-        self.frozen = self.machine.freeze();
+        let frozen = self.machine().freeze();
+        self.frozen = frozen;
         self.since = Vec::new();
     }
 
     /// An input has ended well.
-    fn note(&mut self, input: &M::Input, now: Now) {
+    fn note(&mut self, machine: &M, input: &M::Input, now: Now) {
         if self.frozen.is_some() && !M::alters(input) {
             return;
         }
         let small = || M::is_small(input) && self.since.iter().all(|(input, _)| M::is_small(input));
         if self.frozen.is_none()
-            || !self.machine.is_kept()
+            || !machine.is_kept()
             || self.since.len() == MOST_SINCE
-            || (self.machine.rests() && !small())
+            || (machine.rests() && !small())
         {
-            self.freeze();
+            self.frozen = machine.freeze();
+            self.since = Vec::new();
         } else {
             // Most have one at a time.
             self.since.reserve_exact(1);
@@ -169,8 +215,8 @@ impl<M: Machine> Shell<M> {
         }
     }
 
-    fn rebuild(&self, now: Now) -> Option<M> {
-        let mut machine = M::thaw(self.frozen.as_ref()?, now)?;
+    fn rebuild(&self) -> Option<M> {
+        let mut machine = M::thaw(self.frozen.as_ref()?)?;
         let repeated = catch_unwind(AssertUnwindSafe(|| {
             let mut done = Vec::new();
             for (input, at) in &self.since {
@@ -188,15 +234,17 @@ impl<M: Machine> Shell<M> {
 
     /// Feeds one input; what the machine wants done is pushed to `out` only if it came back.
     pub fn feed(&mut self, input: &M::Input, now: Now, out: &mut Vec<M::Output>) -> Fed {
+        self.at.set(now.mono);
         let Err(panic) = self.attempt(input, now, out) else { return Fed::Well };
-        self.panics.retain(|at| now.mono.since(*at) < WINDOW);
-        self.panics.push(now.mono);
+        let panics = self.panics.get_or_insert_default();
+        panics.retain(|at| now.mono.since(*at) < WINDOW);
+        panics.push(now.mono);
         self.lost = true;
-        if self.panics.len() > MAX_PANICS {
+        if panics.len() > MAX_PANICS {
             return Fed::Lost { panic };
         }
-        let Some(machine) = self.rebuild(now) else { return Fed::Lost { panic } };
-        *self.machine = machine;
+        let Some(machine) = self.rebuild() else { return Fed::Lost { panic } };
+        self.machine = OnceCell::from(Box::new(machine));
         match self.attempt(input, now, out) {
             Ok(()) => {
                 self.lost = false;
@@ -212,21 +260,24 @@ impl<M: Machine> Shell<M> {
         if injection == Injection::Once {
             self.injection = Injection::None;
         }
-        let machine = &mut *self.machine;
+        let taken = self.machine.take().or_else(|| self.rebuild().map(Box::new));
+        let Some(mut machine) = taken else { return Err("its checkpoint cannot be read".to_owned()) };
         let result = catch_unwind(AssertUnwindSafe(|| {
             machine.handle(input, now, out);
             assert!(injection == Injection::None, "injected by an operator");
         }));
-        match result {
+        let ended = match result {
             Ok(()) => {
-                self.note(input, now);
+                self.note(&machine, input, now);
                 Ok(())
             }
             Err(payload) => {
                 out.truncate(before);
                 Err(words(payload.as_ref()))
             }
-        }
+        };
+        self.machine = OnceCell::from(machine);
+        ended
     }
 }
 
@@ -245,7 +296,10 @@ pub fn words(payload: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    thread_local!(static FROZEN: std::cell::Cell<u32> = const { std::cell::Cell::new(0) });
+    thread_local! {
+        static FROZEN: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+        static THAWED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
 
     /// Adds its inputs, and rests at each multiple of 5; panics half-way at 13, each time, and at 7 the first time in the process of
     /// a state.
@@ -265,7 +319,7 @@ mod tests {
             assert!(!(*input == 7 && self.frail), "seven");
         }
         fn deadline(&self) -> Option<Instant> {
-            None
+            (self.sum == 100).then_some(at(60).mono)
         }
         fn is_kept(&self) -> bool {
             self.sum >= 10
@@ -283,7 +337,14 @@ mod tests {
             FROZEN.set(FROZEN.get() + 1);
             self.is_kept().then(|| Bytes::from(self.sum.to_string()))
         }
-        fn thaw(frozen: &Bytes, _now: Now) -> Option<Adder> {
+        fn may_sleep(&self) -> bool {
+            self.rests()
+        }
+        fn blank() -> Adder {
+            Adder { sum: 0, frail: false }
+        }
+        fn thaw(frozen: &Bytes) -> Option<Adder> {
+            THAWED.set(THAWED.get() + 1);
             Some(Adder { sum: std::str::from_utf8(frozen).ok()?.parse().ok()?, frail: false })
         }
     }
@@ -354,12 +415,65 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_has_rested_for_long_sleeps_until_its_next_input() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: false });
+        THAWED.set(0);
+        assert_eq!(shell.feed(&5, at(1), &mut Vec::new()), Fed::Well);
+        assert_eq!(shell.deadline(), Some(at(21).mono));
+        assert!(!shell.sleep(at(20)), "too early");
+        assert!(shell.sleep(at(21)) && shell.machine.get().is_none());
+        assert_eq!(shell.deadline(), None);
+        assert_eq!(shell.frozen(), Some(&"15".into()), "its checkpoint does not wake it");
+        assert!(shell.sleep(at(30)));
+        assert_eq!(THAWED.get(), 0);
+        let mut out = Vec::new();
+        assert_eq!(shell.feed(&1, at(40), &mut out), Fed::Well);
+        assert_eq!((out, THAWED.get()), (vec![16], 1));
+        assert!(!shell.sleep(at(70)) && shell.deadline().is_none(), "it does not rest");
+    }
+
+    #[test]
+    fn a_machine_that_sleeps_has_its_deadline_and_is_awake_when_that_is_due() {
+        let mut shell = Shell::new(Adder { sum: 50, frail: false });
+        assert_eq!(shell.feed(&50, at(10), &mut Vec::new()), Fed::Well);
+        assert_eq!(shell.deadline(), Some(at(30).mono));
+        assert!(shell.sleep(at(30)));
+        assert_eq!(shell.deadline(), Some(at(60).mono));
+        assert!(!shell.sleep(at(60)), "it is due");
+        assert_eq!(shell.machine().sum, 100, "who looks at it wakes it");
+        assert!(shell.sleep(at(59)), "and does not keep it awake");
+        assert_eq!(shell.deadline(), Some(at(60).mono));
+    }
+
+    #[test]
+    fn what_a_machine_has_taken_since_its_checkpoint_is_not_lost_in_its_sleep() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: true });
+        assert_eq!(shell.feed(&10, at(0), &mut Vec::new()), Fed::Well);
+        assert_eq!(shell.frozen, Some("10".into()), "small");
+        assert!(shell.sleep(at(20)));
+        assert_eq!((shell.frozen.clone(), shell.since.len()), (Some("20".into()), 0));
+        assert_eq!(shell.feed(&13, at(30), &mut Vec::new()), Fed::Lost { panic: "thirteen".into() });
+        assert_eq!(shell.last_good(), Some(Adder { sum: 20, frail: false }));
+        assert!(!shell.sleep(at(60)), "half a change must not be frozen");
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_woken_is_lost() {
+        let mut shell = Shell::new(Adder { sum: 10, frail: false });
+        assert!(shell.sleep(at(20)));
+        shell.frozen = Some("damaged".into());
+        let lost = Fed::Lost { panic: "its checkpoint cannot be read".into() };
+        assert_eq!(shell.feed(&1, at(21), &mut Vec::new()), lost);
+        assert_eq!((shell.machine().sum, shell.last_good()), (0, None));
+    }
+
+    #[test]
     fn a_lost_machine_is_found_as_it_was_when_the_last_input_ended_well() {
         let mut shell = Shell::new(Adder { sum: 10, frail: true });
         let mut out = Vec::new();
         assert_eq!(shell.feed(&1, at(0), &mut out), Fed::Well);
         assert_eq!(shell.feed(&13, at(0), &mut out), Fed::Lost { panic: "thirteen".into() });
-        assert_eq!(shell.last_good(at(0)), Some(Adder { sum: 11, frail: false }));
+        assert_eq!(shell.last_good(), Some(Adder { sum: 11, frail: false }));
         assert_eq!(shell.frozen(), Some(&"10".into()), "half a change is in no checkpoint");
     }
 

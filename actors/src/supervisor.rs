@@ -128,6 +128,13 @@ impl Guard {
     }
 }
 
+/// So many actors of a kind begin to live, or end: for those that need no [`Guard`], because they speak for themselves when they are dropped.
+pub(crate) fn count(env: &Env, kind: ActorKind, count: i64) {
+    if env.seat().count_actor(kind, count) {
+        env.shared().census.alive[kind as usize].fetch_add(count, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         self.count(-1);

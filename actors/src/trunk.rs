@@ -51,11 +51,15 @@ impl Machine for TrunkHealth {
         TrunkHealth::deadline(self)
     }
 
+    fn blank() -> TrunkHealth {
+        TrunkHealth::new(&[], None, 0, Instant::default())
+    }
+
     fn freeze(&self) -> Option<Bytes> {
         crate::checkpoint::freeze(FORMAT, self)
     }
 
-    fn thaw(frozen: &Bytes, _now: Now) -> Option<TrunkHealth> {
+    fn thaw(frozen: &Bytes) -> Option<TrunkHealth> {
         crate::checkpoint::thaw(FORMAT, frozen)
     }
 }

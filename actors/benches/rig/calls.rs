@@ -43,6 +43,11 @@ fn within(call: u64, answer: &Message, method: &str, cseq: u32) -> Bytes {
     format!("{}Content-Length: 0\r\n\r\n", request(call, method, cseq, uri, &tag)).into()
 }
 
+/// The same of several callers, those of the calls from this one on.
+fn within_each(begun: u64, answered: &[Message], method: &str, cseq: u32) -> Vec<Bytes> {
+    (begun..).zip(answered).map(|(call, answer)| within(call, answer, method, cseq)).collect()
+}
+
 /// An answer of the callee.
 fn answer(request: &Message, status: u16, with_session: bool) -> Bytes {
     let tag = format!("1callee{}", request.call_id());
@@ -59,8 +64,28 @@ fn answers(requests: &[Message], status: u16, with_session: bool) -> Vec<Bytes> 
 impl Rig {
     /// Several calls, from their INVITEs until they are forgotten but for their transactions.
     pub(super) fn calls(&mut self, observer: &mut dyn Observer) {
+        let begun = self.begun;
+        let answered = self.set_up(observer);
+        self.pass(observer, Duration::from_secs(3));
+        self.hang_up(observer, begun, &answered);
+        self.pass(observer, Duration::from_secs(1));
+        self.commit(observer);
+    }
+
+    /// The callers of those that began with this one hang up.
+    pub(super) fn hang_up(&mut self, observer: &mut dyn Observer, begun: u64, answered: &[Message]) {
+        self.receive(observer, NEAR, within_each(begun, answered, "BYE", 2));
+        self.sent(NEAR, "SIP/2.0 200 ");
+        let byes = self.sent(FAR, "BYE ");
+        self.pass(observer, MOMENT);
+        self.receive(observer, FAR, answers(&byes, 200, false));
+        self.commit(observer);
+    }
+
+    /// Several calls, from their INVITEs until both sides are connected; the answers that their callers got.
+    pub(super) fn set_up(&mut self, observer: &mut dyn Observer) -> Vec<Message> {
         let calls = self.begun..self.begun + TOGETHER;
-        self.receive(observer, NEAR, calls.clone().map(invite).collect());
+        self.receive(observer, NEAR, calls.map(invite).collect());
         let invites = self.sent(FAR, "INVITE ");
         self.pass(observer, MOMENT);
         self.receive(observer, FAR, answers(&invites, 180, false));
@@ -70,20 +95,8 @@ impl Rig {
         self.commit(observer);
         let answered = self.sent(NEAR, "SIP/2.0 200 ");
         self.pass(observer, MOMENT);
-        let all = |method, cseq| {
-            let each = calls.clone().zip(&answered);
-            each.map(|(call, answer)| within(call, answer, method, cseq)).collect()
-        };
-        self.receive(observer, NEAR, all("ACK", 1));
+        self.receive(observer, NEAR, within_each(self.begun, &answered, "ACK", 1));
         self.sent(FAR, "ACK ");
-        self.pass(observer, Duration::from_secs(3));
-        self.receive(observer, NEAR, all("BYE", 2));
-        self.sent(NEAR, "SIP/2.0 200 ");
-        let byes = self.sent(FAR, "BYE ");
-        self.pass(observer, MOMENT);
-        self.receive(observer, FAR, answers(&byes, 200, false));
-        self.commit(observer);
-        self.pass(observer, Duration::from_secs(1));
-        self.commit(observer);
+        answered
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, SystemRunner};
 use bytes::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-use tandem_actors::config::MediaPath;
+use tandem_actors::config::{EngineConfig, MediaPath};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::{Datagram, Env, Shared, Tell, in_flight};
 use tandem_actors::generation::Generations;
@@ -27,7 +27,7 @@ use tandem_actors::ids::{Names, ShardId};
 use tandem_actors::media_pool::ports::PortPool;
 use tandem_actors::media_pool::worker::{MediaWorker, Step};
 use tandem_actors::metrics::{Metrics, Registry};
-use tandem_actors::shard::{Datagrams, LinkMessage, Linked, Shard, Tick};
+use tandem_actors::shard::{Ask, Asked, Datagrams, LinkMessage, Linked, Shard, Tick};
 use tandem_actors::supervisor::Census;
 use tandem_protocol::digest::{NonceSigner, NonceWindows};
 use tandem_protocol::message::{Limits, Message, is_keepalive};
@@ -43,10 +43,15 @@ const LISTENER: &str = "10.0.0.1:5060";
 const NEAR: &str = "10.0.0.2:5060";
 /// The trunk that is called.
 const FAR: &str = "10.0.0.3:5060";
-/// How many stations register in turn.
+/// How many stations register in turn, unless it is said.
 const STATIONS: u64 = 64;
+/// Bytes of messages that are kept for people, unless it is said.
+const TRACE: usize = 8 << 20;
 /// Operations that are under way at once: a shard finds several datagrams when it wakes.
 const TOGETHER: u64 = 4;
+
+/// Longer than any transaction lives (64 * T1), and than a machine rests before it sleeps.
+const REST: Duration = Duration::from_secs(60);
 
 /// What is done over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +106,7 @@ enum Turn {
     Committed(Vec<(u64, bool)>),
     Tick,
     Step,
+    Asked(Asked),
 }
 
 /// The engine and its peers.
@@ -113,11 +119,32 @@ pub struct Rig {
     store: Arc<Waiting>,
     /// Operations begun so far.
     begun: u64,
+    /// How many stations there are.
+    stations: u64,
 }
+
+/// Calls that are up: those from this one on, and what their callers were answered.
+pub struct Up(u64, Vec<Message>);
 
 impl Rig {
     /// An engine that is ready.
     pub fn new(scenario: Scenario) -> Rig {
+        Rig::with_stations(scenario, STATIONS, TRACE)
+    }
+
+    /// The same with so many stations, and so many bytes of messages that are kept for people.
+    pub fn with_stations(scenario: Scenario, stations: u64, trace: usize) -> Rig {
+        Rig::of(scenario, settings::config(scenario, stations, trace), stations)
+    }
+
+    /// The same for calls that stay: it keeps no messages for `why --sip`, so that what it holds is theirs, and they may be silent.
+    pub fn of_calls_that_stay(scenario: Scenario) -> Rig {
+        let mut config = settings::config(scenario, STATIONS, 0);
+        config.media.rtp_timeout = Duration::ZERO;
+        Rig::of(scenario, config, STATIONS)
+    }
+
+    fn of(scenario: Scenario, config: EngineConfig, stations: u64) -> Rig {
         log();
         let system = actix::System::with_tokio_rt(|| {
             // Neither time nor I/O: an actor that reaches past its seams panics.
@@ -125,12 +152,12 @@ impl Rig {
         });
         let outside = Rc::new(Outside::default());
         let store = Arc::new(Waiting::default());
-        let shared = shared(scenario, &store);
+        let shared = shared(config, &store);
         let (shard, worker) = system.block_on(async {
             let env = Env::new(ShardId(0), shared.clone(), Box::new(ShardSeams(outside.clone())));
             (Shard::new(env).start(), worker(&shared, &outside))
         });
-        let mut rig = Rig { scenario, system, shard, worker, outside, store, begun: 0 };
+        let mut rig = Rig { scenario, system, shard, worker, outside, store, begun: 0, stations };
         rig.turn(&mut Nobody, Turn::Tick);
         // The first ports are bound.
         rig.pass(&mut Nobody, Duration::from_secs(1));
@@ -150,6 +177,46 @@ impl Rig {
         times.next_multiple_of(TOGETHER)
     }
 
+    /// Long enough for whatever was begun to be over.
+    pub fn rest(&mut self) {
+        self.come_to_rest(&mut Nobody);
+    }
+
+    /// Sets up some calls more, which stay; returns when they rest.
+    pub fn establish(&mut self, observer: &mut dyn Observer, times: u64) -> Vec<Up> {
+        let (mut up, until) = (Vec::new(), self.begun + times);
+        while self.begun < until {
+            let answered = self.set_up(observer);
+            up.push(Up(self.begun, answered));
+            self.begun += TOGETHER;
+        }
+        self.come_to_rest(observer);
+        up
+    }
+
+    /// Ends calls; returns when nothing of them is under way any more.
+    pub fn end(&mut self, observer: &mut dyn Observer, up: Vec<Up>) {
+        for Up(begun, answered) in up {
+            self.hang_up(observer, begun, &answered);
+        }
+        self.come_to_rest(observer);
+    }
+
+    /// Asks all calls what they are doing; how many have answered.
+    pub fn list(&mut self, observer: &mut dyn Observer) -> usize {
+        let (reply, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        self.turn(observer, Turn::Asked(Asked(Ask::Calls, reply)));
+        std::iter::from_fn(|| answers.try_recv().ok()).count()
+    }
+
+    fn come_to_rest(&mut self, observer: &mut dyn Observer) {
+        for _ in 0..REST.as_secs() {
+            self.pass(observer, Duration::from_secs(1));
+            self.commit(observer);
+        }
+        self.outside.sent.take();
+    }
+
     /// Hands the engine something and lets every mailbox run dry.
     fn turn(&mut self, observer: &mut dyn Observer, turn: Turn) {
         let mut turn = Some(turn);
@@ -164,6 +231,7 @@ impl Rig {
                     }
                     Turn::Tick => shard.tell(Tick),
                     Turn::Step => worker.tell(Step),
+                    Turn::Asked(asked) => shard.tell(asked),
                 }
                 settle(shard, worker, outside).await;
             });
@@ -242,8 +310,7 @@ fn log() {
     });
 }
 
-fn shared(scenario: Scenario, store: &Arc<Waiting>) -> Arc<Shared> {
-    let config = settings::config(scenario);
+fn shared(config: EngineConfig, store: &Arc<Waiting>) -> Arc<Shared> {
     // As the daemon's: histograms, not summaries.
     let seconds = Matcher::Suffix("_seconds".to_owned());
     let builder = PrometheusBuilder::new().set_buckets_for_metric(seconds, &BUCKETS).unwrap();

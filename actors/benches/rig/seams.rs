@@ -73,7 +73,7 @@ impl Outside {
         match turn {
             Turn::Tick => self.wake.set(None),
             Turn::Step => self.wants.set(Wants::default()),
-            Turn::Datagrams(_) | Turn::Committed(_) => {}
+            Turn::Datagrams(_) | Turn::Committed(_) | Turn::Asked(_) => {}
         }
     }
 }

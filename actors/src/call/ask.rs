@@ -25,6 +25,8 @@ impl Handler<Told<AskCall>> for CallActor {
         match told.0 {
             AskCall::Describe(reply) => {
                 let _ = reply.send(self.describe());
+                // Whoever lists all calls does not keep them awake.
+                self.shell.sleep(self.env.now());
             }
             AskCall::HangUp => self.feed(&Input::HangUp, ctx),
             AskCall::Inject(None, injection) => {

@@ -34,7 +34,7 @@ impl CallActor {
             .legs
             .iter()
             .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
-            .filter_map(|leg| Some((leg.id, leg.frozen.borrow().clone()?, leg.call_id.as_str())))
+            .filter_map(|leg| Some((leg.id, leg.frozen.borrow().clone()?, &*leg.call_id)))
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
         let said = std::mem::replace(&mut self.info.answered_at, self.shell.machine().answered_at());

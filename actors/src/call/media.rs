@@ -27,7 +27,7 @@ struct SideMedia {
     open: bool,
     /// It was opened, and another took its place.
     replaced: bool,
-    report: Option<Report>,
+    report: Option<Box<Report>>,
 }
 
 impl SideMedia {
@@ -41,12 +41,12 @@ impl SideMedia {
 pub(crate) struct Media {
     sides: Vec<SideMedia>,
     /// Which of them is the callee's.
-    callee: usize,
+    callee: u8,
     service: Option<ServiceKind>,
     record: bool,
     /// How many recordings the call has had: a restart begins a new one.
     segments: u32,
-    recording: Option<String>,
+    recording: Option<Box<str>>,
     /// Who was asked, and where.
     callees: Vec<(LegId, IpAddr)>,
 }
@@ -85,8 +85,10 @@ impl Media {
     /// A callee is asked, at this address: one of the contacts of a station, or the next proxy of a trunk. Its packets are taken
     /// before its description names where they come from; those of the proxy before are not.
     pub(crate) fn asks(&mut self, env: &Env, key: CallKey, leg: LegId, signalling: IpAddr) {
-        self.callees.push((leg, signalling));
-        self.turn_to(env, key, leg);
+        if !self.sides.is_empty() {
+            self.callees.push((leg, signalling));
+            self.turn_to(env, key, leg);
+        }
     }
 
     /// The callee's side is this leg's from now on, in its address family.
@@ -94,17 +96,18 @@ impl Media {
         let asked = self.callees.iter().find(|(asked, _)| *asked == leg);
         let Some(signalling) = asked.map(|(_, signalling)| *signalling) else { return };
         let fits = |number: &usize| self.sides[*number].lease.rtp.is_ipv4() == signalling.is_ipv4();
-        let before = self.callee;
-        self.callee = (1..self.sides.len()).find(fits).unwrap_or(before);
-        let relinked = self.callee != before;
-        let Some(side) = self.sides.get_mut(self.callee) else { return };
+        let before = self.callee();
+        let callee = (1..self.sides.len()).find(fits).unwrap_or(before);
+        self.callee = callee as u8;
+        let relinked = callee != before;
+        let Some(side) = self.sides.get_mut(callee) else { return };
         side.signalling = signalling;
         let open = Some(&*side).filter(|side| side.open).and_then(|side| side.config.as_ref());
         if let Some(config) = open.filter(|config| relinked || config.signalling_ip != signalling) {
             let config = SessionConfig { signalling_ip: signalling, ..config.clone() };
             // Opening it again joins it to the caller's session.
             side.open = !relinked;
-            self.apply(env, key, self.callee, config);
+            self.apply(env, key, callee, config);
         } else if relinked {
             self.open_relay(env, key);
         }
@@ -112,7 +115,7 @@ impl Media {
 
     /// The call is answered: what was kept for callees of the other address family ends, or is given back if it was not used.
     pub(crate) fn settle(&mut self, env: &Env, key: CallKey) -> Vec<Lease> {
-        let callee = self.callee;
+        let callee = self.callee();
         for (number, side) in self.sides.iter_mut().enumerate().skip(1) {
             if number != callee && side.open {
                 side.replaced = true;
@@ -152,7 +155,7 @@ impl Media {
 
     /// The caller's side, and the callee's.
     fn used(&self) -> impl Iterator<Item = (usize, &SideMedia)> {
-        self.sides.iter().enumerate().filter(|(number, _)| [0, self.callee].contains(number))
+        self.sides.iter().enumerate().filter(|(number, _)| [0, self.callee()].contains(number))
     }
 
     pub(crate) fn kind(&self) -> &'static str {
@@ -183,13 +186,18 @@ impl Media {
         self.unused()
     }
 
+    /// The number of the callee's side.
+    fn callee(&self) -> usize {
+        self.callee.into()
+    }
+
     fn number(&self, side: Side) -> usize {
-        if side == Side::Caller { 0 } else { self.callee }
+        if side == Side::Caller { 0 } else { self.callee() }
     }
 
     /// The side whose packets this one sends.
     fn peer_of(&self, number: usize) -> usize {
-        if number == 0 { self.callee } else { 0 }
+        if number == 0 { self.callee() } else { 0 }
     }
 
     /// Opens or changes a side's session by what its peer's description says. `watched`: silence ends the call.
@@ -218,7 +226,7 @@ impl Media {
     /// The call is answered: from now on silence ends it.
     pub(crate) fn watch(&mut self, env: &Env, key: CallKey) {
         let timeout = self.timeout(env, true);
-        for number in [0, self.callee] {
+        for number in [0, self.callee()] {
             let Some(side) = self.sides.get(number) else { continue };
             let unwatched =
                 |config: &&SessionConfig| config.remote_rtp.is_some() && config.rtp_timeout != timeout;
@@ -277,7 +285,7 @@ impl Media {
     /// Opens the sides of a relay before anyone knows their peers' addresses: the callee's early media may come with the first
     /// answer, and a caller that has offered nothing says where he is in his ACK.
     pub(crate) fn open_relay(&mut self, env: &Env, key: CallKey) {
-        for number in [0, self.callee] {
+        for number in [0, self.callee()] {
             if self.sides.len() > 1 && self.sides.get(number).is_some_and(|side| !side.open) {
                 let config = self.config(env, number, None, false);
                 self.apply(env, key, number, config);
@@ -303,7 +311,7 @@ impl Media {
         let name =
             if self.segments == 1 { format!("{id}.wav") } else { format!("{id}-{}.wav", self.segments) };
         let path: PathBuf = env.config().media.recording_dir.join(name);
-        self.recording = Some(path.display().to_string());
+        self.recording = Some(path.display().to_string().into());
         env.media(self.sides[0].lease.worker, MediaOrder::Record { call: key, shard: env.shard(), path });
     }
 
@@ -325,14 +333,14 @@ impl Media {
         self.sides.iter().any(|side| side.open && side.report.is_none())
     }
 
-    pub(crate) fn closed(&mut self, side: u8, report: Report) {
+    pub(crate) fn closed(&mut self, side: u8, report: Box<Report>) {
         if let Some(side) = self.sides.get_mut(usize::from(side)) {
             side.report = Some(report);
         }
     }
 
     pub(crate) fn refused(&mut self, side: u8) {
-        self.closed(side, Report::default());
+        self.closed(side, Box::default());
     }
 
     pub(crate) fn inject(&self, env: &Env, key: CallKey, side: u8, injection: Injection) {

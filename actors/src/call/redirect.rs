@@ -38,17 +38,19 @@ impl CallActor {
         now: Now,
         ctx: &mut Context<Self>,
     ) {
-        if self.diversion.visited.is_empty() {
-            self.diversion.visited.push(self.info.to.clone());
+        let by = fresh.then(|| self.callee());
+        let diversion = self.diversion.get_or_insert_default();
+        if diversion.visited.is_empty() {
+            diversion.visited.push(self.info.to.clone());
         }
-        if fresh {
-            self.diversion.by = self.callee();
-            let place = self.diversion.visited.last().cloned().unwrap_or_default();
+        if let Some(by) = by {
+            diversion.by = by;
+            let place = diversion.visited.last().cloned().unwrap_or_default();
             let number = place.split('@').next().unwrap_or_default();
             let party = self.outbound.first().map(|outbound| outbound.party.diverted(number, status));
-            self.diversion.party = party.map(Arc::new);
+            diversion.party = party.map(Arc::new);
         }
-        let reroute = if fresh && self.diversion.by.redirect() == Redirect::Pass {
+        let reroute = if fresh && diversion.by.redirect() == Redirect::Pass {
             self.note_diversion(now, status, "is handed to the caller", &contacts.join(", "));
             Reroute::Pass(contacts)
         } else if exhausted {
@@ -79,8 +81,9 @@ impl CallActor {
     /// The route to a contact, or why there is none.
     fn lead(&mut self, contact: &str) -> Result<(Route, Vec<Outbound>), String> {
         let uri = Uri::parse(contact).map_err(|_| "is no address".to_owned())?;
-        let by = self.diversion.by.clone();
-        let party = self.diversion.party.clone().ok_or("comes too late")?;
+        let Some(Diversion { by, party: Some(party), .. }) = self.diversion.as_deref().cloned() else {
+            return Err("comes too late".to_owned());
+        };
         let number = uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
         // Who has asked for a `sips` URI is not sent on to less (RFC 5630 §5.1).
         let sips = party.secure || uri.is_sips();
@@ -101,10 +104,11 @@ impl CallActor {
             }
             _ => return Err("has a scheme that is not spoken here".to_owned()),
         };
-        if self.diversion.visited.contains(&place) {
+        let diversion = self.diversion.get_or_insert_default();
+        if diversion.visited.contains(&place) {
             return Err("has been tried already".to_owned());
         }
-        self.diversion.visited.push(place);
+        diversion.visited.push(place);
         match (&found.destination, found.service) {
             (Destination::Refused { status, .. }, _) => Err(format!("{} ({status})", found.why)),
             // Its media would need other ports than the call has.
@@ -193,7 +197,7 @@ impl CallActor {
     }
 
     fn note_diversion(&mut self, now: Now, status: u16, what: &str, contact: &str) {
-        let by = self.diversion.by.to_string();
+        let by = self.diversion.as_ref().map(|diversion| diversion.by.to_string()).unwrap_or_default();
         tracing::info!(call = %self.id, status, by, contact, what, "redirected");
         let reason = format!("{status} of {by} to {contact}: {what}");
         let event = Event::new(now.wall, EventKind::RouteDecided, reason).of(&self.id);

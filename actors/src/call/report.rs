@@ -23,8 +23,9 @@ impl CallActor {
     /// Its state as the API shows it.
     pub(super) fn describe(&self) -> serde_json::Value {
         let call = self.shell.machine();
-        let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
-        let living = self.legs.iter().filter(|leg| leg.dialog.as_ref().is_some_and(Addr::connected));
+        let call_ids: Vec<&str> = self.legs.iter().map(|leg| &*leg.call_id).collect();
+        let living =
+            self.legs.iter().filter(|leg| leg.dialog.as_ref().is_some_and(|dialog| dialog.connected()));
         let dialogs: Vec<String> = living.map(|leg| format!("dialog:{}/{}", self.id, leg.id.0)).collect();
         let session = |(side, worker): (usize, u16)| json!({"id": format!("media_session:{}/{side}", self.id), "worker": worker});
         json!({
@@ -65,7 +66,7 @@ impl CallActor {
     /// The event with the SIP Call-ID of a leg, by which `why` finds its messages once the call has ended.
     pub(super) fn with_sip_call_id(&self, event: Event, leg: Option<&Leg>) -> Event {
         match leg {
-            Some(leg) => event.with("sip_call_id", leg.call_id.clone()),
+            Some(leg) => event.with("sip_call_id", leg.call_id.to_string()),
             None => event,
         }
     }
@@ -76,14 +77,14 @@ impl CallActor {
         self.place = None;
         self.charge_ended(now);
         if self.media.close(&self.env, self.key) {
-            self.ended = Some((ended, now.mono + REPORT_PATIENCE));
+            self.ended = Some(Box::new((ended, now.mono + REPORT_PATIENCE)));
         } else {
             self.close(ended, now, ctx);
         }
     }
 
     pub(super) fn close_if_reported(&mut self, now: Now, ctx: &mut Context<Self>) {
-        if let Some((ended, _)) = self.ended
+        if let Some((ended, _)) = self.ended.as_deref().copied()
             && !self.media.outstanding()
         {
             self.close(ended, now, ctx);
@@ -105,7 +106,7 @@ impl CallActor {
         let event = Event::new(now.wall, EventKind::CallEnded, cause).of(&self.id);
         let event = event.with("ended_by", by).with("sip_status", i64::from(cdr.sip_status));
         // All of them, so that the messages of an ended call are found by its last event alone.
-        let call_ids: Vec<&str> = self.legs.iter().map(|leg| leg.call_id.as_str()).collect();
+        let call_ids: Vec<&str> = self.legs.iter().map(|leg| &*leg.call_id).collect();
         self.events.push(event.with("sip_call_ids", call_ids.join(" ")));
         let mut batch = Batch::new(Urgency::Lazy);
         batch.writes.push(self.write(None));

@@ -20,7 +20,7 @@ pub(super) struct Charged {
     trunk: Option<Arc<Watched>>,
     international: bool,
     /// While it is answered. Should its actor or its shard fail, nobody says that it is over.
-    answered: SmallVec<[Hold; 2]>,
+    answered: Vec<Hold>,
 }
 
 impl Charged {
@@ -33,22 +33,27 @@ impl CallActor {
     /// The call leaves by a trunk.
     pub(super) fn charge(&mut self, outbound: &Outbound, trunk: &Arc<TrunkEntry>, now: Now) {
         let Some(Outside { payer, international }) = &outbound.outside else { return };
-        self.charged.international = *international;
-        if self.charged.payer.is_none() {
-            self.charged.payer = payer.as_ref().and_then(|payer| match payer {
+        let known = self.charged.as_ref().and_then(|charged| charged.payer.clone());
+        let payer = known.or_else(|| {
+            let payer = payer.as_ref().and_then(|payer| match payer {
                 Caller::Station(station) => {
-                    self.watch(&station.toll, || Who::Station(station.config.name.clone()), now)
+                    self.watch(station.toll(), || Who::Station(station.config.name.clone()), now)
                 }
                 Caller::Trunk(trunk) => {
                     self.watch(&trunk.toll, || Who::Trunk(trunk.config.name.clone()), now)
                 }
             });
-            self.count(self.charged.payer.clone(), Step::Begun, now);
-        }
+            self.count(payer.as_ref(), (Step::Begun, *international), now);
+            payer
+        });
         let by = self.watch(&trunk.toll, || Who::Trunk(trunk.config.name.clone()), now);
-        let same = by.as_ref().zip(self.charged.payer.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
-        self.charged.trunk = by.filter(|_| !same);
-        self.count(self.charged.trunk.clone(), Step::Begun, now);
+        let same = by.as_ref().zip(payer.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let by = by.filter(|_| !same);
+        self.count(by.as_ref(), (Step::Begun, *international), now);
+        if self.charged.is_some() || payer.is_some() || by.is_some() {
+            let charged = self.charged.get_or_insert_default();
+            (charged.payer, charged.trunk, charged.international) = (payer, by, *international);
+        }
     }
 
     /// `None` if nothing of it is looked at.
@@ -65,10 +70,10 @@ impl CallActor {
         Some(watched.clone())
     }
 
-    fn count(&mut self, watched: Option<Arc<Watched>>, step: Step, now: Now) {
+    fn count(&mut self, watched: Option<&Arc<Watched>>, (step, international): (Step, bool), now: Now) {
         let Some(watched) = watched else { return };
         let limits = limits(&self.env, &watched.who);
-        let changes = watched.count(step, self.charged.international, now.mono, limits);
+        let changes = watched.count(step, international, now.mono, limits);
         if !changes.is_empty() {
             let events = tell(&self.env, &watched.who, &changes, now);
             self.events.extend(events.into_iter().map(|event| event.of(&self.id)));
@@ -77,26 +82,28 @@ impl CallActor {
 
     /// The call is answered.
     pub(super) fn charge_answered(&mut self, now: Now) {
-        for watched in self.charged.each() {
-            self.count(Some(watched.clone()), Step::Answered, now);
-            let loan = Loan::Outside(watched, self.charged.international);
-            self.charged.answered.push(self.env.seat().lend(loan));
+        let Some(mut charged) = self.charged.take() else { return };
+        for watched in charged.each() {
+            self.count(Some(&watched), (Step::Answered, charged.international), now);
+            let loan = Loan::Outside(watched, charged.international);
+            charged.answered.push(self.env.seat().lend(loan));
         }
+        self.charged = Some(charged);
     }
 
     /// The call is over.
     pub(super) fn charge_ended(&mut self, now: Now) {
-        let answered = std::mem::take(&mut self.charged.answered);
-        for (watched, hold) in self.charged.each().into_iter().zip(answered) {
+        let Some(mut charged) = self.charged.take() else { return };
+        let answered = std::mem::take(&mut charged.answered);
+        for (watched, hold) in charged.each().into_iter().zip(answered) {
             if hold.settle() {
-                self.count(Some(watched), Step::Ended, now);
+                self.count(Some(&watched), (Step::Ended, charged.international), now);
             }
         }
-        self.charged = Charged::default();
     }
 
     /// Somebody else has forwarded the call: whatever comes of that is counted for him.
     pub(super) fn charge_anew(&mut self) {
-        self.charged = Charged::default();
+        self.charged = None;
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Golden<M> {
 impl<M: Machine> Golden<M> {
     /// One that is the checkpoint of a machine.
     fn of_machine(kind: &'static str, holds: fn(M)) -> Golden<M> {
-        Golden { kind, freeze: M::freeze, thaw: |frozen| M::thaw(frozen, at(0)), holds }
+        Golden { kind, freeze: M::freeze, thaw: |frozen| M::thaw(frozen), holds }
     }
 }
 

@@ -71,7 +71,7 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
             forget(shared, entry.key);
             continue;
         };
-        let unreadable = record.call.as_ref().is_some_and(|frozen| Call::thaw(frozen, now).is_none());
+        let unreadable = record.call.as_ref().is_some_and(|frozen| Call::thaw(frozen).is_none());
         found.damaged += usize::from(unreadable);
         if record.call.is_none() || unreadable {
             found.attempts += 1;
@@ -116,7 +116,7 @@ pub(crate) fn read_records_of(
         // Attempts are all of this process, whose names say where they were made.
         let made_here = parse_call_id(&entry.key).is_some_and(|(made, _)| made == shard);
         let Some(record) = CallRecord::thaw(&entry.value) else { continue };
-        let well = record.call.as_ref().is_some_and(|frozen| Call::thaw(frozen, now).is_some());
+        let well = record.call.as_ref().is_some_and(|frozen| Call::thaw(frozen).is_some());
         if well && place_of(shared, &current.directory, &record) == shard {
             found.calls += 1;
             records.push(record);
@@ -177,8 +177,7 @@ impl Shard {
     }
 
     fn restore(&mut self, record: CallRecord, ctx: &Context<Self>) {
-        let now = self.env.now();
-        let Some(stored) = record.call.as_ref().and_then(|frozen| Call::thaw(frozen, now)) else { return };
+        let Some(stored) = record.call.as_ref().and_then(Call::thaw) else { return };
         let machine = Call::restore(stored);
         let key = record.info.key;
         // It counts against the limits it counted against before.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 static ENABLED: AtomicBool = AtomicBool::new(false);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
+static FREED: AtomicU64 = AtomicU64::new(0);
+static FREED_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Counts the allocations of all threads, which another allocator makes. While nobody asks, it costs a load.
 pub struct Counting<A>(pub A);
@@ -14,6 +16,13 @@ fn count(bytes: usize) {
     if ENABLED.load(Ordering::Relaxed) {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+fn count_freed(bytes: usize) {
+    if ENABLED.load(Ordering::Relaxed) {
+        FREED.fetch_add(1, Ordering::Relaxed);
+        FREED_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -27,6 +36,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count_freed(layout.size());
         // SAFETY: `pointer` came from the inner allocator, by one of the other functions.
         unsafe { self.0.dealloc(pointer, layout) }
     }
@@ -38,6 +48,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count_freed(layout.size());
         count(size);
         // SAFETY: `pointer` came from the inner allocator, by one of the other functions.
         unsafe { self.0.realloc(pointer, layout, size) }
@@ -62,11 +73,37 @@ impl std::ops::AddAssign for Allocated {
 
 /// What all threads allocate while `work` runs. One such count at a time: zero unless [`Counting`] is the allocator.
 pub fn allocated_by<R>(work: impl FnOnce() -> R) -> (R, Allocated) {
-    let read = || (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
-    let before = read();
+    let (result, allocated, _) = counted(work);
+    (result, allocated)
+}
+
+/// What of it is left when `work` has run; less than nothing if it has freed more of what there was before. As [`allocated_by`].
+pub fn kept_by<R>(work: impl FnOnce() -> R) -> (R, Kept) {
+    let (result, allocated, freed) = counted(work);
+    let left = |allocated: u64, freed: u64| allocated.wrapping_sub(freed) as i64;
+    let (blocks, bytes) = (left(allocated.blocks, freed.blocks), left(allocated.bytes, freed.bytes));
+    (result, Kept { blocks, bytes })
+}
+
+/// What is allocated and not freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How many blocks.
+    pub blocks: i64,
+    /// Bytes in all of them.
+    pub bytes: i64,
+}
+
+/// What all threads allocate, and what they free, while `work` runs.
+fn counted<R>(work: impl FnOnce() -> R) -> (R, Allocated, Allocated) {
+    let of = |blocks: &AtomicU64, bytes: &AtomicU64| Allocated {
+        blocks: blocks.swap(0, Ordering::Relaxed),
+        bytes: bytes.swap(0, Ordering::Relaxed),
+    };
+    of(&ALLOCATIONS, &BYTES);
+    of(&FREED, &FREED_BYTES);
     ENABLED.store(true, Ordering::Relaxed);
     let result = work();
     ENABLED.store(false, Ordering::Relaxed);
-    let after = read();
-    (result, Allocated { blocks: after.0 - before.0, bytes: after.1 - before.1 })
+    (result, of(&ALLOCATIONS, &BYTES), of(&FREED, &FREED_BYTES))
 }

@@ -230,6 +230,12 @@ impl Call {
         call
     }
 
+    /// A call that is over and was nobody's.
+    pub fn over() -> Call {
+        let refused = Destination::Refused { status: 500, cause: Cause::Fault };
+        Call { phase: Phase::Over, ..Call::new(refused, MediaPlan::Bypass, Sdp::none()) }
+    }
+
     /// Handles one input at `now`, pushing what is to be done to `out`.
     pub fn handle(&mut self, input: &Input, now: Now, out: &mut Vec<Output>) {
         match input {

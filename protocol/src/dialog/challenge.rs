@@ -82,6 +82,12 @@ impl Account {
         Account { name, credentials: credentials.map(Box::new), ..Account::default() }
     }
 
+    /// True if a checkpoint has all of it that the settings have not.
+    pub(super) fn is_saved(&self) -> bool {
+        let named = self.credentials.is_none() || self.name.is_some();
+        named && self.open.is_empty() && self.lost.is_empty() && self.asked.is_empty()
+    }
+
     /// A request is sent within the dialog.
     pub(super) fn note(&mut self, cseq: u32, method: Method, request: &Bytes) {
         if self.credentials.is_some() || self.name.is_some() {

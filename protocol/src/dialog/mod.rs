@@ -35,7 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::flow::Flow;
+use crate::flow::{Flow, ListenerId};
 use crate::message::{Message, Method};
 use crate::time::{Instant, Now};
 
@@ -430,6 +430,17 @@ impl Dialog {
     /// True while nothing is expected of either side: established, and our 200 acknowledged.
     pub fn rests(&self) -> bool {
         self.is_established() && self.unacknowledged.is_none()
+    }
+
+    /// True in a state that a checkpoint holds in full, and in which the dialog may stay for long.
+    pub fn may_sleep(&self) -> bool {
+        self.rests() && self.account.is_saved()
+    }
+
+    /// A dialog that is over and was nobody's.
+    pub fn ended() -> Dialog {
+        let flow = Flow::to(ListenerId::default(), ([0, 0, 0, 0], 0).into());
+        Dialog::new(Arc::default(), Routing::Flow, flow, "", "", String::new())
     }
 
     /// True if a checkpoint that was made when [`Dialog::requests_sent`] was `kept` is out of date by that alone: after a restart the

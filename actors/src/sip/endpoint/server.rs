@@ -136,7 +136,8 @@ impl Endpoint {
         self.server_names.insert(name, id);
         let timer = self.env.timer(TimerKey::Transaction(TransactionKey::Server(id)));
         let is_invite = request.method() == Method::Invite;
-        let unanswered = is_invite.then(|| self.env.seat().lend(Loan::Invite(request.raw().clone(), flow)));
+        let unanswered =
+            is_invite.then(|| self.env.seat().lend(Loan::Invite(Box::new((request.raw().clone(), flow)))));
         let request = Some(request.clone());
         let server = Server {
             machine,

@@ -58,7 +58,7 @@ impl Door {
         *count += 1;
         inside.all += 1;
         drop(inside);
-        Ok(Guest(seat.lend(Loan::Guest(self.clone(), source))))
+        Ok(Guest(seat.lend(Loan::Guest(self.clone(), Box::new(source)))))
     }
 
     /// A connection of this source has ended.

@@ -223,3 +223,19 @@ fn a_challenged_re_invite_goes_on_as_the_same_offer() {
     rig.respond(200, "INVITE", 3, "Content-Type: application/sdp\r\n", "v=0\r\nanswer\r\n");
     assert!(matches!(rig.events()[..], [LegEvent::ReofferAnswered { .. }]));
 }
+
+#[test]
+fn a_dialog_that_counts_a_nonce_does_not_sleep_for_no_checkpoint_has_the_count() {
+    let accepted = |rig: &mut Rig, cseq| {
+        rig.respond(200, "INVITE", cseq, "Contact: <sip:peer@10.0.0.3:5062>\r\n", "v=0\r\n");
+        assert!(rig.dialog.rests());
+        rig.dialog.may_sleep()
+    };
+    let mut rig = Rig::calling();
+    rig.respond(407, "INVITE", 1, &challenge("Proxy", "p", "one"), "");
+    assert!(!accepted(&mut rig, 2));
+    let mut rig = Rig::calling();
+    assert!(accepted(&mut rig, 1), "nobody has asked");
+    rig.command(Command::Reoffer { sdp: Bytes::from_static(SDP) });
+    assert!(!rig.dialog.may_sleep(), "the re-INVITE may be challenged");
+}
