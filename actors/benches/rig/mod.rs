@@ -43,13 +43,15 @@ const LISTENER: &str = "10.0.0.1:5060";
 const NEAR: &str = "10.0.0.2:5060";
 /// The trunk that is called.
 const FAR: &str = "10.0.0.3:5060";
-/// How many stations register in turn.
+/// How many stations register in turn, unless it is said.
 const STATIONS: u64 = 64;
+/// Bytes of messages that are kept for people, unless it is said.
+const TRACE: usize = 8 << 20;
 /// Operations that are under way at once: a shard finds several datagrams when it wakes.
 const TOGETHER: u64 = 4;
 
 /// Longer than any transaction lives (64 * T1), and than a machine rests before it sleeps.
-const REST: Duration = Duration::from_secs(50);
+const REST: Duration = Duration::from_secs(60);
 
 /// What is done over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +119,8 @@ pub struct Rig {
     store: Arc<Waiting>,
     /// Operations begun so far.
     begun: u64,
+    /// How many stations there are.
+    stations: u64,
 }
 
 /// Calls that are up: those from this one on, and what their callers were answered.
@@ -125,18 +129,22 @@ pub struct Up(u64, Vec<Message>);
 impl Rig {
     /// An engine that is ready.
     pub fn new(scenario: Scenario) -> Rig {
-        Rig::of(scenario, settings::config(scenario))
+        Rig::with_stations(scenario, STATIONS, TRACE)
+    }
+
+    /// The same with so many stations, and so many bytes of messages that are kept for people.
+    pub fn with_stations(scenario: Scenario, stations: u64, trace: usize) -> Rig {
+        Rig::of(scenario, settings::config(scenario, stations, trace), stations)
     }
 
     /// The same for calls that stay: it keeps no messages for `why --sip`, so that what it holds is theirs, and they may be silent.
     pub fn of_calls_that_stay(scenario: Scenario) -> Rig {
-        let mut config = settings::config(scenario);
-        config.sip_trace_bytes = 0;
+        let mut config = settings::config(scenario, STATIONS, 0);
         config.media.rtp_timeout = Duration::ZERO;
-        Rig::of(scenario, config)
+        Rig::of(scenario, config, STATIONS)
     }
 
-    fn of(scenario: Scenario, config: EngineConfig) -> Rig {
+    fn of(scenario: Scenario, config: EngineConfig, stations: u64) -> Rig {
         log();
         let system = actix::System::with_tokio_rt(|| {
             // Neither time nor I/O: an actor that reaches past its seams panics.
@@ -149,7 +157,7 @@ impl Rig {
             let env = Env::new(ShardId(0), shared.clone(), Box::new(ShardSeams(outside.clone())));
             (Shard::new(env).start(), worker(&shared, &outside))
         });
-        let mut rig = Rig { scenario, system, shard, worker, outside, store, begun: 0 };
+        let mut rig = Rig { scenario, system, shard, worker, outside, store, begun: 0, stations };
         rig.turn(&mut Nobody, Turn::Tick);
         // The first ports are bound.
         rig.pass(&mut Nobody, Duration::from_secs(1));
@@ -167,6 +175,11 @@ impl Rig {
             self.begun += TOGETHER;
         }
         times.next_multiple_of(TOGETHER)
+    }
+
+    /// Long enough for whatever was begun to be over.
+    pub fn rest(&mut self) {
+        self.come_to_rest(&mut Nobody);
     }
 
     /// Sets up some calls more, which stay; returns when they rest.
@@ -201,7 +214,7 @@ impl Rig {
             self.pass(observer, Duration::from_secs(1));
             self.commit(observer);
         }
-        self.outside.sent.borrow_mut().clear();
+        self.outside.sent.take();
     }
 
     /// Hands the engine something and lets every mailbox run dry.
