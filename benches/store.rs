@@ -24,6 +24,7 @@ struct Seen {
     sent: Mutex<BTreeMap<u64, Instant>>,
     waits: Mutex<Vec<u64>>,
     commits: Mutex<Vec<u64>>,
+    saves: Mutex<Vec<u64>>,
     failed: AtomicU64,
 }
 
@@ -48,6 +49,11 @@ impl Meter for Counts {
     fn committed(&self, took: Duration, _: usize) {
         if let Ok(mut commits) = self.0.commits.lock() {
             commits.push(took.as_micros() as u64);
+        }
+    }
+    fn saved(&self, took: Duration) {
+        if let Ok(mut saves) = self.0.saves.lock() {
+            saves.push(took.as_micros() as u64);
         }
     }
     fn failed(&self) {
@@ -247,7 +253,9 @@ fn run(args: &Args, dir: &Path) -> Result<String, Box<dyn Error>> {
         let us = us - before.get(&name).copied().unwrap_or(0);
         report += &format!("thread {name}: {:.1} us of CPU a call\n", us as f64 / calls as f64);
     }
-    report += &format!("{}\n{}\n", quantiles("tickets", &seen.waits), quantiles("commits", &seen.commits));
+    for (name, all) in [("tickets", &seen.waits), ("commits", &seen.commits), ("saves", &seen.saves)] {
+        report += &format!("{}\n", quantiles(name, all));
+    }
     report += &format!("failed or dropped: {}\n", seen.failed.load(Ordering::Relaxed));
     Ok(report)
 }

@@ -13,32 +13,54 @@ pub(super) trait Versions {
     fn version(&mut self, bucket: Bucket, key: &str) -> Result<u64, Self::Error>;
 }
 
-/// What becomes of one key.
+/// What becomes of one key. `V` is its value, or a reference to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Change<'a> {
+pub(super) enum Change<V> {
     /// Written; the version rises by `by`, from 0 if the key does not exist.
     Raise {
         /// How many writes this one stands for.
         by: u64,
         /// The last value.
-        value: &'a Bytes,
+        value: V,
     },
     /// Written with this version, whatever is there.
     Set {
         /// The version from now on.
         version: u64,
         /// The last value.
-        value: &'a Bytes,
+        value: V,
     },
     /// Deleted, if it exists.
     Delete,
+}
+
+impl Change<Bytes> {
+    /// The same with a reference to the value.
+    pub(super) fn as_ref(&self) -> Change<&Bytes> {
+        match self {
+            Change::Raise { by, value } => Change::Raise { by: *by, value },
+            Change::Set { version, value } => Change::Set { version: *version, value },
+            Change::Delete => Change::Delete,
+        }
+    }
+}
+
+impl Change<&Bytes> {
+    /// The same with a value of its own.
+    pub(super) fn cloned(self) -> Change<Bytes> {
+        match self {
+            Change::Raise { by, value } => Change::Raise { by, value: value.clone() },
+            Change::Set { version, value } => Change::Set { version, value: value.clone() },
+            Change::Delete => Change::Delete,
+        }
+    }
 }
 
 /// A group's changes, one for each key, and the batches that are no part of it.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
     /// In the order in which the keys were first written.
-    pub(super) changes: Vec<(Bucket, &'a str, Change<'a>)>,
+    pub(super) changes: Vec<(Bucket, &'a str, Change<&'a Bytes>)>,
     /// By position in the group, rising.
     pub(super) refused: Vec<(usize, StoreFault)>,
 }
@@ -150,7 +172,7 @@ impl<'a> Slot<'a> {
         Ok(base + by)
     }
 
-    fn change(&self) -> Option<(Bucket, &'a str, Change<'a>)> {
+    fn change(&self) -> Option<(Bucket, &'a str, Change<&'a Bytes>)> {
         let change = match (self.version, self.value) {
             (Version::Untouched, _) => return None,
             // Made and gone within the group: there is nothing to delete.

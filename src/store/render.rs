@@ -118,20 +118,23 @@ impl EventRenderer {
             self.last = Some(event.time);
         }
         write!(out, "{{\"n\":{n},\"time\":\"{}\",\"call_id\":", self.text).map_err(serde_json::Error::io)?;
-        serde_json::to_writer(&mut *out, &event.call_id.as_deref())?;
+        match &event.call_id {
+            Some(call_id) => text(out, call_id)?,
+            None => out.extend_from_slice(b"null"),
+        }
         out.extend_from_slice(b",\"type\":\"");
         out.extend_from_slice(event.kind.as_str().as_bytes());
         out.extend_from_slice(b"\",\"reason\":");
-        serde_json::to_writer(&mut *out, &*event.reason)?;
+        text(out, &event.reason)?;
         out.extend_from_slice(b",\"data\":{");
         for (i, (name, value)) in event.data.iter().enumerate() {
             if i > 0 {
                 out.push(b',');
             }
-            serde_json::to_writer(&mut *out, name)?;
+            text(out, name)?;
             out.push(b':');
             match value {
-                Field::Text(text) => serde_json::to_writer(&mut *out, &**text)?,
+                Field::Text(value) => text(out, value)?,
                 Field::Number(number) => {
                     write!(out, "{number}").map_err(serde_json::Error::io)?;
                 }
@@ -140,6 +143,19 @@ impl EventRenderer {
         out.extend_from_slice(b"}}\n");
         Ok(())
     }
+}
+
+/// A string of JSON. Nearly none has a character that must be escaped, and to find that out takes an instruction for many of them.
+fn text(out: &mut Vec<u8>, text: &str) -> Result<(), serde_json::Error> {
+    let escape =
+        text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
+    if escape {
+        return serde_json::to_writer(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
 }
 
 /// A rendering's error as one of the database, which is what its callers have.

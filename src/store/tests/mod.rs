@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod groups;
+mod journal;
 mod logs;
 
 use std::path::Path;
@@ -58,6 +59,7 @@ impl Meter for Meters {
     fn committed(&self, _: Duration, _: usize) {
         self.0.groups.fetch_add(1, Ordering::Relaxed);
     }
+    fn saved(&self, _: Duration) {}
     fn failed(&self) {
         self.0.failed.fetch_add(1, Ordering::Relaxed);
     }
