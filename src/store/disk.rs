@@ -23,6 +23,11 @@ use super::{render, salvage};
 /// Held while an engine uses the directory.
 const LOCK: &str = "tandem.lock";
 
+/// The fact that has the number of the newest group in the journal that the database has, but for its calls.
+const SAVED: &str = "journal";
+/// The same for calls.
+const SAVED_CALLS: &str = "journal_calls";
+
 /// Why the disk cannot be used now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiskError {
@@ -128,20 +133,15 @@ impl Disk {
 
     /// After a start: reads what the journal has and the database lacks.
     pub(super) fn replay(&self, unsaved: &mut Unsaved) -> Result<(), DiskError> {
-        let saved: Option<u64> = self
-            .conn
-            .query_row("SELECT value FROM fact WHERE name = 'journal'", [], |row| row.get(0))
-            .optional()?;
-        unsaved.group = self.journal.replay(saved, |group| unsaved.decode(group).is_some())?;
+        let fact = |name: &str| -> Result<Option<u64>, rusqlite::Error> {
+            let mut value = self.conn.prepare("SELECT value FROM fact WHERE name = ?1")?;
+            value.query_row([name], |row| row.get(0)).optional()
+        };
+        let (saved, calls) = (fact(SAVED)?, fact(SAVED_CALLS)?);
+        unsaved.group = self.journal.replay(calls, |number, group| {
+            unsaved.decode(group, saved.is_some_and(|saved| number <= saved)).is_some()
+        })?;
         Ok(())
-    }
-
-    /// A file that has lost its name takes every write, and keeps none beyond the process.
-    fn check(&self) -> Result<(), DiskError> {
-        if identity(&self.path)? != self.identity {
-            return Err(DiskError::Gone(self.path.clone()));
-        }
-        self.journal.check()
     }
 
     /// Commits a group to the journal, all of it but the batches with a conflict, which are returned by position, rising.
@@ -150,7 +150,7 @@ impl Disk {
         batches: &[Batch],
         unsaved: &mut Unsaved,
     ) -> Result<Vec<(usize, StoreFault)>, DiskError> {
-        self.check()?;
+        self.journal.check()?;
         let Plan { changes, refused } = {
             let mut stored = Stored { conn: &self.conn, calls: &self.calls, unsaved };
             group::plan(batches, &mut stored)?
@@ -175,22 +175,33 @@ impl Disk {
         Ok(refused)
     }
 
-    /// Saves groups in the database, all or nothing. New CDRs are added to `lines`; `filed` is the newest one that their file
-    /// has, if there is a file.
+    /// Whether the journal is so long that calls are to be saved, too.
+    pub(super) fn is_journal_full(&self) -> bool {
+        self.journal.is_full()
+    }
+
+    /// Saves groups in the database, all or nothing; calls only if `calls`, until then the journal keeps them. New CDRs are added to
+    /// `lines`; `filed` is the newest one that their file has, if there is a file.
     pub(super) fn save(
         &mut self,
         unsaved: &Unsaved,
+        calls: bool,
         filed: Option<u64>,
         lines: &mut Vec<u8>,
     ) -> Result<Saved, DiskError> {
-        self.check()?;
+        // A file that has lost its name takes every write, and keeps none beyond the process.
+        if identity(&self.path)? != self.identity {
+            return Err(DiskError::Gone(self.path.clone()));
+        }
         let lines_before = lines.len();
-        let done = self.transaction(unsaved, filed, lines);
+        let done = self.transaction(unsaved, calls, filed, lines);
         if done.is_ok() {
             self.calls.committed();
             self.cdrs.committed();
             self.log.committed();
-            self.journal.reset();
+            if calls {
+                self.journal.reset();
+            }
         } else {
             self.calls.rolled_back();
             self.cdrs.rolled_back();
@@ -207,6 +218,7 @@ impl Disk {
     fn transaction(
         &mut self,
         unsaved: &Unsaved,
+        calls: bool,
         filed: Option<u64>,
         lines: &mut Vec<u8>,
     ) -> Result<Saved, rusqlite::Error> {
@@ -219,14 +231,17 @@ impl Disk {
                 table.write(conn, key, change)?;
             }
         }
-        for (key, change) in unsaved.changes(Bucket::Calls) {
-            self.calls.stage(key, change);
+        let mut fact = conn.prepare_cached("INSERT OR REPLACE INTO fact (name, value) VALUES (?1, ?2)")?;
+        if calls {
+            for (key, change) in unsaved.changes(Bucket::Calls) {
+                self.calls.stage(key, change);
+            }
+            self.calls.write(conn)?;
+            fact.execute(params![SAVED_CALLS, unsaved.group])?;
         }
-        self.calls.write(conn)?;
+        fact.execute(params![SAVED, unsaved.group])?;
         self.log.append(conn, &unsaved.events, filed.unwrap_or(self.cdrs.last()))?;
         let repeated = self.cdrs.append(conn, &unsaved.cdrs, lines)?;
-        conn.prepare_cached("INSERT OR REPLACE INTO fact (name, value) VALUES ('journal', ?1)")?
-            .execute([unsaved.group])?;
         conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(Saved { repeated, last_cdr: self.cdrs.last() })
     }

@@ -86,7 +86,6 @@ struct Slot<'a> {
     value: Option<&'a Bytes>,
 }
 
-#[derive(Default)]
 struct Planner<'a> {
     slots: Vec<Slot<'a>>,
     by_key: HashMap<(Bucket, &'a str), usize>,
@@ -96,7 +95,12 @@ struct Planner<'a> {
 
 /// Plans a group. Look-ups are made only for keys with an expected version.
 pub(super) fn plan<'a, V: Versions>(batches: &'a [Batch], versions: &mut V) -> Result<Plan<'a>, V::Error> {
-    let mut planner = Planner::default();
+    let writes = batches.iter().map(|batch| batch.writes.len()).sum();
+    let mut planner = Planner {
+        slots: Vec::with_capacity(writes),
+        by_key: HashMap::with_capacity(writes),
+        undo: Vec::new(),
+    };
     let mut refused = Vec::new();
     for (position, batch) in batches.iter().enumerate() {
         if let Some(fault) = planner.add(batch, versions)? {

@@ -1,8 +1,9 @@
 //! The journal: each group as it is committed, in one write, until the database has it too.
 //!
 //! A transaction of the database costs more by its pages than by what is in them, so many groups share one, up to 50 ms later. What
-//! a ticket has been told is in this file until then. It is written from its beginning again after each transaction: a record of an earlier
-//! round is known by its number, which does not follow the one before it.
+//! a ticket has been told is in this file until then. Calls, most of which are short, stay in it for longer: until it is full. When the database
+//! has all of it, it is written from its beginning again: a record of an earlier round is known by its number, which does not follow the one
+//! before it.
 //!
 //! ```text
 //! record: length (4), mark (4), number (8), checksum (8), payload
@@ -10,16 +11,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::disk::{DiskError, at_path, identity};
+use super::disk::{DiskError, at_path};
 
 /// The file's name in the data directory.
 pub(super) const FILE: &str = "tandem.journal";
 
 const HEAD: usize = 24;
 const MARK: u32 = u32::from_le_bytes(*b"TJ01");
+/// A round: what calls it has goes to the database together, and holds up the next urgent group.
+const ROUND: u64 = 512 << 10;
 /// A file that a fault of the database has made longer is cut to nothing.
 const LONGEST: u64 = 16 << 20;
 
@@ -27,7 +30,6 @@ const LONGEST: u64 = 16 << 20;
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
-    identity: (u64, u64),
     /// Where the next record goes.
     at: u64,
     record: Vec<u8>,
@@ -39,16 +41,21 @@ impl Journal {
         let path = dir.join(FILE);
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = options.map_err(at_path(&path))?;
-        let identity = identity(&path)?;
-        Ok(Journal { path, file, identity, at: 0, record: Vec::new() })
+        Ok(Journal { path, file, at: 0, record: Vec::new() })
     }
 
-    /// Whether the file still has its name: otherwise it takes every write, and keeps none beyond the process.
+    /// Whether the file still has a name: otherwise it takes every write, and keeps none beyond the process.
     pub(super) fn check(&self) -> Result<(), DiskError> {
-        if identity(&self.path)? != self.identity {
-            return Err(DiskError::Gone(self.path.clone()));
+        match self.file.metadata() {
+            Ok(found) if found.nlink() > 0 => Ok(()),
+            Ok(_) => Err(DiskError::Gone(self.path.clone())),
+            Err(error) => Err(at_path(&self.path)(error)),
         }
-        Ok(())
+    }
+
+    /// Whether its round is over, once the database has all of it.
+    pub(super) fn is_full(&self) -> bool {
+        self.at >= ROUND
     }
 
     /// Appends a record, whose payload is what `encode` adds.
@@ -93,7 +100,7 @@ impl Journal {
     pub(super) fn replay(
         &self,
         saved: Option<u64>,
-        mut each: impl FnMut(&[u8]) -> bool,
+        mut each: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<u64, DiskError> {
         let mut data = Vec::new();
         (&self.file).read_to_end(&mut data).map_err(at_path(&self.path))?;
@@ -105,7 +112,7 @@ impl Journal {
             }
             // A gap comes of a power failure that has taken the end of the database with it: what follows is newer than what is lost.
             used &= before.is_some() || saved.is_none_or(|saved| number <= saved + 1);
-            if used && saved.is_none_or(|saved| number > saved) && !each(payload) {
+            if used && saved.is_none_or(|saved| number > saved) && !each(number, payload) {
                 tracing::error!(number, "a record of the journal cannot be decoded");
                 used = false;
             }
@@ -158,7 +165,7 @@ mod tests {
         let mut found = Vec::new();
         let last = Journal::open(dir)
             .unwrap()
-            .replay(saved, |payload| {
+            .replay(saved, |_, payload| {
                 found.push(payload.to_vec());
                 true
             })

@@ -193,10 +193,15 @@ impl Queue {
         self.flush_until(None);
     }
 
-    /// The same for a reader, who does not wait long for a disk that fails, and not at all if the database has everything.
+    /// The same for a reader, who does not wait long for a disk that fails.
+    pub(super) fn flush_for_reader(&self) {
+        self.flush_until(Some(Instant::now() + PATIENCE));
+    }
+
+    /// The same for a reader of anything but calls, who does not wait at all if the database has everything.
     pub(super) fn settle(&self) {
         if self.lock().bytes > 0 {
-            self.flush_until(Some(Instant::now() + PATIENCE));
+            self.flush_for_reader();
         }
     }
 

@@ -132,9 +132,13 @@ impl Unsaved {
         self.kept.next_n = self.next_n;
     }
 
-    /// The database has all of it, or it is given up.
-    pub(super) fn clear(&mut self) {
-        self.entries.iter_mut().for_each(BTreeMap::clear);
+    /// The database has all of it, but for the calls unless `calls`; or it is given up.
+    pub(super) fn clear(&mut self, calls: bool) {
+        for bucket in Bucket::ALL {
+            if calls || bucket != Bucket::Calls {
+                self.entries[bucket as usize].clear();
+            }
+        }
         self.events.ends.clear();
         self.events.data.clear();
         self.events.data.shrink_to(1 << 20);
@@ -173,9 +177,9 @@ impl Unsaved {
         put(out, &self.cdrs.data[self.kept.cdr_bytes..]);
     }
 
-    /// Takes in a group of the journal after a start; `None`, and nothing is taken in, if it is none. Its events are numbered anew: with the
-    /// same numbers, unless the database is another one.
-    pub(super) fn decode(&mut self, mut data: &[u8]) -> Option<()> {
+    /// Takes in a group of the journal after a start; `None`, and nothing is taken in, if it is none. The database may have it but for
+    /// its calls. Its events are numbered anew: with the same numbers, unless the database is another one.
+    pub(super) fn decode(&mut self, mut data: &[u8], only_calls: bool) -> Option<()> {
         let input = &mut data;
         let mut changes = Vec::new();
         for _ in 0..take_u32(input)? {
@@ -204,11 +208,16 @@ impl Unsaved {
         if !input.is_empty() || records.len() != cdrs.len() {
             return None;
         }
+        for (bucket, key, change) in changes {
+            if !only_calls || bucket == Bucket::Calls {
+                self.merge(bucket, key, change);
+            }
+        }
+        if only_calls {
+            return Some(());
+        }
         for line in events.split_inclusive(|byte| *byte == b'\n') {
-            let Some(facts) = line.iter().position(|byte| *byte == b',') else {
-                self.roll_back();
-                return None;
-            };
+            let facts = line.iter().position(|byte| *byte == b',').unwrap_or(0);
             self.events.data.extend_from_slice(format!("{{\"n\":{}", self.next_n).as_bytes());
             self.events.data.extend_from_slice(&line[facts..]);
             self.events.ends.push((self.next_n, self.events.data.len()));
@@ -217,9 +226,6 @@ impl Unsaved {
         for ((segment, end_ms, call_id), line) in cdrs.into_iter().zip(records) {
             self.cdrs.data.extend_from_slice(&line[..line.len() - 1]);
             self.cdrs.push(call_id.to_owned(), segment, end_ms);
-        }
-        for (bucket, key, change) in changes {
-            self.merge(bucket, key, change);
         }
         self.mark();
         Some(())
@@ -380,10 +386,10 @@ mod tests {
         unsaved.encode(changes.into_iter(), &mut data);
         let mut read = Unsaved { next_n: 10, ..Unsaved::default() };
         for cut in 0..data.len() {
-            assert_eq!(read.decode(&data[..cut]), None);
+            assert_eq!(read.decode(&data[..cut], false), None);
             assert!(read.is_empty());
         }
-        read.decode(&data).unwrap();
+        read.decode(&data, false).unwrap();
         for (bucket, key, change) in changes {
             assert_eq!(read.changes(bucket).collect::<Vec<_>>(), [(key, change)]);
         }
@@ -394,6 +400,11 @@ mod tests {
         };
         assert_eq!(cdrs(&read), cdrs(&unsaved));
         assert_eq!(read.next_n, 12);
+        let mut read = Unsaved { next_n: 10, ..Unsaved::default() };
+        read.decode(&data, true).unwrap();
+        assert_eq!(read.changes(Bucket::Calls).collect::<Vec<_>>(), [("a", changes[0].2)]);
+        read.clear(true);
+        assert!(read.is_empty());
     }
 
     #[test]

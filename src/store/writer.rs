@@ -191,7 +191,7 @@ impl Writer {
         let mut bytes = self.pending.iter().map(batch_bytes).sum();
         if std::mem::take(&mut self.saving) {
             bytes += std::mem::take(&mut self.unsaved.bytes);
-            self.unsaved.clear();
+            self.unsaved.clear(true);
         }
         self.shared.queue.release(bytes);
         self.dropped(Dropped::Backend, self.pending.len() as u64);
@@ -255,13 +255,13 @@ impl Writer {
             self.committed(count, bytes, refused);
             self.tell();
             if self.unsaved.bytes >= SAVE_BYTES {
-                self.save()?;
+                self.save(false)?;
             }
         }
         let due = now || self.save_by.is_some_and(|at| at <= Instant::now());
         if due || self.fault.is_some() {
             self.ready()?;
-            self.save()?;
+            self.save(now)?;
         }
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Writer {
         self.open()?;
         self.catch_up()?;
         if self.save_first {
-            self.save()?;
+            self.save(true)?;
         }
         Ok(())
     }
@@ -316,8 +316,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Saves in the database what it lacks.
-    fn save(&mut self) -> Result<(), DiskError> {
+    /// Saves in the database what it lacks; the journal keeps calls until its round is over, or until `calls`.
+    fn save(&mut self, calls: bool) -> Result<(), DiskError> {
         if self.pending.is_empty() {
             self.save_by = None;
         }
@@ -327,14 +327,15 @@ impl Writer {
         }
         let began = Instant::now();
         let Some(disk) = &mut self.disk else { return Err(DiskError::Gone(self.dir.clone())) };
+        let calls = calls || disk.is_journal_full();
         let filed = self.file.as_ref().map(CdrFile::filed);
         self.saving = true;
-        let done = disk.save(&self.unsaved, filed, &mut self.lines);
+        let done = disk.save(&self.unsaved, calls, filed, &mut self.lines);
         self.saving = false;
         let Saved { repeated, last_cdr } = done?;
         self.meter.saved(began.elapsed());
         self.save_first = false;
-        self.unsaved.clear();
+        self.unsaved.clear(calls);
         self.saved_bytes();
         self.works_again();
         self.dropped(Dropped::RepeatedCdr, repeated as u64);
