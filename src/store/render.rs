@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 use tandem_actors::cdr::{Attempt, Cdr, LegMedia};
 use tandem_actors::events::{Event, Field};
+use tandem_protocol::decimal::Decimal;
 use tandem_protocol::time::UnixMillis;
 
 /// The last millisecond of the year 9999, the last that RFC 3339 can write.
@@ -117,7 +118,11 @@ impl EventRenderer {
             self.text = Rfc3339(event.time).to_string();
             self.last = Some(event.time);
         }
-        write!(out, "{{\"n\":{n},\"time\":\"{}\",\"call_id\":", self.text).map_err(serde_json::Error::io)?;
+        out.extend_from_slice(b"{\"n\":");
+        out.extend_from_slice(Decimal::of(n).as_bytes());
+        out.extend_from_slice(b",\"time\":\"");
+        out.extend_from_slice(self.text.as_bytes());
+        out.extend_from_slice(b"\",\"call_id\":");
         match &event.call_id {
             Some(call_id) => text(out, call_id)?,
             None => out.extend_from_slice(b"null"),
