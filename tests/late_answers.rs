@@ -85,6 +85,25 @@ fn an_answer_after_an_invite_that_nobody_answered_in_time_is_ended() {
 }
 
 #[test]
+fn a_phone_that_rings_for_a_call_that_was_given_up_is_cancelled() {
+    let engine = Engine::start(&settings());
+    let (a, b) = ends(&engine);
+    let (leg, invite) = call(&a, &b, "");
+    assert!(a.refused(&leg).status() >= Some(408), "Timer B");
+    engine.quiet();
+    b.respond(&invite, "180 Ringing", "ghost", "", "");
+    let cancel = b.request("CANCEL");
+    let branch = |message: &Msg| message.header("Via").split("branch=").nth(1).unwrap_or_default().to_owned();
+    assert_eq!((branch(&cancel), cancel.cseq()), (branch(&invite), invite.cseq()));
+    assert_eq!((cancel.header("To"), cancel.header("From")), (invite.header("To"), invite.header("From")));
+    b.respond(&cancel, "200 OK", "ghost", "", "");
+    b.respond(&invite, "487 Request Terminated", "ghost", "", "");
+    let ack = b.request("ACK");
+    assert_eq!((branch(&ack), to_tag(&ack).as_str()), (branch(&invite), "ghost"));
+    engine.reaches("tandem_stray_answers_total", &[("result", "cancelled")], 1.0);
+}
+
+#[test]
 fn an_answer_that_comes_after_the_ringing_was_given_up_is_ended() {
     let engine = Engine::start(&(settings() + &stations(&["1002"]) + "ring_timeout_s = 1\n"));
     let (a, _b) = ends(&engine);

@@ -96,6 +96,8 @@ pub struct Metrics {
     pub unprotected_answers: Counter,
     /// 2xx to INVITEs of ours that nobody waited for: acknowledged and ended.
     pub stray_answers_ended: Counter,
+    /// Phones that rang for INVITEs of ours that nobody waited for: cancelled.
+    pub stray_ringing_cancelled: Counter,
     /// The same, dropped because there were too many.
     pub stray_answers_dropped: Counter,
 }
@@ -165,6 +167,7 @@ impl Metrics {
             recordings_failed: registry.counter("tandem_recordings_failed_total", &[]),
             unprotected_answers: registry.counter("tandem_unprotected_answers_total", &[]),
             stray_answers_ended: stray("ended"),
+            stray_ringing_cancelled: stray("cancelled"),
             stray_answers_dropped: stray("dropped"),
             registry,
         }
@@ -282,7 +285,7 @@ fn describe(registry: &Registry) {
         Counter,
         "tandem_stray_answers_total",
         None,
-        "2xx to INVITEs that nobody waited for: acknowledged and ended, or dropped",
+        "Responses to INVITEs that nobody waited for: a 2xx acknowledged and ended, ringing cancelled, or dropped",
     );
     registry.describe(
         Counter,

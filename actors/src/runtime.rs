@@ -6,6 +6,7 @@
 //! crosses once. The sockets are the root's (`root`): should a thread get stuck, which `watch` notices, a new one goes on with them.
 #![allow(clippy::disallowed_methods)]
 
+mod pace;
 mod root;
 mod threads;
 mod watch;
@@ -146,37 +147,6 @@ pub async fn start(start: Start) -> io::Result<Engine> {
     let engine = Engine::new(shards, root.shared.clone());
     watch::start(root, &engine)?;
     Ok(engine)
-}
-
-/// Lets a busy shard rest before it looks for work again, so that one wake-up finds several datagrams: waking costs more than
-/// most datagrams do. A shard that was idle answers at once.
-struct Pace {
-    /// When the thread last ran out of work.
-    parked: std::sync::Mutex<std::time::Instant>,
-}
-
-/// How long it rests; what it adds to a message's way at most.
-const REST: Duration = Duration::from_millis(1);
-/// It is busy if it ran out of work less than this ago.
-const BUSY: Duration = Duration::from_millis(2);
-
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace { parked: std::sync::Mutex::new(std::time::Instant::now()) }
-    }
-}
-
-impl Pace {
-    fn into_hook(self) -> impl Fn() + Send + Sync + 'static {
-        move || {
-            // Only this thread ever takes the lock: the runtime asks for a hook that could be shared.
-            let Ok(mut parked) = self.parked.try_lock() else { return };
-            if parked.elapsed() < BUSY {
-                std::thread::sleep(REST);
-            }
-            *parked = std::time::Instant::now();
-        }
-    }
 }
 
 /// Takes what other threads send.

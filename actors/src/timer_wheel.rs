@@ -9,6 +9,8 @@ use tandem_protocol::time::Instant;
 
 /// The precision of the wheel.
 pub const TICK: Duration = Duration::from_millis(5);
+/// A sweep that comes so late finds a shard that stood still.
+const STOOD_STILL: Duration = Duration::from_millis(100);
 const SLOTS: usize = 8192;
 const TICK_US: u64 = TICK.as_micros() as u64;
 
@@ -43,6 +45,8 @@ pub struct TimerWheel<K> {
     /// The first tick not yet swept.
     next_tick: u64,
     armed: usize,
+    /// The last sweep was put off.
+    was_put_off: bool,
 }
 
 impl<K: Clone> TimerWheel<K> {
@@ -55,6 +59,7 @@ impl<K: Clone> TimerWheel<K> {
             occupied: vec![0; SLOTS / 64],
             next_tick: now.0 / TICK_US,
             armed: 0,
+            was_put_off: false,
         }
     }
 
@@ -73,21 +78,21 @@ impl<K: Clone> TimerWheel<K> {
         self.timers.get_mut(id.index as usize).filter(|t| t.generation == id.generation && t.key.is_some())
     }
 
-    /// Arms, re-arms or (with `None`) disarms a timer. A removed timer is left alone.
-    pub fn arm(&mut self, id: TimerId, deadline: Option<Instant>) {
+    /// Arms, re-arms or (with `None`) disarms a timer. A removed timer is left alone. Returns for when the wheel was to be swept for
+    /// it, if that is earlier than is needed now.
+    pub fn arm(&mut self, id: TimerId, deadline: Option<Instant>) -> Option<Instant> {
         let first = self.next_tick;
-        let Some(timer) = self.live(id) else { return };
+        let timer = self.live(id)?;
         let was = timer.deadline != NONE;
         timer.deadline = deadline.map_or(NONE, |at| at.0);
         let mut push = None;
-        if let Some(at) = deadline {
-            let tick = at.0.div_ceil(TICK_US).max(first);
-            // Nothing is later than no tick.
-            if tick < timer.queued {
-                timer.queued = tick;
-                push = Some(tick);
-            }
+        let tick = deadline.map_or(NONE, |at| at.0.div_ceil(TICK_US).max(first));
+        // Nothing is later than no tick.
+        if tick < timer.queued {
+            timer.queued = tick;
+            push = Some(tick);
         }
+        let too_early = (timer.queued < tick).then(|| Instant(timer.queued * TICK_US));
         match (was, deadline.is_some()) {
             (false, true) => self.armed += 1,
             (true, false) => self.armed -= 1,
@@ -96,6 +101,7 @@ impl<K: Clone> TimerWheel<K> {
         if let Some(tick) = push {
             self.push(id.index, tick);
         }
+        too_early
     }
 
     /// Forgets a timer.
@@ -130,12 +136,49 @@ impl<K: Clone> TimerWheel<K> {
         self.len() == 0
     }
 
-    /// When the wheel next wants to be swept: no later than the earliest deadline, and possibly earlier.
-    pub fn next_wake(&self) -> Option<Instant> {
+    /// When the wheel next wants to be swept: when the earliest deadline is, or once a turn of the wheel before it.
+    pub fn next_wake(&mut self) -> Option<Instant> {
         if self.armed == 0 {
             return None;
         }
-        self.occupied_from(self.next_tick).map(|tick| Instant(tick * TICK_US))
+        let mut next = self.next_tick;
+        loop {
+            let tick = self.occupied_from(next)?;
+            if self.is_due_in(tick) || tick >= self.next_tick + SLOTS as u64 {
+                return Some(Instant(tick * TICK_US));
+            }
+            self.tidy(tick);
+            next = tick + 1;
+        }
+    }
+
+    /// True if a timer is due in the tick's slot, in whatever turn.
+    fn is_due_in(&self, tick: u64) -> bool {
+        self.slots[(tick % SLOTS as u64) as usize].iter().any(|(index, entry)| {
+            let timer = &self.timers[*index as usize];
+            timer.queued != NONE
+                && timer.queued as u32 == *entry
+                && timer.deadline != NONE
+                && timer.deadline.div_ceil(TICK_US) <= timer.queued
+        })
+    }
+
+    /// Drops what a slot has of timers that are armed no more, and moves to its place what is due later.
+    fn tidy(&mut self, tick: u64) {
+        let slot = (tick % SLOTS as u64) as usize;
+        let entries = std::mem::take(&mut self.slots[slot]);
+        self.occupied[slot / 64] &= !(1 << (slot % 64));
+        for (index, entry) in entries {
+            let timer = &mut self.timers[index as usize];
+            if timer.queued == NONE || timer.queued as u32 != entry {
+                continue;
+            }
+            timer.queued = if timer.deadline == NONE { NONE } else { timer.deadline.div_ceil(TICK_US) };
+            if timer.queued != NONE {
+                let due = timer.queued;
+                self.push(index, due);
+            }
+        }
     }
 
     /// The first tick at or after this one, of the next [`SLOTS`], whose slot holds an entry.
@@ -156,6 +199,14 @@ impl<K: Clone> TimerWheel<K> {
             }
         }
         None
+    }
+
+    /// When to sweep instead of `now`, if the shard has stood still meanwhile: what has come in that time is to be taken before what
+    /// became due in it, or an answer would be missed that was there in time. A sweep is put off once, by a [`TICK`].
+    pub fn put_off(&mut self, now: Instant) -> Option<Instant> {
+        let is_late = self.next_wake().is_some_and(|wanted| now.since(wanted) >= STOOD_STILL);
+        self.was_put_off = is_late && !self.was_put_off;
+        self.was_put_off.then(|| now + TICK)
     }
 
     /// Takes the keys of all timers due at `now`, in the order of their ticks, and disarms them.
@@ -274,6 +325,38 @@ mod tests {
         assert_eq!(due(&mut wheel, 30), vec![2]);
         wheel.remove(new);
         assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_woken_for_a_timer_that_was_disarmed_or_is_due_later() {
+        let mut wheel = TimerWheel::new(at(0));
+        let (first, second) = (wheel.insert(1), wheel.insert(2));
+        assert_eq!(wheel.arm(first, Some(at(500))), None);
+        assert_eq!(wheel.arm(second, Some(at(700))), None);
+        assert_eq!(wheel.next_wake(), Some(at(500)));
+        assert_eq!(wheel.arm(first, Some(at(5_000))), Some(at(500)), "nothing is to be done then");
+        assert_eq!(wheel.next_wake(), Some(at(700)));
+        assert_eq!(wheel.arm(second, None), Some(at(700)));
+        assert_eq!(wheel.next_wake(), Some(at(5_000)));
+        assert_eq!(wheel.arm(first, Some(at(600))), None, "earlier again");
+        assert_eq!(wheel.next_wake(), Some(at(600)));
+        assert!(due(&mut wheel, 595).is_empty());
+        assert_eq!(due(&mut wheel, 600), vec![1]);
+        assert_eq!(wheel.next_wake(), None);
+    }
+
+    #[test]
+    fn a_late_sweep_is_put_off_once_for_what_came_meanwhile() {
+        let mut wheel = TimerWheel::new(at(0));
+        let id = wheel.insert(1);
+        wheel.arm(id, Some(at(50)));
+        assert_eq!(wheel.put_off(at(149)), None);
+        assert_eq!(wheel.put_off(at(150)), Some(at(155)));
+        assert_eq!(wheel.put_off(at(155)), None);
+        assert_eq!(due(&mut wheel, 155), vec![1]);
+        assert_eq!(wheel.put_off(at(900)), None, "nothing is due");
+        wheel.arm(id, Some(at(1_000)));
+        assert_eq!(wheel.put_off(at(1_200)), Some(at(1_205)), "another standstill");
     }
 
     #[test]

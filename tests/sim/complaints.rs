@@ -421,8 +421,11 @@ impl Case<'_> {
         let finals =
             || self.theirs().filter(|s| s.method == "INVITE" && s.is_final() && s.cseq == invite.cseq);
         let lost = finals().next().is_some() && finals().all(|said| said.arrives.is_empty());
-        let unheard =
-            self.ours().filter(|s| s.is("INVITE") && s.cseq == invite.cseq).all(|s| s.arrives.is_empty());
+        // By a process that was killed before it had answered, if at all.
+        let is_up = |at: &u64| !self.sim.outages.iter().any(|(down, up)| down <= at && at < up);
+        let copies = self.ours().filter(|s| s.is("INVITE") && s.cseq == invite.cseq);
+        let heard = copies.flat_map(|said| said.arrives.iter().copied()).filter(is_up).max();
+        let unheard = heard.is_none_or(|at| self.killed_since(at));
         // What cannot be sent, for no way leads to the phone just then, is not on the wire.
         let moods = self.sim.world.moods();
         let unsent = finals().next().is_none() && moods.was_unreachable(self.phone, invite.at, self.at);

@@ -85,6 +85,12 @@ impl Sim {
         self.outages.iter().chain(&self.stalled)
     }
 
+    /// When what came at a moment was taken at the latest: a shard that stood still then has taken it afterwards.
+    pub(crate) fn taken_at(&self, at: u64) -> u64 {
+        let stood_still = self.stalled.iter().filter(|(from, until)| *from <= at && at < *until);
+        stood_still.map(|(_, until)| *until).max().unwrap_or(at)
+    }
+
     /// A shard stands still from now on.
     pub(crate) fn stall(&mut self, life: &mut Life) {
         let shard = self.rng.below(life.shards.len() as u64) as usize;

@@ -14,7 +14,7 @@ use rand::{RngCore, SeedableRng};
 use tandem_protocol::flow::ConnectionId;
 
 use super::threads::{Threads, Wake, keep_time};
-use super::{Clock, MediaRoute, Pace, Start, receive};
+use super::{Clock, MediaRoute, Start, pace, receive};
 use crate::engine::Engine;
 use crate::env::{Env, Shared, Tell};
 use crate::events::{Event, EventKind};
@@ -92,7 +92,8 @@ impl Root {
         };
         let arbiter = Arbiter::try_with_tokio_rt(|| {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
-            runtime.enable_all().on_thread_park(Pace::default().into_hook()).build()
+            let (park, unpark) = pace::hooks();
+            runtime.enable_all().on_thread_park(park).on_thread_unpark(unpark).build()
         })?;
         let (ready, started) = mpsc::channel();
         arbiter.spawn(async move {

@@ -1,11 +1,12 @@
-//! A 2xx to an INVITE of ours that no transaction waits for: repeated because its ACK was lost, from a second branch, after the
-//! call is over, or for an INVITE of the process before this one (RFC 3261 §13.2.2.4).
+//! A response to an INVITE of ours that no transaction waits for: a 2xx repeated because its ACK was lost, from a second branch, after
+//! the call is over, or for an INVITE of the process before this one (RFC 3261 §13.2.2.4); or of a phone that rings on, though its
+//! connection has ended and the call with it.
 
 use std::time::Duration;
 
-use tandem_protocol::dialog::{Input, Output, end_stray_answer};
+use tandem_protocol::dialog::{Input, Output, end_stray_response};
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::Message;
+use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::Instant;
 
 use super::Shard;
@@ -37,11 +38,14 @@ impl StrayLimit {
 }
 
 impl Shard {
-    /// A 2xx to an INVITE that no transaction waits for.
+    /// A response to an INVITE that no transaction waits for.
     pub(super) fn unclaimed_answer(&mut self, response: Message, source: Flow) {
         let Some(tag) = response.from_tag() else { return };
+        let is_answer = (200..300).contains(&response.status());
         if let Some(known) = self.dialogs.get(tag) {
-            known.dialog.tell(Input::Response(response));
+            if is_answer {
+                known.dialog.tell(Input::Response(response));
+            }
             return;
         }
         let names = &self.env.shared().names;
@@ -49,11 +53,16 @@ impl Shard {
         if !ours {
             return;
         }
+        // Only what was cancelled here is acknowledged: a refusal is acknowledged by its transaction, a forged one by nobody.
+        let cancelled = || self.endpoint.sends(response.branch()?, Method::Cancel);
+        if response.status() >= 300 && cancelled() != Some(response.cseq()) {
+            return;
+        }
         if self.may_be_restored(Some(tag), source) {
             // Its call may be about to come back: to end it now would be to hang up. It comes again.
             return;
         }
-        let outputs = end_stray_answer(&response, source, self.env.local_side(source.listener));
+        let outputs = end_stray_response(&response, source, self.env.local_side(source.listener));
         if outputs.is_empty() {
             return;
         }
@@ -61,8 +70,18 @@ impl Shard {
             self.env.metrics().stray_answers_dropped.increment(1);
             return;
         }
-        self.env.metrics().stray_answers_ended.increment(1);
-        tracing::info!(peer = %source.remote, sip_call_id = response.call_id(), "an answer nobody waits for is ended");
+        let (peer, sip_call_id) = (source.remote, response.call_id());
+        match response.status() {
+            ..=199 => {
+                self.env.metrics().stray_ringing_cancelled.increment(1);
+                tracing::info!(%peer, sip_call_id, "a phone that rings for nobody is cancelled");
+            }
+            200..=299 => {
+                self.env.metrics().stray_answers_ended.increment(1);
+                tracing::info!(%peer, sip_call_id, "an answer nobody waits for is ended");
+            }
+            300.. => {}
+        }
         for output in outputs {
             self.end_stray(output);
         }
@@ -73,7 +92,7 @@ impl Shard {
             Output::Ack { message, to } => self.endpoint.send_ack(&message, to),
             Output::Request { message, method, branch, cseq, to, mut timers } => {
                 // A repeated answer is acknowledged again; its BYE is on its way already.
-                if !self.endpoint.is_sending(&branch, method) {
+                if self.endpoint.sends(&branch, method).is_none() {
                     timers.give_up = timers.give_up.min(STRAY_PATIENCE);
                     self.endpoint.send(Outgoing { message, method, branch, cseq, to, timers }, None);
                 }

@@ -1,15 +1,11 @@
-//! Several branches of one INVITE (RFC 3261 §13.2.2.4): one 2xx is kept, every other is acknowledged and ended; so is one that
-//! nobody waits for any more.
-
-use std::sync::Arc;
+//! Several branches of one INVITE (RFC 3261 §13.2.2.4): one 2xx is kept, every other is acknowledged and ended.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::caller::sdp_of;
-use super::{Dialog, LegEvent, LocalSide, Output, Phase, Routing};
-use crate::flow::Flow;
-use crate::message::{Header, Message, Method, NameAddr, Via};
+use super::{Dialog, LegEvent, Output, Phase};
+use crate::message::{Header, Message};
 
 /// How many branches of an INVITE are told apart; further answers are left alone.
 const MOST_BRANCHES: usize = 16;
@@ -127,43 +123,4 @@ impl Dialog {
         self.refresh_target(response);
         self.phase = Phase::Confirmed;
     }
-}
-
-/// Acknowledges and ends a 2xx to an INVITE that no dialog knows: its dialog is long over, or ended with the process that
-/// sent the INVITE. Everything needed is in the response, whose copies all have the same end, byte for byte. `local` is the
-/// side of the listener that it came to, and only a response to a request of that side counts: its only Via must be ours, with
-/// the branch that [`Dialog`] makes of the From tag. Both requests go to `source`, never to an address that the response names.
-pub fn end_stray_answer(response: &Message, source: Flow, local: Arc<LocalSide>) -> Vec<Output> {
-    let mut out = Vec::new();
-    let Some((local_tag, remote_tag)) = response.from_tag().zip(response.to_tag()) else { return out };
-    let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
-    if !answer || !is_of_ours(response, local_tag, &local) || response.cseq() > u32::MAX / 4 {
-        return out;
-    }
-    let local_party = response.header(Header::From).unwrap_or_default().to_owned();
-    let mut dialog = Dialog::new(local, Routing::Flow, source, response.call_id(), local_tag, local_party);
-    // Above whatever PRACK or UPDATE has had in its early dialog.
-    dialog.local_cseq = response.cseq() + super::RESTORED_CSEQ_GAP;
-    // A branch of its own for each dialog, the same for each copy.
-    dialog.sent =
-        remote_tag.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) >> 1;
-    // Without a Contact, which a 2xx must have, there is only the address in To.
-    dialog.remote_target = NameAddr::parse(response.header(Header::To).unwrap_or_default())
-        .map(|to| to.uri.to_owned())
-        .unwrap_or_default();
-    dialog.become_dialog_of(response);
-    if dialog.remote_target.is_empty() {
-        return out;
-    }
-    dialog.acknowledge(response.cseq(), &mut out);
-    dialog.bye(Some("SIP;cause=481;text=\"nobody waits for this answer\""), &mut out);
-    out
-}
-
-fn is_of_ours(response: &Message, local_tag: &str, local: &LocalSide) -> bool {
-    let via = response.via();
-    let Ok(ours) = Via::parse(&local.via) else { return false };
-    let branch = via.branch().and_then(|branch| branch.strip_prefix("z9hG4bK")?.strip_prefix(local_tag));
-    let count = response.values(Header::Via).count();
-    count == 1 && (via.host, via.port) == (ours.host, ours.port) && branch.is_some_and(|n| n.starts_with('.'))
 }

@@ -24,6 +24,7 @@ mod refresh;
 mod reinvite;
 mod request;
 mod session_timer;
+mod stray;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -40,7 +41,6 @@ use crate::time::{Instant, Now};
 
 pub use callee::{ALLOW, SUPPORTED, is_supported};
 pub use caller::{Credentials, InviteSpec};
-pub use fork::end_stray_answer;
 pub use info::Body;
 pub use interface::{
     Command, EndedBy, Input, LegEvent, LocalSide, NoAnswer, Output, Routing, ServerTransactionId,
@@ -49,6 +49,7 @@ pub use late_prack::AwaitedPrack;
 pub use offer_answer::glare_back_off;
 pub use prack::rack_of;
 pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
+pub use stray::end_stray_response;
 
 /// How many requests a restored dialog skips, so that its CSeq is above whatever it sent after its last checkpoint.
 const RESTORED_CSEQ_GAP: u32 = 100;

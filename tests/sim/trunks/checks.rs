@@ -115,7 +115,7 @@ impl Case<'_> {
                 copies.find(|at| !moods.was_unreachable(attempt.proxy, *at, *at + AT_ONCE_US))
             };
             let soon = |method, answer: &Heard| {
-                let Some(at) = answerable(answer) else { return true };
+                let Some(at) = answerable(answer).map(|at| self.sim.taken_at(at)) else { return true };
                 let since = held.filter(|_| method == "BYE").map_or(at, |held| held.max(at));
                 attempt.first(method, &answer.to_tag).is_some_and(|at| at <= since + SOON_US)
             };

@@ -107,12 +107,14 @@ impl Endpoint {
         if !matches!(action, ClientAction::PassUp | ClientAction::PassUpAndAck) {
             return None;
         }
+        let is_refusal = response.status() >= 300;
         match owner.filter(Owner::lives) {
             Some(owner) => {
                 owner.tell(Input::Response(response));
                 None
             }
-            None => unclaimed(response, flow),
+            // Its refusal is acknowledged by the transaction.
+            None => unclaimed(response, flow).filter(|_| !is_refusal),
         }
     }
 
@@ -164,9 +166,10 @@ impl Endpoint {
         }
     }
 
-    /// True while such a transaction of ours goes on.
-    pub(crate) fn is_sending(&self, branch: &str, method: Method) -> bool {
-        self.client_names.contains_key(&self.client_name(branch, method))
+    /// The CSeq number of such a transaction of ours, while it goes on.
+    pub(crate) fn sends(&self, branch: &str, method: Method) -> Option<u32> {
+        let id = self.client_names.get(&self.client_name(branch, method))?;
+        self.clients.get(id).map(|client| client.cseq)
     }
 
     pub(super) fn client_name(&self, branch: &str, method: Method) -> Name {
@@ -182,7 +185,8 @@ impl Endpoint {
         if let Some(client) = self.clients.get(&id) {
             let at = match &client.machine {
                 ClientMachine::Invite(machine) => machine.deadline(),
-                ClientMachine::NonInvite(machine) => machine.deadline(),
+                ClientMachine::NonInvite(machine) if machine.is_unanswered() => machine.deadline(),
+                ClientMachine::NonInvite(machine) => machine.deadline().map(with_others),
             };
             self.env.arm(client.timer, at);
         }
@@ -231,9 +235,16 @@ impl Endpoint {
 }
 
 /// A response whose owner has gone matters only if the peer believes that it has made a dialog.
+/// A transaction that is only to be forgotten waits for others, so that an idle engine is not woken for each.
+fn with_others(end: Instant) -> Instant {
+    const TOGETHER_US: u64 = 250_000;
+    Instant(end.0.next_multiple_of(TOGETHER_US))
+}
+
+/// A response to an INVITE that nobody waits for may have to be ended; 100 says nothing that could.
 fn unclaimed(response: Message, flow: Flow) -> Option<New> {
-    let answer = response.method() == Method::Invite && (200..300).contains(&response.status());
-    answer.then_some(New::Answer(response, flow))
+    let tells = response.method() == Method::Invite && response.status() > 100;
+    tells.then_some(New::Answer(response, flow))
 }
 
 /// The ACK of a non-2xx final (§17.1.1.3): the INVITE's Via, target and Route, the response's To.

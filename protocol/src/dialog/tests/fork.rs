@@ -74,7 +74,7 @@ fn stray(from_tag: &str, branch: &str, extra: &str) -> Message {
 #[test]
 fn an_answer_that_nobody_waits_for_is_ended_from_its_own_headers() {
     let routed = "Record-Route: <sip:10.0.0.8;lr>, <sip:10.0.0.7;lr>\r\n";
-    let out = end_stray_answer(&stray(OURS, BRANCH_OURS, routed), flow(), local());
+    let out = end_stray_response(&stray(OURS, BRANCH_OURS, routed), flow(), local());
     let sent = requests(&out);
     assert_eq!(methods(&out), [Method::Ack, Method::Bye]);
     for (message, to) in &sent {
@@ -88,19 +88,39 @@ fn an_answer_that_nobody_waits_for_is_ended_from_its_own_headers() {
     // Above whatever a PRACK or UPDATE has had.
     assert_eq!((sent[0].0.cseq(), sent[1].0.cseq()), (7, 108));
     // Every copy gets the same, so that the peer and our transactions know it again.
-    let again = requests(&end_stray_answer(&stray(OURS, BRANCH_OURS, routed), flow(), local()));
+    let again = requests(&end_stray_response(&stray(OURS, BRANCH_OURS, routed), flow(), local()));
     assert_eq!(again[1].0.raw(), sent[1].0.raw());
 }
 
 #[test]
+fn a_phone_that_rings_for_nobody_is_cancelled_and_its_refusal_acknowledged() {
+    let said = |status: &str| {
+        let text = String::from_utf8_lossy(stray(OURS, BRANCH_OURS, "").raw()).replace("200 OK", status);
+        end_stray_response(&parse(&text), flow(), local())
+    };
+    let ringing = said("180 Ringing");
+    assert_eq!(methods(&ringing), [Method::Cancel]);
+    let (cancel, to) = &requests(&ringing)[0];
+    // RFC 3261 §9.1: the INVITE's branch, number and parties, the callee without its tag.
+    assert_eq!((cancel.branch(), cancel.cseq(), *to), (Some(BRANCH_OURS), 7, flow()));
+    assert_eq!((cancel.from_tag(), cancel.to_tag(), cancel.call_id()), (Some(OURS), None, "id"));
+    let refused = said("487 Request Terminated");
+    assert_eq!(methods(&refused), [Method::Ack]);
+    let (ack, _) = &requests(&refused)[0];
+    // §17.1.1.3: of the transaction, so with its branch, and with the callee's tag.
+    assert_eq!((ack.branch(), ack.cseq(), ack.to_tag()), (Some(BRANCH_OURS), 7, Some(THEIRS)));
+    assert!(said("100 Trying").is_empty(), "nothing rings yet");
+}
+
+#[test]
 fn an_answer_to_what_we_never_sent_draws_nothing() {
-    let silent = |message: Message| end_stray_answer(&message, flow(), local()).is_empty();
+    let silent = |message: Message| end_stray_response(&message, flow(), local()).is_empty();
     assert!(!silent(stray(OURS, BRANCH_OURS, "")));
     assert!(silent(stray("other", BRANCH_OURS, "")), "the branch is not of this tag");
     assert!(silent(stray(OURS, "z9hG4bKours", "")), "not a branch of ours");
     assert!(silent(stray(OURS, BRANCH_OURS, "Via: SIP/2.0/UDP 10.0.0.9\r\n")), "it is on its way to another");
     let elsewhere = LocalSide { via: "SIP/2.0/UDP 10.0.0.77:5060".into(), ..(*local()).clone() };
-    assert!(end_stray_answer(&stray(OURS, BRANCH_OURS, ""), flow(), Arc::new(elsewhere)).is_empty());
+    assert!(end_stray_response(&stray(OURS, BRANCH_OURS, ""), flow(), Arc::new(elsewhere)).is_empty());
     assert!(silent(response(486, "INVITE", 1, THEIRS, "", "")));
     assert!(silent(response(200, "BYE", 1, THEIRS, "Contact: <sip:a@b>\r\n", "")));
 }
