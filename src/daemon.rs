@@ -451,7 +451,7 @@ fn restore_bindings(shared: &Shared, now: u64) {
                 binding.source.listener = listener.id;
             }
         }
-        station.publish(bindings);
+        station.publish(&bindings);
     }
     if moved > 0 {
         tracing::warn!(

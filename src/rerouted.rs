@@ -95,7 +95,7 @@ impl<'a> Plan<'a> {
         let (space, international) = match (from_trunk, trunk, self.stations.get(from)) {
             (Some(_), Some(trunk), _) => (trunk.calling_search_space.as_deref(), trunk.rules.international),
             (Some(name), None, _) => return format!("refused: there is no trunk {name}"),
-            (None, _, Some(s)) => (s.calling_search_space.as_deref(), s.toll.international),
+            (None, _, Some(s)) => (s.rules.calling_search_space.as_deref(), s.rules.toll.international),
             (None, _, None) => return format!("refused: there is no station {from}"),
         };
         let Some(found) = self.config.dial_plan.lookup(space, dialled) else {
@@ -108,12 +108,12 @@ impl<'a> Plan<'a> {
             false => format!("{target} as {number} by {}", trunks.join(", ")),
         };
         let there = match target {
-            Target::Station(name) if !self.stations.contains_key(name.as_str()) => {
+            Target::Station(name) if !self.stations.contains_key(&**name) => {
                 "404: no such station".to_owned()
             }
             Target::Station(_) | Target::Service(_) => target.to_string(),
             Target::User(name) => {
-                let user = self.config.users.iter().find(|user| user.name == *name);
+                let user = self.config.users.iter().find(|user| user.name == **name);
                 match user.and_then(|user| user.default_station.as_deref()) {
                     Some(station) => format!("{target} at station:{station}"),
                     None => format!("480: {target} has no station"),
@@ -121,18 +121,20 @@ impl<'a> Plan<'a> {
             }
             Target::Trunk(name) => trunks(vec![name]),
             Target::RouteGroup(name) => trunks(self.group(name)),
-            Target::RouteList(name) => match self.config.route_lists.iter().find(|list| list.name == *name) {
-                Some(list) if list.enabled => {
-                    let mut all = Vec::new();
-                    for trunk in list.groups.iter().flat_map(|group| self.group(group)) {
-                        if !all.contains(&trunk) {
-                            all.push(trunk);
+            Target::RouteList(name) => {
+                match self.config.route_lists.iter().find(|list| list.name == **name) {
+                    Some(list) if list.enabled => {
+                        let mut all = Vec::new();
+                        for trunk in list.groups.iter().flat_map(|group| self.group(group)) {
+                            if !all.contains(&trunk) {
+                                all.push(trunk);
+                            }
                         }
+                        trunks(all)
                     }
-                    trunks(all)
+                    Some(_) | None => format!("503: {target} is disabled"),
                 }
-                Some(_) | None => format!("503: {target} is disabled"),
-            },
+            }
             Target::Reject(status) => format!("{status}: rejected"),
         };
         if found.pattern.emergency { format!("{there}, an emergency call") } else { there }

@@ -3,6 +3,7 @@
 mod codecs;
 mod patterns;
 mod registration;
+mod stations;
 mod toll_fraud;
 mod trunk_rules;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tandem_actors::config::{self, EngineConfig};
 use tandem_actors::sip::tls::{Tls, TlsError};
-use tandem_protocol::dial_plan::{self, DialPlanError};
+use tandem_protocol::dial_plan::DialPlanError;
 use tandem_protocol::dialog::{Credentials, SessionPolicy};
 use tandem_protocol::digest;
 use tandem_protocol::dns::{Bounds, Family, Target};
@@ -21,12 +22,11 @@ use tandem_protocol::message::Limits;
 use tandem_protocol::proxy_list::{Proxy, RetryableCodes, Selection};
 use tandem_protocol::transaction::{Timers, timer_f};
 
-use crate::settings::{
-    self, Credential, DigestAlgorithm, HostPort, MediaPath, ServiceKind, Settings, Station, Trunk,
-};
+use crate::settings::{self, DigestAlgorithm, HostPort, MediaPath, ServiceKind, Settings, Trunk};
 
 pub use patterns::dial_plan;
 pub(crate) use patterns::{build_dial_plan, own_patterns};
+pub use stations::{number_of, outbound_ani, trunk_of_station};
 pub use toll_fraud::international;
 pub use trunk_rules::called_by;
 
@@ -60,6 +60,8 @@ pub fn engine_config(
     let listeners = settings.listen.iter().zip(bound).map(|(listen, address)| listener(listen, *address));
     let listeners: Vec<config::Listener> = listeners.collect::<Result<_, _>>()?;
     let (media, other_media) = media_addresses(settings, &listeners);
+    let stations = stations::stations(settings);
+    let names = stations.iter().map(|station| station.name.clone());
     Ok(EngineConfig {
         node: settings.node.name.clone(),
         domains: settings.domains(),
@@ -67,7 +69,6 @@ pub fn engine_config(
         digest_algorithms: settings.node.digest_algorithms.iter().map(|a| algorithm(*a)).collect(),
         shards: shards(settings),
         sip_trace_bytes: settings.node.sip_trace_bytes(),
-        stations: settings.station.iter().map(|s| station(settings, s)).collect(),
         trunks: settings.trunk.iter().map(|t| trunk(settings, t, &listeners)).collect(),
         dns: dns(&settings.dns),
         toll_fraud: toll_fraud::toll_fraud(settings),
@@ -80,7 +81,8 @@ pub fn engine_config(
             .map(|group| registration::group(settings, group, &listeners))
             .collect(),
         services: settings.service.iter().map(service).collect(),
-        dial_plan: Arc::new(dial_plan(settings)?),
+        dial_plan: Arc::new(patterns::dial_plan_of(settings, names).map_err(WiringError::DialPlan)?),
+        stations,
         media: config::Media {
             address: media_address(settings, &listeners, media),
             other: other_media.map(|ip| media_address(settings, &listeners, ip)),
@@ -232,63 +234,6 @@ fn path(media: MediaPath) -> config::MediaPath {
         MediaPath::Anchored => config::MediaPath::Anchored,
         MediaPath::Bypass => config::MediaPath::Bypass,
     }
-}
-
-fn station(settings: &Settings, station: &Station) -> config::Station {
-    let secret = station.credential().map(|credential| match credential {
-        Credential::Password(secret) => digest::Secret::Password(secret.reveal().to_owned()),
-        Credential::Ha1Md5(secret) => digest::Secret::Ha1Md5(secret.reveal().to_owned()),
-        Credential::Ha1Sha256(secret) => digest::Secret::Ha1Sha256(secret.reveal().to_owned()),
-    });
-    config::Station {
-        name: Arc::from(station.name.as_str()),
-        extension: number_of(station),
-        secret,
-        calling_search_space: station.calling_search_space.clone(),
-        media: path(station.media),
-        codecs: codecs::codecs(settings, &[], station.location.as_ref()),
-        record: station.record,
-        redirect: redirect(station.redirect),
-        ring_timeout: station.ring_timeout(),
-        fork_timeout: station.fork_timeout(),
-        connection: connection(settings, station),
-        identify_by_user_only: station.identify_by_user_only,
-        outbound_ani: outbound_ani(settings, station).map(str::to_owned),
-        external_number_mask: station.external_number_mask.clone(),
-        max_contacts: station.max_contacts as usize,
-        max_calls: settings.max_calls_of(station),
-        toll: toll_fraud::of_station(settings, station),
-    }
-}
-
-/// The number that a station is shown by: its extension, or its name if the extension stands for several numbers.
-pub fn number_of(station: &Station) -> String {
-    let one = dial_plan::pattern_key(&station.extension).ok().and_then(|key| key.only_number());
-    one.unwrap_or_else(|| station.name.clone())
-}
-
-/// What the user of a station shows outside.
-pub fn outbound_ani<'a>(settings: &'a Settings, station: &Station) -> Option<&'a str> {
-    let mut users = settings.user.iter().filter(|u| u.default_station.as_ref() == Some(&station.name));
-    users.find_map(|user| user.outbound_ani.as_deref())
-}
-
-/// The trunk that completes a connection address without a host.
-pub fn trunk_of_station<'a>(settings: &'a Settings, station: &Station) -> Option<&'a Trunk> {
-    match &station.trunk {
-        Some(name) => settings.trunk.iter().find(|trunk| trunk.name == *name),
-        None => settings.trunk.first().filter(|_| settings.trunk.len() == 1),
-    }
-}
-
-fn connection(settings: &Settings, station: &Station) -> Option<config::Connection> {
-    let address = station.connection_address.as_ref()?;
-    let at = match &address.host {
-        Some(host) => config::ConnectedAt::Address(address_of(host, Transport::Udp)?),
-        None => config::ConnectedAt::Trunk(Arc::from(trunk_of_station(settings, station)?.name.as_str())),
-    };
-    let user = address.user.clone().unwrap_or_else(|| number_of(station));
-    Some(config::Connection { user, at })
 }
 
 fn selection(selection: settings::Selection) -> Selection {

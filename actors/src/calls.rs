@@ -126,7 +126,7 @@ impl Callee {
     pub(crate) fn redirect(&self) -> Redirect {
         match self {
             Callee::Nobody => Redirect::Follow,
-            Callee::Station(station) => station.config.redirect,
+            Callee::Station(station) => station.config.rules.redirect,
             Callee::Trunk(trunk) => trunk.config.redirect,
         }
     }
@@ -177,7 +177,7 @@ pub(crate) fn admit(
             let config = &station.config;
             // Who does not register says in Contact where he is.
             let routing = if config.secret.is_some() { Routing::Flow } else { Routing::Target };
-            (config.media, config.record, routing)
+            (config.rules.media, config.rules.record, routing)
         }
         Caller::Trunk(trunk) => {
             let config = &trunk.config;

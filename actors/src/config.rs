@@ -3,6 +3,7 @@
 mod external;
 mod listeners;
 mod registration;
+mod station;
 mod toll_fraud;
 mod trunk_rules;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tandem_protocol::dial_plan::{DialPlan, NumberMask};
 use tandem_protocol::dialog::SessionPolicy;
-use tandem_protocol::digest::{Algorithm, Secret};
+use tandem_protocol::digest::Algorithm;
 use tandem_protocol::dns::{Bounds, Target};
 use tandem_protocol::flow::{ListenerId, Transport};
 use tandem_protocol::message::Limits;
@@ -25,6 +26,7 @@ use crate::sip::tls::Tls;
 pub use external::External;
 pub use listeners::{Listeners, Uses};
 pub use registration::{Registration, RegistrationGroup};
+pub use station::{ConnectedAt, Connection, Station, StationRules};
 pub use toll_fraud::{StationToll, TollFraud};
 pub use trunk_rules::{Accept, TrunkRules};
 
@@ -108,63 +110,6 @@ pub enum Redirect {
     Follow,
     /// The caller gets it.
     Pass,
-}
-
-/// Where a station is reached that does not register.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// The user it is asked for.
-    pub user: String,
-    /// Where.
-    pub at: ConnectedAt,
-}
-
-/// The place of a [`Connection`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectedAt {
-    /// An address of its own.
-    Address(SocketAddr),
-    /// The proxies of a trunk.
-    Trunk(Arc<str>),
-}
-
-/// One station.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Station {
-    /// Its name, which is its digest user name and the user of its AOR.
-    pub name: Arc<str>,
-    /// Its number.
-    pub extension: String,
-    /// How it proves who it is; `None`: it cannot register or call.
-    pub secret: Option<Secret>,
-    /// Whose numbers it may dial; `None`: partition `internal`.
-    pub calling_search_space: Option<String>,
-    /// Whether its media crosses the engine.
-    pub media: MediaPath,
-    /// The codecs that it may use.
-    pub codecs: CodecList,
-    /// Whether its calls are recorded.
-    pub record: bool,
-    /// What a redirection by it does.
-    pub redirect: Redirect,
-    /// How long it rings.
-    pub ring_timeout: Duration,
-    /// How long contacts of one q ring before those of the next lower do; zero: until they have failed.
-    pub fork_timeout: Duration,
-    /// Where it is reached while it is not registered.
-    pub connection: Option<Connection>,
-    /// Whether the user part of From alone identifies it, whatever the host.
-    pub identify_by_user_only: bool,
-    /// The whole number that trunks show for its calls: the `outbound_ani` of its user.
-    pub outbound_ani: Option<String>,
-    /// What trunks show for its calls otherwise.
-    pub external_number_mask: Option<NumberMask>,
-    /// How many bindings it may have; the oldest goes.
-    pub max_contacts: usize,
-    /// Concurrent calls it may have; 0: any number.
-    pub max_calls: u32,
-    /// What it may cost.
-    pub toll: StationToll,
 }
 
 /// One trunk.

@@ -3,11 +3,13 @@
 //! Each entry has one writer, its actor; readers take an [`Arc`] snapshot and never wait. What several write at once
 //! (permits, nonce windows, round robin) is an atomic.
 
+mod bindings;
 mod overload_control;
 mod permit;
 mod places;
 mod registration;
 mod secure;
+mod station;
 mod toll_fraud;
 mod trunk;
 
@@ -15,25 +17,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
 use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::digest::{NonceSigner, NonceWindows, Throttle};
 use tandem_protocol::flow::{ConnectionId, Flow, ListenerId, Transport};
 use tandem_protocol::fnv::fnv1a;
-use tandem_protocol::registrar::Binding;
-use tandem_protocol::time::Instant;
 
 use crate::config::{EngineConfig, Listener, RegistrationGroup, Station, Trunk};
 use crate::ids::ShardId;
 use crate::metrics::Metrics;
-use crate::seat::Seat;
 use crate::sip::peers::StreamPeers;
 use crate::sip::tls::SecurePeers;
 
+use station::Stations;
+
+pub use bindings::KeptBindings;
 pub use overload_control::OverloadControl;
 pub use permit::{Permit, PlaceOf};
 pub use places::Places;
 pub use registration::{Account, MemberStatus, RegistrationEntry, RegistrationStatus};
+pub(crate) use station::Standing;
+pub use station::StationEntry;
 pub use toll_fraud::{Step, Toll, Watched, Who};
 pub use trunk::{CallRate, NoPlace, ProxyEntry, ProxyStatus, TrunkEntry, TrunkSide};
 
@@ -77,10 +80,7 @@ impl Permits {
     }
 
     fn take(&self) -> bool {
-        let limit = self.open();
-        self.taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
-            .is_ok()
+        take_below(&self.taken, self.open())
     }
 
     /// Taken without regard to the limit.
@@ -97,72 +97,9 @@ impl Permits {
     }
 }
 
-/// What everyone may know of a station.
-pub struct StationEntry {
-    /// Its settings.
-    pub config: Station,
-    /// Its calls.
-    pub calls: Permits,
-    /// Its new calls, and those to the outside; shared likewise.
-    pub toll: Arc<Toll>,
-    /// Shared with the entries of the same station under other settings.
-    bindings: Arc<ArcSwap<Vec<Binding>>>,
-}
-
-impl StationEntry {
-    fn new(config: Station) -> StationEntry {
-        let calls = Permits::new(config.max_calls);
-        StationEntry { calls, toll: Arc::default(), bindings: Arc::default(), config }
-    }
-
-    /// The same station with other settings: its bindings and its calls are the same ones.
-    fn with(&self, config: Station) -> StationEntry {
-        let calls = self.calls.limited(config.max_calls);
-        StationEntry { calls, toll: self.toll.clone(), bindings: self.bindings.clone(), config }
-    }
-
-    /// Its bindings as of now.
-    pub fn bindings(&self) -> Arc<Vec<Binding>> {
-        self.bindings.load_full()
-    }
-
-    /// Publishes its bindings. Only its actor, and the start from the store, may.
-    pub fn publish(&self, bindings: Vec<Binding>) {
-        self.bindings.store(Arc::new(bindings));
-    }
-
-    /// A call has its place no longer.
-    pub(crate) fn give_back(&self) {
-        self.calls.give_back();
-    }
-
-    /// A place for a call of the shard in this seat, unless it has as many as it may.
-    pub fn permit(self: &Arc<Self>, seat: &Arc<Seat>) -> Option<Permit> {
-        self.calls.take().then(|| Permit::of_station(self, seat))
-    }
-
-    /// A place for a call that it makes.
-    ///
-    /// # Errors
-    /// It has as many as it may, or has begun as many within a minute as it may.
-    pub fn call_permit(self: &Arc<Self>, seat: &Arc<Seat>, now: Instant) -> Result<Permit, NoPlace> {
-        let permit = self.permit(seat).ok_or(NoPlace::Calls)?;
-        if !self.toll.take_call(self.config.toll.max_new_calls_per_min, now) {
-            return Err(NoPlace::Rate);
-        }
-        Ok(permit)
-    }
-
-    /// A place for an emergency call, which no limit refuses.
-    pub fn emergency_permit(self: &Arc<Self>, seat: &Arc<Seat>) -> Permit {
-        self.calls.take_always();
-        Permit::of_station(self, seat)
-    }
-
-    /// True while it has as many calls as it may.
-    pub fn is_full(&self) -> bool {
-        self.calls.is_full()
-    }
+/// Takes one more if fewer than `limit` are taken.
+fn take_below(taken: &AtomicU32, limit: u32) -> bool {
+    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
 }
 
 /// The hosts that are ours, in lower case.
@@ -188,9 +125,7 @@ fn trunk_side(config: &EngineConfig, trunk: &Trunk) -> TrunkSide {
 
 /// The shared state of one engine under one set of settings.
 pub struct Directory {
-    stations: BTreeMap<Arc<str>, Arc<StationEntry>>,
-    /// The first station, by name, of each extension: so that one that does not exist takes no longer to find.
-    by_extension: BTreeMap<String, Arc<StationEntry>>,
+    stations: Stations,
     trunks: BTreeMap<Arc<str>, Arc<TrunkEntry>>,
     registrations: BTreeMap<Arc<str>, Arc<RegistrationEntry>>,
     /// Stations that are known by where their requests come from.
@@ -232,8 +167,7 @@ impl Directory {
     ) -> Directory {
         let nonces = nonces.into();
         let empty = Directory {
-            stations: BTreeMap::new(),
-            by_extension: BTreeMap::new(),
+            stations: Stations::default(),
             trunks: BTreeMap::new(),
             registrations: BTreeMap::new(),
             unmanaged: Vec::new(),
@@ -258,21 +192,15 @@ impl Directory {
     /// The directory of the same engine with other settings. What is set as before is the same entry; what is set otherwise shares with the
     /// one before what has come about since: calls, bindings, health. The number of shards stays.
     pub(crate) fn next(&self, config: &EngineConfig, metrics: &Metrics) -> Directory {
-        let stations: BTreeMap<Arc<str>, Arc<StationEntry>> =
-            config.stations.iter().map(|s| (s.name.clone(), self.next_station(s))).collect();
-        let mut by_extension = BTreeMap::new();
-        for station in stations.values() {
-            by_extension.entry(station.config.extension.clone()).or_insert_with(|| station.clone());
-        }
+        let stations = Stations::new(config.stations.iter().map(|s| self.next_station(s)).collect());
         let is_unmanaged =
             |s: &&Arc<StationEntry>| s.config.secret.is_none() && s.config.connection.is_some();
         let turn = |name: &Arc<str>| self.group_turns.get(name).cloned().unwrap_or_default();
         self.stream_peers.note_trunks(config);
         Directory {
-            unmanaged: stations.values().filter(is_unmanaged).cloned().collect(),
+            unmanaged: stations.iter().filter(is_unmanaged).cloned().collect(),
             group_turns: config.route_groups.iter().map(|g| (g.name.clone(), turn(&g.name))).collect(),
             stations,
-            by_extension,
             registrations: config
                 .registration_groups
                 .iter()
@@ -342,13 +270,13 @@ impl Directory {
     /// A station by the user part of a From or To: its name, or its extension.
     pub fn station_of_user(&self, user: &str) -> Option<&Arc<StationEntry>> {
         // Both are looked up in any case: how long it takes tells nobody which of them exists.
-        let (by_name, by_extension) = (self.stations.get(user), self.by_extension.get(user));
+        let (by_name, by_extension) = (self.stations.get(user), self.stations.extension(user));
         by_name.or(by_extension)
     }
 
     /// A station to be looked at in place of one that does not exist, so that this takes as long; it must have no say.
     pub fn stand_in(&self) -> Option<&Arc<StationEntry>> {
-        self.stations.values().next()
+        self.stations.iter().next()
     }
 
     /// The stations without credentials that have a connection address: where a request comes from says that it is theirs.
@@ -363,7 +291,7 @@ impl Directory {
 
     /// Every station, by name.
     pub fn stations(&self) -> impl Iterator<Item = &Arc<StationEntry>> {
-        self.stations.values()
+        self.stations.iter()
     }
 
     /// How our side appears on the listener at a place; the first stands for one that does not exist.

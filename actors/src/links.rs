@@ -291,7 +291,7 @@ mod tests {
         let update = registrar::read(&request, FLOW(), registrar::Limits::default(), false).unwrap();
         let register = Register {
             station: "1".into(),
-            update,
+            update: Arc::new(update),
             shard: ShardId(0),
             transaction: ServerTransactionId(5),
             flow: FLOW(),

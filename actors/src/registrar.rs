@@ -18,7 +18,7 @@ use crate::sip::endpoint::Endpoint;
 /// A verified REGISTER on its way to the station.
 pub struct Register {
     pub(crate) station: Arc<str>,
-    pub(crate) update: Update,
+    pub(crate) update: Arc<Update>,
     pub(crate) shard: ShardId,
     pub(crate) transaction: ServerTransactionId,
     pub(crate) flow: Flow,
@@ -30,7 +30,7 @@ pub struct RegisterDone {
     pub(crate) transaction: ServerTransactionId,
     pub(crate) flow: Flow,
     pub(crate) request: Message,
-    pub(crate) update: Update,
+    pub(crate) update: Arc<Update>,
     pub(crate) now: UnixMillis,
     /// `None` if a fault has ended the station's actor, if too much waited to tell it, or if there is no such station any more.
     pub(crate) result: Option<Result<Vec<Binding>, RegisterError>>,
@@ -87,7 +87,7 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
         tracing::warn!(peer = %flow.remote, aor = request.to().uri, "registration for another's address-of-record refused");
         return Err(Refused::new(403, Refusal::Unauthorized).for_known());
     };
-    update.limits.max_contacts = station.config.max_contacts;
+    update.limits.max_contacts = station.config.rules.max_contacts;
     Ok(Accepted { station: station.config.name.clone(), update })
 }
 

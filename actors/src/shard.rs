@@ -12,6 +12,7 @@ mod located;
 mod named;
 mod overload;
 mod refuse;
+mod registered;
 mod restore;
 mod stray;
 mod streams;
@@ -22,7 +23,6 @@ mod trunks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Header, Message, Method};
-use tandem_protocol::time::{Instant, UnixMillis};
+use tandem_protocol::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
@@ -62,8 +62,9 @@ pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
-pub(crate) use named::{Fault, NamedDown, NextExpiry, SendRequest, StationIdle};
+pub(crate) use named::{Fault, NamedDown, SendRequest, StationIdle};
 pub use overload::Overflowed;
+pub(crate) use registered::BindingsChanged;
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub use succession::{Estate, Succession};
@@ -178,10 +179,8 @@ pub struct Shard {
     station_tokens: Map<u64, Arc<str>>,
     trunks: BTreeMap<Arc<str>, Addr<TrunkActor>>,
     groups: BTreeMap<Arc<str>, Addr<GroupActor>>,
-    /// When bindings of passive stations expire.
-    expiries: BTreeSet<(UnixMillis, Arc<str>)>,
-    /// The same by station, each in the part of the keep-alives that its name gives it.
-    expiry_of: [BTreeMap<Arc<str>, UnixMillis>; named::KEEPALIVE_PARTS],
+    /// The stations that live here and have bindings, whether or not they have an actor.
+    registered: registered::RegisteredStations,
     /// By which connections devices of stations that live here keep flows.
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
@@ -189,8 +188,6 @@ pub struct Shard {
     failures: BTreeMap<(ActorKind, Arc<str>), Failures>,
     /// Named actors that an operator's chaos has panic at every input.
     poisoned: BTreeSet<(ActorKind, Arc<str>)>,
-    keepalive_at: Option<Instant>,
-    keepalive_turn: usize,
     timer: Option<TimerId>,
     due: Vec<TimerKey>,
     tolls: toll_fraud::TollWatch,
@@ -218,14 +215,11 @@ impl Shard {
             station_tokens: crate::map::new(key ^ 3),
             trunks: BTreeMap::new(),
             groups: BTreeMap::new(),
-            expiries: BTreeSet::new(),
-            expiry_of: Default::default(),
+            registered: registered::RegisteredStations::default(),
             flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
             poisoned: BTreeSet::new(),
-            keepalive_at: None,
-            keepalive_turn: 0,
             timer: None,
             due: Vec::new(),
             tolls: toll_fraud::TollWatch::default(),
@@ -372,16 +366,12 @@ impl Shard {
     }
 
     fn rearm(&mut self) {
-        let expiry = self.expiries.first().map(|(at, _)| {
-            let now = self.env.now();
-            now.mono + Duration::from_millis(at.0.saturating_sub(now.wall.0))
-        });
+        let registered = self.registered.deadline(self.env.now());
         let rest = self.resting.first().map(|(at, ..)| *at);
         if let Some(timer) = self.timer {
-            let further =
-                self.keepalive_at.into_iter().chain(self.tolls.next).chain(self.overload_deadline());
+            let further = self.tolls.next.into_iter().chain(self.overload_deadline());
             let further = further.chain(self.awaited.until);
-            self.env.arm(timer, expiry.into_iter().chain(rest).chain(further).min());
+            self.env.arm(timer, registered.into_iter().chain(rest).chain(further).min());
         }
     }
 

@@ -14,12 +14,12 @@ use tandem_protocol::flow::ConnectionId;
 use tandem_protocol::registrar::{Binding, Bindings, RegisterError, Update};
 use tandem_protocol::time::{Instant, Now};
 
-use crate::directory::StationEntry;
+use crate::directory::{KeptBindings, StationEntry};
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::registrar::{Register, RegisterDone};
-use crate::shard::{Adopted, Fault, LinkMessage, NamedDown, NextExpiry, Shard, StationIdle};
+use crate::shard::{Adopted, BindingsChanged, Fault, LinkMessage, NamedDown, Shard, StationIdle};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
@@ -53,6 +53,16 @@ pub fn read_bindings(frozen: &[u8]) -> Option<Vec<Binding>> {
     crate::checkpoint::thaw_of(&[FORMAT, FORMER], frozen)
 }
 
+/// The stored form of bindings.
+pub(crate) fn freeze_bindings(bindings: &[Binding]) -> Option<Bytes> {
+    crate::checkpoint::freeze(FORMAT, &bindings)
+}
+
+/// What stands behind the number of a form that is read, as `postcard` has written it.
+pub(crate) fn of_known_format(frozen: &[u8]) -> Option<&[u8]> {
+    frozen.split_first().filter(|(format, _)| [FORMAT, FORMER].contains(format)).map(|(_, rest)| rest)
+}
+
 /// Bindings have expired.
 pub(crate) struct Expire;
 
@@ -81,7 +91,7 @@ impl Registered {
 
 #[derive(Clone)]
 pub(crate) enum Change {
-    Register(Update),
+    Register(Arc<Update>),
     Expire,
     FlowGone(ConnectionId),
     Clear,
@@ -101,9 +111,7 @@ impl Machine for Registered {
     fn handle(&mut self, input: &Change, now: Now, out: &mut Vec<Outcome>) {
         let mut bindings = Bindings::from_list(std::mem::take(&mut self.0));
         match input {
-            Change::Register(update) => {
-                out.push(Outcome::Registered(bindings.register(now.wall, update.clone())))
-            }
+            Change::Register(update) => out.push(Outcome::Registered(bindings.register(now.wall, &**update))),
             Change::Expire => out.push(Outcome::Removed(bindings.expire(now.wall))),
             Change::FlowGone(connection) => out.push(Outcome::Removed(bindings.flow_failed(*connection))),
             Change::Clear => out.push(Outcome::Removed(std::mem::take(&mut bindings).into_list())),
@@ -117,7 +125,7 @@ impl Machine for Registered {
     }
 
     fn freeze(&self) -> Option<Bytes> {
-        crate::checkpoint::freeze(FORMAT, &self.0)
+        freeze_bindings(&self.0)
     }
 
     fn thaw(frozen: &Bytes, _now: Now) -> Option<Registered> {
@@ -148,7 +156,7 @@ impl StationActor {
         let actor = StationActor {
             env: env.clone(),
             shard: shard.clone(),
-            shell: Shell::new(Registered(entry.bindings().to_vec())),
+            shell: Shell::new(Registered(entry.bindings())),
             entry,
             waiting: Commits::new(env.random() as Place),
             idle_at: env.now().mono + IDLE,
@@ -185,7 +193,7 @@ impl StationActor {
             return self.reply(register, None);
         }
         let now = self.env.now();
-        let known = self.entry.bindings();
+        let known = self.entry.kept();
         let change = Change::Register(register.update.clone());
         let outcome = self.feed(&change, ctx).pop();
         let Some(Outcome::Registered(result)) = outcome else {
@@ -200,9 +208,10 @@ impl StationActor {
             return;
         }
         self.publish();
-        let (before, after) = (known.len(), self.entry.bindings().len());
+        let bindings = &self.shell.machine().0;
+        let (before, after) = (known.as_ref().map_or(0, |known| known.len()), bindings.len());
         let name = &self.entry.config.name;
-        if is_refresh(&known, &self.entry.bindings()) {
+        if is_refresh(known.as_deref(), bindings) {
             tracing::debug!(station = %name, bindings = after, source = %register.flow.remote, "registered again");
         } else {
             tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
@@ -233,16 +242,17 @@ impl StationActor {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         if self.env.is_fenced() {
             return;
         }
-        let before = self.entry.bindings().len();
-        self.entry.publish(self.shell.machine().0.clone());
-        let after = self.entry.bindings().len();
+        let before = self.entry.binding_count();
+        // Before the machine is looked at: it may have to be frozen first.
+        let frozen = self.shell.frozen().cloned();
+        self.entry.publish_frozen(frozen.as_ref(), &self.shell.machine().0);
+        let after = self.entry.binding_count();
         self.env.metrics().registrations_active.increment(after as f64 - before as f64);
-        let at = self.shell.machine().0.iter().map(|b| b.expires_at).min();
-        self.shard.tell(NextExpiry { station: self.entry.config.name.clone(), at });
+        self.shard.tell(BindingsChanged(self.entry.clone()));
     }
 
     fn save(&mut self, urgency: Urgency, event: Event) {
@@ -284,9 +294,9 @@ impl StationActor {
 }
 
 /// True if a REGISTER has changed neither where the station is found nor by which way.
-fn is_refresh(before: &[Binding], after: &[Binding]) -> bool {
-    let same = |a: &Binding, b: &Binding| a.contact == b.contact && a.source == b.source && a.path == b.path;
-    before.len() == after.len() && after.iter().all(|new| before.iter().any(|old| same(old, new)))
+fn is_refresh(before: Option<&KeptBindings>, after: &[Binding]) -> bool {
+    let Some(before) = before else { return after.is_empty() };
+    before.len() == after.len() && after.iter().all(|new| before.iter().any(|old| old.leads_where(new)))
 }
 
 impl Actor for StationActor {

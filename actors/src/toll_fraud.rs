@@ -88,8 +88,8 @@ pub fn restore(directory: &Directory, store: &dyn Store, now: Now) {
             continue;
         };
         let toll = match kind {
-            "station" => directory.station(name).map(|station| &station.toll),
-            "trunk" => directory.trunk(name).map(|trunk| &trunk.toll),
+            "station" => directory.station(name).map(|station| station.toll()),
+            "trunk" => directory.trunk(name).map(|trunk| &*trunk.toll),
             _ => None,
         };
         if toll.is_none() {
@@ -119,7 +119,7 @@ mod tests {
     use tandem_protocol::time::Instant;
 
     use super::*;
-    use crate::config::{MediaPath, Redirect, Station};
+    use crate::config::{MediaPath, Redirect, Station, StationRules};
     use crate::directory::Step;
     use crate::media_pool::tests::fixture;
     use crate::store::{Entry, StoreFault};
@@ -157,22 +157,24 @@ mod tests {
     fn station(name: &str) -> Station {
         Station {
             name: name.into(),
-            extension: name.to_owned(),
+            extension: name.into(),
             secret: None,
-            calling_search_space: None,
-            media: MediaPath::Anchored,
-            codecs: CodecList::ANY,
-            record: false,
-            redirect: Redirect::Follow,
-            ring_timeout: Duration::from_secs(60),
-            fork_timeout: Duration::ZERO,
             connection: None,
-            identify_by_user_only: false,
-            outbound_ani: None,
-            external_number_mask: None,
-            max_contacts: 1,
-            max_calls: 0,
-            toll: Default::default(),
+            rules: Arc::new(StationRules {
+                calling_search_space: None,
+                media: MediaPath::Anchored,
+                codecs: CodecList::ANY,
+                record: false,
+                redirect: Redirect::Follow,
+                ring_timeout: Duration::from_secs(60),
+                fork_timeout: Duration::ZERO,
+                identify_by_user_only: false,
+                outbound_ani: None,
+                external_number_mask: None,
+                max_contacts: 1,
+                max_calls: 0,
+                toll: Default::default(),
+            }),
         }
     }
 
@@ -202,7 +204,7 @@ mod tests {
         store.submit(batch);
         let directory = directory();
         restore(&directory, &store, at(7 * 24 * hour));
-        let toll = &directory.station("1001").unwrap().toll;
+        let toll = directory.station("1001").unwrap().toll();
         let (watched, first) = toll.watch(|| of("1001"), Instant(0));
         assert!(first);
         assert_eq!(watched.past().0[0].round(), 40.0);
@@ -210,7 +212,8 @@ mod tests {
         let told = (0..161).map(|_| watched.count(Step::Begun, false, Instant(1), &limits).len());
         assert_eq!(told.sum::<usize>(), 1, "four times what is usual, and one call more");
         assert!(
-            toll.is_sudden(false) && !directory.station("1001").unwrap().toll.watch(|| of(""), Instant(0)).1
+            toll.is_sudden(false)
+                && !directory.station("1001").unwrap().toll().watch(|| of(""), Instant(0)).1
         );
         let keys: Vec<String> = store.0.lock().unwrap().keys().cloned().collect();
         assert_eq!(keys, ["placement_key", "toll:station:1001"], "of stations that are gone nothing is kept");

@@ -11,10 +11,10 @@ pub(super) fn run(data: &[u8]) {
     if text.contains(['\r', '\0']) {
         return;
     }
-    let right = Secret::Password("secret".to_owned());
+    let right = Secret::Password("secret".into());
     if let Ok(credentials) = Credentials::parse(text) {
         let _ = (credentials.verify("INVITE", Some(data), &right), credentials.nonce_count());
-        assert!(!credentials.verify("INVITE", Some(b""), &Secret::Password(text.to_owned())));
+        assert!(!credentials.verify("INVITE", Some(b""), &Secret::Password(text.into())));
         NonceSigner::new([7; 32], UnixMillis(0)).check(
             &credentials.nonce,
             UnixMillis(1),
@@ -29,5 +29,5 @@ pub(super) fn run(data: &[u8]) {
     let credentials = Credentials::parse(&answer).unwrap_or_else(|why| panic!("{why}: {answer}"));
     assert!(credentials.verify("INVITE", None, &right), "{answer}");
     assert!(!credentials.verify("BYE", None, &right), "{answer}");
-    assert!(!credentials.verify("INVITE", None, &Secret::Password("Secret".to_owned())), "{answer}");
+    assert!(!credentials.verify("INVITE", None, &Secret::Password("Secret".into())), "{answer}");
 }

@@ -29,6 +29,7 @@ mod loops;
 mod mask;
 mod measure;
 mod pattern;
+mod stored;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -39,11 +40,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use pattern::Compiled;
+use stored::Patterns;
 
 pub use explain::{Decision, Step, StepVerdict};
 pub use loops::{Loop, Return};
 pub use mask::{BadMask, CallingTransform, NumberMask, is_dialable};
 pub use pattern::{PatternFault, PatternKey, pattern_key};
+pub use stored::PatternRef;
 pub use target::{BadTarget, Target};
 
 /// The partition of patterns that name none, and all that a caller without a search space can reach.
@@ -176,8 +179,8 @@ pub enum DialPlanError {
 #[derive(Clone, Debug, Default)]
 struct Partition {
     name: String,
-    /// Patterns that match one string, by that string.
-    exact: BTreeMap<String, usize>,
+    /// How many of its patterns match one string.
+    exact: usize,
     /// The others, those that match the fewest strings first.
     wild: Vec<usize>,
 }
@@ -185,7 +188,7 @@ struct Partition {
 /// A validated dial plan. Cheap to share and to ask; replaced as a whole on reload.
 #[derive(Clone, Debug)]
 pub struct DialPlan {
-    patterns: Vec<(Pattern, Compiled)>,
+    patterns: Patterns,
     partitions: Vec<Partition>,
     search_spaces: BTreeMap<String, Vec<usize>>,
     internal: Vec<usize>,
@@ -206,7 +209,7 @@ impl PartialEq for DialPlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match<'a> {
     /// The pattern that won.
-    pub pattern: &'a Pattern,
+    pub pattern: PatternRef<'a>,
     /// The number after stripping and prefixing.
     pub number_out: String,
 }
@@ -225,14 +228,30 @@ impl DialPlan {
     /// # Errors
     /// Every fault found, in the order of the configuration.
     pub fn new(spec: DialPlanSpec) -> Result<Self, Vec<DialPlanError>> {
+        Self::with_more(spec, [])
+    }
+
+    /// The same with more patterns, which come after those of `spec` and are not kept beside each other on the way.
+    ///
+    /// # Errors
+    /// Every fault found, in the order of the configuration.
+    pub fn with_more(
+        spec: DialPlanSpec,
+        more: impl IntoIterator<Item = Pattern>,
+    ) -> Result<Self, Vec<DialPlanError>> {
         let mut errors = Vec::new();
         let (partitions, index_of) = name_partitions(&spec.partitions, &mut errors);
         let search_spaces = resolve_search_spaces(&spec.search_spaces, &index_of, &mut errors);
         let internal = index_of.get(INTERNAL).copied().into_iter().collect();
-        let mut plan =
-            Self { patterns: Vec::new(), partitions, search_spaces, internal, emergency: Vec::new() };
+        let mut plan = Self {
+            patterns: Patterns::default(),
+            partitions,
+            search_spaces,
+            internal,
+            emergency: Vec::new(),
+        };
         let mut seen = BTreeMap::new();
-        for pattern in spec.patterns {
+        for pattern in spec.patterns.into_iter().chain(more) {
             if let Err(error) = plan.add(pattern, &index_of, &mut seen) {
                 errors.push(error);
             }
@@ -242,8 +261,9 @@ impl DialPlan {
         }
         for partition in &mut plan.partitions {
             // Stable: of equal patterns the first configured stays first.
-            partition.wild.sort_by(|a, b| plan.patterns[*a].1.width().cmp(plan.patterns[*b].1.width()));
+            partition.wild.sort_by_key(|index| plan.patterns.width(*index));
         }
+        plan.patterns.settle();
         Ok(plan)
     }
 
@@ -270,24 +290,28 @@ impl DialPlan {
             return Err(DialPlanError::StripsTooMuch { pattern, partition, strip, shortest });
         }
         let index = self.patterns.len();
-        match seen.entry((place, compiled.elements().to_vec())) {
-            Entry::Occupied(first) => {
-                let first = self.patterns[*first.get()].0.pattern.clone();
-                let (second, partition) = named();
-                return Err(DialPlanError::DuplicatePattern { first, second, partition });
-            }
-            Entry::Vacant(free) => free.insert(index),
+        let same = match compiled.exact() {
+            Some(number) => self.patterns.exact(place, &number),
+            None => match seen.entry((place, compiled.elements().to_vec())) {
+                Entry::Occupied(first) => Some(*first.get()),
+                Entry::Vacant(free) => {
+                    free.insert(index);
+                    None
+                }
+            },
         };
-        match compiled.exact() {
-            Some(exact) => {
-                self.partitions[place].exact.insert(exact, index);
-            }
-            None => self.partitions[place].wild.push(index),
+        if let Some(first) = same {
+            let first = self.patterns.get(first).pattern.to_owned();
+            let (second, partition) = named();
+            return Err(DialPlanError::DuplicatePattern { first, second, partition });
         }
         if pattern.emergency {
             self.emergency.push(index);
         }
-        self.patterns.push((pattern, compiled));
+        match self.patterns.push(pattern, place, compiled) {
+            true => self.partitions[place].exact += 1,
+            false => self.partitions[place].wild.push(index),
+        }
         Ok(())
     }
 
@@ -307,13 +331,13 @@ impl DialPlan {
     }
 
     /// Every pattern, in the order of the configuration.
-    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
-        self.patterns.iter().map(|(pattern, _)| pattern)
+    pub fn patterns(&self) -> impl Iterator<Item = PatternRef<'_>> {
+        self.patterns.iter()
     }
 
     /// Whether somebody may reach an emergency pattern by this number: without knowing who dials it, the benefit of the doubt.
     pub fn may_be_emergency(&self, dialled: &str) -> bool {
-        self.emergency.iter().any(|index| self.patterns[*index].1.matches(dialled).is_some())
+        self.emergency.iter().any(|index| self.patterns.matches(*index, dialled).is_some())
     }
 
     /// The partitions a caller reaches, the preferred first; `None` for a search space that does not exist.
@@ -330,7 +354,7 @@ impl DialPlan {
     pub fn lookup(&self, css: Option<&str>, dialled: &str) -> Option<Match<'_>> {
         let mut best: Option<Candidate> = None;
         for place in self.reach(css)? {
-            let Some(candidate) = self.best_in(&self.partitions[*place], dialled) else { continue };
+            let Some(candidate) = self.best_in(*place, dialled) else { continue };
             if best.is_none_or(|b| self.width(candidate) < self.width(b)) {
                 best = Some(candidate);
             }
@@ -338,37 +362,36 @@ impl DialPlan {
         best.map(|candidate| self.finish(candidate, dialled))
     }
 
-    fn width(&self, candidate: Candidate) -> &measure::Width {
-        self.patterns[candidate.index].1.width()
+    fn width(&self, candidate: Candidate) -> measure::Width {
+        self.patterns.width(candidate.index)
     }
 
-    fn best_in(&self, partition: &Partition, dialled: &str) -> Option<Candidate> {
-        exact_in(partition, dialled).or_else(|| {
+    fn best_in(&self, place: usize, dialled: &str) -> Option<Candidate> {
+        self.exact_in(place, dialled).or_else(|| {
             // Sorted by width: the first that matches is the best.
-            partition.wild.iter().find_map(|index| {
-                let matched = self.patterns[*index].1.matches(dialled)?;
+            self.partitions[place].wild.iter().find_map(|index| {
+                let matched = self.patterns.matches(*index, dialled)?;
                 Some(Candidate { index: *index, matched })
             })
         })
     }
 
     fn finish(&self, candidate: Candidate, dialled: &str) -> Match<'_> {
-        let (pattern, compiled) = &self.patterns[candidate.index];
+        let pattern = self.patterns.get(candidate.index);
         let number = &dialled[..candidate.matched];
-        let strip = pattern.strip.unwrap_or(compiled.separator());
-        let kept = number.get(strip..).unwrap_or_default();
-        Match { pattern, number_out: [&pattern.prefix, kept].concat() }
+        let kept = number.get(self.patterns.strip(candidate.index)..).unwrap_or_default();
+        Match { pattern, number_out: [pattern.prefix, kept].concat() }
     }
-}
 
-/// The exact pattern for a number, else for the number without its final `#`.
-fn exact_in(partition: &Partition, dialled: &str) -> Option<Candidate> {
-    [Some(dialled), dialled.strip_suffix('#')].into_iter().flatten().find_map(|number| {
-        let index = partition.exact.get(number)?;
-        // A pattern that ends in '#' is not offered a number that lost one.
-        let wanted = number.len() == dialled.len() || !number.ends_with('#');
-        wanted.then_some(Candidate { index: *index, matched: number.len() })
-    })
+    /// The exact pattern of a partition for a number, else for the number without its final `#`.
+    fn exact_in(&self, place: usize, dialled: &str) -> Option<Candidate> {
+        [Some(dialled), dialled.strip_suffix('#')].into_iter().flatten().find_map(|number| {
+            let index = self.patterns.exact(place, number)?;
+            // A pattern that ends in '#' is not offered a number that lost one.
+            let wanted = number.len() == dialled.len() || !number.ends_with('#');
+            wanted.then_some(Candidate { index, matched: number.len() })
+        })
+    }
 }
 
 fn name_partitions(

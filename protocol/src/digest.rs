@@ -101,11 +101,13 @@ fn hash_with<D: Digest>(mut digest: D, parts: &[&[u8]]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| [b >> 4, b & 15])
-        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
-        .collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(DIGITS[usize::from(nibble)]));
+        }
+    }
+    text
 }
 
 /// Why a header of digest authentication cannot be used.
@@ -212,7 +214,7 @@ pub fn authenticate(
     };
     let attempt = Attempt { source, user: &credentials.username };
     // Always: whether a guess was judged is not to be told by the time it takes.
-    let nobody = Secret::Password(NOBODY.to_owned());
+    let nobody = Secret::Password(NOBODY.into());
     let equal = credentials.verify(method, Some(body), secret.unwrap_or(&nobody));
     let right = equal && secret.is_some() && credentials.realm == server.realm;
     if !server.throttle.pair_delay(attempt, now.mono).is_zero() {

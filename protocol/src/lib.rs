@@ -16,6 +16,7 @@ pub mod fnv;
 pub mod happy_eyeballs;
 pub mod header_rules;
 pub mod identity;
+pub mod index;
 pub mod message;
 pub mod number_rules;
 pub mod overload;

@@ -4,6 +4,7 @@
 //! REGISTER says and by [`Bindings::expire`] when [`Bindings::next_expiry`] has come.
 
 mod answer;
+mod borrowed;
 mod contact;
 mod request;
 #[cfg(test)]
@@ -12,12 +13,15 @@ mod target_set;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::flow::{ConnectionId, Flow};
 use crate::time::UnixMillis;
 
 pub use answer::granted_headers;
+pub use borrowed::BindingRef;
 pub use contact::same_contact;
 pub use request::{BadRegister, read};
 pub use target_set::{Flows, target_set};
@@ -224,12 +228,17 @@ impl Bindings {
     ///
     /// # Errors
     /// [`RegisterError`]: then nothing has changed but what expired. It is all or nothing (RFC 3261 §10.3 step 7).
-    pub fn register(&mut self, now: UnixMillis, update: Update) -> Result<Vec<Binding>, RegisterError> {
+    pub fn register(
+        &mut self,
+        now: UnixMillis,
+        update: impl Borrow<Update>,
+    ) -> Result<Vec<Binding>, RegisterError> {
+        let update = update.borrow();
         self.expire(now);
         match &update.contacts {
             ContactSet::Query => {}
-            ContactSet::Star => self.remove_all(&update)?,
-            ContactSet::List(contacts) => self.list = self.apply(now, &update, contacts)?,
+            ContactSet::Star => self.remove_all(update)?,
+            ContactSet::List(contacts) => self.apply(now, update, contacts)?,
         }
         Ok(self.list.clone())
     }
@@ -243,32 +252,36 @@ impl Bindings {
         Ok(())
     }
 
-    /// The list after the update; `self` stays as it is, so that a refused update leaves no trace.
+    /// Nothing is changed before all is known to hold, so that a refused update leaves no trace.
     fn apply(
-        &self,
+        &mut self,
         now: UnixMillis,
         update: &Update,
         contacts: &[ContactUpdate],
-    ) -> Result<Vec<Binding>, RegisterError> {
+    ) -> Result<(), RegisterError> {
         let max_contacts = update.limits.max_contacts.max(1);
-        let mut list = self.list.clone();
+        let mut bound: Vec<Binding> = Vec::new();
         for contact in contacts {
             let seconds = granted(contact, update)?;
-            let old = self.list.iter().filter(|binding| contact.names(binding));
-            old.clone().try_for_each(|binding| in_order(binding, update))?;
+            let mut old = self.list.iter().filter(|binding| contact.names(binding));
+            old.try_for_each(|binding| in_order(binding, update))?;
             // A contact that stands twice in one request counts as it stands last.
-            list.retain(|binding| !contact.names(binding));
+            bound.retain(|binding| !contact.names(binding));
             if seconds > 0 {
-                list.push(bind(now, update, contact, seconds));
+                bound.push(bind(now, update, contact, seconds));
             }
         }
-        let own = list.iter().filter(|b| b.call_id == update.call_id && b.cseq == update.cseq).count();
-        if own > max_contacts {
+        let stays = |binding: &Binding| !contacts.iter().any(|contact| contact.names(binding));
+        let is_own = |b: &&Binding| b.call_id == update.call_id && b.cseq == update.cseq;
+        let staying = self.list.iter().filter(|binding| stays(binding));
+        if staying.filter(is_own).count() + bound.len() > max_contacts {
             return Err(RegisterError::TooManyContacts { max_contacts });
         }
-        let surplus = list.len().saturating_sub(max_contacts);
-        list.drain(..surplus);
-        Ok(list)
+        self.list.retain(stays);
+        self.list.append(&mut bound);
+        let surplus = self.list.len().saturating_sub(max_contacts);
+        self.list.drain(..surplus);
+        Ok(())
     }
 
     /// Removes the bindings that have expired by `now` and returns them.

@@ -108,18 +108,20 @@ fn describe(call: &Outgoing<'_>, target: &Target, text: &mut String) -> bool {
         Target::User(name) => user(call, name, text),
         Target::Trunk(name) => outside(call, &[("", name)], "  ", text),
         Target::RouteGroup(name) => {
-            let Some(group) = plan.route_group.iter().find(|group| group.name == *name) else { return false };
+            let Some(group) = plan.route_group.iter().find(|group| group.name == **name) else {
+                return false;
+            };
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(text, "  route group {name}, {}:", order(group.selection));
             let members: Vec<(&str, &str)> = group.trunks.iter().map(|t| ("", t.as_str())).collect();
             outside(call, &members, "    ", text)
         }
         Target::RouteList(name) => {
-            let list = plan.route_list.iter().find(|list| list.name == *name);
+            let list = plan.route_list.iter().find(|list| list.name == **name);
             list.is_some_and(|list| route_list(call, list, text))
         }
         Target::Service(name) => {
-            if let Some(service) = call.settings.service.iter().find(|service| service.name == *name) {
+            if let Some(service) = call.settings.service.iter().find(|service| service.name == **name) {
                 let _ = writeln!(text, "  service {name}: {:?}, answered by the engine itself", service.kind);
             }
             true

@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tandem_actors::directory::{ProxyEntry, StationEntry, Toll, TrunkEntry};
+use tandem_actors::directory::{ProxyEntry, StationEntry, TrunkEntry, Watched};
 use tandem_actors::ids::ShardId;
 use tandem_actors::metrics::ActorKind;
 use tandem_actors::runtime::Clock;
@@ -164,20 +164,20 @@ fn station<'a>(
     json!({
         "name": &*entry.config.name,
         "extension": entry.config.extension,
-        "calling_search_space": entry.config.calling_search_space,
-        "calls": entry.calls.taken(),
-        "max_calls": entry.config.max_calls,
-        "max_new_calls_per_min": entry.config.toll.max_new_calls_per_min,
-        "international": entry.config.toll.international,
-        "toll_alarms": alarms(&entry.toll),
+        "calling_search_space": entry.config.rules.calling_search_space,
+        "calls": entry.calls(),
+        "max_calls": entry.config.rules.max_calls,
+        "max_new_calls_per_min": entry.config.rules.toll.max_new_calls_per_min,
+        "international": entry.config.rules.toll.international,
+        "toll_alarms": alarms(entry.watched()),
         "registered": !bindings.is_empty(),
         "bindings": bindings,
     })
 }
 
 /// Of what there is suddenly too much.
-fn alarms(toll: &Toll) -> Vec<&'static str> {
-    toll.watched().map(|watched| watched.sudden().map(Measure::as_str).collect()).unwrap_or_default()
+fn alarms(watched: Option<&Arc<Watched>>) -> Vec<&'static str> {
+    watched.map(|watched| watched.sudden().map(Measure::as_str).collect()).unwrap_or_default()
 }
 
 fn proxy(entry: &ProxyEntry, hosts: &[(SocketAddr, String)]) -> Value {
@@ -213,7 +213,7 @@ pub(super) async fn trunks(Given(state): Given<Arc<State>>) -> Json<Vec<Value>> 
             "emergency_channels": entry.config.emergency_channels,
             "max_new_calls_per_s": entry.config.max_new_calls_per_s,
             "international": entry.config.rules.international,
-            "toll_alarms": alarms(&entry.toll),
+            "toll_alarms": alarms(entry.toll.watched()),
             "proxies": proxies,
             "names": names,
         })

@@ -146,8 +146,8 @@ fn stations(
     changes.extend(differences.removed.iter().map(|name| {
         let effect = running.directory.station(name).and_then(|station| {
             let parts = [
-                counted(station.bindings().len(), "binding ends", "bindings end"),
-                counted(station.calls.taken() as usize, "call goes on", "calls go on"),
+                counted(station.binding_count(), "binding ends", "bindings end"),
+                counted(station.calls() as usize, "call goes on", "calls go on"),
             ];
             joined(parts)
         });

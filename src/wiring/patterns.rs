@@ -1,5 +1,7 @@
 //! The dial plan of the settings.
 
+use std::sync::Arc;
+
 use tandem_protocol::dial_plan::{
     self, CallingTransform, DialPlan, DialPlanError, DialPlanSpec, SearchSpace,
 };
@@ -16,9 +18,15 @@ pub fn dial_plan(settings: &Settings) -> Result<DialPlan, WiringError> {
 }
 
 pub(crate) fn build_dial_plan(settings: &Settings) -> Result<DialPlan, Vec<DialPlanError>> {
-    let mut spec = own_patterns(settings);
-    spec.patterns.extend(extensions(settings));
-    DialPlan::new(spec)
+    dial_plan_of(settings, settings.station.iter().map(|station| station.name.as_str().into()))
+}
+
+/// The same, which calls the stations by these names: others may have them too.
+pub(super) fn dial_plan_of(
+    settings: &Settings,
+    names: impl Iterator<Item = Arc<str>>,
+) -> Result<DialPlan, Vec<DialPlanError>> {
+    DialPlan::with_more(own_patterns(settings), extensions(settings, names))
 }
 
 /// The dial plan without the extensions.
@@ -52,19 +60,27 @@ pub(crate) fn own_patterns(settings: &Settings) -> DialPlanSpec {
 }
 
 /// A pattern for each extension.
-fn extensions(settings: &Settings) -> impl Iterator<Item = dial_plan::Pattern> + '_ {
+fn extensions(
+    settings: &Settings,
+    names: impl Iterator<Item = Arc<str>>,
+) -> impl Iterator<Item = dial_plan::Pattern> {
     let extension = |number: &str, target, partition: &str| {
         dial_plan::Pattern::new(number, target).in_partition(partition)
     };
     let stations = settings
         .station
         .iter()
-        .map(move |s| extension(&s.extension, dial_plan::Target::Station(s.name.clone()), &s.partition));
+        .zip(names)
+        .map(move |(s, name)| extension(&s.extension, dial_plan::Target::Station(name), &s.partition));
     let services = settings.service.iter().map(move |s| {
-        extension(&s.extension, dial_plan::Target::Service(s.name.clone()), settings::INTERNAL_PARTITION)
+        extension(
+            &s.extension,
+            dial_plan::Target::Service(s.name.as_str().into()),
+            settings::INTERNAL_PARTITION,
+        )
     });
     let users = settings.user.iter().map(move |u| {
-        extension(&u.extension, dial_plan::Target::User(u.name.clone()), settings::INTERNAL_PARTITION)
+        extension(&u.extension, dial_plan::Target::User(u.name.as_str().into()), settings::INTERNAL_PARTITION)
     });
     stations.chain(services).chain(users)
 }

@@ -28,7 +28,7 @@ pub(crate) fn gauges(world: &World, life: &Life) {
     if (alive - said).abs() > 0.5 {
         world.violation(format!("{alive} calls live and tandem_calls_active says {said}"));
     }
-    let bindings: usize = life.shared.current().directory.stations().map(|s| s.bindings().len()).sum();
+    let bindings: usize = life.shared.current().directory.stations().map(|s| s.binding_count()).sum();
     let said = life.gauges.gauge("tandem_registrations_active");
     if (bindings as f64 - said).abs() > 0.5 {
         world.violation(format!("{bindings} bindings live and tandem_registrations_active says {said}"));
@@ -138,14 +138,14 @@ async fn nothing_is_left(sim: &Sim, life: &Life) {
     if transactions > 4 * sim.phones.handsets.len() as u64 {
         world.violation(format!("at rest there are {transactions} transactions"));
     }
-    for station in life.shared.current().directory.stations().filter(|station| station.calls.taken() != 0) {
-        world.violation(format!("station {} holds {} permits", station.config.name, station.calls.taken()));
+    for station in life.shared.current().directory.stations().filter(|station| station.calls() != 0) {
+        world.violation(format!("station {} holds {} permits", station.config.name, station.calls()));
     }
     for trunk in life.shared.current().directory.trunks().filter(|trunk| trunk.calls.taken() != 0) {
         world.violation(format!("trunk {} holds {} permits", trunk.config.name, trunk.calls.taken()));
     }
     let current = life.shared.current();
-    let stations = current.directory.stations().filter_map(|station| station.toll.watched());
+    let stations = current.directory.stations().filter_map(|station| station.watched());
     let trunks = current.directory.trunks().filter_map(|trunk| trunk.toll.watched());
     for watched in stations.chain(trunks).filter(|watched| watched.calls_up() != 0) {
         world.violation(format!("{:?} has {} outside calls up", watched.who, watched.calls_up()));

@@ -9,8 +9,8 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use tandem_actors::config::{
     EngineConfig, Listener, Listeners, Media, MediaAddress, MediaPath, Overload, Redirect, Registrar,
-    Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station, TollFraud,
-    Trunk, TrunkRules, Uses,
+    Registration, RegistrationGroup, RouteGroup, RouteList, Service, ServiceKind, Source, Station,
+    StationRules, TollFraud, Trunk, TrunkRules, Uses,
 };
 use tandem_actors::directory::Directory;
 use tandem_actors::engine::Engine;
@@ -93,22 +93,24 @@ fn stations() -> Vec<Station> {
     (0..STATIONS)
         .map(|index| Station {
             name: station(index).into(),
-            extension: station(index),
-            secret: Some(Secret::Password(PASSWORD.to_owned())),
-            calling_search_space: None,
-            media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
-            codecs: CodecList::ANY,
-            record: index % 8 == 0,
-            redirect: Redirect::default(),
-            ring_timeout: Duration::from_secs(20),
-            fork_timeout: Duration::from_secs(8),
+            extension: station(index).into(),
+            secret: Some(Secret::Password(PASSWORD.into())),
             connection: None,
-            identify_by_user_only: false,
-            outbound_ani: None,
-            external_number_mask: None,
-            max_contacts: 3,
-            max_calls: if index == LIMITED { 2 } else { 0 },
-            toll: Default::default(),
+            rules: Arc::new(StationRules {
+                calling_search_space: None,
+                media: if index % 2 == 0 { MediaPath::Anchored } else { MediaPath::Bypass },
+                codecs: CodecList::ANY,
+                record: index % 8 == 0,
+                redirect: Redirect::default(),
+                ring_timeout: Duration::from_secs(20),
+                fork_timeout: Duration::from_secs(8),
+                identify_by_user_only: false,
+                outbound_ani: None,
+                external_number_mask: None,
+                max_contacts: 3,
+                max_calls: if index == LIMITED { 2 } else { 0 },
+                toll: Default::default(),
+            }),
         })
         .collect()
 }
@@ -155,7 +157,7 @@ pub(crate) fn trunk(name: char, selection: Selection, media: MediaPath) -> Trunk
 
 fn dial_plan() -> DialPlan {
     let mut patterns: Vec<Pattern> =
-        (0..STATIONS).map(|n| Pattern::new(station(n), Target::Station(station(n)))).collect();
+        (0..STATIONS).map(|n| Pattern::new(station(n), Target::Station(station(n).into()))).collect();
     patterns.push(Pattern::new("*43", Target::Service("echo".into())));
     patterns.push(Pattern::new("96.!", Target::Trunk("a".into())));
     patterns.push(Pattern::new("97.!", Target::RouteList("out".into())));
@@ -360,7 +362,7 @@ fn restore_bindings(shared: &Shared, now: UnixMillis) {
         let mut bindings = read_bindings(&entry.value).expect("bindings can be read");
         bindings.retain(|binding| binding.expires_at > now);
         restored += bindings.len();
-        station.publish(bindings);
+        station.publish(&bindings);
     }
     shared.metrics.registrations_active.set(restored as f64);
 }

@@ -1,6 +1,7 @@
 //! Reloads: other settings come into force while calls are made, ring and are up. None of them leads a call elsewhere.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{EngineConfig, MediaPath};
@@ -14,8 +15,10 @@ fn settings(world: &World, turn: u64) -> EngineConfig {
     let mut config = config(world);
     let stations = config.stations.len() as u64;
     // A limit that nobody reaches, at another station each time; and one that comes and goes.
-    if let Some(station) = config.stations.get_mut((turn % stations) as usize).filter(|s| s.max_calls == 0) {
-        station.max_calls = 10_000;
+    if let Some(station) =
+        config.stations.get_mut((turn % stations) as usize).filter(|s| s.rules.max_calls == 0)
+    {
+        Arc::make_mut(&mut station.rules).max_calls = 10_000;
     }
     if let Some(mut spare) = config.stations.first().cloned().filter(|_| turn % 2 == 1) {
         spare.name = "spare".into();

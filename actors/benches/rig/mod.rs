@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, SystemRunner};
 use bytes::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-use tandem_actors::config::MediaPath;
+use tandem_actors::config::{EngineConfig, MediaPath};
 use tandem_actors::directory::Directory;
 use tandem_actors::env::{Datagram, Env, Shared, Tell, in_flight};
 use tandem_actors::generation::Generations;
@@ -43,8 +43,10 @@ const LISTENER: &str = "10.0.0.1:5060";
 const NEAR: &str = "10.0.0.2:5060";
 /// The trunk that is called.
 const FAR: &str = "10.0.0.3:5060";
-/// How many stations register in turn.
+/// How many stations register in turn, unless it is said.
 const STATIONS: u64 = 64;
+/// Bytes of messages that are kept for people, unless it is said.
+const TRACE: usize = 8 << 20;
 /// Operations that are under way at once: a shard finds several datagrams when it wakes.
 const TOGETHER: u64 = 4;
 
@@ -113,11 +115,18 @@ pub struct Rig {
     store: Arc<Waiting>,
     /// Operations begun so far.
     begun: u64,
+    /// How many stations there are.
+    stations: u64,
 }
 
 impl Rig {
     /// An engine that is ready.
     pub fn new(scenario: Scenario) -> Rig {
+        Rig::with_stations(scenario, STATIONS, TRACE)
+    }
+
+    /// The same with so many stations, and so many bytes of messages that are kept for people.
+    pub fn with_stations(scenario: Scenario, stations: u64, trace: usize) -> Rig {
         log();
         let system = actix::System::with_tokio_rt(|| {
             // Neither time nor I/O: an actor that reaches past its seams panics.
@@ -125,12 +134,12 @@ impl Rig {
         });
         let outside = Rc::new(Outside::default());
         let store = Arc::new(Waiting::default());
-        let shared = shared(scenario, &store);
+        let shared = shared(settings::config(scenario, stations, trace), &store);
         let (shard, worker) = system.block_on(async {
             let env = Env::new(ShardId(0), shared.clone(), Box::new(ShardSeams(outside.clone())));
             (Shard::new(env).start(), worker(&shared, &outside))
         });
-        let mut rig = Rig { scenario, system, shard, worker, outside, store, begun: 0 };
+        let mut rig = Rig { scenario, system, shard, worker, outside, store, begun: 0, stations };
         rig.turn(&mut Nobody, Turn::Tick);
         // The first ports are bound.
         rig.pass(&mut Nobody, Duration::from_secs(1));
@@ -148,6 +157,15 @@ impl Rig {
             self.begun += TOGETHER;
         }
         times.next_multiple_of(TOGETHER)
+    }
+
+    /// Long enough for whatever was begun to be over.
+    pub fn rest(&mut self) {
+        for _ in 0..60 {
+            self.pass(&mut Nobody, Duration::from_secs(1));
+            self.commit(&mut Nobody);
+            self.outside.sent.take();
+        }
     }
 
     /// Hands the engine something and lets every mailbox run dry.
@@ -242,8 +260,7 @@ fn log() {
     });
 }
 
-fn shared(scenario: Scenario, store: &Arc<Waiting>) -> Arc<Shared> {
-    let config = settings::config(scenario);
+fn shared(config: EngineConfig, store: &Arc<Waiting>) -> Arc<Shared> {
     // As the daemon's: histograms, not summaries.
     let seconds = Matcher::Suffix("_seconds".to_owned());
     let builder = PrometheusBuilder::new().set_buckets_for_metric(seconds, &BUCKETS).unwrap();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_actors::config::{
-    EngineConfig, Listener, Listeners, MediaPath, Overload, Redirect, Registrar, Station, StreamLimits,
-    Trunk, Uses,
+    EngineConfig, Listener, Listeners, MediaPath, Overload, Redirect, Registrar, Station, StationRules,
+    StreamLimits, Trunk, Uses,
 };
 use tandem_protocol::dial_plan::{DialPlan, DialPlanSpec, Pattern, Target};
 use tandem_protocol::dialog::SessionPolicy;
@@ -17,7 +17,7 @@ use tandem_protocol::proxy_list::{RetryableCodes, Selection};
 use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::transaction::Timers;
 
-use super::{FAR, LISTENER, NEAR, STATIONS, Scenario};
+use super::{FAR, LISTENER, NEAR, Scenario};
 
 #[path = "../../src/media_pool/tests/fixture.rs"]
 mod fixture;
@@ -74,11 +74,8 @@ fn trunk(name: &str, at: &str, media: MediaPath) -> Trunk {
     }
 }
 
-fn station(number: u64) -> Station {
-    Station {
-        name: format!("u{number}").into(),
-        extension: format!("{}", 10_000 + number),
-        secret: Some(Secret::Password("secret".to_owned())),
+fn rules() -> StationRules {
+    StationRules {
         calling_search_space: None,
         media: MediaPath::Bypass,
         codecs: CodecList::ANY,
@@ -86,7 +83,6 @@ fn station(number: u64) -> Station {
         redirect: Redirect::default(),
         ring_timeout: Duration::from_secs(60),
         fork_timeout: Duration::from_secs(20),
-        connection: None,
         identify_by_user_only: false,
         outbound_ani: None,
         external_number_mask: None,
@@ -96,23 +92,41 @@ fn station(number: u64) -> Station {
     }
 }
 
-fn dial_plan() -> DialPlan {
-    let stations =
-        (0..STATIONS).map(station).map(|s| Pattern::new(s.extension, Target::Station(s.name.to_string())));
-    let patterns = [Pattern::new("100", Target::Trunk("out".into()))].into_iter().chain(stations).collect();
-    DialPlan::new(DialPlanSpec { patterns, ..DialPlanSpec::default() }).unwrap()
+fn all(count: u64) -> Vec<Station> {
+    let rules = Arc::new(rules());
+    let station = |number: u64| {
+        let name = format!("u{number}");
+        let ha1 = Algorithm::Md5.ha1(&name, "bench", "secret");
+        Station {
+            name: name.into(),
+            extension: (10_000_000 + number).to_string().into(),
+            secret: Secret::ha1_of_hex(Algorithm::Md5, &ha1),
+            connection: None,
+            rules: rules.clone(),
+        }
+    };
+    (0..count).map(station).collect()
 }
 
-pub(super) fn config(scenario: Scenario) -> EngineConfig {
-    let listener = listener();
+fn dial_plan(stations: &[Station]) -> DialPlan {
+    let spec = DialPlanSpec {
+        patterns: vec![Pattern::new("100", Target::Trunk("out".into()))],
+        ..DialPlanSpec::default()
+    };
+    let stations = stations.iter().map(|s| Pattern::new(&*s.extension, Target::Station(s.name.clone())));
+    DialPlan::with_more(spec, stations).unwrap()
+}
+
+pub(super) fn config(scenario: Scenario, stations: u64, trace: usize) -> EngineConfig {
+    let (listener, stations) = (listener(), all(stations));
     EngineConfig {
         listeners: Listeners(vec![listener.clone()]),
         realm: "bench".into(),
         digest_algorithms: vec![Algorithm::Md5],
-        sip_trace_bytes: 8 << 20,
-        stations: (0..STATIONS).map(station).collect(),
+        sip_trace_bytes: trace,
         trunks: vec![trunk("in", NEAR, scenario.media()), trunk("out", FAR, scenario.media())],
-        dial_plan: Arc::new(dial_plan()),
+        dial_plan: Arc::new(dial_plan(&stations)),
+        stations,
         registrar: Registrar {
             min_expires: Duration::from_secs(60),
             max_expires: Duration::from_secs(86_400),

@@ -37,7 +37,7 @@ impl CallActor {
         if self.charged.payer.is_none() {
             self.charged.payer = payer.as_ref().and_then(|payer| match payer {
                 Caller::Station(station) => {
-                    self.watch(&station.toll, || Who::Station(station.config.name.clone()), now)
+                    self.watch(station.toll(), || Who::Station(station.config.name.clone()), now)
                 }
                 Caller::Trunk(trunk) => {
                     self.watch(&trunk.toll, || Who::Trunk(trunk.config.name.clone()), now)

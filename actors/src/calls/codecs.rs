@@ -13,7 +13,7 @@ impl Caller {
     /// The codecs that he may use.
     pub(super) fn codecs(&self) -> &CodecList {
         match self {
-            Caller::Station(station) => &station.config.codecs,
+            Caller::Station(station) => &station.config.rules.codecs,
             Caller::Trunk(trunk) => &trunk.config.codecs,
         }
     }
@@ -29,7 +29,7 @@ pub(super) fn accepted(caller: &Caller, offer: Bytes) -> Result<Bytes, Negotiati
 pub(crate) fn codecs_of(env: &Env, outbound: &[Outbound]) -> CalleeCodecs {
     let of = |outbound: &Outbound| {
         let own = match &outbound.callee {
-            Callee::Station(station) => Some(&station.config.codecs),
+            Callee::Station(station) => Some(&station.config.rules.codecs),
             Callee::Trunk(_) | Callee::Nobody => None,
         };
         let trunk = outbound.trunk.as_deref().and_then(|name| env.directory().trunk(name));

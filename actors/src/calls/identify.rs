@@ -5,12 +5,11 @@ use std::sync::Arc;
 use tandem_protocol::digest::{Credentials, Presented, Server, Verdict, authenticate, www_authenticate};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Uri};
-use tandem_protocol::registrar::Binding;
 use tandem_protocol::time::Instant;
 
 use super::refused::Refused;
 use super::{account, unmanaged};
-use crate::directory::{NoPlace, Permit, StationEntry, TrunkEntry};
+use crate::directory::{KeptBindings, NoPlace, Permit, StationEntry, TrunkEntry};
 use crate::env::Env;
 use crate::metrics::Refusal;
 use crate::seat::Seat;
@@ -72,7 +71,7 @@ fn claimed_station<'a>(env: &'a Env, request: &Message, from_trunk: bool) -> Opt
     let uri = request.from().parsed_uri().ok()?;
     let ours = env.directory().is_ours(uri.host);
     let station = env.directory().station_of_user(&uri.user_unescaped()?);
-    station.filter(|station| ours || (station.config.identify_by_user_only && !from_trunk))
+    station.filter(|station| ours || (station.config.rules.identify_by_user_only && !from_trunk))
 }
 
 /// A challenge in each algorithm of the realm: the same to everybody, or it would tell which users exist.
@@ -174,10 +173,10 @@ fn protects(credentials: &Credentials, request: &Message) -> bool {
 /// who fail there do not slow it.
 fn is_known(env: &Env, flow: Flow, looked_at: Option<&Arc<StationEntry>>, is_it: bool) -> bool {
     let now = env.now().wall;
-    let here = |bindings: &[Binding]| {
-        bindings.iter().any(|b| b.expires_at > now && b.source.remote.ip() == flow.remote.ip())
+    let here = |kept: &KeptBindings| {
+        kept.iter().any(|b| b.expires_at > now && b.source.remote.ip() == flow.remote.ip())
     };
-    let registered = looked_at.is_some_and(|station| here(&station.bindings())) && is_it;
+    let registered = looked_at.and_then(|station| station.kept()).is_some_and(|kept| here(&kept)) && is_it;
     let trunk = env.directory().trunk_of_source(flow, env.config().transport(flow.listener)).is_some();
     registered || trunk
 }

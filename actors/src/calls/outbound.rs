@@ -195,12 +195,12 @@ fn number(party: &Party, route: &Route, trunk: Option<&Arc<TrunkEntry>>) -> Stri
     let own = match &party.caller {
         Caller::Station(station) => {
             let config = &station.config;
-            let external = || match (&config.outbound_ani, &config.external_number_mask) {
+            let external = || match (&config.rules.outbound_ani, &config.rules.external_number_mask) {
                 (Some(ani), _) => ani.clone(),
-                (None, mask) => masked(mask.as_ref(), config.extension.clone()),
+                (None, mask) => masked(mask.as_ref(), config.extension.to_string()),
             };
             // A station that is reached by a trunk is one of ours all the same, and is shown the extension.
-            if trunk.is_some() && !route.inside { external() } else { config.extension.clone() }
+            if trunk.is_some() && !route.inside { external() } else { config.extension.to_string() }
         }
         Caller::Trunk(_) => party.number.clone(),
     };

@@ -103,10 +103,10 @@ pub(crate) fn route(env: &Env, dialler: Option<&Caller>, dialled: &str, secure: 
     let pattern = found.pattern;
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
     let target = pattern.target.to_string();
-    let why = [&*pattern.pattern, " in ", &pattern.partition, " leads to ", &target, mark].concat();
+    let why = [pattern.pattern, " in ", pattern.partition, " leads to ", &target, mark].concat();
     let (number, emergency) = (&found.number_out, pattern.emergency);
     let wanted = Wanted { number, dialler, emergency, secure, why, inside: false };
-    let route = match &pattern.target {
+    let route = match pattern.target {
         dial_plan::Target::Station(name) => to_station(env, name, None, wanted),
         dial_plan::Target::User(name) => to_user(env, name, wanted),
         dial_plan::Target::Trunk(name) => trunks::to_trunk(env, name, wanted),
@@ -136,7 +136,7 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
     let Some(station) = env.directory().station(name) else {
         return Route::refused(404, Cause::NotFound, format!("{}, which does not exist", wanted.why));
     };
-    let ring_timeout = ring_timeout.unwrap_or(station.config.ring_timeout);
+    let ring_timeout = ring_timeout.unwrap_or(station.config.rules.ring_timeout);
     let bindings = station.bindings();
     let mut groups = target_set(&bindings, env.now().wall);
     if wanted.secure && !groups.is_empty() {
@@ -148,10 +148,10 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
     if !groups.is_empty() {
         let device = |flows: &Vec<&Binding>| Branch { flows: flows.iter().map(|b| contact(b)).collect() };
         let groups = groups.iter().map(|devices| devices.iter().map(device).collect()).collect();
-        let contacts = Fork::new(groups, station.config.fork_timeout);
+        let contacts = Fork::new(groups, station.config.rules.fork_timeout);
         return ring(env, station, contacts, ring_timeout, wanted);
     }
-    match &station.config.connection {
+    match station.config.connection.as_deref() {
         // An address is one of datagrams.
         Some(Connection { at: ConnectedAt::Address(_), .. }) if wanted.secure => Route::insecure(&wanted.why),
         Some(Connection { user, at: ConnectedAt::Address(at) }) => {
@@ -176,8 +176,8 @@ fn to_station(env: &Env, name: &str, ring_timeout: Option<Duration>, wanted: Wan
                 Destination::Trunk { hunt, .. } => Destination::Trunk { hunt, ring_timeout },
                 other => other,
             };
-            let bypass = by.bypass && station.config.media == MediaPath::Bypass;
-            let record = by.record || station.config.record;
+            let bypass = by.bypass && station.config.rules.media == MediaPath::Bypass;
+            let record = by.record || station.config.rules.record;
             let station = Some(station.clone());
             Route { destination, station, permit: Some(permit), bypass, record, inside: true, ..by }
         }
@@ -216,8 +216,8 @@ fn ring(
     let signalling = contacts.ways().map(|contact| contact.flow.remote.ip()).collect();
     Route {
         signalling,
-        bypass: station.config.media == MediaPath::Bypass,
-        record: station.config.record,
+        bypass: station.config.rules.media == MediaPath::Bypass,
+        record: station.config.rules.record,
         permit: Some(permit),
         station: Some(station.clone()),
         inside: true,

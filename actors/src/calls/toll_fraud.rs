@@ -40,14 +40,14 @@ impl Caller {
     /// Whose numbers it may dial.
     pub(crate) fn calling_search_space(&self) -> Option<&str> {
         match self {
-            Caller::Station(station) => station.config.calling_search_space.as_deref(),
+            Caller::Station(station) => station.config.rules.calling_search_space.as_deref(),
             Caller::Trunk(trunk) => trunk.config.calling_search_space.as_deref(),
         }
     }
 
     fn may_dial_international(&self) -> bool {
         match self {
-            Caller::Station(station) => station.config.toll.international,
+            Caller::Station(station) => station.config.rules.toll.international,
             Caller::Trunk(trunk) => trunk.config.rules.international,
         }
     }
@@ -55,7 +55,7 @@ impl Caller {
     /// Whether it gets no more calls of this kind for now.
     fn is_blocked(&self, international: bool) -> bool {
         match self {
-            Caller::Station(station) => station.toll.is_sudden(international),
+            Caller::Station(station) => station.is_sudden(international),
             // It stands for many, who are not to pay for one.
             Caller::Trunk(_) => false,
         }
@@ -136,10 +136,10 @@ fn prefix(env: &Env, trunks: &[Arc<TrunkEntry>], number: &str) -> Option<String>
 pub(super) fn no_place(env: &Env, station: &StationEntry, why: NoPlace, route: &Route) -> Route {
     let (refusal, limit) = match why {
         NoPlace::Calls => {
-            (TollRefusal::MaxCalls, format!("max_calls, {}, calls already", station.config.max_calls))
+            (TollRefusal::MaxCalls, format!("max_calls, {}, calls already", station.config.rules.max_calls))
         }
         NoPlace::Rate => {
-            let most = station.config.toll.max_new_calls_per_min;
+            let most = station.config.rules.toll.max_new_calls_per_min;
             (TollRefusal::NewCalls, format!("begun max_new_calls_per_min, {most}, calls"))
         }
     };
@@ -157,8 +157,8 @@ pub(crate) fn forwards(env: &Env, route: &Route) -> Result<(), String> {
     else {
         return Ok(());
     };
-    let most = station.config.toll.max_new_calls_per_min;
-    if station.toll.take_call(most, env.now().mono) {
+    let most = station.config.rules.toll.max_new_calls_per_min;
+    if station.take_new_call(env.now().mono) {
         return Ok(());
     }
     env.metrics().toll.refuse(TollRefusal::NewCalls);

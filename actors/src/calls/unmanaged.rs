@@ -26,7 +26,7 @@ pub(super) fn station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option
     directory.unmanaged().iter().find(|station| {
         let config = &station.config;
         let Some(connection) = &config.connection else { return false };
-        let named = user == connection.user || user == config.extension || user == *config.name;
+        let named = user == connection.user || user == *config.extension || user == *config.name;
         let (comes_from_there, host_fits) = match &connection.at {
             ConnectedAt::Address(at) => (flow.remote == *at, host == Some(at.ip())),
             ConnectedAt::Trunk(name) => {
@@ -38,6 +38,6 @@ pub(super) fn station<'a>(env: &'a Env, request: &Message, flow: Flow) -> Option
         };
         named
             && comes_from_there
-            && (config.identify_by_user_only || host_fits || directory.is_ours(from.host))
+            && (config.rules.identify_by_user_only || host_fits || directory.is_ours(from.host))
     })
 }

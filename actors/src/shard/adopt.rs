@@ -29,7 +29,7 @@ impl Shard {
         // Before the stations that are gone cannot be found any more.
         for entry in change.gone_from(self.env.shard()) {
             let name = &entry.config.name;
-            if !entry.bindings().is_empty() || self.stations.contains_key(name) {
+            if entry.is_registered() || self.stations.contains_key(name) {
                 self.tell_station(name, station::Removed, ctx);
             }
         }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tandem_protocol::flow::ConnectionId;
-use tandem_protocol::registrar::Binding;
+
+use crate::directory::KeptBindings;
 
 /// The connections by which the devices of a shard's stations keep flows.
 #[derive(Debug, Default)]
@@ -22,11 +23,12 @@ impl StationFlows {
     }
 
     /// A station has these bindings now.
-    pub(super) fn set(&mut self, station: &Arc<str>, bindings: &[Binding]) {
+    pub(super) fn set(&mut self, station: &Arc<str>, bindings: Option<&KeptBindings>) {
         for old in self.connections.remove(station).unwrap_or_default() {
             self.stations.remove(&(old, station.clone()));
         }
-        for connection in bindings.iter().filter(|b| b.is_outbound()).filter_map(|b| b.source.connection) {
+        let kept = bindings.filter(|kept| kept.keeps_flow()).into_iter().flatten();
+        for connection in kept.filter_map(|binding| binding.kept_flow()) {
             self.expect(station, connection);
         }
     }
@@ -52,6 +54,7 @@ impl StationFlows {
 #[cfg(test)]
 mod tests {
     use tandem_protocol::flow::{Flow, ListenerId};
+    use tandem_protocol::registrar::Binding;
     use tandem_protocol::time::UnixMillis;
 
     use super::*;
@@ -76,19 +79,23 @@ mod tests {
         }
     }
 
+    fn kept(bindings: &[Binding]) -> Option<KeptBindings> {
+        KeptBindings::new(&crate::station::freeze_bindings(bindings).unwrap(), bindings)
+    }
+
     #[test]
     fn a_connection_ends_the_flows_that_are_there_and_those_that_are_on_their_way() {
         let mut flows = StationFlows::default();
         let (a, b): (Arc<str>, Arc<str>) = ("1001".into(), "1002".into());
-        flows.set(&a, &[binding(1, Some(1)), binding(2, Some(2)), binding(3, None)]);
+        flows.set(&a, kept(&[binding(1, Some(1)), binding(2, Some(2)), binding(3, None)]).as_ref());
         flows.expect(&b, connection(1));
         assert_eq!(flows.ended(connection(1)), [a.clone(), b]);
         assert!(flows.ended(connection(1)).is_empty() && flows.ended(connection(3)).is_empty());
         // Refreshed by another connection.
-        flows.set(&a, &[binding(4, Some(2))]);
+        flows.set(&a, kept(&[binding(4, Some(2))]).as_ref());
         assert!(flows.ended(connection(2)).is_empty());
         assert_eq!(flows.ended(connection(4)), std::slice::from_ref(&a));
-        flows.set(&a, &[]);
+        flows.set(&a, None);
         assert!(flows.stations.is_empty() && flows.connections.is_empty());
     }
 }

@@ -3,16 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::Bytes;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::Message;
-use tandem_protocol::time::UnixMillis;
 
 use super::{LinkMessage, Shard};
-use crate::env::{Env, Leftover, Tell, Told};
+use crate::env::{Env, Tell, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::owner::Owner;
@@ -24,9 +21,6 @@ use crate::station::{self, StationActor};
 use crate::store::{Batch, Urgency};
 use crate::supervisor::Guard;
 use crate::trunk::TrunkActor;
-
-/// Keep-alives go out in this many parts, so that they do not come in one burst.
-pub(super) const KEEPALIVE_PARTS: usize = 25;
 
 /// A named actor has ended.
 pub(crate) struct NamedDown {
@@ -89,12 +83,6 @@ pub(crate) struct StationIdle {
     pub(crate) handled: u64,
 }
 
-/// When the first binding of a station expires.
-pub(crate) struct NextExpiry {
-    pub(crate) station: Arc<str>,
-    pub(crate) at: Option<UnixMillis>,
-}
-
 /// A request of an actor that is no dialog.
 pub(crate) struct SendRequest {
     pub(crate) outgoing: Outgoing,
@@ -112,12 +100,11 @@ impl Shard {
         for group in env.config().registration_groups.iter().filter(|g| here(&g.name)) {
             self.start_group(&group.name, ctx);
         }
+        self.registered.begin(env.config().keepalive, env.now().mono);
         for station in env.directory().stations().filter(|s| here(&s.config.name)) {
-            let first = station.bindings().iter().map(|b| b.expires_at).min();
-            self.expect_expiry(&station.config.name, first);
-        }
-        if !env.config().keepalive.is_zero() {
-            self.keepalive_at = Some(env.now().mono + self.keepalive_step());
+            self.registered.forget(station);
+            let first = station.kept().map(|kept| kept.first_expiry());
+            self.registered.set(station, first, env.now());
         }
     }
 
@@ -200,7 +187,7 @@ impl Shard {
                 let home = self.env.directory().home(&accepted.station);
                 let register = Register {
                     station: accepted.station,
-                    update: accepted.update,
+                    update: Arc::new(accepted.update),
                     shard: self.env.shard(),
                     transaction,
                     flow,
@@ -238,34 +225,6 @@ impl Shard {
         }
     }
 
-    fn expect_expiry(&mut self, station: &Arc<str>, at: Option<UnixMillis>) {
-        let part = &mut self.expiry_of[station::token(station) as usize % KEEPALIVE_PARTS];
-        let old = match at {
-            Some(at) => part.insert(station.clone(), at),
-            None => part.remove(station),
-        };
-        if old == at {
-            return;
-        }
-        if let Some(old) = old {
-            self.expiries.remove(&(old, station.clone()));
-        }
-        if let Some(at) = at {
-            self.expiries.insert((at, station.clone()));
-        }
-    }
-
-    pub(super) fn expire_bindings(&mut self, ctx: &Context<Self>) {
-        let now = self.env.now().wall;
-        while let Some((at, name)) = self.expiries.first().cloned() {
-            if at > now {
-                break;
-            }
-            self.expect_expiry(&name, None);
-            self.tell_station(&name, station::Expire, ctx);
-        }
-    }
-
     /// Starts again what has rested long enough.
     pub(super) fn wake_rested(&mut self, ctx: &Context<Self>) {
         let now = self.env.now().mono;
@@ -283,26 +242,6 @@ impl Shard {
                 | ActorKind::Dialog
                 | ActorKind::MediaSession
                 | ActorKind::MediaWorker => {}
-            }
-        }
-    }
-
-    fn keepalive_step(&self) -> Duration {
-        self.env.config().keepalive / KEEPALIVE_PARTS as u32
-    }
-
-    /// Sends a CRLF to the bindings whose turn it is (RFC 5626 §4.4.1's form, to keep NAT bindings open).
-    pub(super) fn keep_alive(&mut self) {
-        let now = self.env.now();
-        let Some(at) = self.keepalive_at.filter(|at| *at <= now.mono) else { return };
-        self.keepalive_at = Some(at + self.keepalive_step());
-        self.keepalive_turn = (self.keepalive_turn + 1) % KEEPALIVE_PARTS;
-        // Only who has a binding is looked at, of however many stations.
-        let stations = self.expiry_of[self.keepalive_turn].keys();
-        for station in stations.filter_map(|name| self.env.directory().station(name)) {
-            for binding in station.bindings().iter().filter(|b| b.expires_at > now.wall) {
-                let crlf = Bytes::from_static(b"\r\n\r\n");
-                let _ = self.env.transmit(binding.source, crlf, Leftover::Dropped);
             }
         }
     }
@@ -358,17 +297,6 @@ impl Handler<Told<StationIdle>> for Shard {
             self.station_tokens.remove(&station::token(&station));
             self.stations.remove(&station);
         }
-    }
-}
-
-impl Handler<Told<NextExpiry>> for Shard {
-    type Result = ();
-    fn handle(&mut self, told: Told<NextExpiry>, _: &mut Context<Self>) {
-        let NextExpiry { station, at } = told.0;
-        let bindings = self.env.directory().station(&station).map(|entry| entry.bindings());
-        self.flows.set(&station, bindings.as_deref().map_or(&[], Vec::as_slice));
-        self.expect_expiry(&station, at);
-        self.rearm();
     }
 }
 

@@ -82,7 +82,7 @@ impl Shard {
         let env = self.env.clone();
         let here = |name: &str| env.directory().home(name) == env.shard();
         for station in env.directory().stations().filter(|station| here(&station.config.name)) {
-            self.flows.set(&station.config.name, &station.bindings());
+            self.flows.set(&station.config.name, station.kept().as_deref());
         }
         self.take_over_tolls();
     }

@@ -57,8 +57,8 @@ impl Shard {
     /// Takes over those that the shard before has looked at, as far as they are configured.
     pub(super) fn take_over_tolls(&mut self) {
         let directory = self.env.directory();
-        let (stations, trunks) = (directory.stations().map(|s| &s.toll), directory.trunks().map(|t| &t.toll));
-        let watched = stations.chain(trunks).filter_map(|toll| toll.watched());
+        let stations = directory.stations().filter_map(|station| station.watched());
+        let watched = stations.chain(directory.trunks().filter_map(|trunk| trunk.toll.watched()));
         let here: Vec<_> = watched.filter(|watched| watched.home() == self.env.shard()).cloned().collect();
         for watched in here {
             self.look_after(watched);
@@ -95,7 +95,7 @@ impl Shard {
     pub(super) fn clear_toll_alarms(&self, who: &Who) -> Option<Vec<&'static str>> {
         let directory = self.env.directory();
         let watched = match who {
-            Who::Station(name) => directory.station(name)?.toll.watched().cloned(),
+            Who::Station(name) => directory.station(name)?.watched().cloned(),
             Who::Trunk(name) => directory.trunk(name)?.toll.watched().cloned(),
         };
         let now = self.env.now();

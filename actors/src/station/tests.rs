@@ -10,7 +10,7 @@ use tandem_protocol::sdp::negotiate::CodecList;
 use tandem_protocol::time::UnixMillis;
 
 use super::*;
-use crate::config::{MediaPath, Station};
+use crate::config::{MediaPath, Station, StationRules};
 use crate::directory::Directory;
 use crate::env::{Leftover, Seams, Shared, Unsent};
 use crate::generation::Generations;
@@ -68,20 +68,22 @@ fn shared() -> Arc<Shared> {
         name: "1001".into(),
         extension: "1001".into(),
         secret: None,
-        calling_search_space: None,
-        media: MediaPath::Anchored,
-        codecs: CodecList::ANY,
-        record: false,
-        ring_timeout: Duration::from_secs(60),
-        fork_timeout: Duration::ZERO,
         connection: None,
-        identify_by_user_only: false,
-        redirect: Default::default(),
-        outbound_ani: None,
-        external_number_mask: None,
-        max_contacts: 10,
-        max_calls: 0,
-        toll: Default::default(),
+        rules: Arc::new(StationRules {
+            calling_search_space: None,
+            media: MediaPath::Anchored,
+            codecs: CodecList::ANY,
+            record: false,
+            ring_timeout: Duration::from_secs(60),
+            fork_timeout: Duration::ZERO,
+            identify_by_user_only: false,
+            redirect: Default::default(),
+            outbound_ani: None,
+            external_number_mask: None,
+            max_contacts: 10,
+            max_calls: 0,
+            toll: Default::default(),
+        }),
     });
     let metrics = crate::metrics::Metrics::new(base.metrics.registry().clone());
     let nonces = base_settings.directory.nonces.clone();
@@ -119,7 +121,7 @@ fn register(cseq: u32) -> Register {
     };
     Register {
         station: "1001".into(),
-        update,
+        update: Arc::new(update),
         shard: ShardId(0),
         transaction: ServerTransactionId(cseq.into()),
         flow: flow(),
@@ -196,4 +198,27 @@ async fn the_way_to_who_is_registered_is_kept_open_once_in_each_round() {
         rounds.push(bench.keep_alives.get());
     }
     assert_eq!(rounds, [0, 1, 1, 1]);
+}
+
+#[actix::test]
+async fn a_binding_ends_when_it_expires_and_not_when_it_would_have_without_a_refresh() {
+    let bench = Bench::default();
+    let env = Env::new(ShardId(0), shared(), Box::new(bench.clone()));
+    let shard = Shard::new(env.clone()).start();
+    settle().await;
+    let entry = env.directory().station("1001").unwrap().clone();
+    let mut ended = Vec::new();
+    for second in 0..2_400_u64 {
+        // It is refreshed when it is about to end, and comes again long after it has ended.
+        if let Some(cseq) = [0, 590, 1_700].iter().position(|at| *at == second) {
+            StationActor::launch(&env, &shard, entry.clone()).tell(register(1 + cseq as u32));
+            settle().await;
+        }
+        let before = entry.binding_count();
+        bench.seconds.update(|seconds| seconds + 1);
+        shard.tell(Tick);
+        settle().await;
+        ended.extend((entry.binding_count() < before).then_some(second + 1));
+    }
+    assert_eq!(ended, [590 + 600, 1_700 + 600]);
 }

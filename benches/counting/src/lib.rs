@@ -5,7 +5,9 @@
 #![allow(clippy::disallowed_methods)]
 
 mod allocator;
+mod live;
 mod report;
 
 pub use allocator::{Allocated, Counting, allocated_by};
+pub use live::{Live, in_use};
 pub use report::Report;

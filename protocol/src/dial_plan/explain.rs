@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Candidate, DialPlan, Pattern, Target, exact_in};
+use super::{Candidate, DialPlan, PatternRef, Target};
 
 /// What became of one pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +42,7 @@ pub struct Decision<'a> {
     /// What was dialled.
     pub dialled: String,
     /// The pattern that won.
-    pub matched: Option<&'a Pattern>,
+    pub matched: Option<PatternRef<'a>>,
     /// The number after stripping and prefixing; what was dialled, if nothing matched.
     pub number_out: String,
     /// Where the call goes.
@@ -68,7 +68,7 @@ impl DialPlan {
         }
         let Survey { mut steps, candidates } = survey;
         // min_by returns the first of equals.
-        let best = candidates.iter().min_by(|a, b| self.width(a.1).cmp(self.width(b.1))).copied();
+        let best = candidates.iter().min_by(|a, b| self.width(a.1).cmp(&self.width(b.1))).copied();
         for (step, candidate) in &candidates {
             let equal = best.is_some_and(|(_, b)| self.width(b) == self.width(*candidate));
             steps[*step].verdict = if equal { StepVerdict::Later } else { StepVerdict::Wider };
@@ -82,7 +82,7 @@ impl DialPlan {
             css_exists: reach.is_some(),
             dialled: dialled.to_owned(),
             matched: found.as_ref().map(|m| m.pattern),
-            target: found.as_ref().map(|m| &m.pattern.target),
+            target: found.as_ref().map(|m| m.pattern.target),
             number_out: found.map_or_else(|| dialled.to_owned(), |m| m.number_out),
             steps,
         }
@@ -90,8 +90,8 @@ impl DialPlan {
 
     fn survey_partition(&self, place: usize, dialled: &str, survey: &mut Survey) {
         let partition = &self.partitions[place];
-        let hit = exact_in(partition, dialled);
-        let others = partition.exact.len() - usize::from(hit.is_some());
+        let hit = self.exact_in(place, dialled);
+        let others = partition.exact - usize::from(hit.is_some());
         if let Some(candidate) = hit {
             survey.candidates.push((survey.steps.len(), candidate));
             survey.steps.push(self.step(candidate.index));
@@ -105,8 +105,7 @@ impl DialPlan {
             });
         }
         for index in &partition.wild {
-            let (_, compiled) = &self.patterns[*index];
-            if let Some(matched) = compiled.matches(dialled) {
+            if let Some(matched) = self.patterns.matches(*index, dialled) {
                 survey.candidates.push((survey.steps.len(), Candidate { index: *index, matched }));
             }
             survey.steps.push(self.step(*index));
@@ -114,11 +113,11 @@ impl DialPlan {
     }
 
     fn step(&self, index: usize) -> Step {
-        let (pattern, compiled) = &self.patterns[index];
+        let pattern = self.patterns.get(index);
         Step {
-            partition: pattern.partition.clone(),
-            pattern: pattern.pattern.clone(),
-            width: compiled.width().to_string(),
+            partition: pattern.partition.to_owned(),
+            pattern: pattern.pattern.to_owned(),
+            width: self.patterns.width(index).to_string(),
             verdict: StepVerdict::NoMatch,
         }
     }
@@ -156,8 +155,8 @@ impl Decision<'_> {
     }
 
     /// How the number that goes out is made from the one that was dialled.
-    fn explain_number(&self, pattern: &Pattern, text: &mut String) {
-        let kept = self.number_out.strip_prefix(pattern.prefix.as_str()).unwrap_or(&self.number_out);
+    fn explain_number(&self, pattern: PatternRef<'_>, text: &mut String) {
+        let kept = self.number_out.strip_prefix(pattern.prefix).unwrap_or(&self.number_out);
         let before =
             self.dialled.strip_suffix('#').filter(|d| !self.dialled.ends_with(kept) && d.ends_with(kept));
         let number = before.unwrap_or(&self.dialled);

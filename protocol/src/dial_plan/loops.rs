@@ -41,7 +41,7 @@ impl DialPlan {
             .patterns
             .iter()
             .enumerate()
-            .map(|(index, (pattern, _))| (index, returns(&pattern.target)))
+            .map(|(index, pattern)| (index, returns(pattern.target)))
             .filter(|(_, returns)| !returns.is_empty())
             .collect();
         let looping = |(first, returns_of): &(usize, Vec<Return>)| {
@@ -73,12 +73,12 @@ impl DialPlan {
 
     /// The characters that may stand in each place of such a number of `length` characters; `None`: there is none.
     fn choices(&self, first: usize, next: usize, length: usize) -> Option<Vec<Vec<u8>>> {
-        let (pattern, compiled) = &self.patterns[first];
-        let dialled = spread(compiled, length)?;
-        let (stripped, kept) = dialled.split_at_checked(pattern.strip.unwrap_or(compiled.separator()))?;
+        let pattern = self.patterns.get(first);
+        let dialled = spread(&self.patterns.compiled(first), length)?;
+        let (stripped, kept) = dialled.split_at_checked(self.patterns.strip(first))?;
         let prefix: Vec<Element> = pattern.prefix.bytes().map(Element::Literal).collect();
         let sent: Vec<Element> = prefix.iter().chain(kept).copied().collect();
-        let wanted = spread(&self.patterns[next].1, sent.len())?;
+        let wanted = spread(&self.patterns.compiled(next), sent.len())?;
         let both: Vec<Vec<u8>> = sent.iter().zip(&wanted).map(|(a, b)| a.common(*b)).collect();
         if both.iter().any(Vec::is_empty) {
             return None;
@@ -96,14 +96,14 @@ impl DialPlan {
         by: &Return,
         returns: &dyn Fn(&Target) -> Vec<Return>,
     ) -> Option<Loop> {
-        let matched = self.patterns[first].1.matches(dialled)?;
+        let matched = self.patterns.matches(first, dialled)?;
         let mut number = self.finish(super::Candidate { index: first, matched }, dialled).number_out;
         let mut by = by.clone();
         let mut hops = vec![(by.trunk.clone(), number.clone())];
         let mut seen = BTreeSet::new();
         while hops.len() < HOPS && seen.insert((by.css.clone(), number.clone())) {
             let next = self.lookup(by.css.as_deref(), &number)?;
-            by = returns(&next.pattern.target).into_iter().next()?;
+            by = returns(next.pattern.target).into_iter().next()?;
             number = next.number_out;
             hops.push((by.trunk.clone(), number.clone()));
         }

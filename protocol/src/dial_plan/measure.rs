@@ -45,6 +45,9 @@ pub(super) struct Width {
 }
 
 impl Width {
+    /// That of a pattern that matches one string.
+    pub(super) const ONE: Self = Self { open: false, strings: Natural::ONE };
+
     /// The width of a pattern whose single-character elements have these numbers of choices, and that has a `!`
     /// if `open`.
     pub(super) fn new(choices: impl Iterator<Item = u32>, open: bool) -> Self {

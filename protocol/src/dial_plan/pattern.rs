@@ -171,6 +171,12 @@ impl Compiled {
         Ok(Self { elements, separator: separator.unwrap_or(0), run, width })
     }
 
+    /// The one that matches this number and no other.
+    pub(super) fn of_number(number: &str) -> Self {
+        let elements = number.bytes().map(Element::Literal).collect();
+        Self { elements, separator: 0, run: None, width: Width::ONE }
+    }
+
     pub(super) fn elements(&self) -> &[Element] {
         &self.elements
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,17 +11,17 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
     /// A station.
-    Station(String),
+    Station(Arc<str>),
     /// A user, who is reached at a station.
-    User(String),
+    User(Arc<str>),
     /// A trunk.
-    Trunk(String),
+    Trunk(Arc<str>),
     /// A route group: trunks in order.
-    RouteGroup(String),
+    RouteGroup(Arc<str>),
     /// A route list: route groups in order.
-    RouteList(String),
+    RouteList(Arc<str>),
     /// A service of our own: echo, a tone.
-    Service(String),
+    Service(Arc<str>),
     /// Refuse the call with this status, 400 to 699.
     Reject(u16),
 }
@@ -69,7 +70,7 @@ impl FromStr for Target {
         let bad = || BadTarget(text.to_owned());
         let (kind, name) = text.split_once(':').ok_or_else(bad)?;
         let name = name.trim();
-        let owned = || if name.is_empty() { Err(bad()) } else { Ok(name.to_owned()) };
+        let owned = || if name.is_empty() { Err(bad()) } else { Ok(name.into()) };
         Ok(match kind.trim() {
             "station" => Self::Station(owned()?),
             "user" => Self::User(owned()?),

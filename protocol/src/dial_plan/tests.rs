@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn to(name: &str) -> Target {
-    Target::Station(name.to_owned())
+    Target::Station(name.into())
 }
 
 /// Patterns as (partition, pattern), each going to a station of the pattern's name.
@@ -25,8 +25,8 @@ fn internal(patterns: &[&str]) -> DialPlan {
 }
 
 fn winner(plan: &DialPlan, dialled: &str) -> Option<String> {
-    let found = plan.lookup(None, dialled).map(|m| m.pattern.pattern.clone());
-    assert_eq!(plan.route(None, dialled).matched.map(|p| p.pattern.clone()), found);
+    let found = plan.lookup(None, dialled).map(|m| m.pattern.pattern.to_owned());
+    assert_eq!(plan.route(None, dialled).matched.map(|p| p.pattern.to_owned()), found);
     found
 }
 
@@ -105,7 +105,7 @@ fn of_equals_the_earlier_partition_wins() {
     let won = |css, dialled| {
         let found = plan.lookup(css, dialled)?;
         assert_eq!(plan.route(css, dialled).matched, Some(found.pattern));
-        Some((found.pattern.partition.as_str(), found.pattern.pattern.as_str()))
+        Some((found.pattern.partition, found.pattern.pattern))
     };
     assert_eq!(won(Some("ab"), "1999"), Some(("a", "1XXX")));
     assert_eq!(won(Some("ba"), "1999"), Some(("b", "[1-1]X[0-9]X")));
@@ -240,8 +240,8 @@ fn loops(patterns: &[(&str, &str, &str)]) -> Vec<Loop> {
         })
         .collect();
     let back = |target: &Target| match target {
-        Target::Trunk(name) if name == "self" => {
-            vec![Return { trunk: name.clone(), css: Some("in".to_owned()) }]
+        Target::Trunk(name) if &**name == "self" => {
+            vec![Return { trunk: name.to_string(), css: Some("in".to_owned()) }]
         }
         _ => Vec::new(),
     };
@@ -352,10 +352,10 @@ proptest! {
             .map(|(_, (p, t))| (*p, *t));
         prop_assume!(texts.iter().all(|(_, t)| count(t) > 0));
         let found = plan.lookup(Some("ab"), &dialled);
-        let found = found.map(|m| (m.pattern.partition.as_str(), m.pattern.pattern.as_str()));
+        let found = found.map(|m| (m.pattern.partition, m.pattern.pattern));
         prop_assert_eq!(found, expected);
         let explained = plan.route(Some("ab"), &dialled);
-        prop_assert_eq!(explained.matched.map(|p| (p.partition.as_str(), p.pattern.as_str())), expected);
+        prop_assert_eq!(explained.matched.map(|p| (p.partition, p.pattern)), expected);
     }
 
     #[test]

@@ -29,11 +29,11 @@ impl Qop {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Secret {
     /// The password itself: every algorithm works.
-    Password(String),
-    /// `MD5(user:realm:password)` in hexadecimal: only MD5 works.
-    Ha1Md5(String),
-    /// `SHA-256(user:realm:password)` in hexadecimal: only SHA-256 works.
-    Ha1Sha256(String),
+    Password(Box<str>),
+    /// `MD5(user:realm:password)`: only MD5 works.
+    Ha1Md5([u8; 16]),
+    /// `SHA-256(user:realm:password)`: only SHA-256 works.
+    Ha1Sha256(Box<[u8; 32]>),
 }
 
 impl fmt::Debug for Secret {
@@ -47,6 +47,14 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
+    /// A hash that is written in hexadecimal, as [`Algorithm::ha1`] does; `None` if it is none of this algorithm.
+    pub fn ha1_of_hex(algorithm: Algorithm, text: &str) -> Option<Self> {
+        match algorithm {
+            Algorithm::Md5 => bytes_of_hex(text).map(Self::Ha1Md5),
+            Algorithm::Sha256 => bytes_of_hex(text).map(|ha1| Self::Ha1Sha256(Box::new(ha1))),
+        }
+    }
+
     /// Whether it can verify credentials of that algorithm.
     pub fn serves(&self, algorithm: Algorithm) -> bool {
         match self {
@@ -59,13 +67,23 @@ impl Secret {
     /// H(A1). What is stored as a hash is hashed all the same, so that it takes as long as a password, and so is what
     /// cannot serve: nobody learns from the time which users exist, and in which form their passwords are kept.
     fn ha1(&self, algorithm: Algorithm, user: &str, realm: &str) -> String {
-        let (password, stored) = match self {
-            Self::Password(password) => (password.as_str(), None),
-            Self::Ha1Md5(ha1) | Self::Ha1Sha256(ha1) => (super::NOBODY, Some(ha1)),
+        let (password, stored): (&str, Option<&[u8]>) = match self {
+            Self::Password(password) => (password, None),
+            Self::Ha1Md5(ha1) => (super::NOBODY, Some(ha1)),
+            Self::Ha1Sha256(ha1) => (super::NOBODY, Some(&**ha1)),
         };
         let hashed = algorithm.ha1(user, realm, password);
-        stored.filter(|_| self.serves(algorithm)).map_or(hashed, |ha1| ha1.to_ascii_lowercase())
+        stored.filter(|_| self.serves(algorithm)).map_or(hashed, super::hex)
     }
+}
+
+/// The bytes that as many pairs of hexadecimal digits stand for.
+fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let bytes = pairs.iter().map(|[high, low]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok());
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    bytes.filter(|_| rest.is_empty())?.try_into().ok()
 }
 
 /// The credentials of a request (RFC 7616 §3.4).

@@ -11,6 +11,22 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
+fn stored(algorithm: Algorithm, ha1: &str) -> Secret {
+    Secret::ha1_of_hex(algorithm, ha1).unwrap()
+}
+
+#[test]
+fn a_stored_hash_has_the_length_of_its_algorithm_and_hexadecimal_digits() {
+    let digits = "0123456789abcdefABCDEF0123456789";
+    assert!(Secret::ha1_of_hex(Algorithm::Md5, digits).is_some());
+    assert!(Secret::ha1_of_hex(Algorithm::Sha256, &digits.repeat(2)).is_some());
+    for text in
+        ["", "0", &digits[1..], &digits.replace('a', "g"), &digits.replace("01", "+1"), &digits.repeat(2)]
+    {
+        assert!(Secret::ha1_of_hex(Algorithm::Md5, text).is_none(), "{text}");
+    }
+}
+
 fn signer() -> NonceSigner {
     NonceSigner::new([7; 32], UnixMillis(NOW.0 - 1_000))
 }
@@ -49,8 +65,8 @@ fn the_vectors_of_rfc_7616_verify() {
         assert!(!wrong.verify("GET", None, &secret));
         let ha1 = credentials.algorithm.ha1("Mufasa", "http-auth@example.org", "Circle of Life");
         let (own, other) = match credentials.algorithm {
-            Algorithm::Md5 => (Secret::Ha1Md5(ha1.clone()), Secret::Ha1Sha256(ha1)),
-            Algorithm::Sha256 => (Secret::Ha1Sha256(ha1.to_uppercase()), Secret::Ha1Md5(ha1)),
+            Algorithm::Md5 => (stored(Algorithm::Md5, &ha1), Secret::Ha1Sha256(Box::new([7; 32]))),
+            Algorithm::Sha256 => (stored(Algorithm::Sha256, &ha1.to_uppercase()), Secret::Ha1Md5([7; 16])),
         };
         assert!(credentials.verify("GET", None, &own));
         assert!(!credentials.verify("GET", None, &other));
@@ -270,8 +286,8 @@ fn at_a_slowed_source_the_right_credentials_of_who_is_known_there_count_and_wron
 #[test]
 fn a_user_that_does_not_exist_costs_as_many_hashes_as_one_that_does() {
     let rig = Rig::new();
-    let md5 = Secret::Ha1Md5(Algorithm::Md5.ha1("1001", "tandem", "pw"));
-    let sha = Secret::Ha1Sha256(Algorithm::Sha256.ha1("1001", "tandem", "pw"));
+    let md5 = stored(Algorithm::Md5, &Algorithm::Md5.ha1("1001", "tandem", "pw"));
+    let sha = stored(Algorithm::Sha256, &Algorithm::Sha256.ha1("1001", "tandem", "pw"));
     let password = Secret::Password("pw".into());
     let cost = |secret: Option<&Secret>, n| {
         let source = IpAddr::V4([198, 51, 100, n].into());
@@ -361,7 +377,7 @@ proptest! {
         let credentials = Credentials::parse(&header).unwrap();
         prop_assert_eq!(credentials.nonce_count(), nc);
         prop_assert_eq!(&credentials.username, &user);
-        prop_assert!(credentials.verify("INVITE", None, &Secret::Password(password)));
+        prop_assert!(credentials.verify("INVITE", None, &Secret::Password(password.into())));
     }
 
     #[test]

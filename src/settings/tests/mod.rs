@@ -46,7 +46,7 @@ fn the_example_office_loads_without_a_warning() {
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
     assert_eq!(settings.to_string(), "1 listener, 3 stations, 0 users, 1 trunk, 2 services, 2 patterns");
-    assert_eq!(settings.dial_plan.pattern[0].target, Target::Trunk("carrier".to_owned()));
+    assert_eq!(settings.dial_plan.pattern[0].target, Target::Trunk("carrier".into()));
     assert!(settings.service.iter().any(|service| service.extension == "*43"));
 }
 

@@ -80,7 +80,7 @@ fn trunks<'a>(settings: &'a Settings, target: &'a Target) -> Vec<&'a str> {
         Target::Trunk(name) => vec![name],
         Target::RouteGroup(name) => in_group(name),
         Target::RouteList(name) => {
-            let lists = plan.route_list.iter().filter(|list| list.name == *name && list.enabled);
+            let lists = plan.route_list.iter().filter(|list| list.name == **name && list.enabled);
             lists.flat_map(|list| list.groups.iter().flat_map(|g| in_group(g))).collect()
         }
         // A station that is reached by a trunk gets its own number there, not the one that was dialled.
