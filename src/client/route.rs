@@ -34,7 +34,7 @@ pub fn route(
     let call = Outgoing {
         settings,
         caller: &caller,
-        calling: &pattern.calling,
+        calling: pattern.calling,
         number: &decision.number_out,
         emergency: pattern.emergency,
     };
