@@ -30,6 +30,7 @@ impl Completions for Nobody {
 
 impl Meter for Nobody {
     fn committed(&self, _: Duration, _: usize) {}
+    fn saved(&self, _: Duration) {}
     fn failed(&self) {
         panic!("a commit has failed");
     }

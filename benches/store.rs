@@ -1,7 +1,7 @@
 //! What the embedded store costs a call: 2,000 calls a second in real time, each with an attempt, an urgent checkpoint of
 //! 1.2 KB, a delete, 6 events and a CDR.
 //!
-//! `cargo bench --bench store -- [calls_per_s=2000] [seconds=20] [hold_ms=3000] [urgent_ms=2] [dir=/some/disk]`
+//! `cargo bench --bench store -- [calls_per_s=2000] [seconds=20] [ring_ms=200] [hold_ms=3000] [urgent_ms=2] [dir=/some/disk]`
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ struct Seen {
     sent: Mutex<BTreeMap<u64, Instant>>,
     waits: Mutex<Vec<u64>>,
     commits: Mutex<Vec<u64>>,
+    saves: Mutex<Vec<u64>>,
     failed: AtomicU64,
 }
 
@@ -48,6 +49,11 @@ impl Meter for Counts {
     fn committed(&self, took: Duration, _: usize) {
         if let Ok(mut commits) = self.0.commits.lock() {
             commits.push(took.as_micros() as u64);
+        }
+    }
+    fn saved(&self, took: Duration) {
+        if let Ok(mut saves) = self.0.saves.lock() {
+            saves.push(took.as_micros() as u64);
         }
     }
     fn failed(&self) {
@@ -185,17 +191,19 @@ fn quantiles(name: &str, all: &Mutex<Vec<u64>>) -> String {
 struct Args {
     per_s: u64,
     seconds: u64,
+    ring_ms: u64,
     hold_ms: u64,
     urgent_ms: u64,
     dir: Option<PathBuf>,
 }
 
 fn args() -> Result<Args, Box<dyn Error>> {
-    let mut args = Args { per_s: 2000, seconds: 20, hold_ms: 3000, urgent_ms: 2, dir: None };
+    let mut args = Args { per_s: 2000, seconds: 20, ring_ms: 200, hold_ms: 3000, urgent_ms: 2, dir: None };
     for arg in std::env::args().skip(1) {
         match arg.split_once('=') {
             Some(("calls_per_s", value)) => args.per_s = value.parse()?,
             Some(("seconds", value)) => args.seconds = value.parse()?,
+            Some(("ring_ms", value)) => args.ring_ms = value.parse()?,
             Some(("hold_ms", value)) => args.hold_ms = value.parse()?,
             Some(("urgent_ms", value)) => args.urgent_ms = value.parse()?,
             Some(("dir", value)) => args.dir = Some(value.into()),
@@ -225,7 +233,7 @@ fn run(args: &Args, dir: &Path) -> Result<String, Box<dyn Error>> {
             load.start(started);
             started += 1;
         }
-        while answered < ms.saturating_sub(200) * args.per_s / 1000 {
+        while answered < ms.saturating_sub(args.ring_ms) * args.per_s / 1000 {
             load.answer(answered);
             // Between nothing and twice the mean.
             ends.entry(ms + mixed(answered) % (2 * args.hold_ms + 1)).or_default().push(answered);
@@ -247,7 +255,9 @@ fn run(args: &Args, dir: &Path) -> Result<String, Box<dyn Error>> {
         let us = us - before.get(&name).copied().unwrap_or(0);
         report += &format!("thread {name}: {:.1} us of CPU a call\n", us as f64 / calls as f64);
     }
-    report += &format!("{}\n{}\n", quantiles("tickets", &seen.waits), quantiles("commits", &seen.commits));
+    for (name, all) in [("tickets", &seen.waits), ("commits", &seen.commits), ("saves", &seen.saves)] {
+        report += &format!("{}\n", quantiles(name, all));
+    }
     report += &format!("failed or dropped: {}\n", seen.failed.load(Ordering::Relaxed));
     Ok(report)
 }

@@ -1,4 +1,4 @@
-//! The bucket of calls, which changes far more often than it is read: a log of changes, one row for each commit group, and
+//! The bucket of calls, which changes far more often than it is read: a log of changes, one row for each transaction, and
 //! an index of it in the writer's memory.
 //!
 //! A call is written two or three times and then deleted. In a table by key each of these dirties pages of its own, and pages are what
@@ -93,7 +93,7 @@ impl Calls {
     }
 
     /// Notes a change for the group's row. A key that does not exist is deleted without a trace.
-    pub(super) fn stage(&mut self, key: &str, change: Change<'_>) {
+    pub(super) fn stage(&mut self, key: &str, change: Change<&Bytes>) {
         let before = self.version(key);
         let (version, value) = match change {
             Change::Delete if before == 0 => return,

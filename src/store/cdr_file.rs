@@ -93,31 +93,53 @@ impl CdrFile {
         0
     }
 
-    /// Writes what waits, in one write.
+    /// Writes what waits, in one write unless it has to go to several files.
     ///
     /// # Errors
     ///
-    /// The file cannot be opened or written. What waits is kept, and no part of it is in the file.
+    /// The file cannot be opened or written. What is not in it is kept, and it ends with a whole line.
     pub(super) fn write(&mut self) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
         }
         self.reopen_if_moved()?;
-        if self.len > 0 && self.len + self.waiting.len() as u64 > self.rotate_at {
-            self.rotate()?;
+        let mut written = 0;
+        while written < self.waiting.len() {
+            match self.write_some(written) {
+                Ok(bytes) => written += bytes,
+                Err(error) => {
+                    self.waiting.drain(..written);
+                    return Err(error);
+                }
+            }
         }
+        self.waiting.clear();
+        self.waiting.shrink_to(WAITING / 8);
+        self.filed = self.filed.max(self.waiting_id);
+        Ok(())
+    }
+
+    /// Writes as many lines as the file has room for, or rotates; returns how many bytes were written.
+    fn write_some(&mut self, from: usize) -> io::Result<usize> {
+        let waiting = &self.waiting[from..];
+        let room = usize::try_from(self.rotate_at.saturating_sub(self.len)).unwrap_or(usize::MAX);
+        let line_end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+        let fits = if waiting.len() <= room { Some(waiting.len()) } else { line_end(&waiting[..room]) };
+        let bytes = match fits {
+            Some(bytes) => bytes,
+            None if self.len > 0 => return self.rotate().map(|()| 0),
+            // A line that is longer than a file may be has one of its own.
+            None => waiting.iter().position(|byte| *byte == b'\n').map_or(waiting.len(), |at| at + 1),
+        };
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        if let Err(error) = file.write_all(&self.waiting) {
+        if let Err(error) = file.write_all(&waiting[..bytes]) {
             // Half a group in the file would become a torn line, then a repeated one.
             let cut = file.set_len(self.len);
             self.file = None;
             return Err(cut.err().unwrap_or(error));
         }
-        self.len += self.waiting.len() as u64;
-        self.waiting.clear();
-        self.waiting.shrink_to(WAITING / 8);
-        self.filed = self.filed.max(self.waiting_id);
-        Ok(())
+        self.len += bytes as u64;
+        Ok(bytes)
     }
 
     /// Whatever rotates logs may have taken the file away.

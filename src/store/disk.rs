@@ -1,23 +1,32 @@
-//! The database on its disk: opening it whatever is there, and committing one group.
+//! The database and its journal on their disk: opening them whatever is there, committing a group to the journal, saving groups
+//! in the database.
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tandem_actors::store::{Batch, Bucket, StoreFault};
 
 use super::calls::Calls;
 use super::cdrs::Cdrs;
 use super::checkpoint::{self, Checkpoints};
-use super::group::{self, Change, Versions};
+use super::group::{self, Change, Plan, Versions};
+use super::journal::Journal;
 use super::log::{Keep, Log};
-use super::salvage;
 use super::schema::{self, Unfit};
+use super::unsaved::Unsaved;
+use super::{render, salvage};
 
 /// Held while an engine uses the directory.
 const LOCK: &str = "tandem.lock";
+
+/// The fact that has the number of the newest group in the journal that the database has, but for its calls.
+const SAVED: &str = "journal";
+/// The same for calls.
+const SAVED_CALLS: &str = "journal_calls";
 
 /// Why the disk cannot be used now.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +59,8 @@ impl From<rusqlite::Error> for DiskError {
     }
 }
 
-/// What a group came to.
-pub(super) struct Committed {
-    /// Batches with a conflict, by position, rising.
-    pub(super) refused: Vec<(usize, StoreFault)>,
+/// What a transaction came to.
+pub(super) struct Saved {
     /// CDRs that were there already.
     pub(super) repeated: usize,
     /// The id of the newest CDR.
@@ -63,6 +70,7 @@ pub(super) struct Committed {
 /// An open database.
 pub(super) struct Disk {
     conn: Connection,
+    journal: Journal,
     log: Log,
     calls: Calls,
     cdrs: Cdrs,
@@ -75,7 +83,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Opens the database of a directory, or makes one; what cannot be used is set aside. `floor` is the least number for the next
-    /// event; `distrust` sets aside what is there in any case.
+    /// event of a fresh one; `distrust` sets aside what is there in any case.
     pub(super) fn open(dir: &Path, keep: Keep, floor: u64, distrust: bool) -> Result<Disk, DiskError> {
         match Disk::try_open(dir, keep, floor, distrust) {
             Err(DiskError::Corrupt(_)) if !distrust => Disk::try_open(dir, keep, floor, true),
@@ -104,12 +112,13 @@ impl Disk {
                 salvage::replace(&path, &format!("format{format}"), floor)?
             }
         };
-        let log = Log::open(&conn, keep, floor)?;
+        let log = Log::open(&conn, keep)?;
         let calls = open_calls(&conn)?;
         let cdrs = Cdrs::open(&conn, keep.cdrs)?;
         let checkpoints = Checkpoints::watch(&mut conn, &path)?;
         let identity = identity(&path)?;
-        Ok(Disk { conn, log, calls, cdrs, checkpoints, path, identity, _lock: lock })
+        let journal = Journal::open(dir)?;
+        Ok(Disk { conn, journal, log, calls, cdrs, checkpoints, path, identity, _lock: lock })
     }
 
     /// The connection, for what is read at a start.
@@ -117,29 +126,82 @@ impl Disk {
         &self.conn
     }
 
-    /// The number of the next event.
+    /// The least number that the next event may have.
     pub(super) fn next_n(&self) -> u64 {
         self.log.next_n()
     }
 
-    /// Commits a group, all of it but the batches with a conflict. New CDRs are added to `lines`; `filed` is the
-    /// newest one that their file has, if there is a file.
+    /// After a start: reads what the journal has and the database lacks.
+    pub(super) fn replay(&self, unsaved: &mut Unsaved) -> Result<(), DiskError> {
+        let fact = |name: &str| -> Result<Option<u64>, rusqlite::Error> {
+            let mut value = self.conn.prepare("SELECT value FROM fact WHERE name = ?1")?;
+            value.query_row([name], |row| row.get(0)).optional()
+        };
+        let (saved, calls) = (fact(SAVED)?, fact(SAVED_CALLS)?);
+        unsaved.group = self.journal.replay(calls, |number, group| {
+            unsaved.decode(group, saved.is_some_and(|saved| number <= saved)).is_some()
+        })?;
+        Ok(())
+    }
+
+    /// Commits a group to the journal, all of it but the batches with a conflict, which are returned by position, rising.
     pub(super) fn commit(
         &mut self,
         batches: &[Batch],
+        unsaved: &mut Unsaved,
+    ) -> Result<Vec<(usize, StoreFault)>, DiskError> {
+        self.journal.check()?;
+        let Plan { changes, refused } = {
+            let mut stored = Stored { conn: &self.conn, calls: &self.calls, unsaved };
+            group::plan(batches, &mut stored)?
+        };
+        let journal = &mut self.journal;
+        let done = render(batches, &refused, unsaved).and_then(|()| {
+            // A number that no record has would end the journal.
+            if changes.is_empty() && unsaved.is_staged_empty() {
+                return Ok(false);
+            }
+            journal.append(unsaved.group + 1, |out| unsaved.encode(changes.iter().copied(), out))?;
+            Ok(true)
+        });
+        match done {
+            Ok(true) => unsaved.keep(changes.into_iter()),
+            Ok(false) => {}
+            Err(error) => {
+                unsaved.roll_back();
+                return Err(error);
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Whether the journal is so long that calls are to be saved, too.
+    pub(super) fn is_journal_full(&self) -> bool {
+        self.journal.is_full()
+    }
+
+    /// Saves groups in the database, all or nothing; calls only if `calls`, until then the journal keeps them. New CDRs are added to
+    /// `lines`; `filed` is the newest one that their file has, if there is a file.
+    pub(super) fn save(
+        &mut self,
+        unsaved: &Unsaved,
+        calls: bool,
         filed: Option<u64>,
         lines: &mut Vec<u8>,
-    ) -> Result<Committed, DiskError> {
+    ) -> Result<Saved, DiskError> {
         // A file that has lost its name takes every write, and keeps none beyond the process.
         if identity(&self.path)? != self.identity {
             return Err(DiskError::Gone(self.path.clone()));
         }
         let lines_before = lines.len();
-        let done = self.transaction(batches, filed, lines);
+        let done = self.transaction(unsaved, calls, filed, lines);
         if done.is_ok() {
             self.calls.committed();
             self.cdrs.committed();
             self.log.committed();
+            if calls {
+                self.journal.reset();
+            }
         } else {
             self.calls.rolled_back();
             self.cdrs.rolled_back();
@@ -155,36 +217,38 @@ impl Disk {
 
     fn transaction(
         &mut self,
-        batches: &[Batch],
+        unsaved: &Unsaved,
+        calls: bool,
         filed: Option<u64>,
         lines: &mut Vec<u8>,
-    ) -> Result<Committed, rusqlite::Error> {
-        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let plan = group::plan(batches, &mut Stored(&self.conn, &self.calls))?;
-        for (bucket, key, change) in plan.changes {
-            let table = match bucket {
-                Bucket::Calls => {
-                    self.calls.stage(key, change);
-                    continue;
-                }
-                Bucket::Bindings => &BINDINGS,
-                Bucket::Stations => &STATIONS,
-                Bucket::Meta => &META,
-            };
-            table.write(&self.conn, key, change)?;
+    ) -> Result<Saved, rusqlite::Error> {
+        let conn = &self.conn;
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        for (bucket, table) in
+            [(Bucket::Bindings, &BINDINGS), (Bucket::Stations, &STATIONS), (Bucket::Meta, &META)]
+        {
+            for (key, change) in unsaved.changes(bucket) {
+                table.write(conn, key, change)?;
+            }
         }
-        self.calls.write(&self.conn)?;
-        let refused = plan.refused;
-        let kept = batches.iter().enumerate().filter(|(at, _)| refused.iter().all(|(r, _)| r != at));
-        let kept = kept.map(|(_, batch)| batch);
-        self.log.append(
-            &self.conn,
-            kept.clone().flat_map(|batch| &batch.events),
-            filed.unwrap_or(self.cdrs.last()),
-        )?;
-        let repeated = self.cdrs.append(&self.conn, kept.flat_map(|batch| &batch.cdrs), lines)?;
-        self.conn.prepare_cached("COMMIT")?.execute([])?;
-        Ok(Committed { refused, repeated, last_cdr: self.cdrs.last() })
+        let mut fact = conn.prepare_cached("INSERT OR REPLACE INTO fact (name, value) VALUES (?1, ?2)")?;
+        if calls {
+            for (key, change) in unsaved.changes(Bucket::Calls) {
+                self.calls.stage(key, change);
+            }
+            self.calls.write(conn)?;
+            fact.execute(params![SAVED_CALLS, unsaved.group])?;
+        }
+        fact.execute(params![SAVED, unsaved.group])?;
+        self.log.append(conn, &unsaved.events, filed.unwrap_or(self.cdrs.last()))?;
+        let repeated = self.cdrs.append(conn, &unsaved.cdrs, lines)?;
+        conn.prepare_cached("COMMIT")?.execute([])?;
+        Ok(Saved { repeated, last_cdr: self.cdrs.last() })
+    }
+
+    /// Leaves an empty journal, if the database has all of it. For an orderly end.
+    pub(super) fn clear_journal(&mut self) {
+        self.journal.clear();
     }
 
     /// What can wait until the tickets of a group are told.
@@ -209,16 +273,53 @@ fn open_calls(conn: &Connection) -> Result<Calls, DiskError> {
     })
 }
 
-struct Stored<'a>(&'a Connection, &'a Calls);
+/// Numbers and renders the events and CDRs of the batches that are not refused.
+fn render(
+    batches: &[Batch],
+    refused: &[(usize, StoreFault)],
+    unsaved: &mut Unsaved,
+) -> Result<(), DiskError> {
+    let error = |error| DiskError::Sql(render::error(error));
+    for (at, batch) in batches.iter().enumerate() {
+        if refused.iter().any(|(refused, _)| *refused == at) {
+            continue;
+        }
+        for event in &batch.events {
+            unsaved.push_event(event).map_err(error)?;
+        }
+        for cdr in &batch.cdrs {
+            unsaved.push_cdr(cdr).map_err(error)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the database has, and over it what it lacks.
+struct Stored<'a> {
+    conn: &'a Connection,
+    calls: &'a Calls,
+    unsaved: &'a Unsaved,
+}
+
+impl Stored<'_> {
+    fn saved(&self, bucket: Bucket, key: &str) -> Result<u64, rusqlite::Error> {
+        match bucket {
+            Bucket::Calls => Ok(self.calls.version(key)),
+            Bucket::Bindings => BINDINGS.version(self.conn, key),
+            Bucket::Stations => STATIONS.version(self.conn, key),
+            Bucket::Meta => META.version(self.conn, key),
+        }
+    }
+}
 
 impl Versions for Stored<'_> {
     type Error = rusqlite::Error;
     fn version(&mut self, bucket: Bucket, key: &str) -> Result<u64, rusqlite::Error> {
-        match bucket {
-            Bucket::Calls => Ok(self.1.version(key)),
-            Bucket::Bindings => BINDINGS.version(self.0, key),
-            Bucket::Stations => STATIONS.version(self.0, key),
-            Bucket::Meta => META.version(self.0, key),
+        match self.unsaved.change(bucket, key) {
+            Some(Change::Delete) => Ok(0),
+            Some(Change::Set { version, .. }) => Ok(*version),
+            Some(Change::Raise { by, .. }) => Ok(self.saved(bucket, key)? + by),
+            None => self.saved(bucket, key),
         }
     }
 }
@@ -262,7 +363,7 @@ impl Table {
         Ok(found.unwrap_or(0))
     }
 
-    fn write(&self, conn: &Connection, key: &str, change: Change<'_>) -> Result<(), rusqlite::Error> {
+    fn write(&self, conn: &Connection, key: &str, change: Change<&Bytes>) -> Result<(), rusqlite::Error> {
         match change {
             Change::Delete => conn.prepare_cached(self.delete)?.execute([key])?,
             Change::Raise { by, value } => {
@@ -281,7 +382,7 @@ pub(super) fn at_path(path: &Path) -> impl FnOnce(io::Error) -> DiskError + '_ {
 }
 
 /// Device and inode of a file.
-fn identity(path: &Path) -> Result<(u64, u64), DiskError> {
+pub(super) fn identity(path: &Path) -> Result<(u64, u64), DiskError> {
     match std::fs::metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(DiskError::Gone(path.to_owned())),

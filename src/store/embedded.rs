@@ -24,7 +24,7 @@ use super::writer::{Meter, Shared, Writer};
 pub struct Options {
     /// How long an urgent batch waits for others before its group is committed.
     pub urgent: Duration,
-    /// How long a lazy batch waits, unless an urgent group takes it along.
+    /// How long a lazy batch waits, unless an urgent group takes it along; and how long the database may lack what the journal has.
     pub lazy: Duration,
     /// Bytes of batches that may wait; lazy ones may use three quarters of it.
     pub queue_bytes: usize,
@@ -118,7 +118,7 @@ impl Embedded {
         let file = options.cdr_jsonl.then(|| CdrFile::new(dir, options.cdr_file_bytes, options.cdr_files));
         let mut writer = Writer::new(shared.clone(), dir.to_owned(), keep, file, completions, meter);
         let began = Instant::now();
-        match writer.open() {
+        match writer.ready() {
             Ok(()) => {}
             Err(DiskError::InUse(_)) => return Err(OpenError::InUse(dir.to_owned())),
             Err(error) => writer.failed(&error, began),
@@ -129,6 +129,12 @@ impl Embedded {
             .map_err(OpenError::Thread)?;
         let reader = Reader::new(dir.join(schema::FILE), opened);
         Ok(Embedded { shared, reader, thread: Some(thread) })
+    }
+
+    /// The reader, once the database has what was submitted before: a ticket may be told of what only the journal has.
+    fn settled(&self) -> &Reader {
+        self.shared.queue.settle();
+        &self.reader
     }
 
     /// Whether the last group was committed. For `/readyz` and alarms; a store that fails is used all the same.
@@ -147,19 +153,21 @@ impl Store for Embedded {
     }
 
     fn scan(&self, bucket: Bucket) -> Result<Vec<Entry>, StoreFault> {
+        // The journal keeps calls for longer than the queue counts them.
+        self.shared.queue.flush_for_reader();
         self.reader.read(|conn| reader::scan(conn, bucket))
     }
 
     fn events_from(&self, from: u64, max: usize) -> Result<Vec<String>, StoreFault> {
-        self.reader.read(|conn| log::events_from(conn, from, max))
+        self.settled().read(|conn| log::events_from(conn, from, max))
     }
 
     fn events_of(&self, call_id: &str, depth: u64) -> Result<Vec<String>, StoreFault> {
-        self.reader.read(|conn| log::events_of(conn, call_id, depth))
+        self.settled().read(|conn| log::events_of(conn, call_id, depth))
     }
 
     fn cdr(&self, call_id: &str) -> Result<Option<String>, StoreFault> {
-        self.reader.read(|conn| cdrs::newest(conn, call_id))
+        self.settled().read(|conn| cdrs::newest(conn, call_id))
     }
 
     fn flush(&self) {

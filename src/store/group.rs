@@ -13,32 +13,54 @@ pub(super) trait Versions {
     fn version(&mut self, bucket: Bucket, key: &str) -> Result<u64, Self::Error>;
 }
 
-/// What becomes of one key.
+/// What becomes of one key. `V` is its value, or a reference to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Change<'a> {
+pub(super) enum Change<V> {
     /// Written; the version rises by `by`, from 0 if the key does not exist.
     Raise {
         /// How many writes this one stands for.
         by: u64,
         /// The last value.
-        value: &'a Bytes,
+        value: V,
     },
     /// Written with this version, whatever is there.
     Set {
         /// The version from now on.
         version: u64,
         /// The last value.
-        value: &'a Bytes,
+        value: V,
     },
     /// Deleted, if it exists.
     Delete,
+}
+
+impl Change<Bytes> {
+    /// The same with a reference to the value.
+    pub(super) fn as_ref(&self) -> Change<&Bytes> {
+        match self {
+            Change::Raise { by, value } => Change::Raise { by: *by, value },
+            Change::Set { version, value } => Change::Set { version: *version, value },
+            Change::Delete => Change::Delete,
+        }
+    }
+}
+
+impl Change<&Bytes> {
+    /// The same with a value of its own.
+    pub(super) fn cloned(self) -> Change<Bytes> {
+        match self {
+            Change::Raise { by, value } => Change::Raise { by, value: value.clone() },
+            Change::Set { version, value } => Change::Set { version, value: value.clone() },
+            Change::Delete => Change::Delete,
+        }
+    }
 }
 
 /// A group's changes, one for each key, and the batches that are no part of it.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
     /// In the order in which the keys were first written.
-    pub(super) changes: Vec<(Bucket, &'a str, Change<'a>)>,
+    pub(super) changes: Vec<(Bucket, &'a str, Change<&'a Bytes>)>,
     /// By position in the group, rising.
     pub(super) refused: Vec<(usize, StoreFault)>,
 }
@@ -64,7 +86,6 @@ struct Slot<'a> {
     value: Option<&'a Bytes>,
 }
 
-#[derive(Default)]
 struct Planner<'a> {
     slots: Vec<Slot<'a>>,
     by_key: HashMap<(Bucket, &'a str), usize>,
@@ -74,7 +95,12 @@ struct Planner<'a> {
 
 /// Plans a group. Look-ups are made only for keys with an expected version.
 pub(super) fn plan<'a, V: Versions>(batches: &'a [Batch], versions: &mut V) -> Result<Plan<'a>, V::Error> {
-    let mut planner = Planner::default();
+    let writes = batches.iter().map(|batch| batch.writes.len()).sum();
+    let mut planner = Planner {
+        slots: Vec::with_capacity(writes),
+        by_key: HashMap::with_capacity(writes),
+        undo: Vec::new(),
+    };
     let mut refused = Vec::new();
     for (position, batch) in batches.iter().enumerate() {
         if let Some(fault) = planner.add(batch, versions)? {
@@ -150,7 +176,7 @@ impl<'a> Slot<'a> {
         Ok(base + by)
     }
 
-    fn change(&self) -> Option<(Bucket, &'a str, Change<'a>)> {
+    fn change(&self) -> Option<(Bucket, &'a str, Change<&'a Bytes>)> {
         let change = match (self.version, self.value) {
             (Version::Untouched, _) => return None,
             // Made and gone within the group: there is nothing to delete.

@@ -1,16 +1,14 @@
-//! The event log: appending within a group's transaction, trimming in small steps, reading.
+//! The event log: appending within a transaction, trimming in small steps, reading.
 //!
-//! The events of a group are one row: a row for each event would cost a call several microseconds more.
+//! A row has the events of many calls, as many as fit a page: a row for each event would cost a call several microseconds more.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tandem_actors::events::Event;
 
-use super::render::{self, EventRenderer};
+use super::render;
+use super::unsaved::Lines;
 
-/// Rows that one trim deletes at most.
+/// Rows that one trim deletes at most, beyond twice those that were added.
 const TRIM_ROWS: u64 = 32;
-/// A trim each so many groups, so that its pages are shared by the rows of many groups.
-const TRIM_EACH: u32 = 16;
 
 /// How much is kept.
 #[derive(Clone, Copy)]
@@ -23,11 +21,10 @@ pub(super) struct Keep {
 /// Where the log stands.
 #[derive(Clone, Copy, Default)]
 struct Position {
-    /// The number of the next event.
-    next_n: u64,
+    /// The number of the newest event.
+    last_n: u64,
     /// Bytes of all events ever appended.
     end_bytes: u64,
-    groups_since_trim: u32,
 }
 
 /// Appends events.
@@ -35,13 +32,12 @@ pub(super) struct Log {
     at: Position,
     committed: Position,
     keep: Keep,
-    renderer: EventRenderer,
-    data: Vec<u8>,
+    first: u64,
 }
 
 impl Log {
-    /// Reads where the log of a database stands; the next number is at least `floor`.
-    pub(super) fn open(conn: &Connection, keep: Keep, floor: u64) -> Result<Log, rusqlite::Error> {
+    /// Reads where the log of a database stands.
+    pub(super) fn open(conn: &Connection, keep: Keep) -> Result<Log, rusqlite::Error> {
         let newest: Option<(u64, u64)> = conn
             .query_row("SELECT last_n, end_bytes FROM event_log ORDER BY first_n DESC LIMIT 1", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -51,64 +47,57 @@ impl Log {
             .query_row("SELECT value FROM fact WHERE name = 'first_event'", [], |row| row.get(0))
             .optional()?;
         let (last_n, end_bytes) = newest.unwrap_or((0, 0));
-        let next_n = (last_n + 1).max(first.unwrap_or(1)).max(floor);
-        let at = Position { next_n, end_bytes, groups_since_trim: 0 };
-        Ok(Log { at, committed: at, keep, renderer: EventRenderer::default(), data: Vec::new() })
+        let at = Position { last_n, end_bytes };
+        Ok(Log { at, committed: at, keep, first: first.unwrap_or(1) })
     }
 
-    /// The number of the next event.
+    /// The least number that the next event may have.
     pub(super) fn next_n(&self) -> u64 {
-        self.at.next_n
+        (self.at.last_n + 1).max(self.first)
     }
 
-    /// Numbers events and appends them as one row.
+    /// Appends numbered events.
     ///
     /// `filed` is the id of the newest CDR known to be in the file: after a crash it tells where the file may end.
-    pub(super) fn append<'a>(
+    pub(super) fn append(
         &mut self,
         conn: &Connection,
-        events: impl Iterator<Item = &'a Event>,
+        events: &Lines,
         filed: u64,
     ) -> Result<(), rusqlite::Error> {
-        let first = self.at.next_n;
-        self.data.clear();
-        for event in events {
-            self.renderer.line(&mut self.data, self.at.next_n, event).map_err(render::error)?;
-            self.at.next_n += 1;
-        }
-        if self.at.next_n == first {
-            return Ok(());
-        }
-        self.at.end_bytes += self.data.len() as u64;
-        conn.prepare_cached(
+        let mut added = 0;
+        let mut insert = conn.prepare_cached(
             "INSERT INTO event_log (first_n, last_n, end_bytes, filed, data) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![first, self.at.next_n - 1, self.at.end_bytes, filed, self.data])?;
-        self.at.groups_since_trim += 1;
-        if self.at.groups_since_trim >= TRIM_EACH {
-            self.at.groups_since_trim = 0;
-            if let Some(last) = self.last_to_trim(conn)? {
-                conn.prepare_cached("DELETE FROM event_log WHERE first_n <= ?1")?.execute([last])?;
-            }
+        )?;
+        for row in events.rows() {
+            self.at.end_bytes += row.data.len() as u64;
+            insert.execute(params![row.first_n, row.last_n, self.at.end_bytes, filed, row.data])?;
+            self.at.last_n = row.last_n;
+            added += 1;
+        }
+        if added > 0
+            && let Some(last) = self.last_to_trim(conn, 2 * added + TRIM_ROWS)?
+        {
+            conn.prepare_cached("DELETE FROM event_log WHERE first_n <= ?1")?.execute([last])?;
         }
         Ok(())
     }
 
     /// The `first_n` of the newest row that a trim deletes: more rows than are added between two trims, and never many.
-    fn last_to_trim(&self, conn: &Connection) -> Result<Option<u64>, rusqlite::Error> {
-        let keep_from = self.at.next_n.saturating_sub(self.keep.events);
+    fn last_to_trim(&self, conn: &Connection, most: u64) -> Result<Option<u64>, rusqlite::Error> {
+        let keep_from = (self.at.last_n + 1).saturating_sub(self.keep.events);
         let keep_after = self.at.end_bytes.saturating_sub(self.keep.event_bytes);
         if keep_from == 0 && keep_after == 0 {
             return Ok(None);
         }
         let mut oldest = conn
             .prepare_cached("SELECT first_n, last_n, end_bytes FROM event_log ORDER BY first_n LIMIT ?1")?;
-        let mut rows = oldest.query([TRIM_ROWS])?;
+        let mut rows = oldest.query([most])?;
         let mut trimmed = None;
         while let Some(row) = rows.next()? {
             let (first, last, end): (u64, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             // The newest row stays: it holds the number and the byte count.
-            if last + 1 >= self.at.next_n || (last >= keep_from && end > keep_after) {
+            if last >= self.at.last_n || (last >= keep_from && end > keep_after) {
                 break;
             }
             trimmed = Some(first);
@@ -116,12 +105,12 @@ impl Log {
         Ok(trimmed)
     }
 
-    /// The group is committed.
+    /// The transaction is committed.
     pub(super) fn committed(&mut self) {
         self.committed = self.at;
     }
 
-    /// The group is not committed: its numbers are given again.
+    /// The transaction is not committed: nothing of it has been.
     pub(super) fn rolled_back(&mut self) {
         self.at = self.committed;
     }

@@ -10,6 +10,7 @@ use super::{Dropped, Meter};
 /// What the metrics show of a store.
 pub struct StoreMeter {
     commit: Histogram,
+    save: Histogram,
     failed: Counter,
     dropped: [Counter; 6],
     waiting_batches: Gauge,
@@ -26,10 +27,16 @@ impl StoreMeter {
             "How long a group commit took",
         );
         registry.describe(
+            Describe::Histogram,
+            "tandem_store_save_seconds",
+            Some(metrics::Unit::Seconds),
+            "How long it took to save committed groups in the database",
+        );
+        registry.describe(
             Describe::Counter,
             "tandem_store_failed_total",
             None,
-            "Groups that were not committed",
+            "Groups that were not committed or saved",
         );
         registry.describe(
             Describe::Counter,
@@ -53,6 +60,7 @@ impl StoreMeter {
             |kind: &str| registry.counter("tandem_store_dropped_total", &[("kind", kind.to_owned())]);
         StoreMeter {
             commit: registry.histogram("tandem_store_commit_seconds", &[]),
+            save: registry.histogram("tandem_store_save_seconds", &[]),
             failed: registry.counter("tandem_store_failed_total", &[]),
             dropped: [
                 dropped("urgent"),
@@ -71,6 +79,10 @@ impl StoreMeter {
 impl Meter for StoreMeter {
     fn committed(&self, took: Duration, _batches: usize) {
         self.commit.record(took.as_secs_f64());
+    }
+
+    fn saved(&self, took: Duration) {
+        self.save.record(took.as_secs_f64());
     }
 
     fn failed(&self) {

@@ -9,6 +9,10 @@ use tandem_actors::store::{Batch, Ticket, Urgency};
 
 /// For so long after a group the next one is expected.
 const BUSY: Duration = Duration::from_secs(1);
+/// Looks for urgent batches in vain, one after the other, until the writer waits to be woken by the next.
+const IN_VAIN: u32 = 4;
+/// How long a reader waits for a disk that fails.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a group collects.
 #[derive(Clone, Copy)]
@@ -30,6 +34,8 @@ pub(super) struct Taken {
     pub(super) refused_urgent: u64,
     /// See `refused_urgent`.
     pub(super) refused_lazy: u64,
+    /// When the oldest of the batches has waited as long as a lazy one may.
+    pub(super) save_by: Option<Instant>,
     /// Someone waits in [`Queue::flush`] for this mark.
     pub(super) flush: Option<u64>,
     /// No more will come.
@@ -39,15 +45,37 @@ pub(super) struct Taken {
 #[derive(Default)]
 struct State {
     next: Taken,
-    /// Bytes queued or taken and not yet [released](Queue::release).
+    /// Bytes queued or taken and not yet [released](Queue::release): what the database lacks.
     bytes: usize,
     due: Option<Instant>,
+    /// Whether an urgent batch is queued.
+    urgent: bool,
+    /// How many looks for urgent batches have been in vain.
+    in_vain: u32,
     /// The writer sleeps until this, or (`None` while `sleeping`) for ever.
     wakes: Option<Instant>,
     sleeping: bool,
     flush_asked: u64,
     flush_done: u64,
     gone: bool,
+}
+
+impl State {
+    /// Whether the writer looks for urgent batches by itself.
+    fn looks(&self) -> bool {
+        self.in_vain < IN_VAIN
+    }
+
+    fn take(&mut self) -> Taken {
+        if std::mem::take(&mut self.urgent) {
+            self.in_vain = 0;
+        }
+        self.due = None;
+        let closed = self.next.closed;
+        let taken = std::mem::take(&mut self.next);
+        self.next.closed = closed;
+        taken
+    }
 }
 
 /// The queue between the shards and the writer.
@@ -62,7 +90,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(bound: usize, pace: Pace) -> Queue {
         Queue {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State { in_vain: IN_VAIN, ..State::default() }),
             wake: Condvar::new(),
             flushed: Condvar::new(),
             bound,
@@ -101,6 +129,8 @@ impl Queue {
             state.next.refused.extend(batch.ticket);
         } else {
             state.bytes += size;
+            state.urgent |= batch.urgency == Urgency::Urgent;
+            state.next.save_by.get_or_insert(now + self.pace.lazy);
             state.next.batches.push(batch);
         }
         let due = now + wait;
@@ -118,28 +148,29 @@ impl Queue {
         }
     }
 
-    /// The writer's wait: until a group is due, `retry` has passed, someone flushes, or the queue is closed.
-    pub(super) fn take(&self, retry: Option<Duration>) -> Taken {
+    /// The writer's wait: until a group is due, `retry` has passed, `save_by` is reached, someone flushes, or the queue is closed.
+    ///
+    /// While urgent batches come, it looks for them by itself as often as one may wait, so that none has to wake it.
+    pub(super) fn take(&self, retry: Option<Duration>, save_by: Option<Instant>) -> Taken {
         let began = Instant::now();
-        let retry_at = retry.map(|after| began + after);
+        let asked = [retry.map(|after| began + after), save_by];
         let mut state = self.lock();
+        let mut look = state.looks().then(|| began + self.pace.urgent);
         loop {
-            let wakes = match (state.due, retry_at) {
-                (Some(due), Some(at)) => Some(due.min(at)),
-                (due, at) => due.or(at),
-            };
             let now = Instant::now();
-            // While there is traffic the writer looks by itself as often as a lazy batch may wait, so that none has to wake it.
-            let wakes = wakes.or_else(|| (now - began < BUSY).then(|| now + self.pace.lazy));
-            let urged = state.next.closed || state.next.flush.is_some();
-            let due = state.due.into_iter().chain(retry_at).any(|at| at <= now);
-            if urged || due {
-                state.due = None;
-                let closed = state.next.closed;
-                let taken = std::mem::take(&mut state.next);
-                state.next.closed = closed;
-                return taken;
+            let looked = look.is_some_and(|at| at <= now);
+            if looked && !state.urgent {
+                state.in_vain += 1;
+                look = state.looks().then(|| now + self.pace.urgent);
             }
+            let first = asked.iter().copied().chain([state.due]).flatten().min();
+            let urged = state.next.closed || state.next.flush.is_some();
+            if urged || first.is_some_and(|at| at <= now) || (looked && state.urgent) {
+                return state.take();
+            }
+            let wakes = first.into_iter().chain(look).min();
+            // Lazy batches need not wake it either while there is traffic.
+            let wakes = wakes.or_else(|| (now - began < BUSY).then(|| now + self.pace.lazy));
             state.wakes = wakes;
             state.sleeping = true;
             state = match wakes {
@@ -150,7 +181,7 @@ impl Queue {
         }
     }
 
-    /// Gives back the bytes of batches that are committed or dropped; returns what is still held.
+    /// Gives back the bytes of batches that are saved or dropped; returns what is still held.
     pub(super) fn release(&self, bytes: usize) -> usize {
         let mut state = self.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
@@ -159,13 +190,35 @@ impl Queue {
 
     /// Waits until everything pushed before has been tried.
     pub(super) fn flush(&self) {
+        self.flush_until(None);
+    }
+
+    /// The same for a reader, who does not wait long for a disk that fails.
+    pub(super) fn flush_for_reader(&self) {
+        self.flush_until(Some(Instant::now() + PATIENCE));
+    }
+
+    /// The same for a reader of anything but calls, who does not wait at all if the database has everything.
+    pub(super) fn settle(&self) {
+        if self.lock().bytes > 0 {
+            self.flush_for_reader();
+        }
+    }
+
+    fn flush_until(&self, end: Option<Instant>) {
         let mut state = self.lock();
         state.flush_asked += 1;
         let mark = state.flush_asked;
         state.next.flush = Some(mark);
         self.wake.notify_one();
         while state.flush_done < mark && !state.gone {
-            state = self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match end.map(|end| end.saturating_duration_since(Instant::now())) {
+                None => self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return,
+                Some(left) => {
+                    self.flushed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 use tandem_actors::cdr::{Attempt, Cdr, LegMedia};
 use tandem_actors::events::{Event, Field};
+use tandem_protocol::decimal::Decimal;
 use tandem_protocol::time::UnixMillis;
 
 /// The last millisecond of the year 9999, the last that RFC 3339 can write.
@@ -117,21 +118,28 @@ impl EventRenderer {
             self.text = Rfc3339(event.time).to_string();
             self.last = Some(event.time);
         }
-        write!(out, "{{\"n\":{n},\"time\":\"{}\",\"call_id\":", self.text).map_err(serde_json::Error::io)?;
-        serde_json::to_writer(&mut *out, &event.call_id.as_deref())?;
+        out.extend_from_slice(b"{\"n\":");
+        out.extend_from_slice(Decimal::of(n).as_bytes());
+        out.extend_from_slice(b",\"time\":\"");
+        out.extend_from_slice(self.text.as_bytes());
+        out.extend_from_slice(b"\",\"call_id\":");
+        match &event.call_id {
+            Some(call_id) => text(out, call_id)?,
+            None => out.extend_from_slice(b"null"),
+        }
         out.extend_from_slice(b",\"type\":\"");
         out.extend_from_slice(event.kind.as_str().as_bytes());
         out.extend_from_slice(b"\",\"reason\":");
-        serde_json::to_writer(&mut *out, &*event.reason)?;
+        text(out, &event.reason)?;
         out.extend_from_slice(b",\"data\":{");
         for (i, (name, value)) in event.data.iter().enumerate() {
             if i > 0 {
                 out.push(b',');
             }
-            serde_json::to_writer(&mut *out, name)?;
+            text(out, name)?;
             out.push(b':');
             match value {
-                Field::Text(text) => serde_json::to_writer(&mut *out, &**text)?,
+                Field::Text(value) => text(out, value)?,
                 Field::Number(number) => {
                     write!(out, "{number}").map_err(serde_json::Error::io)?;
                 }
@@ -140,6 +148,19 @@ impl EventRenderer {
         out.extend_from_slice(b"}}\n");
         Ok(())
     }
+}
+
+/// A string of JSON. Nearly none has a character that must be escaped, and to find that out takes an instruction for many of them.
+fn text(out: &mut Vec<u8>, text: &str) -> Result<(), serde_json::Error> {
+    let escape =
+        text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
+    if escape {
+        return serde_json::to_writer(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
 }
 
 /// A rendering's error as one of the database, which is what its callers have.

@@ -1,4 +1,5 @@
-//! The writer: one thread that owns the write connection and commits group after group, through every fault of the disk.
+//! The writer: one thread that commits group after group to the journal, and saves them in the database, through every fault
+//! of the disk.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,12 +11,15 @@ use std::time::{Duration, Instant};
 use tandem_actors::store::{Batch, Completions, StoreFault, Ticket};
 
 use super::cdr_file::CdrFile;
-use super::disk::{Committed, Disk, DiskError};
+use super::disk::{Disk, DiskError, Saved};
 use super::log::Keep;
 use super::queue::{Queue, Taken, batch_bytes};
+use super::unsaved::Unsaved;
 
 /// The bytes of batches that one transaction takes: more would hold up the tickets of the first ones.
 const GROUP_BYTES: usize = 1 << 20;
+/// Bytes of groups that are saved before their time: what a transaction takes holds up the next urgent group.
+const SAVE_BYTES: usize = 256 << 10;
 /// Without traffic, a failing disk is tried again after this long.
 const RETRY: Duration = Duration::from_millis(50);
 /// A state that changes back and forth is logged once in this time.
@@ -44,7 +48,9 @@ pub enum Dropped {
 pub trait Meter: Send {
     /// A group was committed: how long it took, and how many batches it had.
     fn committed(&self, took: Duration, batches: usize);
-    /// A group was not committed.
+    /// Groups were saved in the database: how long it took.
+    fn saved(&self, took: Duration);
+    /// A group was not committed, or groups were not saved.
     fn failed(&self);
     /// Something was dropped.
     fn dropped(&self, what: Dropped, count: u64);
@@ -55,6 +61,7 @@ pub trait Meter: Send {
 /// Counts nothing.
 impl Meter for () {
     fn committed(&self, _: Duration, _: usize) {}
+    fn saved(&self, _: Duration) {}
     fn failed(&self) {}
     fn dropped(&self, _: Dropped, _: u64) {}
     fn waiting(&self, _: usize, _: usize) {}
@@ -90,8 +97,16 @@ pub(super) struct Writer {
     file: Option<CdrFile>,
     file_fault: bool,
     caught_up: bool,
-    next_n: u64,
+    /// Whether the journal of the last run has been read.
+    replayed: bool,
     pending: VecDeque<Batch>,
+    unsaved: Unsaved,
+    /// When the database is to have what it lacks.
+    save_by: Option<Instant>,
+    /// Whether the database must work before the journal takes more: after a fault, and when the journal may be another than the one that has
+    /// what the database lacks.
+    save_first: bool,
+    saving: bool,
     fault: Option<Fault>,
     /// When the queue was last full, until it has not been for a while.
     overflowed: Option<Instant>,
@@ -129,8 +144,12 @@ impl Writer {
             file,
             file_fault: false,
             caught_up: false,
-            next_n: 1,
+            replayed: false,
             pending: VecDeque::new(),
+            unsaved: Unsaved::default(),
+            save_by: None,
+            save_first: false,
+            saving: false,
             fault: None,
             overflowed: None,
             logged: None,
@@ -143,8 +162,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _ended = Ended(self.shared.clone());
         loop {
-            let retry = (!self.pending.is_empty()).then_some(RETRY);
-            let taken = self.shared.queue.take(retry);
+            let waits = !self.pending.is_empty() || (self.fault.is_some() && !self.unsaved.is_empty());
+            let save_by = self.save_by.filter(|_| self.fault.is_none());
+            let taken = self.shared.queue.take(waits.then_some(RETRY), save_by);
             let (flush, closed) = (taken.flush, taken.closed);
             let stepped = catch_unwind(AssertUnwindSafe(|| self.step(taken, flush.is_some() || closed)));
             if stepped.is_err() {
@@ -154,17 +174,25 @@ impl Writer {
                 self.shared.queue.flushed(mark);
             }
             if closed {
+                if let (Some(disk), true) = (&mut self.disk, self.unsaved.is_empty()) {
+                    disk.clear_journal();
+                }
                 return;
             }
         }
     }
 
-    /// After a panic, which is a fault of this program: what was pending may have been its cause.
+    /// After a panic, which is a fault of this program: what was pending may have been its cause, or what was saved.
     fn give_up_pending(&mut self) {
         tracing::error!(batches = self.pending.len(), "the store has panicked, what was pending is dropped");
         self.disk = None;
         self.lines.clear();
-        let bytes = self.pending.iter().map(batch_bytes).sum();
+        self.unsaved.roll_back();
+        let mut bytes = self.pending.iter().map(batch_bytes).sum();
+        if std::mem::take(&mut self.saving) {
+            bytes += std::mem::take(&mut self.unsaved.bytes);
+            self.unsaved.clear(true);
+        }
         self.shared.queue.release(bytes);
         self.dropped(Dropped::Backend, self.pending.len() as u64);
         let fault = || Err(StoreFault::Backend("the store has panicked".into()));
@@ -176,11 +204,16 @@ impl Writer {
         self.refuse(&taken);
         self.told.extend(taken.refused.into_iter().map(|ticket| (ticket, Err(StoreFault::Overflow))));
         self.pending.extend(taken.batches);
+        self.save_by = self.save_by.into_iter().chain(taken.save_by).min();
         let resting = self.fault.as_ref().is_some_and(|fault| !now && Instant::now() < fault.next_try);
-        if resting {
+        let began = Instant::now();
+        let done = if resting { Ok(()) } else { self.work(now) };
+        if let Err(error) = done {
+            self.meter.failed();
+            self.failed(&error, began);
+        }
+        if self.fault.is_some() {
             self.fail_pending();
-        } else {
-            self.commit_pending();
         }
         self.tell();
         if let (Some(disk), None) = (&mut self.disk, &self.fault) {
@@ -211,24 +244,26 @@ impl Writer {
         }
     }
 
-    /// Commits what is pending, oldest first, in transactions of a bounded size.
-    fn commit_pending(&mut self) {
+    /// Commits what is pending, oldest first, in groups of a bounded size, and saves what is due, or with `now` everything.
+    fn work(&mut self, now: bool) -> Result<(), DiskError> {
         while !self.pending.is_empty() {
+            self.ready()?;
             let (count, bytes) = self.first_group();
             let began = Instant::now();
-            match self.commit(count) {
-                Ok(done) => {
-                    self.meter.committed(began.elapsed(), count);
-                    self.committed(count, bytes, done);
-                }
-                Err(error) => {
-                    self.meter.failed();
-                    self.failed(&error, began);
-                    self.fail_pending();
-                    return;
-                }
+            let refused = self.commit(count)?;
+            self.meter.committed(began.elapsed(), count);
+            self.committed(count, bytes, refused);
+            self.tell();
+            if self.unsaved.bytes >= SAVE_BYTES {
+                self.save(false)?;
             }
         }
+        let due = now || self.save_by.is_some_and(|at| at <= Instant::now());
+        if due || self.fault.is_some() {
+            self.ready()?;
+            self.save(now)?;
+        }
+        Ok(())
     }
 
     fn first_group(&self) -> (usize, usize) {
@@ -243,52 +278,102 @@ impl Writer {
         (self.pending.len(), bytes)
     }
 
-    fn commit(&mut self, count: usize) -> Result<Committed, DiskError> {
-        self.open()?;
+    fn commit(&mut self, count: usize) -> Result<Vec<(usize, StoreFault)>, DiskError> {
         let Some(disk) = &mut self.disk else { return Err(DiskError::Gone(self.dir.clone())) };
-        let filed = self.file.as_ref().map(CdrFile::filed);
-        let batches = &self.pending.make_contiguous()[..count];
-        let done = disk.commit(batches, filed, &mut self.lines)?;
-        self.next_n = disk.next_n();
-        Ok(done)
+        disk.commit(&self.pending.make_contiguous()[..count], &mut self.unsaved)
+    }
+
+    /// Makes the disk ready for the next group. After a fault the database must work before the journal is trusted with more.
+    pub(super) fn ready(&mut self) -> Result<(), DiskError> {
+        self.open()?;
+        self.catch_up()?;
+        if self.save_first {
+            self.save(true)?;
+        }
+        Ok(())
     }
 
     /// Opens the database, unless it is open.
-    pub(super) fn open(&mut self) -> Result<(), DiskError> {
+    fn open(&mut self) -> Result<(), DiskError> {
         if self.disk.is_some() {
             return Ok(());
         }
         let distrust = self.fault.as_ref().is_some_and(|fault| fault.distrust);
-        let disk = Disk::open(&self.dir, self.keep, self.next_n, distrust)?;
+        let disk = Disk::open(&self.dir, self.keep, self.unsaved.next_n, distrust)?;
         if let Some(fault) = &mut self.fault {
             fault.distrust = false;
         }
-        if let (Some(file), false) = (&mut self.file, self.caught_up) {
-            let filed = file.catch_up(disk.connection())?;
-            if let Err(error) = filed {
-                tracing::error!(%error, "cdr.jsonl lacks records of the last run");
-            }
-            self.caught_up = true;
+        self.unsaved.go_on_at(disk.next_n());
+        if self.replayed {
+            self.save_first = true;
+        } else {
+            disk.replay(&mut self.unsaved)?;
+            self.replayed = true;
+            self.save_first |= !self.unsaved.is_empty();
         }
         self.disk = Some(disk);
         self.shared.opened.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
-    fn committed(&mut self, count: usize, bytes: usize, done: Committed) {
-        self.shared.queue.release(bytes);
+    /// Saves in the database what it lacks; the journal keeps calls until its round is over, or until `calls`.
+    fn save(&mut self, calls: bool) -> Result<(), DiskError> {
+        if self.pending.is_empty() {
+            self.save_by = None;
+        }
+        if self.unsaved.is_empty() && !self.save_first {
+            self.saved_bytes();
+            return Ok(());
+        }
+        let began = Instant::now();
+        let Some(disk) = &mut self.disk else { return Err(DiskError::Gone(self.dir.clone())) };
+        let calls = calls || disk.is_journal_full();
+        let filed = self.file.as_ref().map(CdrFile::filed);
+        self.saving = true;
+        let done = disk.save(&self.unsaved, calls, filed, &mut self.lines);
+        self.saving = false;
+        let Saved { repeated, last_cdr } = done?;
+        self.meter.saved(began.elapsed());
+        self.save_first = false;
+        self.unsaved.clear(calls);
+        self.saved_bytes();
+        self.works_again();
+        self.dropped(Dropped::RepeatedCdr, repeated as u64);
+        if let Some(file) = &mut self.file {
+            let lost = file.push(&self.lines, last_cdr);
+            self.dropped(Dropped::CdrLine, lost as u64);
+        }
+        self.lines.clear();
+        Ok(())
+    }
+
+    fn saved_bytes(&mut self) {
+        self.shared.queue.release(std::mem::take(&mut self.unsaved.bytes));
+    }
+
+    /// After a start: writes to the file of CDRs what it lacks of the database.
+    fn catch_up(&mut self) -> Result<(), DiskError> {
+        if let (Some(file), Some(disk), false) = (&mut self.file, &self.disk, self.caught_up) {
+            if let Err(error) = file.catch_up(disk.connection())? {
+                tracing::error!(%error, "cdr.jsonl lacks records of the last run");
+            }
+            self.caught_up = true;
+        }
+        Ok(())
+    }
+
+    fn works_again(&mut self) {
         self.shared.healthy.store(true, Ordering::Relaxed);
         if let Some(fault) = self.fault.take().filter(|fault| fault.logged) {
             tracing::warn!(failed_groups = fault.groups, fault = fault.why, "the store commits again");
         }
-        self.dropped(Dropped::Conflict, done.refused.len() as u64);
-        self.dropped(Dropped::RepeatedCdr, done.repeated as u64);
-        if let Some(file) = &mut self.file {
-            let lost = file.push(&self.lines, done.last_cdr);
-            self.dropped(Dropped::CdrLine, lost as u64);
-        }
-        self.lines.clear();
-        let mut refused = done.refused.into_iter().peekable();
+    }
+
+    fn committed(&mut self, count: usize, bytes: usize, refused: Vec<(usize, StoreFault)>) {
+        self.unsaved.bytes += bytes;
+        self.works_again();
+        self.dropped(Dropped::Conflict, refused.len() as u64);
+        let mut refused = refused.into_iter().peekable();
         for (position, batch) in self.pending.drain(..count).enumerate() {
             let result = match refused.next_if(|(at, _)| *at == position) {
                 Some((_, fault)) => Err(fault),
@@ -301,6 +386,7 @@ impl Writer {
     /// Notes a failed group. Logged when the fault begins or changes, not for each group.
     pub(super) fn failed(&mut self, error: &DiskError, began: Instant) {
         self.shared.healthy.store(false, Ordering::Relaxed);
+        self.save_first = true;
         let why = error.to_string();
         let distrust = match error {
             DiskError::Corrupt(_) => true,

@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod groups;
+mod journal;
 mod logs;
 
 use std::path::Path;
@@ -17,7 +18,7 @@ use tandem_actors::events::{Event, EventKind};
 use tandem_actors::store::{Batch, Bucket, Completions, Store, StoreFault, Ticket, Urgency, Write};
 use tandem_protocol::time::UnixMillis;
 
-use super::{Dropped, Embedded, Meter, Options};
+use super::{Dropped, Embedded, Meter, OpenError, Options};
 
 /// Far longer than any commit takes, so that only a store that never answers fails a test.
 const BOUND: Duration = Duration::from_secs(20);
@@ -58,6 +59,7 @@ impl Meter for Meters {
     fn committed(&self, _: Duration, _: usize) {
         self.0.groups.fetch_add(1, Ordering::Relaxed);
     }
+    fn saved(&self, _: Duration) {}
     fn failed(&self) {
         self.0.failed.fetch_add(1, Ordering::Relaxed);
     }
@@ -82,13 +84,17 @@ impl Rig {
     fn with(dir: &Path, options: Options) -> Rig {
         let (sender, told) = channel();
         let counted = Arc::new(Counted::default());
-        let store = Embedded::open(
-            dir,
-            options,
-            Arc::new(Sent(Mutex::new(sender))),
-            Box::new(Meters(counted.clone())),
-        )
-        .unwrap();
+        let sent = Arc::new(Sent(Mutex::new(sender)));
+        let give_up = std::time::Instant::now() + BOUND;
+        let store = loop {
+            let opened =
+                Embedded::open(dir, options.clone(), sent.clone(), Box::new(Meters(counted.clone())));
+            match opened {
+                // A child that another test is about to start has the lock of a store that was just dropped until it runs its program.
+                Err(OpenError::InUse(_)) if std::time::Instant::now() < give_up => std::thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
         Rig { store, told, counted }
     }
 
