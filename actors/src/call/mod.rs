@@ -3,6 +3,7 @@
 mod ask;
 mod commit;
 mod invite;
+mod legs;
 mod media;
 mod race;
 mod record;
@@ -24,7 +25,7 @@ use tandem_protocol::dialog::{self, Command, EndedBy, LegEvent};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::calls::{CallKey, Info};
-use crate::dialog::{DialogActor, FromLeg, Kept, LegDown, LegFault, Origin};
+use crate::dialog::{DialogActor, Kept, LegDown, LegFault, Origin};
 use crate::directory::Permit;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::events::{Event, EventKind};
@@ -375,36 +376,6 @@ impl Drop for CallActor {
     }
 }
 
-impl Handler<Told<FromLeg>> for CallActor {
-    type Result = ();
-    fn handle(&mut self, told: Told<FromLeg>, ctx: &mut Context<Self>) {
-        let FromLeg { leg, events, frozen, down } = told.0;
-        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
-            known.frozen.replace(frozen);
-        }
-        // A call that is ending is in the store as it was: a restart would ask its peers what they know, and end it anew.
-        if events.is_empty() && self.shell.machine().is_answered() {
-            self.refresh();
-        }
-        for event in events {
-            self.feed(&Input::Leg(leg, event), ctx);
-        }
-        // By what it said last the call may be over.
-        if down && ctx.state() == ActorState::Running {
-            self.leg_down(leg, ctx);
-        }
-    }
-}
-
-impl CallActor {
-    fn leg_down(&mut self, leg: LegId, ctx: &mut Context<Self>) {
-        if let Some(known) = self.legs.iter_mut().find(|l| l.id == leg) {
-            known.dialog = None;
-        }
-        self.feed(&Input::LegGone(leg), ctx);
-    }
-}
-
 impl Handler<Told<LegFault>> for CallActor {
     type Result = ();
     fn handle(&mut self, told: Told<LegFault>, ctx: &mut Context<Self>) {
@@ -413,13 +384,6 @@ impl Handler<Told<LegFault>> for CallActor {
         if lost {
             self.feed(&Input::Leg(leg, LegEvent::Ended { by: EndedBy::Fault }), ctx);
         }
-    }
-}
-
-impl Handler<Told<LegDown>> for CallActor {
-    type Result = ();
-    fn handle(&mut self, told: Told<LegDown>, ctx: &mut Context<Self>) {
-        self.leg_down(told.0.0, ctx);
     }
 }
 
