@@ -20,6 +20,9 @@ use crate::trunks;
 use crate::wire::Wire;
 use crate::world::{WALL_START_MS, World};
 
+/// A slow disk takes so long for what is urgent.
+const SLOW_DISK_US: u64 = 150_000 + 2_000;
+
 /// What the gauges say is what lives.
 pub(crate) fn gauges(world: &World, life: &Life) {
     let alive = life.shared.census.alive(ActorKind::Call) as f64;
@@ -290,7 +293,11 @@ fn record_agrees(sim: &Sim, dial: &Dial, records: &[&Cdr]) {
         violation(sim, dial, &format!("one call has {} records: {records:?}", records.len()));
     }
     let answered = records.iter().any(|cdr| cdr.answer.is_some());
-    if dial.answered.is_some() && !answered {
+    // A store that takes too long does not hold an answer for ever: until it has caught up, a kill loses the call.
+    let unprotected = dial.answered.is_some_and(|at| {
+        plan.slow_disk > 0 && sim.outages.iter().any(|(down, _)| (at..at + SLOW_DISK_US).contains(down))
+    });
+    if dial.answered.is_some() && !answered && !unprotected {
         violation(sim, dial, &format!("the caller was answered, which no record says: {records:?}"));
     }
     let Some((_, End::Failed(status))) = dial.ends.first() else { return };
@@ -298,7 +305,9 @@ fn record_agrees(sim: &Sim, dial: &Dial, records: &[&Cdr]) {
     let unadmitted = matches!(status, 401 | 403 | 408 | 482 | 488 | 503);
     // A panic in the caller's leg before its answer ends it with 500, whatever was decided for the call.
     let fault = *status == 500 && plan.panics.dialog > 0 && !records.is_empty();
-    let told = fault || records.iter().any(|cdr| cdr.sip_status == *status);
+    // A call that lost its state has lost what it had told the caller.
+    let forgotten = plan.panics.call > 0 && records.iter().any(|cdr| cdr.cause == "fault");
+    let told = fault || forgotten || records.iter().any(|cdr| cdr.sip_status == *status);
     if !unadmitted && !told && dial.killed.is_none() {
         violation(sim, dial, &format!("the caller got {status}, which no record says: {records:?}"));
     }

@@ -138,9 +138,11 @@ impl Case<'_> {
         let ours = || dialog.iter().filter(|said| said.from == LISTENER && said.method == "INVITE");
         let open = ours().rfind(|said| said.rseq.is_some() && said.has_sdp)?;
         let rack = open.rseq.map(|rseq| (rseq, open.cseq));
-        let heard = |said: &&Said| said.is("PRACK") && said.rack == rack && !said.arrives.is_empty();
-        let refusal = ours().find(|said| said.cseq == open.cseq && said.status.is_some_and(|s| s >= 300));
-        refusal.filter(|_| !dialog.iter().any(|said| heard(&said))).map(|said| said.at)
+        let refusal = ours().find(|said| said.cseq == open.cseq && said.status.is_some_and(|s| s >= 300))?;
+        let heard = |said: &Said| {
+            said.is("PRACK") && said.rack == rack && said.arrives.iter().any(|at| *at <= refusal.at)
+        };
+        (!dialog.iter().any(heard)).then_some(refusal.at)
     }
 
     /// The record has each attempt in order, with what came of it.
@@ -184,10 +186,11 @@ impl Case<'_> {
         match told.cause.as_str() {
             "answered" => !attempt.answers().is_empty(),
             // A connection that breaks leads to the same proxy by another.
-            // What has just come may still be on its way to the shard of the call.
+            // What has just come, or has come to a shard that stood still, may still be on its way to the shard of the call.
             "timeout" => {
-                by(give_up.saturating_sub(CROSSING_US)).next().is_none()
-                    && (spent + 2_000 >= give_up || line.by_stream)
+                let taken =
+                    |heard: &Heard| self.sim.taken_at(heard.at) <= give_up.saturating_sub(CROSSING_US);
+                !attempt.heard.iter().any(taken) && (spent + 2_000 >= give_up || line.by_stream)
             }
             "progress_timeout" => {
                 let patient = by(spent).next().is_some_and(|first| {
