@@ -300,13 +300,17 @@ fn record_agrees(sim: &Sim, dial: &Dial, records: &[&Cdr]) {
     if dial.answered.is_some() && !answered && !unprotected {
         violation(sim, dial, &format!("the caller was answered, which no record says: {records:?}"));
     }
-    let Some((_, End::Failed(status))) = dial.ends.first() else { return };
+    let Some((told_at, End::Failed(status))) = dial.ends.first() else { return };
     // Refused before it was a call, or silence.
     let unadmitted = matches!(status, 401 | 403 | 408 | 482 | 488 | 503);
     // A panic in the caller's leg before its answer ends it with 500, whatever was decided for the call.
     let fault = *status == 500 && plan.panics.dialog > 0 && !records.is_empty();
-    // A call that lost its state has lost what it had told the caller.
-    let forgotten = plan.panics.call > 0 && records.iter().any(|cdr| cdr.cause == "fault");
+    // A call that loses its state afterwards has lost what it had told the caller.
+    let forgotten = plan.panics.call > 0
+        && records.iter().any(|cdr| {
+            let ended = cdr.end.0.saturating_sub(WALL_START_MS) * 1000;
+            cdr.cause == "fault" && *told_at < ended
+        });
     let told = fault || forgotten || records.iter().any(|cdr| cdr.sip_status == *status);
     if !unadmitted && !told && dial.killed.is_none() {
         violation(sim, dial, &format!("the caller got {status}, which no record says: {records:?}"));
