@@ -34,6 +34,12 @@ impl<'a> Scheme<'a> {
         self.get(name).ok_or(DigestError::Missing(name))
     }
 
+    /// The value of a parameter, which is asked for once.
+    pub(super) fn take(&mut self, name: &'static str) -> Result<Cow<'a, str>, DigestError> {
+        let param = self.params.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        param.map(|(_, value)| std::mem::take(value)).ok_or(DigestError::Missing(name))
+    }
+
     fn push(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), DigestError> {
         if self.get(name).is_some() {
             return Err(DigestError::Duplicate(name.to_ascii_lowercase()));
@@ -50,6 +56,11 @@ impl<'a> Scheme<'a> {
 pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
+    if !text.bytes().any(|b| matches!(b, b'\r' | b'\n' | b'"' | b'\\')) {
+        quoted.push_str(text);
+        quoted.push('"');
+        return quoted;
+    }
     for c in text.chars().filter(|c| !matches!(c, '\r' | '\n')) {
         if matches!(c, '"' | '\\') {
             quoted.push('\\');

@@ -57,8 +57,8 @@ fn request(outputs: Vec<Output>) -> Request {
 }
 
 /// (CSeq, interval, credentials of the registrar, credentials of the proxy) of the only output.
-fn sent(outputs: Vec<Output>) -> (u32, u32, Option<Credentials>, Option<Credentials>) {
-    let read = |value: Option<String>| value.map(|v| Credentials::parse(&v).unwrap());
+fn sent(outputs: Vec<Output>) -> (u32, u32, Option<Credentials<'static>>, Option<Credentials<'static>>) {
+    let read = |value: Option<String>| value.map(|v| Credentials::parse(v.leak()).unwrap());
     let request = request(outputs);
     (request.cseq, request.expires, read(request.authorization), read(request.proxy_authorization))
 }
@@ -117,7 +117,7 @@ fn proxy_and_registrar_may_both_challenge() {
     let (_, _, none, proxy) = sent(answer(&mut reg, at(0), challenge(407, "p", false), 1));
     assert_eq!((none, proxy.unwrap().nonce_count()), (None, 1));
     let (_, _, own, proxy) = sent(answer(&mut reg, at(0), challenge(401, "r", false), 1));
-    assert_eq!((own.unwrap().nonce.as_str(), proxy.unwrap().nonce_count()), ("r", 2));
+    assert_eq!((&*own.unwrap().nonce, proxy.unwrap().nonce_count()), ("r", 2));
 }
 
 #[test]
@@ -271,7 +271,8 @@ fn a_redirection_is_followed_to_an_address_and_no_circle_is() {
     assert_eq!((led.to, led.uri.as_str()), (([192, 0, 2, 9], 5070).into(), "sip:192.0.2.9:5070"));
     assert_eq!(led.authorization, None, "the nonce is another server's");
     let challenged = request(answer(&mut reg, at(0), challenge(401, "m", false), 0));
-    let credentials = Credentials::parse(&challenged.authorization.unwrap()).unwrap();
+    let authorization = challenged.authorization.unwrap();
+    let credentials = Credentials::parse(&authorization).unwrap();
     assert_eq!(credentials.uri, "sip:192.0.2.9:5070");
     assert_eq!(request(answer(&mut reg, at(0), to(&["sip:192.0.2.1"]), 0)).to, server(1));
     assert_eq!(answer(&mut reg, at(0), to(&["sip:192.0.2.9:5070"]), 0), down(DownCause::Redirected(302)));
