@@ -87,17 +87,10 @@ pub(crate) struct Accepted {
 /// Reads and verifies a REGISTER.
 pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accepted, Refused> {
     let registrar = env.config().registrar;
-    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
-    let limits = Limits {
-        min_expires: seconds(registrar.min_expires),
-        max_expires: seconds(registrar.max_expires),
-        default_expires: seconds(registrar.default_expires),
-        max_contacts: Limits::default().max_contacts,
-    };
     // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
     check::well_formed(request)?;
-    let read = registrar::read(request, flow.answering(&request.via()), limits, registrar.accept_path);
-    if matches!(read, Err(BadRegister::Malformed)) {
+    let asked = registrar::look(request, registrar.accept_path);
+    if matches!(asked, Err(BadRegister::Malformed)) {
         return Err(Refused::bad("Bad Contact"));
     }
     let to = request.to().parsed_uri().ok();
@@ -115,13 +108,20 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
         // Calls to it could not go by the way it has come (RFC 5630 §5.1.1).
         return Err(Refused::bad("SIPS Contact Needs TLS").for_known());
     }
-    let mut update = read.map_err(|bad| refuse(&bad).for_known())?;
+    let asked = asked.map_err(|bad| refuse(&bad).for_known())?;
     let own = station.filter(|station| claimed.is_some_and(|c| c.config.name == station.config.name));
     let Some(station) = own else {
         tracing::warn!(peer = %flow.remote, aor = request.to().uri, "registration for another's address-of-record refused");
         return Err(Refused::new(403, Refusal::Unauthorized).for_known());
     };
-    update.limits.max_contacts = station.config.rules.max_contacts;
+    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+    let limits = Limits {
+        min_expires: seconds(registrar.min_expires),
+        max_expires: seconds(registrar.max_expires),
+        default_expires: seconds(registrar.default_expires),
+        max_contacts: station.config.rules.max_contacts,
+    };
+    let update = asked.update(flow.answering(&request.via()), limits);
     Ok(Accepted { station: station.config.name.clone(), update })
 }
 

@@ -15,8 +15,9 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use tandem_protocol::flow::ConnectionId;
-use tandem_protocol::registrar::{Binding, Bindings, ContactSet, RegisterError, Update};
+use tandem_protocol::registrar::{Binding, BindingRef, Bindings, ContactSet, RegisterError, Update};
 use tandem_protocol::time::{Instant, Now};
 
 use crate::directory::StationEntry;
@@ -210,7 +211,8 @@ impl StationActor {
     }
 
     fn register(&mut self, register: Register, ctx: &mut Context<Self>) {
-        let known = self.entry.kept();
+        let kept = self.entry.kept();
+        let before: SmallVec<[BindingRef<'_>; 1]> = kept.iter().flat_map(|kept| kept.iter()).collect();
         let change = Change::Register(register.update.clone());
         let outcome = if self.removed { None } else { self.feed(&change, ctx).pop() };
         let Some(Outcome::Registered(result)) = outcome else {
@@ -227,7 +229,7 @@ impl StationActor {
         }
         let ticket = token(&self.entry.config.name) | u64::from(self.waiting.next());
         self.publish(|changed| {
-            changed.registered(known.as_deref(), register.flow.remote, now.wall, ticket);
+            changed.registered(&before, register.flow.remote, now.wall, ticket);
         });
         self.waiting.push((register.shard, done), now.mono + COMMIT_PATIENCE);
     }

@@ -23,7 +23,7 @@ use crate::time::UnixMillis;
 pub use answer::grant;
 pub use borrowed::BindingRef;
 pub use contact::same_contact;
-pub use request::{BadRegister, read};
+pub use request::{Asked, BadRegister, look, read};
 pub use target_set::{Flows, target_set};
 
 /// One contact of an address-of-record.

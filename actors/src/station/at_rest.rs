@@ -7,7 +7,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tandem_protocol::registrar::ContactSet;
+use smallvec::SmallVec;
+use tandem_protocol::registrar::{BindingRef, ContactSet};
 
 use super::changed::Changed;
 use super::{Registered, freeze_bindings};
@@ -36,10 +37,11 @@ pub(crate) fn register(
     ticket: u64,
 ) -> Result<Done, String> {
     let now = env.now();
-    let known = entry.kept();
+    let kept = entry.kept();
+    let before: SmallVec<[BindingRef<'_>; 1]> = kept.iter().flat_map(|kept| kept.iter()).collect();
     let injected = env.inject_panic(ActorKind::Station);
     let attempt = catch_unwind(AssertUnwindSafe(|| {
-        let mut machine = Registered(known.as_ref().map(|known| known.thaw()).unwrap_or_default());
+        let mut machine = Registered(before.iter().map(BindingRef::to_owned).collect());
         let result = machine.register(&register.update, now);
         assert!(!injected, "injected by an operator");
         (machine.0, result)
@@ -52,6 +54,6 @@ pub(crate) fn register(
     let frozen = freeze_bindings(&bindings);
     let changed = Changed { env, entry, bindings: &bindings, frozen: frozen.as_ref() };
     changed.publish();
-    changed.registered(known.as_deref(), register.flow.remote, now.wall, ticket);
+    changed.registered(&before, register.flow.remote, now.wall, ticket);
     Ok(Done::Changed(done))
 }

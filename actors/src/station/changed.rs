@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use tandem_protocol::registrar::Binding;
+use tandem_protocol::registrar::{Binding, BindingRef};
 use tandem_protocol::time::UnixMillis;
 
-use crate::directory::{KeptBindings, StationEntry};
+use crate::directory::StationEntry;
 use crate::env::Env;
 use crate::events::{Event, EventKind};
 use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
@@ -35,23 +35,23 @@ impl Changed<'_> {
         true
     }
 
-    /// A REGISTER from `source` has made them of what was known: it is logged and has its event. Its answer waits for the ticket
+    /// A REGISTER from `source` has made them of those before: it is logged and has its event. Its answer waits for the ticket
     /// with this number.
     pub(super) fn registered(
         &self,
-        known: Option<&KeptBindings>,
+        before: &[BindingRef<'_>],
         source: SocketAddr,
         now: UnixMillis,
         ticket: u64,
     ) {
-        let (before, after) = (known.map_or(0, KeptBindings::len), self.bindings.len());
+        let after = self.bindings.len();
         let name = &self.entry.config.name;
-        if is_refresh(known, self.bindings) {
+        if is_refresh(before, self.bindings) {
             tracing::debug!(station = %name, bindings = after, %source, "registered again");
         } else {
             tracing::info!(station = %name, bindings = after, %source, "registered");
         }
-        let reason = if after < before { "removed" } else { "registered" };
+        let reason = if after < before.len() { "removed" } else { "registered" };
         self.save(self.event(now, reason), Some(ticket));
     }
 
@@ -81,7 +81,6 @@ impl Changed<'_> {
 }
 
 /// True if a REGISTER has changed neither where the station is found nor by which way.
-fn is_refresh(before: Option<&KeptBindings>, after: &[Binding]) -> bool {
-    let Some(before) = before else { return after.is_empty() };
+fn is_refresh(before: &[BindingRef<'_>], after: &[Binding]) -> bool {
     before.len() == after.len() && after.iter().all(|new| before.iter().any(|old| old.leads_where(new)))
 }
