@@ -19,7 +19,7 @@ use crate::store::{Completions, StoreFault, Ticket};
 /// Messages of peers that may wait for a shard; more are shed and counted.
 const TRAFFIC_DEPTH: usize = 65_536;
 /// Messages taken from a link before the shard's actors get their turn.
-pub(crate) const BATCH: usize = 32;
+const BATCH: usize = 32;
 
 /// How a message is treated on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,13 +144,9 @@ impl Queues {
 pub(crate) struct Inlet(Arc<Mutex<Option<Queues>>>);
 
 impl Inlet {
-    /// Waits for messages and takes some, control first; `None` once nobody can send any more. Waits for ever once it was taken over, or
-    /// the receiver is not there any more: what waits is for the next one.
-    pub(crate) async fn next(&mut self, is_there: impl Fn() -> bool) -> Option<Vec<LinkMessage>> {
+    /// Waits for messages and takes some, control first; `None` once nobody can send any more. Waits for ever once it was taken over.
+    pub(crate) async fn next(&mut self) -> Option<Vec<LinkMessage>> {
         poll_fn(|cx| {
-            if !is_there() {
-                return Poll::Pending;
-            }
             let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             queues.as_mut().map_or(Poll::Pending, |queues| queues.poll(cx))
         })
@@ -226,7 +222,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut all = Vec::new();
-            while let Some(batch) = inlet.next(|| true).await {
+            while let Some(batch) = inlet.next().await {
                 all.extend(batch);
             }
             all
@@ -264,7 +260,7 @@ mod tests {
         links.committed(vec![(Ticket { shard: 0, token: 7 }, Ok(()))]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let before = runtime.block_on(async {
-            tokio::select! { biased; batch = stuck.next(|| true) => batch, () = std::future::ready(()) => None }
+            tokio::select! { biased; batch = stuck.next() => batch, () = std::future::ready(()) => None }
         });
         assert!(before.is_none(), "nothing comes to whom it was taken from");
         drop(links);
@@ -277,7 +273,7 @@ mod tests {
         let (links, mut inlets, shed) = shards(1);
         flood(&links, ShardId(0), TRAFFIC_DEPTH);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let taken = runtime.block_on(inlets[0].next(|| true)).unwrap();
+        let taken = runtime.block_on(inlets[0].next()).unwrap();
         flood(&links, ShardId(0), taken.len());
         assert_eq!(shed.load(Ordering::Relaxed), 0);
         flood(&links, ShardId(0), 1);

@@ -24,7 +24,7 @@ use self::root::Root;
 use crate::engine::Engine;
 use crate::env::{Shared, Tell};
 use crate::ids::ShardId;
-use crate::links::{self, Inlet};
+use crate::links::Inlet;
 use crate::media_pool::order::Ordered;
 use crate::shard::{Linked, Restore, Shard};
 use crate::sip::listening::Listening;
@@ -149,14 +149,14 @@ pub async fn start(start: Start) -> io::Result<Engine> {
     Ok(engine)
 }
 
-/// Takes what other threads send, while the shard's actor is there.
+/// Takes what other threads send.
 async fn receive(mut inlet: Inlet, shard: Addr<Shard>) {
-    while let Some(batch) = inlet.next(|| shard.connected()).await {
-        let may_be_more = batch.len() >= links::BATCH;
+    while let Some(batch) = inlet.next().await {
         shard.tell(Linked(batch));
-        // The actors get their turn when it waits; to yield besides would have the thread ask for events once more.
-        if may_be_more {
-            tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        if !shard.connected() {
+            // A fault has ended its actor: what waits is for the next one.
+            std::future::pending::<()>().await;
         }
     }
 }

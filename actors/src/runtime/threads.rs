@@ -45,6 +45,7 @@ pub(super) async fn keep_time(wake: Rc<Wake>, clock: Clock, shard: Addr<Shard>) 
             () = tokio::time::sleep_until(clock.at(at)) => {
                 wake.at.set(None);
                 shard.tell(Tick);
+                tokio::task::yield_now().await;
             }
             () = wake.changed.notified() => {}
         }

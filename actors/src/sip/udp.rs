@@ -144,9 +144,9 @@ struct Reader {
 }
 
 impl Reader {
-    /// Takes what there is, but not too much at once, and how many have found no room since the last time; beside it whether that was all.
-    fn batch(&mut self) -> (SmallVec<[Datagram; 16]>, u32, bool) {
-        let (mut batch, mut overflowed, mut all) = (SmallVec::new(), self.overflowed, false);
+    /// Takes what there is, but not too much at once, and how many have found no room since the last time.
+    fn batch(&mut self) -> (SmallVec<[Datagram; 16]>, u32) {
+        let (mut batch, mut overflowed) = (SmallVec::new(), self.overflowed);
         while batch.len() < BATCH {
             let Reader { socket, listener, buffer, .. } = self;
             // The first has waited longest.
@@ -163,10 +163,7 @@ impl Reader {
                     batch.push(Datagram { arrived: taken.arrived, ..datagram });
                     overflowed = taken.overflowed.unwrap_or(overflowed);
                 }
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
-                    all = true;
-                    break;
-                }
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send, which the queue of errors tells more of.
                 Err(why) => {
                     tracing::debug!(?listener, %why, "receive error");
@@ -175,7 +172,7 @@ impl Reader {
             }
         }
         let more = overflowed.wrapping_sub(std::mem::replace(&mut self.overflowed, overflowed));
-        (batch, more, all)
+        (batch, more)
     }
 }
 
@@ -188,32 +185,25 @@ pub(crate) async fn listen(socket: UdpSocket, listener: ListenerId, shard: Addr<
         let ready = reader.socket.ready(Interest::READABLE | Interest::ERROR).await;
         // What a shard that was fenced would take is lost.
         seat.halt_if_fenced();
-        if !shard.connected() {
-            // A fault has ended its actor: what waits is for the next one.
-            return;
-        }
-        let mut waits = true;
         match ready {
-            Ok(ready) if ready.is_error() => {
-                take_errors(&reader.socket, &shard);
-                waits = false;
-            }
+            Ok(ready) if ready.is_error() => take_errors(&reader.socket, &shard),
             Ok(_) => {}
             Err(why) => {
                 tracing::error!(?listener, %why, "a SIP socket has failed");
                 return;
             }
         }
-        let (batch, overflowed, all) = reader.batch();
+        let (batch, overflowed) = reader.batch();
         if overflowed > 0 && std::mem::replace(&mut counts, true) {
             shard.tell(Overflowed(overflowed));
         }
         if !batch.is_empty() {
             shard.tell(Datagrams(batch));
         }
-        // The actors get their turn when it waits; to yield besides would have the thread ask for events once more.
-        if !(all && waits) {
-            tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        if !shard.connected() {
+            // A fault has ended its actor: what waits is for the next one.
+            return;
         }
     }
 }
