@@ -92,7 +92,8 @@ impl Env {
             shard = common.shard.0,
             stood_still_ms = stood_still.as_millis() as u64,
             untold = before.untold,
-            "a shard stood still and looks at its timers so late: something else had its processor, or one of its actors took so long; see              tandem_shard_standstills_total, and who else is on this machine"
+            "a shard stood still and looks at its timers so late: something else had its processor, or one of its actors took so long; see \
+             tandem_shard_standstills_total, and who else is on this machine"
         );
     }
 
