@@ -32,6 +32,7 @@ pub(super) struct RegisteredStations {
     /// When bindings end that do so within a round or so. What was refreshed since has its time still.
     expiries: BTreeSet<(UnixMillis, Arc<str>)>,
     turn: usize,
+    /// `None` while there is nobody to look at.
     next_step: Option<Instant>,
     keeps_alive: bool,
     round: Duration,
@@ -42,7 +43,11 @@ impl RegisteredStations {
     pub(super) fn begin(&mut self, keepalive: Duration, now: Instant) {
         self.keeps_alive = !keepalive.is_zero();
         self.round = if self.keeps_alive { keepalive } else { ROUND };
-        self.next_step = Some(now + self.step());
+        self.next_step = self.is_anybody_listed().then(|| now + self.step());
+    }
+
+    fn is_anybody_listed(&self) -> bool {
+        self.parts.iter().any(|part| !part.is_empty())
     }
 
     fn step(&self) -> Duration {
@@ -61,6 +66,8 @@ impl RegisteredStations {
         if !standing.listed.load(Ordering::Relaxed) {
             standing.listed.store(true, Ordering::Relaxed);
             self.parts[station::token(&standing.name) as usize % PARTS].push(standing.clone());
+            let step = self.step();
+            self.next_step.get_or_insert(now.mono + step);
         }
         self.expect(&standing.name, first, now.wall)
     }
@@ -103,6 +110,9 @@ impl RegisteredStations {
             true
         });
         self.parts[self.turn] = part;
+        if !self.is_anybody_listed() {
+            self.next_step = None;
+        }
     }
 }
 

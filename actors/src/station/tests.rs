@@ -29,6 +29,7 @@ struct Bench {
     keep_alives: Rc<Cell<u32>>,
     /// The responses.
     sent: Rc<RefCell<Vec<Message>>>,
+    wake_ups: Rc<Cell<u32>>,
     seconds: Rc<Cell<u64>>,
 }
 
@@ -61,7 +62,9 @@ impl Seams for Bench {
         Err(Unsent::Unreachable)
     }
     fn close(&self, _: ConnectionId) {}
-    fn wake_at(&self, _: Instant) {}
+    fn wake_at(&self, _: Instant) {
+        self.wake_ups.update(|asked| asked + 1);
+    }
     fn media(&self, _: u16, _: MediaOrder) {}
     fn inject_panic(&self, kind: ActorKind) -> bool {
         kind == ActorKind::Station && self.panics.get()
@@ -196,6 +199,7 @@ async fn the_way_to_who_is_registered_is_kept_open_once_in_each_round() {
     let mut rounds = Vec::new();
     for round in 0..4 {
         if round == 1 {
+            assert_eq!(bench.wake_ups.get(), 0, "a shard where nobody is registered has nothing to do");
             let entry = env.directory().station("1001").unwrap().clone();
             StationActor::launch(&env, &shard, entry).tell(register(1));
             settle().await;
