@@ -45,7 +45,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            urgent: Duration::from_millis(2),
+            urgent: Duration::from_millis(1),
             lazy: Duration::from_millis(50),
             queue_bytes: 64 << 20,
             cdr_jsonl: true,

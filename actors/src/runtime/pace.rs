@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// It is busy if it ran out of work less than this ago, and before that, too.
 const BUSY: Duration = Duration::from_millis(2);
 /// How long it rests at most, which is what that adds to a message's way; and at least.
-const LONGEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_micros(500);
 const SHORTEST: Duration = Duration::from_micros(200);
 /// How long one that never does anything else than work would rest.
 const OF_ITS_TIME: Duration = Duration::from_millis(5);
