@@ -174,38 +174,3 @@ def anchored(directory, binaries, quick):
             "reach": 1.3,
         }
     ]
-
-
-def set_up_times(directory, start, port, rate, seconds):
-    """Median and 99th percentile of the time from INVITE to 200, in whole milliseconds (SIPp's clock)."""
-    os.makedirs(directory)
-    with Processes(directory) as processes:
-        start(processes)
-        start_callee(processes)
-        place(processes, "warm-up", port, rate, 2)
-        figures = place(processes, "caller", port, rate, seconds, "-trace_rtt", "-rtt_freq", rate)
-        (file,) = directory.glob(f"caller_{figures['pid']}_rtt.csv")
-        with open(file, encoding="ascii", newline="") as rows:
-            times = sorted(float(row["response_time_ms"]) for row in csv.DictReader(rows, delimiter=";"))
-    if not times:
-        raise Failed("SIPp wrote no set-up times")
-    return figures | {"p50_ms": times[len(times) // 2], "p99_ms": times[len(times) * 99 // 100]}
-
-
-def delay(directory, binaries, quick):
-    """What the engine adds to the time until a call is answered, beside SIPp calling SIPp."""
-    rate, seconds = 1000, 5 if quick else 15
-    direct = set_up_times(directory / "delay-direct", lambda _: None, 25080, rate, seconds)
-    through = set_up_times(directory / "delay-tandem", lambda p: start_engine(p, binaries, "bypass"), 5080, rate, seconds)
-    added = {f"added_{name}": round(through[name] - direct[name], 1) for name in ("p50_ms", "p99_ms")}
-    return [
-        {
-            "what": f"added set-up delay, p99 (p50: {added['added_p50_ms']} ms), {rate} calls/s for {seconds} s",
-            "unit": "ms",
-            "peer_name": None,
-            "tandem": through | added,
-            "peer": direct,
-            "figure": "added_p99_ms",
-            "reach": 5.0,
-        }
-    ]

@@ -19,6 +19,7 @@ import plot
 import registrations
 import relay
 import reload
+import set_up
 import soak
 import stations
 import tls
@@ -32,7 +33,7 @@ COMPARISONS = {
     "rates": calls.rates,
     "held": calls.held,
     "anchored": calls.anchored,
-    "delay": calls.delay,
+    "delay": set_up.delay,
     "register": registrations.compare,
     "memory": established.memory,
     "growth": established.growth,
@@ -99,7 +100,8 @@ def arguments_of(words):
 
 def command_of(arguments, quick):
     """How to repeat it."""
-    return " ".join(["QUICK=1"] * quick + ["benches/run", *arguments.what])
+    variables = ["QUICK=1"] * quick + ["SHIPPED=1"] * (arguments.binaries.name == "shipped")
+    return " ".join([*variables, "benches/run", *arguments.what])
 
 
 def compare(arguments, directory, quick):
