@@ -171,8 +171,8 @@ fn an_early_call_is_answered_by_who_takes_the_place_of_the_phone_that_rings() {
         let ours = tag(invite.header("From")).unwrap();
         let named = format!("{};to-tag={ours};from-tag=ringing;early-only", invite.header("Call-ID"));
         let mut new = seek(&c, &named);
-        let to_a = a.established(&mut leg);
         let to_c = c.established(&mut new);
+        let to_a = a.established(&mut leg);
         assert_eq!(to_a.media() == c.local(), media == "bypass", "{to_a:?}");
         assert_eq!(to_c.media() == a.local(), media == "bypass", "{to_c:?}");
         let cancel = b.request("CANCEL");
@@ -368,6 +368,8 @@ fn an_exchange_that_is_open_is_waited_for_and_a_second_newcomer_is_not() {
     b.next(&mut other, "INVITE", "", &(again(&b, 2) + "a=sendonly\r\n"));
     let held = a.request("INVITE");
     let mut new = seek(&c, &named(&leg));
+    // It waits.
+    c.response("INVITE", 100);
     let second = seek(&c, &named(&leg));
     assert_eq!(c.refused(&second).status(), Some(491));
     a.respond(&held, "200 OK", "", "", &(again(&a, 2) + "a=recvonly\r\n"));
@@ -466,7 +468,7 @@ fn new_pairs_outlive_kill_9_whichever_shard_their_call_ids_belong_to() {
     let (a, b) = ends(&engine);
     let c = pbx(&engine);
     let mut pairs = Vec::new();
-    for _ in 0..CALLS {
+    for n in 0..CALLS {
         let (leg, other) = connected(&a, &b);
         // One that is taken back, wherever it went.
         let given_up = seek(&c, &named(&leg));
@@ -482,13 +484,15 @@ fn new_pairs_outlive_kill_9_whichever_shard_their_call_ids_belong_to() {
         agrees(&b, 2);
         c.established(&mut new);
         is_dismissed(&a);
-        // Within the dialog it is found, too.
-        c.next(&mut new, "INVITE", "", &(again(&c, 2) + "a=sendonly\r\n"));
-        let held = b.request("INVITE");
-        assert_eq!(held.header("Call-ID"), other.call_id);
-        b.respond(&held, "200 OK", "", "", &(again(&b, 3) + "a=recvonly\r\n"));
-        b.request("ACK");
-        c.established(&mut new);
+        // Within the dialog it is found, too; what was committed before the 200 must do without.
+        if n % 2 == 0 {
+            c.next(&mut new, "INVITE", "", &(again(&c, 2) + "a=sendonly\r\n"));
+            let held = b.request("INVITE");
+            assert_eq!(held.header("Call-ID"), other.call_id);
+            b.respond(&held, "200 OK", "", "", &(again(&b, 3) + "a=recvonly\r\n"));
+            b.request("ACK");
+            c.established(&mut new);
+        }
         // When this is answered, c's ACK has been heard.
         c.next(&mut new, "INFO", "", "");
         let info = b.request("INFO");
@@ -504,7 +508,8 @@ fn new_pairs_outlive_kill_9_whichever_shard_their_call_ids_belong_to() {
     engine.restart();
     assert_eq!(engine.calls().len(), CALLS);
     for (n, (mut new, mut other)) in pairs.into_iter().enumerate() {
-        if n % 2 == 0 {
+        // Who has only been answered would have to repeat his ACK before he could be hung up.
+        if n % 2 == 1 {
             hang_up(&c, &mut new, &b);
         } else {
             hang_up(&b, &mut other, &c);

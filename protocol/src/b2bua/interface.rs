@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::{Ended, LegId, Newcomer, Reroute, Side, Succession, Target, TrunkAttempt};
+use super::{CALLER, Ended, LegId, Newcomer, Reroute, Side, Succession, Target, TrunkAttempt};
 use crate::dialog::{Command, LegEvent};
 use crate::sdp::negotiate::AudioView;
 
@@ -54,7 +54,8 @@ pub enum Input {
 impl Input {
     /// False for news that leaves a call as it is: its checkpoint holds as before.
     pub fn alters(&self) -> bool {
-        !matches!(self, Input::Leg(_, LegEvent::AnswerReady))
+        // A newcomer's has it take the place that it waits for.
+        !matches!(self, Input::Leg(CALLER, LegEvent::AnswerReady))
     }
 }
 
