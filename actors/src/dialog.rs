@@ -1,5 +1,6 @@
 //! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
 
+mod known;
 mod replaces;
 mod stored;
 
@@ -12,8 +13,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_protocol::b2bua::LegId;
 use tandem_protocol::dialog::{
-    AwaitedPrack, Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing,
-    ServerTransactionId,
+    Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId,
 };
 use tandem_protocol::flow::{Flow, ListenerId};
 use tandem_protocol::message::{Message, Method};
@@ -21,7 +21,6 @@ use tandem_protocol::time::{Instant, Now};
 
 use crate::call::CallActor;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
-use crate::ids::ShardId;
 use crate::metrics::ActorKind;
 use crate::owner::{self, Address, Owner, WeakAddress};
 use crate::seat::{Hold, Loan};
@@ -31,6 +30,7 @@ use crate::sip::endpoint::Outgoing;
 use crate::supervisor;
 use crate::timer_wheel::TimerId;
 
+pub(crate) use known::{DialogDown, DialogUp};
 use stored::Stored;
 
 /// The number of the checkpoint's format.
@@ -452,28 +452,6 @@ impl Drop for DialogActor {
             self.call.tell(LegDown(self.leg));
         }
     }
-}
-
-/// A dialog has an address: requests with its tag go there.
-pub(crate) struct DialogUp {
-    pub(crate) tag: Arc<str>,
-    pub(crate) dialog: Address<DialogActor>,
-    /// Identifies the INVITE that made it, if it was the peer's.
-    pub(crate) merge_key: Option<u64>,
-    /// The transaction of that INVITE: the dialog hears of its CANCEL.
-    pub(crate) invite: Option<ServerTransactionId>,
-    pub(crate) restored: bool,
-    /// The shard that its Call-ID belongs to, if that is another, and what it is known by there.
-    pub(crate) guest: Option<(ShardId, u64)>,
-}
-
-/// A dialog is over: its tag means nothing any more.
-pub(crate) struct DialogDown {
-    pub(crate) tag: Arc<str>,
-    /// That of its reliable response that nobody has acknowledged.
-    pub(crate) awaited: Option<AwaitedPrack>,
-    /// Names it for a while, to those who ask for its place.
-    pub(crate) name: u64,
 }
 
 impl Handler<Told<Input>> for DialogActor {

@@ -32,16 +32,16 @@ use actix::prelude::*;
 use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::{Input, SUPPORTED, SUPPORTED_WITH_REPLACES};
+use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
-use tandem_protocol::message::{Header, Message, Method};
+use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::{Asks, CallKey, check};
+use crate::calls::{Asks, CallKey};
 use crate::dialog::DialogActor;
 use crate::directory::Directory;
 use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
@@ -55,7 +55,6 @@ use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
 use crate::sip::icmp::Undelivered;
-use crate::sip::stateless::Answer;
 use crate::supervisor::{Failures, Guard};
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
@@ -316,21 +315,6 @@ impl Shard {
             | Method::Subscribe
             | Method::Message
             | Method::Publish => self.refuse_stranger(&request, flow),
-        }
-    }
-
-    fn options(&mut self, request: &Message, flow: Flow) {
-        let transport = self.env.config().transport(flow.listener);
-        match check::well_formed(request).and_then(|()| check::acceptable(request, transport)) {
-            Ok(()) => {
-                let accept = (Header::Accept, check::ACCEPT);
-                let trunk = self.env.directory().trunk_of_source(flow, transport);
-                let replaces = trunk.is_some_and(|trunk| trunk.config.rules.accept.replaces);
-                let supported = if replaces { SUPPORTED_WITH_REPLACES } else { SUPPORTED };
-                let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, supported)];
-                self.endpoint().reply(request, flow, Answer::new(200, &headers));
-            }
-            Err(refused) => self.refuse(request, flow, &refused),
         }
     }
 

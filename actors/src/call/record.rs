@@ -111,9 +111,10 @@ mod tests {
 
     use tandem_media::codec::Codec;
     use tandem_media::session::{Direction, Learn, Mode};
-    use tandem_protocol::b2bua::CALLER;
+    use tandem_protocol::b2bua::{CALLER, Side};
     use tandem_protocol::time::{Instant, UnixMillis};
 
+    use super::super::replaces::Taken;
     use super::*;
     use crate::calls::CallKey;
     use crate::checkpoint::golden::Golden;
@@ -180,6 +181,21 @@ mod tests {
     fn holds(record: CallRecord) {
         let expected = sample(record.call.is_some());
         assert_eq!(format!("{record:?}"), format!("{expected:?}"));
+    }
+
+    /// The same, whose caller has been replaced.
+    fn replaced() -> CallRecord {
+        let (side, at) = (Side::Caller, UnixMillis(1_800_000_006_000));
+        let taken = Taken { side, by: "trunk:pbx".to_owned(), from: "7777".to_owned(), at };
+        let replaced = Replaced { from_trunk: Some("in".into()), taken: vec![taken] };
+        CallRecord { replaced: Some(replaced), ..sample(true) }
+    }
+
+    #[test]
+    fn the_record_of_a_call_in_which_somebody_was_replaced_is_restored_from_every_golden_checkpoint() {
+        let holds = |record: CallRecord| assert_eq!(format!("{record:?}"), format!("{:?}", replaced()));
+        let kind = "call_record_replaced";
+        Golden { kind, freeze, thaw: |frozen| CallRecord::thaw(frozen), holds }.check(&replaced());
     }
 
     #[test]

@@ -340,14 +340,6 @@ impl Dialog {
         self.remote_tag.is_none() || response.to_tag() == self.remote_tag.as_deref()
     }
 
-    /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours, and another number.
-    /// Whichever tag the peer puts into its answer, nobody waits for another.
-    fn bye_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
-        if matches!(self.phase, Phase::Closing) && self.bye == Some(cseq) {
-            self.finish(EndedBy::Us, out);
-        }
-    }
-
     fn unanswered(&mut self, method: Method, cseq: u32, why: NoAnswer, out: &mut Vec<Output>) {
         match method {
             Method::Invite if matches!(self.phase, Phase::Calling(_)) => self.invite_unanswered(why, out),
