@@ -208,9 +208,7 @@ fn a_call_keeps_its_codecs_over_a_reload_and_over_a_restart() {
         let (a, b) = ends(&engine);
         let (mut leg, _, answer) = connected(&a, &b, "0 8 9", "8");
         assert_eq!(formats(&answer), "8");
-        engine.settle(&settings("\"PCMU\""));
-        let told = engine.command(&["reload"]).output().unwrap();
-        let told = String::from_utf8(told.stdout).unwrap();
+        let told = engine.reloaded(&settings("\"PCMU\""), &[]);
         assert!(
             told.contains("~ trunk out: codecs ") && told.contains("(1 call keeps its settings)"),
             "{told}"

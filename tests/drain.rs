@@ -7,6 +7,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
+use common::calls::hang_up;
 use common::engine::stations;
 use common::phone::{connect, pair};
 use common::{Engine, Leg, Ua, eventually, sdp};
@@ -43,13 +44,6 @@ fn calls(engine: &Engine, count: usize) -> (Ua, Ua, Vec<Leg>) {
     (a, b, legs)
 }
 
-fn end(a: &Ua, leg: &mut Leg, b: &Ua) {
-    a.next(leg, "BYE", "", "");
-    let bye = b.request("BYE");
-    b.respond(&bye, "200 OK", "", "", "");
-    a.response("BYE", 200);
-}
-
 #[test]
 fn the_command_waits_until_no_call_is_left_and_tells_how_many_there_are() {
     let engine = Engine::start(&stations(&["1001", "1002"]));
@@ -59,10 +53,10 @@ fn the_command_waits_until_no_call_is_left_and_tells_how_many_there_are() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut line = || lines.next().unwrap().unwrap();
     assert!(line().ends_with("; 2 calls are left"));
-    end(&a, &mut legs[0], &b);
+    hang_up(&a, &mut legs[0], &b);
     assert!(line().ends_with("; 1 call is left"));
     assert!(child.try_wait().unwrap().is_none(), "it waits for the last one");
-    end(&a, &mut legs[1], &b);
+    hang_up(&a, &mut legs[1], &b);
     assert!(line().ends_with("; no call is left"));
     assert!(child.wait().unwrap().success());
 }
@@ -85,7 +79,7 @@ fn the_command_gives_up_waiting_after_its_time_and_when_calls_are_taken_again() 
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("takes new calls again"), "{said}");
-    end(&a, &mut legs[0], &b);
+    hang_up(&a, &mut legs[0], &b);
 }
 
 /// Waits for the end of the process; its status.
@@ -106,10 +100,10 @@ fn the_process_ends_with_the_last_call() {
     let c = Ua::new(&engine, "1002");
     let leg = c.call("1001", &sdp(c.local(), "0"));
     assert_eq!(c.refused(&leg).status(), Some(503));
-    end(&a, &mut legs[0], &b);
+    hang_up(&a, &mut legs[0], &b);
     engine.counts("tandem_calls_active", &[], 1.0);
     assert_eq!(engine.ended(), None, "one is left");
-    end(&a, &mut legs[1], &b);
+    hang_up(&a, &mut legs[1], &b);
     assert_eq!(ended(&mut engine), 0);
     let cdrs = engine.cdrs();
     assert_eq!(cdrs.iter().filter(|cdr| cdr["cause"] == "normal").count(), 2, "{cdrs:#?}");
@@ -147,7 +141,7 @@ fn who_takes_calls_again_does_not_end() {
     engine.ask("POST", "/api/v1/drain", r#"{"on": true, "exit": true, "limit_s": 600}"#);
     let answer = engine.ask("POST", "/api/v1/drain", r#"{"on": false}"#).json();
     assert_eq!((&answer["exit"], &answer["limit"]), (&false.into(), &serde_json::Value::Null));
-    end(&a, &mut legs[0], &b);
+    hang_up(&a, &mut legs[0], &b);
     engine.quiet();
     let mut again = a.call("1002", &sdp(a.local(), "0"));
     let invite = b.request("INVITE");
@@ -157,5 +151,5 @@ fn who_takes_calls_again_does_not_end() {
     for body in [r#"{"on": false, "exit": true}"#, r#"{"on": true, "limit_s": 5}"#] {
         assert_eq!(engine.ask("POST", "/api/v1/drain", body).status, 422, "{body}");
     }
-    end(&a, &mut again, &b);
+    hang_up(&a, &mut again, &b);
 }

@@ -8,8 +8,7 @@ mod common;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use common::calls::hang_up;
-use common::engine::stations;
+use common::calls::{hang_up, proxy, two_proxies};
 use common::stream::silent_port;
 use common::{Engine, Msg, Ua, eventually, sdp};
 use serde_json::Value;
@@ -17,31 +16,18 @@ use serde_json::Value;
 /// Long before a lost datagram is sent again (T1).
 const AT_ONCE: Duration = Duration::from_millis(400);
 
-/// Station 1001, which dials out with 9 by a trunk with two proxies, {peer}:5071 and 5072.
-fn settings(keys: &str) -> String {
-    format!(
-        "{}[[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5071\", \"{{peer}}:5072\"]\n{keys}\n\
-         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n",
-        stations(&["1001"])
-    )
-}
-
 /// The same by TCP.
 fn by_tcp(keys: &str) -> String {
     format!(
         "[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:5060\"\n\
          [[listen]]\nname = \"tcp\"\ntransport = \"tcp\"\naddress = \"{{ip}}:5060\"\n{}",
-        settings(&format!("transport = \"tcp\"\n{keys}"))
+        two_proxies(&format!("transport = \"tcp\"\n{keys}"))
     )
 }
 
-fn proxy(engine: &Engine, port: u16) -> Ua {
-    Ua::on(engine, "proxy", (engine.peer(), port).into())
-}
-
 /// The engine, a caller and both proxies.
-fn two_proxies(keys: &str) -> (Engine, Ua, Ua, Ua) {
-    let engine = Engine::start(&settings(keys));
+fn start(keys: &str) -> (Engine, Ua, Ua, Ua) {
+    let engine = Engine::start(&two_proxies(keys));
     let (first, second) = (proxy(&engine, 5071), proxy(&engine, 5072));
     let caller = Ua::new(&engine, "1001");
     (engine, caller, first, second)
@@ -63,7 +49,7 @@ fn talk_and_hang_up(caller: &Ua, mut leg: common::Leg, answering: &Ua, invite: &
 #[test]
 fn a_proxy_that_nobody_has_the_port_of_is_passed_over_at_once() {
     // On every shard: the kernel hands the error to any of them.
-    let engine = Engine::start_with(&settings(""), &[("TANDEM__NODE__SHARDS", "4")]);
+    let engine = Engine::start_with(&two_proxies(""), &[("TANDEM__NODE__SHARDS", "4")]);
     let (caller, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5072));
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let began = Instant::now();
@@ -114,7 +100,7 @@ fn a_connection_that_does_not_come_about_is_given_up_after_the_trunks_connect_ti
 #[test]
 fn silence_leads_on_after_t1_doubled_for_each_retry_on_every_transport() {
     let keys = "t1_ms = 100\nmax_invite_retries = 2";
-    let (engine, caller, first, second) = two_proxies(keys);
+    let (engine, caller, first, second) = start(keys);
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     first.request("INVITE");
     let began = Instant::now();
@@ -144,7 +130,7 @@ fn silence_leads_on_after_t1_doubled_for_each_retry_on_every_transport() {
 
 #[test]
 fn trying_alone_does_not_stop_the_walk_and_a_late_answer_of_who_was_left_is_ended() {
-    let (engine, caller, first, second) = two_proxies("progress_timeout_ms = 300");
+    let (engine, caller, first, second) = start("progress_timeout_ms = 300");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let abandoned = first.request("INVITE");
     first.respond(&abandoned, "100 Trying", "", "", "");
@@ -165,7 +151,7 @@ fn trying_alone_does_not_stop_the_walk_and_a_late_answer_of_who_was_left_is_ende
 
 #[test]
 fn ringing_stops_the_walk_until_that_branch_fails() {
-    let (engine, caller, first, second) = two_proxies("progress_timeout_ms = 300");
+    let (engine, caller, first, second) = start("progress_timeout_ms = 300");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let ringing = first.request("INVITE");
     first.respond(&ringing, "100 Trying", "", "", "");
@@ -180,7 +166,7 @@ fn ringing_stops_the_walk_until_that_branch_fails() {
 
 #[test]
 fn a_caller_who_gives_up_stops_everything() {
-    let (engine, caller, first, second) = two_proxies("progress_timeout_ms = 1000");
+    let (engine, caller, first, second) = start("progress_timeout_ms = 1000");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let invite = first.request("INVITE");
     first.respond(&invite, "100 Trying", "", "", "");
@@ -199,7 +185,7 @@ fn a_caller_who_gives_up_stops_everything() {
 fn the_settings_say_which_answers_lead_on_and_the_caller_never_sees_a_retry_after() {
     let keys = "retryable_codes = [\"404\", \"408\", \"600-699\"]";
     for (status, last) in [("404 Not Found", 603), ("408 Request Timeout", 480), ("603 Decline", 503)] {
-        let (_engine, caller, first, second) = two_proxies(keys);
+        let (_engine, caller, first, second) = start(keys);
         let leg = caller.call("9555123", &sdp(caller.local(), "0"));
         first.respond(&first.request("INVITE"), status, "one", "", "");
         let end = format!("{last} No");
@@ -208,7 +194,7 @@ fn the_settings_say_which_answers_lead_on_and_the_caller_never_sees_a_retry_afte
         assert_eq!(refused.status(), Some(last), "{status}");
         assert!(refused.headers("Retry-After").is_empty(), "{refused:?}");
     }
-    let (_engine, caller, first, second) = two_proxies(keys);
+    let (_engine, caller, first, second) = start(keys);
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     first.respond(&first.request("INVITE"), "500 Server Internal Error", "one", "", "");
     assert_eq!(caller.refused(&leg).status(), Some(500), "500 is not in the list");
@@ -217,7 +203,7 @@ fn the_settings_say_which_answers_lead_on_and_the_caller_never_sees_a_retry_afte
 
 #[test]
 fn every_attempt_is_told_with_its_cause() {
-    let engine = Engine::start(&settings("progress_timeout_ms = 200"));
+    let engine = Engine::start(&two_proxies("progress_timeout_ms = 200"));
     let (caller, second) = (Ua::new(&engine, "1001"), proxy(&engine, 5072));
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let invite = second.request("INVITE");
@@ -270,7 +256,7 @@ fn a_call_outlives_a_proxy_that_refuses_connections_for_a_while() {
 
 #[test]
 fn a_proxy_that_is_overloaded_is_passed_over() {
-    let (engine, caller, first, second) = two_proxies("");
+    let (engine, caller, first, second) = start("");
     let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let refused = first.request("INVITE");
     assert!(refused.uri().starts_with("sip:555123@"), "the 9 is stripped: {refused:?}");
@@ -286,7 +272,7 @@ fn a_proxy_that_is_overloaded_is_passed_over() {
 
 #[test]
 fn a_busy_far_end_is_final_whatever_proxies_are_left() {
-    let (engine, caller, first, second) = two_proxies("");
+    let (engine, caller, first, second) = start("");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let invite = first.request("INVITE");
     first.respond(&invite, "486 Busy Here", "one", "", "");
@@ -297,7 +283,7 @@ fn a_busy_far_end_is_final_whatever_proxies_are_left() {
 
 #[test]
 fn a_proxy_that_asks_for_credentials_gets_them() {
-    let (engine, caller, first, _second) = two_proxies("username = \"office\"\npassword = \"hush\"");
+    let (engine, caller, first, _second) = start("username = \"office\"\npassword = \"hush\"");
     let leg = caller.call("9555123", &sdp(caller.local(), "0"));
     let invite = first.request("INVITE");
     let challenge = "Digest realm=\"carrier\", nonce=\"abc\", algorithm=MD5, qop=\"auth\"";
@@ -317,7 +303,7 @@ fn a_proxy_and_a_server_behind_it_that_both_ask_for_credentials_get_them() {
     let keys = "username = \"office\"\npassword = \"hush\"";
     let www = "WWW-Authenticate: Digest realm=\"server\", nonce=\"abc\", qop=\"auth\"\r\n";
     let proxy = "Proxy-Authenticate: Digest realm=\"proxy\", nonce=\"def\"\r\n";
-    let (_engine, caller, first, second) = two_proxies(keys);
+    let (_engine, caller, first, second) = start(keys);
     let signed = |invite: &Msg| ["Authorization", "Proxy-Authorization"].map(|h| invite.headers(h).len());
     // One after the other, and both at once.
     let after =
@@ -351,7 +337,7 @@ fn a_proxy_and_a_server_behind_it_that_both_ask_for_credentials_get_them() {
 
 #[test]
 fn a_trunk_that_wants_an_extension_or_a_security_agreement_of_us_fails_the_call() {
-    let (engine, caller, first, second) = two_proxies("");
+    let (engine, caller, first, second) = start("");
     for (status, headers, told) in [
         ("421 Extension Required", "Require: path\r\n", 500),
         ("494 Security Agreement Required", "Security-Server: tls;q=0.1\r\nRequire: sec-agree\r\n", 403),

@@ -7,7 +7,6 @@
 mod common;
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::Output;
 
 use common::calls::hang_up;
 use common::offer::serve;
@@ -37,18 +36,6 @@ fn base() -> String {
 /// Listener "two" with the trunk "in".
 fn second() -> String {
     listen("two", 5062, "") + &trunk("in", "two", 5090, 8)
-}
-
-fn reload(engine: &Engine, settings: &str, options: &[&str]) -> Output {
-    engine.settle(settings);
-    engine.command(&[&["reload"], options].concat()).output().expect("the program")
-}
-
-#[track_caller]
-fn reloaded(engine: &Engine, settings: &str) -> String {
-    let done = reload(engine, settings, &[]);
-    assert!(done.status.success(), "{done:?}");
-    String::from_utf8(done.stdout).unwrap()
 }
 
 /// A server at a port of the peer's that speaks with the listener at this port.
@@ -96,7 +83,7 @@ fn a_listener_that_is_added_is_heard_and_used_and_its_trunk_too() {
     let out = at(&engine, "9101", 5070, 5060);
     assert!(is_free(&engine, 5062));
     let more = base() + &second() + &listen("stream", 5064, "transport = \"tcp\"");
-    let told = reloaded(&engine, &more);
+    let told = engine.reloaded(&more, &[]);
     for line in ["+ listen stream\n", "+ listen two\n", "+ trunk in\n"] {
         assert!(told.contains(line), "{line} {told}");
     }
@@ -120,7 +107,7 @@ fn a_listener_that_is_added_is_heard_and_used_and_its_trunk_too() {
     let stream = TcpStream::connect((engine.sip.ip(), 5064)).expect("it is heard");
     let phone = Ua::on_stream(stream, "x");
     phone.ping();
-    assert_eq!(reloaded(&engine, &more), "nothing was different\n");
+    assert_eq!(engine.reloaded(&more, &[]), "nothing was different\n");
     engine.quiet();
     assert!(engine.log().contains("a listener is opened"), "{}", engine.log());
 }
@@ -131,7 +118,7 @@ fn an_address_that_cannot_be_bound_refuses_the_whole_reload_with_file_key_and_wh
     let held = UdpSocket::bind((engine.sip.ip(), 5062)).expect("the port");
     let more = base() + &second() + &listen("stream", 5064, "transport = \"tcp\"");
     for options in [&["--dry-run"][..], &[]] {
-        let done = reload(&engine, &more, options);
+        let done = engine.reload(&more, options);
         assert_eq!(done.status.code(), Some(1), "{done:?}");
         let told = String::from_utf8(done.stderr).unwrap();
         let file = engine.dir().join("settings.toml").display().to_string();
@@ -145,7 +132,7 @@ fn an_address_that_cannot_be_bound_refuses_the_whole_reload_with_file_key_and_wh
     let out = at(&engine, "9101", 5070, 5060);
     assert_eq!(refused(&out, "8101"), Some(404), "nor is anything else in force");
     drop(held);
-    assert!(reloaded(&engine, &more).contains("+ listen two\n"));
+    assert!(engine.reloaded(&more, &[]).contains("+ listen two\n"));
     TcpStream::connect(stream).expect("it is heard");
 }
 
@@ -153,7 +140,7 @@ fn an_address_that_cannot_be_bound_refuses_the_whole_reload_with_file_key_and_wh
 fn a_dry_run_shows_listeners_and_leaves_nothing_bound() {
     let engine = Engine::start(&(base() + &second()));
     let moved = base() + &second().replace("5062", "5066") + &listen("stream", 5064, "transport = \"tcp\"");
-    let done = reload(&engine, &moved, &["--dry-run"]);
+    let done = engine.reload(&moved, &["--dry-run"]);
     let told = String::from_utf8(done.stdout).unwrap();
     let (from, to) = (format!("{}:5062", engine.sip.ip()), format!("{}:5066", engine.sip.ip()));
     assert!(told.contains("+ listen stream\n"), "{told}");
@@ -168,7 +155,7 @@ fn a_listener_that_is_removed_takes_nothing_new_and_is_closed_when_its_last_call
     let engine = Engine::start_with(&(base() + &second()), &[("TANDEM__NODE__SHARDS", "2")]);
     let (a, out) = (at(&engine, "8101", 5090, 5062), at(&engine, "9101", 5070, 5060));
     let (mut leg, mut other) = connected(&a, &out);
-    let told = reloaded(&engine, &base());
+    let told = engine.reloaded(&base(), &[]);
     assert!(told.contains("- listen two (1 leg of a call goes on there)\n"), "{told}");
     assert!(told.contains("- trunk in (1 call goes on)\n"), "{told}");
     assert_eq!(refused(&a, "9101"), Some(503));
@@ -196,7 +183,7 @@ fn a_listener_at_another_address_is_heard_there_and_calls_from_before_end_where_
     let engine = Engine::start(&(base() + &second()));
     let (mut a, out) = (at(&engine, "8101", 5090, 5062), at(&engine, "9101", 5070, 5060));
     let (mut before, _) = connected(&a, &out);
-    let told = reloaded(&engine, &(base() + &second().replace("5062", "5066")));
+    let told = engine.reloaded(&(base() + &second().replace("5062", "5066")), &[]);
     assert!(
         told.contains("~ listen two: address ") && told.contains("(1 leg of a call goes on there)"),
         "{told}"
@@ -225,9 +212,9 @@ fn a_listener_that_is_brought_back_while_its_call_is_up_goes_on() {
     let engine = Engine::start(&both);
     let (a, out) = (at(&engine, "8101", 5090, 5062), at(&engine, "9101", 5070, 5060));
     let (mut leg, _) = connected(&a, &out);
-    reloaded(&engine, &base());
+    engine.reloaded(&base(), &[]);
     assert_eq!(refused(&a, "9101"), Some(503));
-    assert!(reloaded(&engine, &both).contains("+ listen two\n"));
+    assert!(engine.reloaded(&both, &[]).contains("+ listen two\n"));
     let (mut next, _) = connected(&a, &out);
     hang_up(&a, &mut leg, &out);
     hang_up(&a, &mut next, &out);
@@ -247,7 +234,7 @@ fn connections_of_a_removed_listener_last_as_long_as_the_calls_they_carry() {
     let connection = stream(&engine, 5064).expect("a connection");
     let a = Ua::on_stream(connection.try_clone().unwrap(), "8101");
     let (mut leg, _) = connected(&a, &out);
-    reloaded(&engine, &base());
+    engine.reloaded(&base(), &[]);
     assert_eq!(refused(&a, "9101"), Some(503));
     eventually("no further connections", || so(stream(&engine, 5064).is_err()));
     hang_up(&a, &mut leg, &out);
@@ -255,7 +242,7 @@ fn connections_of_a_removed_listener_last_as_long_as_the_calls_they_carry() {
     until_closed(&connection);
     engine.counts("tandem_sip_connections_closed_total", &[("cause", "unheard")], 1.0);
     // Its port can be had again.
-    reloaded(&engine, &(base() + &keys + inbound));
+    engine.reloaded(&(base() + &keys + inbound), &[]);
     let a = Ua::on_stream(stream(&engine, 5064).expect("a connection"), "8101");
     let (mut leg, _) = connected(&a, &out);
     hang_up(&a, &mut leg, &out);
@@ -271,11 +258,11 @@ fn a_listener_of_tls_is_added_with_its_certificate_and_refused_without() {
         );
         base() + &listen("secure", 5061, &keys)
     };
-    let done = reload(&engine, &secure("missing"), &[]);
+    let done = engine.reload(&secure("missing"), &[]);
     assert_eq!(done.status.code(), Some(1));
     assert!(is_free(&engine, 5061));
     authority.issue(engine.dir(), "own", &["tandem.example"]);
-    assert!(reloaded(&engine, &secure("own")).contains("+ listen secure\n"));
+    assert!(engine.reloaded(&secure("own"), &[]).contains("+ listen secure\n"));
     let openssl = Openssl::client(&engine, &[]);
     let local = SocketAddr::from((engine.peer(), 5081));
     let phone = Ua::on_tls(openssl, local, (engine.sip.ip(), 5061).into(), "x");

@@ -7,8 +7,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::calls::hang_up;
-use common::engine::stations;
+use common::calls::{hang_up, proxy, two_proxies};
 use common::ua::token;
 use common::{Engine, Msg, Ua, eventually, sdp, so};
 use serde_json::Value;
@@ -16,20 +15,10 @@ use serde_json::Value;
 /// How a Via of ours asks.
 const ASKING: &str = ";oc;oc-algo=\"loss\"";
 
-/// Station 1001, which dials out with 9 by a trunk with two proxies, {peer}:5071 and 5072, and with 8 as an emergency.
-fn settings(keys: &str) -> String {
-    format!(
-        "{}[[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5071\", \"{{peer}}:5072\"]\n{keys}\n\
-         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n\
-         [[dial_plan.pattern]]\npattern = \"8.X!\"\ntarget = \"trunk:out\"\nemergency = true\n",
-        stations(&["1001"])
-    )
-}
-
 /// The engine, a caller and both proxies.
 fn start(keys: &str) -> (Engine, Ua, [Ua; 2]) {
-    let engine = Engine::start(&settings(keys));
-    let proxies = [5071, 5072].map(|port| Ua::on(&engine, "proxy", (engine.peer(), port).into()));
+    let engine = Engine::start(&two_proxies(keys));
+    let proxies = [5071, 5072].map(|port| proxy(&engine, port));
     let caller = Ua::new(&engine, "1001");
     (engine, caller, proxies)
 }

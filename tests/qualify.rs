@@ -10,19 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use common::calls::{proxy, two_proxies};
 use common::engine::stations;
 use common::{Engine, Ua, eventually, sdp, so};
 use serde_json::Value;
-
-/// Station 1001, which dials out with 9 by a trunk with two proxies, {peer}:5071 and 5072, and with 8 as an emergency.
-fn settings(keys: &str) -> String {
-    format!(
-        "{}[[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5071\", \"{{peer}}:5072\"]\n{keys}\n\
-         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n\
-         [[dial_plan.pattern]]\npattern = \"8.X!\"\ntarget = \"trunk:out\"\nemergency = true\n",
-        stations(&["1001"])
-    )
-}
 
 /// A proxy that answers OPTIONS with 404 and each INVITE with what it is told.
 struct Proxy {
@@ -33,7 +24,7 @@ struct Proxy {
 
 impl Proxy {
     fn start(engine: &Engine, port: u16, status: &'static str, headers: &'static str) -> Proxy {
-        let ua = Ua::on(engine, "proxy", (engine.peer(), port).into());
+        let ua = proxy(engine, port);
         let (stop, invites) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (stop.clone(), invites.clone());
         let thread = std::thread::spawn(move || {
@@ -89,7 +80,7 @@ const BUSY: &str = "486 Busy Here";
 
 #[test]
 fn options_find_a_dead_proxy_and_the_preferred_one_is_used_again_once_it_is_steadily_back() {
-    let engine = Engine::start(&settings("qualify_interval_s = 1"));
+    let engine = Engine::start(&two_proxies("qualify_interval_s = 1"));
     let (first, second) = (Proxy::start(&engine, 5071, BUSY, ""), Proxy::start(&engine, 5072, BUSY, ""));
     let caller = Ua::new(&engine, "1001");
     becomes(&engine, 0, "up");
@@ -132,7 +123,7 @@ fn options_find_a_dead_proxy_and_the_preferred_one_is_used_again_once_it_is_stea
 
 #[test]
 fn a_proxy_that_does_not_answer_options_goes_down_though_its_port_is_there() {
-    let mut engine = Engine::prepare(&settings("qualify_interval_s = 1\nt1_ms = 50"), &[]);
+    let mut engine = Engine::prepare(&two_proxies("qualify_interval_s = 1\nt1_ms = 50"), &[]);
     let silent = Ua::on(&engine, "silent", (engine.peer(), 5071).into());
     engine.restart();
     let _second = Proxy::start(&engine, 5072, BUSY, "");
@@ -146,7 +137,7 @@ fn a_proxy_that_does_not_answer_options_goes_down_though_its_port_is_there() {
 
 #[test]
 fn one_that_is_down_is_tried_last_and_never_skipped_and_calls_that_are_up_stay() {
-    let mut engine = Engine::start(&settings(""));
+    let mut engine = Engine::start(&two_proxies(""));
     assert_eq!((state(&engine, 0).as_str(), state(&engine, 1).as_str()), ("unknown", "unknown"));
     let caller = Ua::new(&engine, "1001");
     let first = Ua::on(&engine, "proxy", (engine.peer(), 5071).into());
@@ -185,7 +176,7 @@ fn no_new_call_is_lost_while_seven_of_eight_proxies_die_one_after_the_other() {
     let list: Vec<String> = ports.iter().map(|port| format!("\"{{peer}}:{port}\"")).collect();
     let two = "\"{peer}:5071\", \"{peer}:5072\"";
     let keys = "selection = \"round_robin\"\nqualify_interval_s = 1";
-    let engine = Engine::start(&settings(keys).replace(two, &list.join(", ")));
+    let engine = Engine::start(&two_proxies(keys).replace(two, &list.join(", ")));
     let mut alive: Vec<Proxy> = ports.iter().map(|port| Proxy::start(&engine, *port, BUSY, "")).collect();
     let last = alive.pop().expect("eight");
     let calling = Arc::new(AtomicBool::new(true));
@@ -215,7 +206,7 @@ fn no_new_call_is_lost_while_seven_of_eight_proxies_die_one_after_the_other() {
 
 #[test]
 fn a_proxy_that_asks_for_rest_gets_it() {
-    let engine = Engine::start(&settings(""));
+    let engine = Engine::start(&two_proxies(""));
     let first = Proxy::start(&engine, 5071, "503 Service Unavailable", "Retry-After: 3 (in a moment)\r\n");
     let second = Proxy::start(&engine, 5072, BUSY, "");
     let caller = Ua::new(&engine, "1001");
@@ -232,7 +223,7 @@ fn a_proxy_that_asks_for_rest_gets_it() {
 
 #[test]
 fn proxies_share_the_calls_by_weight() {
-    let engine = Engine::start(&settings("selection = \"round_robin\"\nweights = [3, 1]"));
+    let engine = Engine::start(&two_proxies("selection = \"round_robin\"\nweights = [3, 1]"));
     let (first, second) = (Proxy::start(&engine, 5071, BUSY, ""), Proxy::start(&engine, 5072, BUSY, ""));
     let caller = Ua::new(&engine, "1001");
     for _ in 0..12 {
@@ -266,7 +257,7 @@ fn new_calls_beyond_the_rate_go_to_the_next_trunk() {
 
 #[test]
 fn channels_kept_for_emergency_calls_are_theirs() {
-    let engine = Engine::start(&settings("max_calls = 2\nemergency_channels = 1"));
+    let engine = Engine::start(&two_proxies("max_calls = 2\nemergency_channels = 1"));
     let first = Ua::on(&engine, "proxy", (engine.peer(), 5071).into());
     let caller = Ua::new(&engine, "1001");
     let mut leg = caller.call("9555123", &sdp(caller.local(), "0"));
@@ -282,7 +273,7 @@ fn channels_kept_for_emergency_calls_are_theirs() {
 #[test]
 fn one_that_is_down_is_asked_more_often_than_one_that_is_up() {
     // Nobody is there; the first OPTIONS leave within two seconds.
-    let engine = Engine::start(&settings("qualify_interval_s = 3600"));
+    let engine = Engine::start(&two_proxies("qualify_interval_s = 3600"));
     becomes(&engine, 0, "down");
     let _first = Proxy::start(&engine, 5071, BUSY, "");
     // At most every two seconds, and it must answer for a while: not after the hour.

@@ -4,13 +4,12 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::calls::{hang_up, proxy};
 use common::digest::Challenge;
 use common::engine::{station, stations};
-use common::offer::nothing;
-use common::ua::token;
-use common::{Engine, Leg, Msg, Sipp, Ua, eventually, sdp, so};
+use common::{Engine, Leg, SOON, Sipp, Ua, eventually, sdp, so, within};
 use serde_json::Value;
 
 /// Stations 1001 and 1002, and a trunk for each of `trunks`: name, the digit that leads to it, the port of its proxy.
@@ -25,24 +24,6 @@ fn office(trunks: &[(&str, u8, u16)], more: &str) -> String {
     text + more
 }
 
-fn proxy(engine: &Engine, port: u16) -> Ua {
-    Ua::on(engine, "proxy", (engine.peer(), port).into())
-}
-
-/// `tandem reload` with settings.
-fn reload(engine: &Engine, settings: &str, options: &[&str]) -> Output {
-    engine.settle(settings);
-    engine.command(&[&["reload"], options].concat()).output().expect("the program")
-}
-
-/// The same; it must succeed. What it prints.
-#[track_caller]
-fn reloaded(engine: &Engine, settings: &str, options: &[&str]) -> String {
-    let done = reload(engine, settings, options);
-    assert!(done.status.success(), "{done:?}");
-    String::from_utf8(done.stdout).unwrap()
-}
-
 /// Calls, and the far end answers.
 #[track_caller]
 fn talk(caller: &Ua, number: &str, answering: &Ua) -> (Leg, Leg) {
@@ -51,13 +32,6 @@ fn talk(caller: &Ua, number: &str, answering: &Ua) -> (Leg, Leg) {
     let far = answering.answer(&invite, &sdp(answering.local(), "0"));
     caller.established(&mut leg);
     (leg, far)
-}
-
-#[track_caller]
-fn end(caller: &Ua, leg: &mut Leg, far: &Ua) {
-    caller.next(leg, "BYE", "", "");
-    far.respond(&far.request("BYE"), "200 OK", "", "", "");
-    caller.response("BYE", 200);
 }
 
 fn generation(engine: &Engine) -> f64 {
@@ -86,7 +60,7 @@ fn a_call_keeps_the_settings_it_began_with_and_the_next_has_the_new() {
     let mut leg = hunting.call("9555", &sdp(hunting.local(), "0"));
     let invite = first.request("INVITE");
 
-    let told = reloaded(&engine, &plan("retryable_codes = [\"480\"]", 2), &[]);
+    let told = engine.reloaded(&plan("retryable_codes = [\"480\"]", 2), &[]);
     assert!(told.contains("~ station 1001: max_calls 0 -> 2\n"), "{told}");
     assert!(
         told.contains("~ trunk out: retryable_codes [\"503\"] -> [\"480\"] (1 call keeps its settings)\n"),
@@ -103,14 +77,16 @@ fn a_call_keeps_the_settings_it_began_with_and_the_next_has_the_new() {
     let third = Ua::new(&engine, "1001");
     let refused = third.call("1002", &sdp(third.local(), "0"));
     assert!(third.refused(&refused).status().is_some_and(|status| status >= 480));
-    end(&caller, &mut up, &callee);
+    hang_up(&caller, &mut up, &callee);
+    // Its place is free once its media has reported.
+    engine.counts("tandem_calls_active", &[], 1.0);
     let next = caller.call("9556", &sdp(caller.local(), "0"));
     first.respond(&first.request("INVITE"), "503 Service Unavailable", "y", "", "");
     assert!(
         caller.refused(&next).status().is_some_and(|status| status >= 500),
         "it does not lead on any more"
     );
-    end(&hunting, &mut leg, &second);
+    hang_up(&hunting, &mut leg, &second);
     engine.quiet();
 }
 
@@ -129,7 +105,7 @@ fn a_changed_password_counts_at_once_and_other_stations_notice_nothing() {
     let (first, second) = (answer(1), answer(2));
     assert_eq!(other.register_once(&mut leg, &[], &first).status(), Some(200));
 
-    let told = reloaded(&engine, &stations(&["1001", "1002"]).replace("\"secret-1001\"", "\"another\""), &[]);
+    let told = engine.reloaded(&stations(&["1001", "1002"]).replace("\"secret-1001\"", "\"another\""), &[]);
     assert!(told.starts_with("~ station 1001: password\n"), "{told}");
     assert!(!told.contains("another"), "{told}");
     assert!(!engine.log().contains("another\""), "no log shows it");
@@ -141,7 +117,7 @@ fn a_changed_password_counts_at_once_and_other_stations_notice_nothing() {
     assert_eq!(bindings(), [1, 1], "a binding ends with its time");
     let caller = Ua::new(&engine, "1002");
     let (mut leg_of_call, _) = talk(&caller, "1001", &phone);
-    end(&caller, &mut leg_of_call, &phone);
+    hang_up(&caller, &mut leg_of_call, &phone);
     assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(401));
     phone.password = "another".to_owned();
     assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(200));
@@ -166,22 +142,22 @@ fn a_trunk_that_is_added_is_used_and_what_is_believed_of_others_stays() {
     let unknown = caller.call("8555", &sdp(caller.local(), "0"));
     assert_eq!(caller.refused(&unknown).status(), Some(404));
 
-    let told = reloaded(&engine, &office(&[("one", 9, 5071), ("two", 8, 5072)], ""), &[]);
+    let told = engine.reloaded(&office(&[("one", 9, 5071), ("two", 8, 5072)], ""), &[]);
     assert!(told.contains("+ trunk two\n") && told.contains("+ dial_plan.pattern internal/8.X!\n"), "{told}");
     assert_eq!(state("one").as_deref(), Some("down"), "it is as down as before");
     let far = proxy(&engine, 5072);
     let (mut leg, _) = talk(&caller, "8555", &far);
-    end(&caller, &mut leg, &far);
+    hang_up(&caller, &mut leg, &far);
     assert_eq!(generation(&engine), 2.0);
     // A change of another key leaves what is believed, too.
     let changed = office(&[("one", 9, 5071), ("two", 8, 5072)], "")
         .replace("name = \"one\"\n", "name = \"one\"\nmax_calls = 7\n");
-    let told = reloaded(&engine, &changed, &[]);
+    let told = engine.reloaded(&changed, &[]);
     assert!(told.contains("~ trunk one: max_calls 0 -> 7\n"), "{told}");
     assert_eq!(state("one").as_deref(), Some("down"));
     // Asked otherwise it begins anew, by another actor that stays when the one before has gone.
     let asked = changed.replace("max_calls = 7\n", "qualify_interval_s = 1\n");
-    reloaded(&engine, &asked, &[]);
+    engine.reloaded(&asked, &[]);
     let far = proxy(&engine, 5071);
     far.respond(&far.request("OPTIONS"), "200 OK", "x", "", "");
     eventually("it is up", || so(state("one").as_deref() == Some("up")));
@@ -194,7 +170,7 @@ fn calls_on_a_trunk_that_is_removed_go_on_to_their_end() {
     let engine = Engine::start(&office(&[("one", 9, 5071), ("two", 8, 5072)], ""));
     let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
     let (mut leg, mut far_leg) = talk(&caller, "9555", &far);
-    let told = reloaded(&engine, &office(&[("two", 8, 5072)], ""), &[]);
+    let told = engine.reloaded(&office(&[("two", 8, 5072)], ""), &[]);
     assert!(told.contains("- trunk one (1 call goes on)\n"), "{told}");
     assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["two"]);
     assert!(!engine.ask("GET", "/api/v1/tree", "").body.contains("trunk:one"), "its actor has ended");
@@ -205,7 +181,7 @@ fn calls_on_a_trunk_that_is_removed_go_on_to_their_end() {
     // Both ends still reach each other through us, in both directions.
     far.next(&mut far_leg, "INFO", "Content-Length: 0\r\n", "");
     assert!(far.final_response("INFO").status().is_some());
-    end(&caller, &mut leg, &far);
+    hang_up(&caller, &mut leg, &far);
     let cdrs = engine.wait_cdrs(2);
     let ended = |cdr: &Value| (cdr["trunk"].as_str() == Some("one"), cdr["cause"] == "normal");
     assert_eq!(cdrs.iter().map(ended).collect::<Vec<_>>(), [(false, false), (true, true)], "{cdrs:#?}");
@@ -219,16 +195,16 @@ fn a_removed_station_loses_its_bindings_and_is_refused_over_a_restart_too() {
     let caller = Ua::new(&engine, "1001").registered();
     let (mut leg, _) = talk(&caller, "1002", &phone);
     assert_eq!(engine.metric("tandem_registrations_active", &[]), 2.0);
-    let told = reloaded(&engine, &stations(&["1001", "1003"]), &[]);
+    let told = engine.reloaded(&stations(&["1001", "1003"]), &[]);
     assert!(told.starts_with("- station 1002 (1 binding ends, 1 call goes on)\n"), "{told}");
     engine.counts("tandem_registrations_active", &[], 1.0);
     assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(401));
     let refused = caller.call("1002", &sdp(caller.local(), "0"));
     assert_eq!(caller.refused(&refused).status(), Some(404));
-    end(&caller, &mut leg, &phone);
+    hang_up(&caller, &mut leg, &phone);
 
     // It is not there again because it was once.
-    reloaded(&engine, &stations(&["1001", "1002", "1003"]), &[]);
+    engine.reloaded(&stations(&["1001", "1002", "1003"]), &[]);
     let list = engine.api("GET", "/api/v1/stations");
     assert_eq!(list[1]["bindings"].as_array().map(Vec::len), Some(0), "{list}");
     engine.recorded("registration", 3);
@@ -245,7 +221,7 @@ fn settings_that_are_wrong_are_refused_with_file_and_key_and_nothing_changes() {
     let good = office(&[("one", 9, 5071)], "");
     let engine = Engine::start(&good);
     let bad = office(&[], "[registrar]\nmin_expires_s = \"soon\"\n[[trunk]]\nname = \"x\"\nproxys = []\n");
-    let done = reload(&engine, &bad, &[]);
+    let done = engine.reload(&bad, &[]);
     assert_eq!(done.status.code(), Some(1));
     let told = String::from_utf8(done.stderr).unwrap();
     let file = engine.dir().join("settings.toml").display().to_string();
@@ -264,7 +240,7 @@ fn settings_that_are_wrong_are_refused_with_file_and_key_and_nothing_changes() {
     assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["one"]);
     let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
     let (mut leg, _) = talk(&caller, "9555", &far);
-    end(&caller, &mut leg, &far);
+    hang_up(&caller, &mut leg, &far);
     // The command has not even asked: it finds the daemon by the same settings.
     assert_eq!(engine.metric("tandem_reloads_total", &[("result", "refused")]), 1.0);
     assert_eq!(generation(&engine), 1.0);
@@ -277,7 +253,7 @@ fn a_dry_run_tells_the_plan_and_changes_nothing() {
     let engine = Engine::start(&office(&[("one", 9, 5071)], ""));
     let phone = Ua::new(&engine, "1002").registered();
     let after = format!("{}{}", stations(&["1001"]), "[node]\nrealm = \"elsewhere\"\n");
-    let told = reloaded(&engine, &after, &["--dry-run"]);
+    let told = engine.reloaded(&after, &["--dry-run"]);
     for line in [
         "~ node: realm not set -> \"elsewhere\"\n",
         "- station 1002 (1 binding ends)\n",
@@ -292,9 +268,9 @@ fn a_dry_run_tells_the_plan_and_changes_nothing() {
     assert_eq!(generation(&engine), 1.0);
     assert_eq!(engine.metric("tandem_trunk_up", &[("trunk", "one")]), 1.0);
 
-    let told = reloaded(&engine, &after, &[]);
+    let told = engine.reloaded(&after, &[]);
     assert!(told.ends_with(": 4 changes in force\n"), "{told}");
-    assert_eq!(reloaded(&engine, &after, &[]), "nothing was different\n");
+    assert_eq!(engine.reloaded(&after, &[]), "nothing was different\n");
     assert_eq!(generation(&engine), 2.0);
     assert_eq!(engine.metric("tandem_reloads_total", &[("result", "unchanged")]), 1.0);
 }
@@ -303,19 +279,19 @@ fn a_dry_run_tells_the_plan_and_changes_nothing() {
 fn sighup_reloads_as_the_command_does() {
     let mut engine = Engine::start(&office(&[], ""));
     engine.settle(&office(&[("one", 9, 5071)], ""));
-    let hang_up = |engine: &Engine| {
+    let sighup = |engine: &Engine| {
         let pid = engine.pid().to_string();
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     };
-    hang_up(&engine);
+    sighup(&engine);
     engine.counts("tandem_settings_generation", &[], 2.0);
     let (caller, far) = (Ua::new(&engine, "1001"), proxy(&engine, 5071));
     let (mut leg, _) = talk(&caller, "9555", &far);
     // A bad file neither ends the process nor anything in it.
     engine.settle("[nonsense");
-    hang_up(&engine);
+    sighup(&engine);
     engine.counts("tandem_reloads_total", &[("result", "refused")], 1.0);
-    end(&caller, &mut leg, &far);
+    hang_up(&caller, &mut leg, &far);
     assert_eq!(engine.ended(), None);
     assert!(engine.log().contains("SIGHUP"));
 }
@@ -324,7 +300,7 @@ fn sighup_reloads_as_the_command_does() {
 fn what_only_a_restart_can_change_is_named_and_stays_while_the_rest_comes_into_force() {
     let mut engine = Engine::start(&office(&[], ""));
     let after = office(&[("one", 9, 5071)], "[node]\nshards = 3\n[media]\nports = [41000, 41999]\n");
-    let told = reloaded(&engine, &after, &[]);
+    let told = engine.reloaded(&after, &[]);
     assert!(told.contains("+ trunk one\n"), "{told}");
     assert!(
         told.contains("! node.shards 0 -> 3: needs a restart, and stays as it is until then\n"),
@@ -341,111 +317,12 @@ fn what_only_a_restart_can_change_is_named_and_stays_while_the_rest_comes_into_f
         (leg, invite.media().port())
     };
     assert!(!(41_000..42_000).contains(&invite_port), "{invite_port}");
-    end(&caller, &mut leg, &far);
+    hang_up(&caller, &mut leg, &far);
     assert_eq!(generation(&engine), 2.0);
     engine.kill9();
     engine.restart();
     assert_eq!(engine.metric("tandem_settings_pending", &[]), 0.0);
     assert_eq!(names(&engine.api("GET", "/api/v1/trunks")), ["one"]);
-}
-
-/// A group with registrations at these ports of {peer}.
-fn group(ports: &[u16], keys: &str) -> String {
-    let one = |port: &u16| {
-        format!("{{ address = \"{{peer}}:{port}\", username = \"office\", password = \"hush\" }}")
-    };
-    let list: Vec<String> = ports.iter().map(one).collect();
-    format!("[[registration_group]]\nname = \"provider\"\n{keys}\nregistrations = [{}]\n", list.join(", "))
-}
-
-/// The next REGISTER, which is granted.
-#[track_caller]
-fn granted(registrar: &Ua) -> Msg {
-    let register = registrar.request("REGISTER");
-    let bound = format!("Contact: <{}>;expires=600\r\n", register.contact());
-    registrar.respond(&register, "200 OK", &token(), &bound, "");
-    register
-}
-
-/// The next REGISTER gives up this one's binding, and proves once more who sends it.
-#[track_caller]
-fn given_up(registrar: &Ua, register: &Msg) -> Msg {
-    let challenge =
-        "WWW-Authenticate: Digest realm=\"provider\", nonce=\"n\", algorithm=MD5, qop=\"auth\"\r\n";
-    let last = registrar.request("REGISTER");
-    registrar.respond(&last, "401 Unauthorized", &token(), challenge, "");
-    let last = registrar.request("REGISTER");
-    assert_eq!((last.header("Expires"), last.contact()), ("0", register.contact()), "{last:?}");
-    assert!(last.header("Authorization").contains("nonce=\"n\""), "{last:?}");
-    registrar.respond(&last, "200 OK", &token(), "", "");
-    last
-}
-
-#[test]
-fn registrations_come_and_go_with_a_reload_and_those_that_stay_are_not_made_anew() {
-    let engine = Engine::start(&office(&[], ""));
-    let (first, second) = (proxy(&engine, 5071), proxy(&engine, 5072));
-    let told = reloaded(&engine, &office(&[], &group(&[5071], "")), &[]);
-    assert!(told.contains("+ registration_group provider\n"), "{told}");
-    let one = granted(&first);
-    let states = || -> Vec<String> {
-        let groups = engine.api("GET", "/api/v1/registration_groups");
-        let list = groups[0]["registrations"].as_array().cloned().unwrap_or_default();
-        list.iter().map(|r| r["state"].as_str().unwrap_or_default().to_owned()).collect()
-    };
-    eventually("it holds", || so(states() == ["registered"]));
-
-    // What concerns other things leaves the binding where it is.
-    let told = reloaded(&engine, &office(&[], &group(&[5071], "retry_s = 7")), &[]);
-    assert!(told.contains("~ registration_group provider: retry_s 30 -> 7\n"), "{told}");
-    eventually("it holds", || so(states() == ["registered"]));
-    reloaded(&engine, &office(&[], &group(&[5071, 5072], "active = 2")), &[]);
-    let two = granted(&second);
-    eventually("both hold", || so(states() == ["registered", "registered"]));
-    nothing(&first, "REGISTER");
-
-    reloaded(&engine, &office(&[], &group(&[5072], "")), &[]);
-    let last = given_up(&first, &one);
-    assert_eq!(last.header("Call-ID"), one.header("Call-ID"), "it is the same registration's");
-    eventually("the other holds", || so(states() == ["registered"]));
-    nothing(&second, "REGISTER");
-
-    let told = reloaded(&engine, &office(&[], ""), &[]);
-    assert!(told.contains("- registration_group provider\n"), "{told}");
-    given_up(&second, &two);
-    assert_eq!(engine.api("GET", "/api/v1/registration_groups").as_array().map(Vec::len), Some(0));
-    eventually("its actor has ended", || {
-        so(!engine.ask("GET", "/api/v1/tree", "").body.contains("registration_group:provider"))
-    });
-}
-
-#[test]
-fn a_listener_that_moves_takes_its_registrations_along() {
-    let listen = |port: u16| {
-        format!(
-            "[[listen]]\nname = \"udp\"\naddress = \"{{ip}}:{port}\"\nt1_ms = 100\n{}",
-            group(&[5071], "")
-        )
-    };
-    let mut engine = Engine::prepare(&office(&[], &listen(5060)), &[]);
-    let mut registrar = proxy(&engine, 5071);
-    engine.restart();
-    let before = granted(&registrar);
-    assert!(before.contact().contains(":5060;"), "{before:?}");
-    let told = reloaded(&engine, &office(&[], &listen(5062)), &[]);
-    assert!(told.contains("~ listen udp: address "), "{told}");
-    // Neither waits for the other.
-    let (mut moved, mut left) = (false, false);
-    while !(moved && left) {
-        let register = registrar.request("REGISTER");
-        let gone = register.header("Expires") == "0";
-        assert_eq!(register.contact().contains(":5062;"), !gone, "{register:?}");
-        let bound =
-            if gone { String::new() } else { format!("Contact: <{}>;expires=600\r\n", register.contact()) };
-        registrar.server.set_port(if gone { 5060 } else { 5062 });
-        registrar.respond(&register, "200 OK", &token(), &bound, "");
-        (moved, left) = (moved || !gone, left || gone);
-    }
 }
 
 #[test]
@@ -469,12 +346,14 @@ fn a_reload_under_load_loses_no_call() {
     let uac = Sipp::start(&engine, "uac", (peer, 5090).into(), &calls);
     engine.reaches("tandem_calls_active", &[], 1.0);
     let mut number = 0;
-    while engine.cdrs().len() < CALLS - 20 {
+    // Also ends if calls are refused, because the machine has too much to do.
+    within(4 * SOON, "the end of most calls", || {
         number += 1;
         engine.settle(&plan(number));
         let answer = engine.ask("POST", "/api/v1/reload", "{}");
         assert_eq!((answer.status, answer.json()["result"].as_str()), (200, Some("applied")), "{answer:?}");
-    }
+        so(engine.cdrs().len() >= CALLS - 20)
+    });
     assert!(number >= 3, "{number} reloads under way");
     uac.passes();
     uas.passes();
@@ -505,22 +384,22 @@ fn imported_stations_come_and_go_with_a_reload() {
     import(&[], "{\"name\": \"1002\", \"extension\": \"1002\", \"password\": \"secret-1002\"}\n");
     let phone = Ua::new(&engine, "1002");
     assert_eq!(phone.register(&[], "Expires: 600\r\n").status(), Some(401), "not yet");
-    assert!(reloaded(&engine, &settings, &[]).starts_with("+ station 1002\n"));
+    assert!(engine.reloaded(&settings, &[]).starts_with("+ station 1002\n"));
     let phone = phone.registered();
     let caller = Ua::new(&engine, "1001");
     let (mut leg, _) = talk(&caller, "1002", &phone);
-    end(&caller, &mut leg, &phone);
+    hang_up(&caller, &mut leg, &phone);
 
     // Settings under which it could not stay are refused.
     let taken =
         settings.clone() + &station("1003", "").replace("extension = \"1003\"", "extension = \"1002\"");
-    let done = reload(&engine, &taken, &[]);
+    let done = engine.reload(&taken, &[]);
     assert_eq!(done.status.code(), Some(1));
     let told = String::from_utf8(done.stderr).unwrap();
     assert!(told.contains("imported station \"1002\": extension"), "{told}");
 
     import(&["--remove"], "{\"name\": \"1002\"}");
-    assert!(reloaded(&engine, &settings, &[]).starts_with("- station 1002 (1 binding ends)\n"));
+    assert!(engine.reloaded(&settings, &[]).starts_with("- station 1002 (1 binding ends)\n"));
     let refused = caller.call("1002", &sdp(caller.local(), "0"));
     assert_eq!(caller.refused(&refused).status(), Some(404));
 }

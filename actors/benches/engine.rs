@@ -2,14 +2,7 @@
 //! messages, checkpoints, metrics and log, in virtual time on one thread.
 //!
 //! `cargo bench -p tandem-actors --bench engine` prints a table and a line of JSON.
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods
-)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod rig;
 

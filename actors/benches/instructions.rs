@@ -2,7 +2,6 @@
 //! `benches/instructions` runs it under callgrind, which collects within [`Collected::around`] alone.
 //!
 //! `cargo bench -p tandem-actors --bench instructions` shows that the scenarios run.
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod rig;
 

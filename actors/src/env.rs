@@ -157,6 +157,7 @@ struct Common {
     shared: Arc<Shared>,
     timers: RefCell<TimerWheel<TimerKey>>,
     wake: Cell<Option<Instant>>,
+    standstills: Cell<timers::Standstills>,
     /// That of the shard, while there is one: it has an `Env` itself.
     endpoint: RefCell<Weak<RefCell<Endpoint>>>,
 }
@@ -181,8 +182,8 @@ impl Env {
     pub fn in_seat(shard: ShardId, seat: Arc<Seat>, shared: Arc<Shared>, seams: Box<dyn Seams>) -> Env {
         let timers = RefCell::new(TimerWheel::new(seams.now().mono));
         let settings = shared.current();
-        let (wake, endpoint) = (Cell::new(None), RefCell::default());
-        let common = Rc::new(Common { seams, shard, seat, shared, timers, wake, endpoint });
+        let (wake, standstills, endpoint) = (Cell::default(), Cell::default(), RefCell::default());
+        let common = Rc::new(Common { seams, shard, seat, shared, timers, wake, standstills, endpoint });
         Env(Rc::new(Inner { common, settings }))
     }
 

@@ -5,7 +5,7 @@
 //! ├── shard:0 .. n                 one a core, on an arbiter thread of its own
 //! │   ├── call:ID                  one a call; two legs or more
 //! │   │   └── dialog:ID/0 .. m     one a leg
-//! │   ├── station:NAME             on demand, on the shard of its name
+//! │   ├── station:NAME             on demand, on the shard of its name, which takes REGISTERs of those that rest
 //! │   ├── trunk:NAME
 //! │   └── registration_group:NAME
 //! ├── dns                          finds the trunks that are named, on a thread of its own; only if there are any

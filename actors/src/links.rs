@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 
-use tandem_protocol::time::UnixMillis;
 use tokio::sync::mpsc;
 
 use crate::ids::ShardId;
-use crate::registrar::{Register, RegisterDone};
+use crate::registrar::RegisterDone;
 use crate::shard::LinkMessage;
 use crate::store::{Completions, StoreFault, Ticket};
 
@@ -105,9 +104,8 @@ impl Links {
     /// would swallow its repeats: it is answered.
     fn missed(&self, message: LinkMessage) {
         if let LinkMessage::Register(register) = message {
-            let Register { shard, transaction, flow, request, update, station: _ } = *register;
-            let done = RegisterDone { transaction, flow, request, update, now: UnixMillis(0), result: None };
-            self.send(shard, LinkMessage::RegisterDone(Box::new(done)));
+            let done = RegisterDone::of_none(&register);
+            self.send(register.shard, LinkMessage::RegisterDone(Box::new(done)));
         }
     }
 }
@@ -203,6 +201,7 @@ mod tests {
     use super::*;
     use crate::env::Datagram;
     use crate::media_pool::order::MediaEvent;
+    use crate::registrar::Register;
 
     const FLOW: fn() -> Flow = || Flow::to(ListenerId::default(), ([192, 0, 2, 1], 5060).into());
 
@@ -306,6 +305,6 @@ mod tests {
         drop(links);
         let answers = drain(inlets.remove(0));
         let [LinkMessage::RegisterDone(done)] = answers.as_slice() else { panic!("no answer") };
-        assert!(done.transaction == ServerTransactionId(5) && done.result.is_none());
+        assert_eq!(done.told(), (ServerTransactionId(5), 500));
     }
 }

@@ -71,6 +71,10 @@ pub struct Metrics {
     /// Threads of shards that were given up.
     pub shards_abandoned: Gauge,
     shed: Vec<Counter>,
+    /// Sweeps of a shard's timers that were put off because it had stood still.
+    pub standstills: Counter,
+    /// Looks at whether the shards get on.
+    pub looks: Counter,
     /// Messages that went from one shard to another.
     pub crossings: Counter,
     /// RTP packets received.
@@ -154,6 +158,8 @@ impl Metrics {
             shards_abandoned: registry.gauge("tandem_shards_abandoned", &[]),
             restarts: per_actor("tandem_actor_restarts_total"),
             shed: per_actor("tandem_mailbox_shed_total"),
+            standstills: registry.counter("tandem_shard_standstills_total", &[]),
+            looks: registry.counter("tandem_shard_looks_total", &[]),
             crossings: registry.counter("tandem_shard_crossings_total", &[]),
             rtp_in: registry.counter("tandem_rtp_packets_total", &[("direction", "in".to_owned())]),
             rtp_out: registry.counter("tandem_rtp_packets_total", &[("direction", "out".to_owned())]),

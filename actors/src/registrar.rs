@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tandem_protocol::decimal::push_hex;
+use bytes::Bytes;
+use tandem_protocol::decimal::{Decimal, push_hex};
 use tandem_protocol::dialog::ServerTransactionId;
 use tandem_protocol::flow::Flow;
-use tandem_protocol::message::{Header, Message, NameAddr, reason_phrase, response_to};
+use tandem_protocol::message::{Builder, Header, Message, NameAddr, reason_phrase, response_to};
 use tandem_protocol::registrar::{self, BadRegister, Binding, Limits, RegisterError, Update};
 use tandem_protocol::time::UnixMillis;
 
@@ -25,22 +26,55 @@ pub struct Register {
     pub(crate) request: Message,
 }
 
-/// What the station made of it.
+/// A REGISTER that has been carried out, or not, and its answer: for the shard where its transaction is.
 pub struct RegisterDone {
-    pub(crate) transaction: ServerTransactionId,
-    pub(crate) flow: Flow,
-    pub(crate) request: Message,
-    pub(crate) update: Arc<Update>,
-    pub(crate) now: UnixMillis,
-    /// `None` if a fault has ended the station's actor, if too much waited to tell it, or if there is no such station any more.
-    pub(crate) result: Option<Result<Vec<Binding>, RegisterError>>,
+    transaction: ServerTransactionId,
+    flow: Flow,
+    status: u16,
+    response: Bytes,
 }
 
 impl RegisterDone {
-    /// Nobody can say what is to become of it.
-    pub(crate) fn of_none(register: Register, now: UnixMillis) -> RegisterDone {
-        let Register { transaction, flow, request, update, .. } = register;
-        RegisterDone { transaction, flow, request, update, now, result: None }
+    /// What came of it, and what is registered at `now`.
+    pub(crate) fn of(
+        register: &Register,
+        result: Result<&[Binding], RegisterError>,
+        now: UnixMillis,
+    ) -> RegisterDone {
+        let status = result.map_or_else(|error| error.status(), |_| 200);
+        RegisterDone::written(register, status, |response| match result {
+            Ok(bindings) => registrar::grant(response, &register.request, &register.update, bindings, now),
+            Err(error) => {
+                if let Some(min) = error.min_expires() {
+                    response.texts(Header::MinExpires, &[Decimal::of(min.into()).as_str()]);
+                }
+            }
+        })
+    }
+
+    /// Nobody can say what is to become of it: a fault has ended the station's actor, too much waited to tell it, or there is no such
+    /// station any more.
+    pub(crate) fn of_none(register: &Register) -> RegisterDone {
+        RegisterDone::written(register, 500, |_| {})
+    }
+
+    fn written(register: &Register, status: u16, more: impl FnOnce(&mut Builder)) -> RegisterDone {
+        let Register { transaction, flow, request, .. } = register;
+        let mut tag = "r".to_owned();
+        push_hex(&mut tag, transaction.0, 1);
+        let mut response = response_to(request, Some(flow.remote), status, reason_phrase(status), Some(&tag));
+        more(&mut response);
+        RegisterDone { transaction: *transaction, flow: *flow, status, response: response.finish(None) }
+    }
+
+    /// Answers it in its transaction.
+    pub(crate) fn answer(self, endpoint: &mut Endpoint) {
+        endpoint.respond(self.transaction, self.status, self.response, self.flow);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> (ServerTransactionId, u16) {
+        (self.transaction, self.status)
     }
 }
 
@@ -53,17 +87,10 @@ pub(crate) struct Accepted {
 /// Reads and verifies a REGISTER.
 pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accepted, Refused> {
     let registrar = env.config().registrar;
-    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
-    let limits = Limits {
-        min_expires: seconds(registrar.min_expires),
-        max_expires: seconds(registrar.max_expires),
-        default_expires: seconds(registrar.default_expires),
-        max_contacts: Limits::default().max_contacts,
-    };
     // Before the credentials are judged, which uses their nonce count up: what is malformed stays so when it comes again.
     check::well_formed(request)?;
-    let read = registrar::read(request, flow.answering(&request.via()), limits, registrar.accept_path);
-    if matches!(read, Err(BadRegister::Malformed)) {
+    let asked = registrar::look(request, registrar.accept_path);
+    if matches!(asked, Err(BadRegister::Malformed)) {
         return Err(Refused::bad("Bad Contact"));
     }
     let to = request.to().parsed_uri().ok();
@@ -81,13 +108,20 @@ pub(crate) fn receive(env: &Env, request: &Message, flow: Flow) -> Result<Accept
         // Calls to it could not go by the way it has come (RFC 5630 §5.1.1).
         return Err(Refused::bad("SIPS Contact Needs TLS").for_known());
     }
-    let mut update = read.map_err(|bad| refuse(&bad).for_known())?;
+    let asked = asked.map_err(|bad| refuse(&bad).for_known())?;
     let own = station.filter(|station| claimed.is_some_and(|c| c.config.name == station.config.name));
     let Some(station) = own else {
         tracing::warn!(peer = %flow.remote, aor = request.to().uri, "registration for another's address-of-record refused");
         return Err(Refused::new(403, Refusal::Unauthorized).for_known());
     };
-    update.limits.max_contacts = station.config.rules.max_contacts;
+    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+    let limits = Limits {
+        min_expires: seconds(registrar.min_expires),
+        max_expires: seconds(registrar.max_expires),
+        default_expires: seconds(registrar.default_expires),
+        max_contacts: station.config.rules.max_contacts,
+    };
+    let update = asked.update(flow.answering(&request.via()), limits);
     Ok(Accepted { station: station.config.name.clone(), update })
 }
 
@@ -102,32 +136,4 @@ fn refuse(bad: &BadRegister) -> Refused {
         BadRegister::BadExtension(_) | BadRegister::FirstHopLacksOutbound => Refusal::Unsupported,
     };
     Refused { headers: unsupported.into_iter().collect(), ..Refused::new(bad.status(), why) }
-}
-
-/// Answers a REGISTER in its transaction.
-pub(crate) fn answer(endpoint: &mut Endpoint, done: &RegisterDone) {
-    let status = match &done.result {
-        Some(Ok(_)) => 200,
-        Some(Err(error)) => error.status(),
-        None => 500,
-    };
-    let mut tag = "r".to_owned();
-    push_hex(&mut tag, done.transaction.0, 1);
-    let mut response =
-        response_to(&done.request, Some(done.flow.remote), status, reason_phrase(status), Some(&tag));
-    match &done.result {
-        Some(Ok(bindings)) => {
-            for (header, value) in registrar::granted_headers(&done.request, &done.update, bindings, done.now)
-            {
-                response.header(header, value);
-            }
-        }
-        None => {}
-        Some(Err(error)) => {
-            if let Some(min) = error.min_expires() {
-                response.header(Header::MinExpires, min);
-            }
-        }
-    }
-    endpoint.respond(done.transaction, status, response.finish(None), done.flow);
 }

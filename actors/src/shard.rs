@@ -14,6 +14,7 @@ mod named;
 mod overload;
 mod refuse;
 mod registered;
+mod registering;
 mod replaces;
 mod restore;
 mod stray;
@@ -200,6 +201,8 @@ pub struct Shard {
     groups: BTreeMap<Arc<str>, Addr<GroupActor>>,
     /// The stations that live here and have bindings, whether or not they have an actor.
     registered: registered::RegisteredStations,
+    /// What stations that have no actor are answered, once it is committed.
+    registering: registering::Registering,
     /// By which connections devices of stations that live here keep flows.
     flows: flows::StationFlows,
     /// Named actors that rest after a fault, and how often each has failed.
@@ -238,6 +241,7 @@ impl Shard {
             trunks: BTreeMap::new(),
             groups: BTreeMap::new(),
             registered: registered::RegisteredStations::default(),
+            registering: registering::Registering::new(&env),
             flows: flows::StationFlows::default(),
             resting: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -335,7 +339,7 @@ impl Shard {
                 }
             }
             LinkMessage::Register(register) => self.register_here(*register, ctx),
-            LinkMessage::RegisterDone(done) => crate::registrar::answer(&mut self.endpoint(), &done),
+            LinkMessage::RegisterDone(done) => done.answer(&mut self.endpoint()),
             LinkMessage::Media(event) => self.media(event),
             LinkMessage::Trunk(report) => self.trunk_report(report),
             LinkMessage::Restrained { trunk, proxy } => self.trunk_restrained(&trunk, proxy),
@@ -354,7 +358,9 @@ impl Shard {
 
     fn committed(&mut self, token: u64, committed: bool, ctx: &Context<Self>) {
         let (station, place) = crate::station::place_of(token);
-        if let Some(call) = self.calls.get(&CallKey(token)) {
+        if registering::Registering::is_its(station) {
+            self.register_committed(place, committed);
+        } else if let Some(call) = self.calls.get(&CallKey(token)) {
             call.tell(Committed(committed));
         } else if let Some(name) = self.station_tokens.get(&station).cloned() {
             self.tell_station(&name, crate::station::Committed { place, well: committed }, ctx);
@@ -397,7 +403,7 @@ impl Shard {
         let rest = self.resting.first().map(|(at, ..)| *at);
         if let Some(timer) = self.timer {
             let further = self.tolls.next.into_iter().chain(self.overload_deadline());
-            let further = further.chain(self.awaited.until);
+            let further = further.chain(self.awaited.until).chain(self.registering.deadline());
             self.env.arm(timer, registered.into_iter().chain(rest).chain(further).min());
         }
     }
@@ -477,6 +483,7 @@ impl Handler<Told<Fire>> for Shard {
         self.watch_tolls();
         self.look_at_overload();
         self.give_up_awaited();
+        self.answer_overdue();
         self.rearm();
     }
 }

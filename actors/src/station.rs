@@ -1,5 +1,10 @@
-//! The actor of one station: its bindings. It is activated by a REGISTER or an expiry and rests in the store otherwise.
+//! The actor of one station: its bindings. It is activated when they expire or their connection ends, and rests in the store otherwise.
+//!
+//! A REGISTER does not activate it: while a station has no actor its shard carries out what devices ask for, by the same machine
+//! ([`at_rest`]). Whatever that panics at is the actor's, which is made for it then.
 
+pub(crate) mod at_rest;
+mod changed;
 mod commits;
 #[cfg(test)]
 mod tests;
@@ -10,30 +15,30 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use tandem_protocol::flow::ConnectionId;
-use tandem_protocol::registrar::{Binding, Bindings, RegisterError, Update};
+use tandem_protocol::registrar::{Binding, BindingRef, Bindings, ContactSet, RegisterError, Update};
 use tandem_protocol::time::{Instant, Now};
 
-use crate::directory::{KeptBindings, StationEntry};
+use crate::directory::StationEntry;
 use crate::env::{Env, Fire, Tell, TimerKey, Told};
-use crate::events::{Event, EventKind};
+use crate::ids::ShardId;
 use crate::metrics::ActorKind;
 use crate::registrar::{Register, RegisterDone};
 use crate::shard::{Adopted, BindingsChanged, Fault, LinkMessage, NamedDown, Shard, StationIdle};
 use crate::shell::{Fed, Injection, Machine, Shell};
-use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
 use crate::supervisor::Guard;
 use crate::timer_wheel::TimerId;
 
-use commits::Commits;
-pub(crate) use commits::Place;
+use changed::Changed;
+pub(crate) use commits::{Commits, Place};
 
 /// The number of the stored form.
 const FORMAT: u8 = 3;
 /// The one before: its flows name a listener by its place in the settings, which reads alike.
 const FORMER: u8 = 2;
 /// A REGISTER waits this long for its commit; then it is answered from memory.
-const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
 /// A station without work rests in the store after this.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -82,10 +87,22 @@ pub(crate) struct Committed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Registered(Vec<Binding>);
 
-#[cfg(test)]
 impl Registered {
+    #[cfg(test)]
     pub(crate) fn of(bindings: Vec<Binding>) -> Registered {
         Registered(bindings)
+    }
+
+    /// Has the registrar's rules change the bindings.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Bindings) -> T) -> T {
+        let mut bindings = Bindings::from_list(std::mem::take(&mut self.0));
+        let done = change(&mut bindings);
+        self.0 = bindings.into_list();
+        done
+    }
+
+    fn register(&mut self, update: &Update, now: Now) -> Result<(), RegisterError> {
+        self.change(|bindings| bindings.update(now.wall, update))
     }
 }
 
@@ -99,7 +116,7 @@ pub(crate) enum Change {
 }
 
 pub(crate) enum Outcome {
-    Registered(Result<Vec<Binding>, RegisterError>),
+    Registered(Result<(), RegisterError>),
     /// What was removed, not by a REGISTER.
     Removed(Vec<Binding>),
 }
@@ -109,15 +126,15 @@ impl Machine for Registered {
     type Output = Outcome;
 
     fn handle(&mut self, input: &Change, now: Now, out: &mut Vec<Outcome>) {
-        let mut bindings = Bindings::from_list(std::mem::take(&mut self.0));
-        match input {
-            Change::Register(update) => out.push(Outcome::Registered(bindings.register(now.wall, &**update))),
-            Change::Expire => out.push(Outcome::Removed(bindings.expire(now.wall))),
-            Change::FlowGone(connection) => out.push(Outcome::Removed(bindings.flow_failed(*connection))),
-            Change::Clear => out.push(Outcome::Removed(std::mem::take(&mut bindings).into_list())),
-            Change::Nothing => {}
-        }
-        self.0 = bindings.into_list();
+        out.push(match input {
+            Change::Register(update) => Outcome::Registered(self.register(update, now)),
+            Change::Expire => Outcome::Removed(self.change(|bindings| bindings.expire(now.wall))),
+            Change::FlowGone(connection) => {
+                Outcome::Removed(self.change(|bindings| bindings.flow_failed(*connection)))
+            }
+            Change::Clear => Outcome::Removed(std::mem::take(&mut self.0)),
+            Change::Nothing => return,
+        });
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -143,7 +160,8 @@ pub struct StationActor {
     shard: Addr<Shard>,
     entry: Arc<StationEntry>,
     shell: Shell<Registered>,
-    waiting: Commits<(Register, Result<Vec<Binding>, RegisterError>)>,
+    /// Answers, and for which shards.
+    waiting: Commits<(ShardId, RegisterDone)>,
     idle_at: Instant,
     /// The settings have it no longer.
     removed: bool,
@@ -193,41 +211,27 @@ impl StationActor {
     }
 
     fn register(&mut self, register: Register, ctx: &mut Context<Self>) {
-        if self.removed {
-            return self.reply(register, None);
-        }
-        let now = self.env.now();
-        let known = self.entry.kept();
+        let kept = self.entry.kept();
+        let before: SmallVec<[BindingRef<'_>; 1]> = kept.iter().flat_map(|kept| kept.iter()).collect();
         let change = Change::Register(register.update.clone());
-        let outcome = self.feed(&change, ctx).pop();
+        let outcome = if self.removed { None } else { self.feed(&change, ctx).pop() };
         let Some(Outcome::Registered(result)) = outcome else {
-            // A fault has ended the machine; whoever comes next finds a new one.
-            self.reply(register, None);
+            // There is no such station any more, or a fault has ended the machine; whoever comes next finds a new one.
+            self.answer(register.shard, RegisterDone::of_none(&register));
             return;
         };
-        let changed =
-            result.is_ok() && register.update.contacts != tandem_protocol::registrar::ContactSet::Query;
-        if !changed {
-            self.answer(register, result);
+        let now = self.env.now();
+        let bindings = result.map(|()| self.shell.machine().0.as_slice());
+        let done = RegisterDone::of(&register, bindings, now.wall);
+        if result.is_err() || register.update.contacts == ContactSet::Query {
+            self.answer(register.shard, done);
             return;
         }
-        self.publish();
-        let bindings = &self.shell.machine().0;
-        let (before, after) = (known.as_ref().map_or(0, |known| known.len()), bindings.len());
-        let name = &self.entry.config.name;
-        if is_refresh(known.as_deref(), bindings) {
-            tracing::debug!(station = %name, bindings = after, source = %register.flow.remote, "registered again");
-        } else {
-            tracing::info!(station = %name, bindings = after, source = %register.flow.remote, "registered");
-        }
-        let event = Event::new(
-            now.wall,
-            EventKind::Registration,
-            if after < before { "removed" } else { "registered" },
-        );
-        let event = event.with("station", name.to_string()).with("bindings", after as i64);
-        self.save(Urgency::Urgent, event);
-        self.waiting.push((register, result), now.mono + COMMIT_PATIENCE);
+        let ticket = token(&self.entry.config.name) | u64::from(self.waiting.next());
+        self.publish(|changed| {
+            changed.registered(&before, register.flow.remote, now.wall, ticket);
+        });
+        self.waiting.push((register.shard, done), now.mono + COMMIT_PATIENCE);
     }
 
     /// Removes bindings, not by a REGISTER.
@@ -235,55 +239,33 @@ impl StationActor {
         let now = self.env.now();
         for outcome in self.feed(change, ctx) {
             if let Outcome::Removed(gone) = outcome {
-                self.publish();
-                if !gone.is_empty() {
-                    let name = self.entry.config.name.to_string();
-                    tracing::info!(station = name, removed = gone.len(), why, "bindings removed");
-                    let event = Event::new(now.wall, EventKind::Registration, why).with("station", name);
-                    self.save(Urgency::Lazy, event.with("bindings", self.shell.machine().0.len() as i64));
-                }
+                self.publish(|changed| {
+                    if !gone.is_empty() {
+                        changed.removed(gone.len(), why, now.wall);
+                    }
+                });
             }
         }
     }
 
-    fn publish(&mut self) {
-        if self.env.is_fenced() {
-            return;
-        }
-        let before = self.entry.binding_count();
+    fn publish(&mut self, told: impl FnOnce(&Changed<'_>)) {
         // Before the machine is looked at: it may have to be frozen first.
         let frozen = self.shell.frozen().cloned();
-        self.entry.publish_frozen(frozen.as_ref(), &self.shell.machine().0);
-        let after = self.entry.binding_count();
-        self.env.metrics().registrations_active.increment(after as f64 - before as f64);
-        self.shard.tell(BindingsChanged(self.entry.clone()));
+        let bindings = &self.shell.machine().0;
+        let changed = Changed { env: &self.env, entry: &self.entry, bindings, frozen: frozen.as_ref() };
+        if changed.publish() {
+            self.shard.tell(BindingsChanged(self.entry.clone()));
+        }
+        told(&changed);
     }
 
-    fn save(&mut self, urgency: Urgency, event: Event) {
-        let empty = self.shell.machine().0.is_empty();
-        let value = self.shell.frozen().filter(|_| !empty).cloned();
-        let name = &self.entry.config.name;
-        let mut batch = Batch::new(urgency);
-        batch.writes.push(Write { bucket: Bucket::Bindings, key: name.to_string(), value, expect: None });
-        batch.events.push(event);
-        let token = token(name) | u64::from(self.waiting.next());
-        batch.ticket = (urgency == Urgency::Urgent).then(|| Ticket { shard: self.env.shard().0, token });
-        self.env.submit(batch);
-    }
-
-    fn answer(&self, register: Register, result: Result<Vec<Binding>, RegisterError>) {
-        self.reply(register, Some(result));
-    }
-
-    fn reply(&self, register: Register, result: Option<Result<Vec<Binding>, RegisterError>>) {
-        let Register { transaction, flow, request, shard, update, .. } = register;
-        let done = RegisterDone { transaction, flow, request, update, now: self.env.now().wall, result };
+    fn answer(&self, shard: ShardId, done: RegisterDone) {
         self.env.link(shard, LinkMessage::RegisterDone(Box::new(done)));
     }
 
     fn answer_all(&mut self) {
-        while let Some((register, result)) = self.waiting.pop() {
-            self.answer(register, result);
+        while let Some((shard, done)) = self.waiting.pop() {
+            self.answer(shard, done);
         }
     }
 
@@ -295,12 +277,6 @@ impl StationActor {
             self.env.arm(timer, Some(at));
         }
     }
-}
-
-/// True if a REGISTER has changed neither where the station is found nor by which way.
-fn is_refresh(before: Option<&KeptBindings>, after: &[Binding]) -> bool {
-    let Some(before) = before else { return after.is_empty() };
-    before.len() == after.len() && after.iter().all(|new| before.iter().any(|old| old.leads_where(new)))
 }
 
 impl Actor for StationActor {
@@ -335,8 +311,8 @@ impl Handler<Told<Committed>> for StationActor {
         if !well {
             tracing::error!(station = %self.entry.config.name, "the binding could not be stored; it is kept in memory");
         }
-        if let Some((register, result)) = self.waiting.committed(place) {
-            self.answer(register, result);
+        if let Some((shard, done)) = self.waiting.committed(place) {
+            self.answer(shard, done);
         }
         self.rearm();
     }
@@ -387,9 +363,9 @@ impl Handler<Told<Fire>> for StationActor {
     type Result = ();
     fn handle(&mut self, _: Told<Fire>, _: &mut Context<Self>) {
         let now = self.env.now().mono;
-        while let Some((register, result)) = self.waiting.overdue(now) {
+        while let Some((shard, done)) = self.waiting.overdue(now) {
             tracing::error!(station = %self.entry.config.name, "the store is slow: a REGISTER was answered before its commit");
-            self.answer(register, result);
+            self.answer(shard, done);
         }
         if self.waiting.deadline().is_none() && self.idle_at <= now {
             self.shard.tell(StationIdle { station: self.entry.config.name.clone(), handled: self.handled });

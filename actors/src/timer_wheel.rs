@@ -210,12 +210,12 @@ impl<K: Clone> TimerWheel<K> {
         None
     }
 
-    /// When to sweep instead of `now`, if the shard has stood still meanwhile: what has come in that time is to be taken before what
-    /// became due in it, or an answer would be missed that was there in time. A sweep is put off once, by a [`TICK`].
-    pub fn put_off(&mut self, now: Instant) -> Option<Instant> {
-        let is_late = self.next_wake().is_some_and(|wanted| now.since(wanted) >= STOOD_STILL);
-        self.was_put_off = is_late && !self.was_put_off;
-        self.was_put_off.then(|| now + TICK)
+    /// When to sweep instead of `now`, if the shard has stood still meanwhile, and for how long it has: what has come in that time is to be
+    /// taken before what became due in it, or an answer would be missed that was there in time. A sweep is put off once, by a [`TICK`].
+    pub fn put_off(&mut self, now: Instant) -> Option<(Instant, Duration)> {
+        let late = self.next_wake().map_or(Duration::ZERO, |wanted| now.since(wanted));
+        self.was_put_off = late >= STOOD_STILL && !self.was_put_off;
+        self.was_put_off.then(|| (now + TICK, late))
     }
 
     /// Takes the keys of all timers due at `now`, in the order of their ticks, and disarms them.
@@ -363,12 +363,12 @@ mod tests {
         let id = wheel.insert(1);
         wheel.arm(id, Some(at(50)));
         assert_eq!(wheel.put_off(at(149)), None);
-        assert_eq!(wheel.put_off(at(150)), Some(at(155)));
+        assert_eq!(wheel.put_off(at(150)), Some((at(155), Duration::from_millis(100))));
         assert_eq!(wheel.put_off(at(155)), None);
         assert_eq!(due(&mut wheel, 155), vec![1]);
         assert_eq!(wheel.put_off(at(900)), None, "nothing is due");
         wheel.arm(id, Some(at(1_000)));
-        assert_eq!(wheel.put_off(at(1_200)), Some(at(1_205)), "another standstill");
+        assert_eq!(wheel.put_off(at(1_200)), Some((at(1_205), Duration::from_millis(200))), "another");
     }
 
     #[test]

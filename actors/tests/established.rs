@@ -1,13 +1,5 @@
 //! What an established call holds of memory within the actors: bytes that are allocated and not freed, counted in virtual time, so that they
 //! are the same in every run. Kernel, store and the ring of the last messages are left out.
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods
-)]
 
 #[path = "../benches/rig/mod.rs"]
 mod rig;
@@ -42,8 +34,7 @@ fn held_by_a_call(scenario: Scenario) -> (Kept, Kept) {
     });
     // The others stay as they are: `valgrind --tool=dhat` then tells at the end who holds what.
     std::mem::forget(rig);
-    let each = |kept: Kept| Kept { blocks: kept.blocks / CALLS as i64, bytes: kept.bytes / CALLS as i64 };
-    (each(held), each(left))
+    (held / CALLS as i64, left / CALLS as i64)
 }
 
 #[expect(clippy::print_stdout, reason = "`--nocapture` shows the figures")]

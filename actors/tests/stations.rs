@@ -1,14 +1,13 @@
 //! What a station takes that is registered and has nothing to do.
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 #[path = "../benches/rig/mod.rs"]
 mod rig;
 
 use rig::{Nobody, Rig, Scenario};
-use tandem_counting::{Live, in_use};
+use tandem_counting::{Counting, kept_by};
 
 #[global_allocator]
-static ALLOCATOR: Live<std::alloc::System> = Live(std::alloc::System);
+static ALLOCATOR: Counting<std::alloc::System> = Counting(std::alloc::System);
 
 /// Bytes of a station before it registers, and with one binding. 600 are promised, which includes what the allocator cannot use.
 const MOST_CONFIGURED: i64 = 300;
@@ -18,12 +17,12 @@ const MANY: u64 = 4_500;
 
 /// Bytes in use by an engine with so many stations: before they register, and once they rest.
 fn bytes(stations: u64) -> (i64, i64) {
-    let nothing = in_use();
-    let mut rig = Rig::with_stations(Scenario::Register, stations, 0);
-    let configured = in_use() - nothing;
-    rig.run(&mut Nobody, stations);
-    rig.rest();
-    (configured, in_use() - nothing)
+    let (mut rig, configured) = kept_by(|| Rig::with_stations(Scenario::Register, stations, 0));
+    let ((), registered) = kept_by(|| {
+        rig.run(&mut Nobody, stations);
+        rig.rest();
+    });
+    (configured.taken, (configured + registered).taken)
 }
 
 #[test]

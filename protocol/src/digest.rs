@@ -61,8 +61,8 @@ impl Algorithm {
         [Self::Md5, Self::Sha256].into_iter().find(|a| token.eq_ignore_ascii_case(a.as_str()))
     }
 
-    /// The hash of the parts joined by colons, in lower-case hexadecimal.
-    fn hash(self, parts: &[&[u8]]) -> String {
+    /// The hash of the parts joined by colons.
+    fn hash(self, parts: &[&[u8]]) -> Hex {
         match self {
             Self::Md5 => hash_with(Md5::new(), parts),
             Self::Sha256 => hash_with(Sha256::new(), parts),
@@ -71,6 +71,10 @@ impl Algorithm {
 
     /// `H(user:realm:password)`, the form in which a password may be stored.
     pub fn ha1(self, user: &str, realm: &str, password: &str) -> String {
+        self.hash_of_a1(user, realm, password).as_str().to_owned()
+    }
+
+    fn hash_of_a1(self, user: &str, realm: &str, password: &str) -> Hex {
         self.hash(&[user.as_bytes(), realm.as_bytes(), password.as_bytes()])
     }
 }
@@ -87,7 +91,7 @@ thread_local! {
     static HASHES: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-fn hash_with<D: Digest>(mut digest: D, parts: &[&[u8]]) -> String {
+fn hash_with<D: Digest>(mut digest: D, parts: &[&[u8]]) -> Hex {
     #[cfg(test)]
     HASHES.set(HASHES.get() + 1);
     for (index, part) in parts.iter().enumerate() {
@@ -96,18 +100,39 @@ fn hash_with<D: Digest>(mut digest: D, parts: &[&[u8]]) -> String {
         }
         digest.update(part);
     }
-    hex(&digest.finalize())
+    Hex::of(&digest.finalize())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from(DIGITS[usize::from(nibble)]));
+/// A hash in lower-case hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hex {
+    digits: [u8; Hex::LONGEST],
+    len: usize,
+}
+
+impl Hex {
+    /// The digits of SHA-256.
+    const LONGEST: usize = 64;
+
+    /// The digits of at most as many bytes as SHA-256 has.
+    fn of(bytes: &[u8]) -> Hex {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; Hex::LONGEST];
+        let (pairs, _) = digits.as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(bytes) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         }
+        Hex { digits, len: (2 * bytes.len()).min(Hex::LONGEST) }
     }
-    text
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[..self.len]
+    }
+
+    fn as_str(&self) -> &str {
+        // Digits are UTF-8.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
 }
 
 /// Why a header of digest authentication cannot be used.
@@ -185,20 +210,19 @@ pub struct Server<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {
     /// Its credentials.
-    pub credentials: &'a Credentials,
+    pub credentials: &'a Credentials<'a>,
     /// Its method.
     pub method: &'a str,
     /// Its body.
     pub body: &'a [u8],
     /// Where it came from.
     pub source: IpAddr,
-    /// Whether its source is known by other means, so that right credentials are not slowed by other users that fail there.
-    pub known_source: bool,
 }
 
 /// Judges a request's credentials by the rule at the top of this module.
 ///
-/// `secret` is `None` for an unknown user, which takes the same path and time as a wrong password. The caller
+/// `secret` is `None` for an unknown user, which takes the same path and time as a wrong password. `known_source` says whether the source is
+/// known by other means, so that right credentials are not slowed by other users that fail there: asked where some have. The caller
 /// compares `credentials.uri` with the Request-URI if its policy asks for that (RFC 7616 §3.4.6): a request that
 /// crossed a proxy has often another one.
 pub fn authenticate(
@@ -206,8 +230,9 @@ pub fn authenticate(
     now: Now,
     request: Presented<'_>,
     secret: Option<&Secret>,
+    known_source: impl FnOnce() -> bool,
 ) -> Verdict {
-    let Presented { credentials, method, body, source, .. } = request;
+    let Presented { credentials, method, body, source } = request;
     let max_age = server.windows.max_age();
     let NonceCheck::Fresh { id } = server.signer.check(&credentials.nonce, now.wall, max_age, source) else {
         return Verdict::Stale;
@@ -220,12 +245,15 @@ pub fn authenticate(
     if !server.throttle.pair_delay(attempt, now.mono).is_zero() {
         return Verdict::Throttled;
     }
-    let exempt = right && request.known_source;
-    if !exempt && !server.throttle.source_delay(source, now.mono).is_zero() {
-        if request.known_source {
+    if !server.throttle.source_delay(source, now.mono).is_zero() {
+        // Whoever is right or not: it is not to be told by the time it takes.
+        let known = known_source();
+        if known && !right {
             server.throttle.pair_failed(attempt, now.mono);
         }
-        return Verdict::Throttled;
+        if !(known && right) {
+            return Verdict::Throttled;
+        }
     }
     if !right {
         server.throttle.failed(attempt, now.mono);

@@ -1,7 +1,7 @@
 //! The registrar's rules for one address-of-record (RFC 3261 §10.3).
 //!
-//! [`Bindings`] is what a station's actor keeps and stores. It is driven by [`Bindings::register`] with what a
-//! REGISTER says and by [`Bindings::expire`] when [`Bindings::next_expiry`] has come.
+//! [`Bindings`] is what is kept and stored of a station. It is driven by [`Bindings::update`] with what a REGISTER
+//! says and by [`Bindings::expire`] when [`Bindings::next_expiry`] has come.
 
 mod answer;
 mod borrowed;
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::flow::{ConnectionId, Flow};
 use crate::time::UnixMillis;
 
-pub use answer::granted_headers;
+pub use answer::grant;
 pub use borrowed::BindingRef;
 pub use contact::same_contact;
-pub use request::{BadRegister, read};
+pub use request::{Asked, BadRegister, look, read};
 pub use target_set::{Flows, target_set};
 
 /// One contact of an address-of-record.
@@ -221,25 +221,32 @@ impl Bindings {
         current
     }
 
-    /// Carries out an authenticated REGISTER and returns what is then registered, for the 200.
+    /// Carries out an authenticated REGISTER; what is registered then, for the 200, is the [`list`](Self::list).
     ///
     /// Bindings that have expired by `now` are removed first; compare with [`list`](Self::list) before and after
     /// to tell what changed.
     ///
     /// # Errors
     /// [`RegisterError`]: then nothing has changed but what expired. It is all or nothing (RFC 3261 §10.3 step 7).
+    pub fn update(&mut self, now: UnixMillis, update: &Update) -> Result<(), RegisterError> {
+        self.expire(now);
+        match &update.contacts {
+            ContactSet::Query => Ok(()),
+            ContactSet::Star => self.remove_all(update),
+            ContactSet::List(contacts) => self.apply(now, update, contacts),
+        }
+    }
+
+    /// The same, and returns what is registered then.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
     pub fn register(
         &mut self,
         now: UnixMillis,
         update: impl Borrow<Update>,
     ) -> Result<Vec<Binding>, RegisterError> {
-        let update = update.borrow();
-        self.expire(now);
-        match &update.contacts {
-            ContactSet::Query => {}
-            ContactSet::Star => self.remove_all(update)?,
-            ContactSet::List(contacts) => self.apply(now, update, contacts)?,
-        }
+        self.update(now, update.borrow())?;
         Ok(self.list.clone())
     }
 

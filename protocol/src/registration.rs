@@ -348,7 +348,7 @@ impl Registration {
         self.state = State::Registered;
         self.up = true;
         self.failures = 0;
-        self.deadline = Some(now.mono + refresh);
+        self.deadline = Some(now.mono.roughly_after(refresh));
         vec![Output::Up { expires }]
     }
 

@@ -54,7 +54,7 @@ impl StoreMeter {
             Describe::Gauge,
             "tandem_store_waiting_bytes",
             Some(metrics::Unit::Bytes),
-            "Bytes that wait for a commit",
+            "Bytes that wait for a commit, or were committed and are not saved in the database yet",
         );
         let dropped =
             |kind: &str| registry.counter("tandem_store_dropped_total", &[("kind", kind.to_owned())]);

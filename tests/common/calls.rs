@@ -1,5 +1,6 @@
 //! Whole calls, and the two trunks that most of them cross.
 
+use super::engine::stations;
 use super::{Engine, Leg, Msg, Ua, sdp};
 
 /// Two trunks: calls come from {peer}:5090 and go to {peer}:5070.
@@ -22,6 +23,21 @@ pub(crate) fn trunks(inbound: &str, outbound: &str) -> String {
         text.replacen(&name, &format!("{name}{keys}\n"), 1)
     };
     with(with(TRUNKS.to_owned(), "in", inbound), "out", outbound)
+}
+
+/// Station 1001, which dials out with 9 by a trunk with two proxies, {peer}:5071 and 5072, and with 8 as an emergency.
+pub(crate) fn two_proxies(keys: &str) -> String {
+    format!(
+        "{}[[trunk]]\nname = \"out\"\nproxies = [\"{{peer}}:5071\", \"{{peer}}:5072\"]\n{keys}\n\
+         [[dial_plan.pattern]]\npattern = \"9.X!\"\ntarget = \"trunk:out\"\n\
+         [[dial_plan.pattern]]\npattern = \"8.X!\"\ntarget = \"trunk:out\"\nemergency = true\n",
+        stations(&["1001"])
+    )
+}
+
+/// Who is at a port of {peer}.
+pub(crate) fn proxy(engine: &Engine, port: u16) -> Ua {
+    Ua::on(engine, "proxy", (engine.peer(), port).into())
 }
 
 /// A caller on the trunk `in` and a callee on the trunk `out`, whose user is a number that leads there.

@@ -5,7 +5,7 @@
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -241,6 +241,20 @@ impl Engine {
     #[track_caller]
     pub(crate) fn quiet(&self) {
         eventually("no calls", || (self.metric("tandem_calls_active", &[]) == 0.0).then_some(()));
+    }
+
+    /// `tandem reload` with these settings.
+    pub(crate) fn reload(&self, settings: &str, options: &[&str]) -> Output {
+        self.settle(settings);
+        self.command(&[&["reload"], options].concat()).output().expect("the program")
+    }
+
+    /// The same; it must succeed. What it prints.
+    #[track_caller]
+    pub(crate) fn reloaded(&self, settings: &str, options: &[&str]) -> String {
+        let done = self.reload(settings, options);
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
     }
 
     /// Makes an actor fail; `what` is `panic`, `panic_always` or `stall`.

@@ -2,6 +2,15 @@
 //! same work in every run, so that it can be counted.
 //!
 //! The store keeps nothing and commits when it is told to; the log is written and thrown away.
+// Each benchmark and test that has this uses another part of it.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 mod calls;
 #[path = "../../../src/log_format.rs"]

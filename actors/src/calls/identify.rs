@@ -100,7 +100,7 @@ pub(crate) fn verify_presented(
     env: &Env,
     request: &Message,
     flow: Flow,
-    credentials: Option<Credentials>,
+    credentials: Option<Credentials<'_>>,
     station: Option<&Arc<StationEntry>>,
 ) -> Result<(), Refused> {
     let realm = &env.config().realm;
@@ -118,16 +118,15 @@ pub(crate) fn verify_presented(
     // Whether there is such a station matters last: until then all is looked at alike.
     let looked_at = station.or_else(|| directory.stand_in());
     let is_it = looked_at.is_some_and(|s| credentials.username == *s.config.name) && station.is_some();
-    let known_source = is_known(env, flow, looked_at, is_it);
     let secret = looked_at.filter(|_| is_it).and_then(|s| s.config.secret.as_ref());
     let presented = Presented {
         credentials: &credentials,
         method: request.method_name(),
         body: request.body(),
         source: flow.remote.ip(),
-        known_source,
     };
-    match authenticate(server, env.now(), presented, secret) {
+    let known_source = || is_known(env, flow, looked_at, is_it);
+    match authenticate(server, env.now(), presented, secret, known_source) {
         Verdict::Accepted => Ok(()),
         Verdict::Stale => Err(challenge(env, flow, true)),
         Verdict::Wrong => {
@@ -137,33 +136,35 @@ pub(crate) fn verify_presented(
                 target: "tandem::security",
                 peer = %flow.remote,
                 method = request.method_name(),
-                user = credentials.username,
+                user = &*credentials.username,
                 "authentication failed"
             );
             Err(challenge(env, flow, false))
         }
         Verdict::Throttled => {
             env.metrics().auth_throttled.increment(1);
-            tracing::debug!(peer = %flow.remote, user = credentials.username, "too many guesses: not judged");
+            tracing::debug!(peer = %flow.remote, user = &*credentials.username, "too many guesses: not judged");
             Err(challenge(env, flow, false))
         }
     }
 }
 
 /// The credentials for our realm, or the first that can be read.
-pub(crate) fn credentials(request: &Message, realm: &str) -> Option<Credentials> {
-    let mut all: Vec<Credentials> = request
-        .headers(Header::Authorization)
-        .take(MAX_CREDENTIALS)
-        .filter_map(|value| Credentials::parse(value).ok())
-        .collect();
-    let ours = all.iter().position(|credentials| credentials.realm == realm).unwrap_or(0);
-    (!all.is_empty()).then(|| all.swap_remove(ours))
+pub(crate) fn credentials<'a>(request: &'a Message, realm: &str) -> Option<Credentials<'a>> {
+    let mut first = None;
+    let headers = request.headers(Header::Authorization).take(MAX_CREDENTIALS);
+    for credentials in headers.filter_map(|value| Credentials::parse(value).ok()) {
+        if credentials.realm == realm {
+            return Some(credentials);
+        }
+        first.get_or_insert(credentials);
+    }
+    first
 }
 
 /// Whether credentials are for this request and not for one to somebody else (RFC 7616 §3.4.6). Hosts and parameters differ
 /// where a proxy has been, and many clients name the domain alone; the user differs only if it is another request.
-fn protects(credentials: &Credentials, request: &Message) -> bool {
+fn protects(credentials: &Credentials<'_>, request: &Message) -> bool {
     let Ok(signed) = Uri::parse(&credentials.uri) else { return false };
     let Some(user) = signed.user_unescaped() else { return true };
     Uri::parse(request.request_uri()).is_ok_and(|uri| uri.user_unescaped() == Some(user))

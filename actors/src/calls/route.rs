@@ -102,20 +102,7 @@ pub(crate) fn route(env: &Env, dialler: Option<&Caller>, dialled: &str, secure: 
     };
     let pattern = found.pattern;
     let mark = if pattern.emergency { ", an emergency call" } else { "" };
-    let (words, text, in_full);
-    let target: &[&str] = match pattern.target.name() {
-        Some(name) => {
-            words = [pattern.target.kind(), ":", name];
-            &words
-        }
-        None => {
-            text = pattern.target.to_string();
-            in_full = [&*text];
-            &in_full
-        }
-    };
-    let why =
-        [&[pattern.pattern, " in ", pattern.partition, " leads to "], target, &[mark]].concat().concat();
+    let why = format!("{} in {} leads to {}{mark}", pattern.pattern, pattern.partition, pattern.target);
     let (number, emergency) = (&found.number_out, pattern.emergency);
     let wanted = Wanted { number, dialler, emergency, secure, why, inside: false };
     let route = match pattern.target {

@@ -58,6 +58,17 @@ impl Writer<'_> {
     }
 }
 
+/// Numbers of several bytes are as long as they must be.
+macro_rules! numbers {
+    ($($serialize:ident ($number:ty) by $write:ident,)*) => {$(
+        #[inline]
+        fn $serialize(self, v: $number) -> Result<(), WriteError> {
+            self.$write(v.into());
+            Ok(())
+        }
+    )*};
+}
+
 impl Serializer for &mut Writer<'_> {
     type Ok = ();
     type Error = WriteError;
@@ -73,24 +84,18 @@ impl Serializer for &mut Writer<'_> {
         self.0.push(v.into());
         Ok(())
     }
+    numbers! {
+        serialize_i16(i16) by signed,
+        serialize_i32(i32) by signed,
+        serialize_i64(i64) by signed,
+        serialize_u16(u16) by number,
+        serialize_u32(u32) by number,
+        serialize_u64(u64) by number,
+        serialize_u128(u128) by long,
+    }
     #[inline]
     fn serialize_i8(self, v: i8) -> Result<(), WriteError> {
         self.0.push(v as u8);
-        Ok(())
-    }
-    #[inline]
-    fn serialize_i16(self, v: i16) -> Result<(), WriteError> {
-        self.signed(v.into());
-        Ok(())
-    }
-    #[inline]
-    fn serialize_i32(self, v: i32) -> Result<(), WriteError> {
-        self.signed(v.into());
-        Ok(())
-    }
-    #[inline]
-    fn serialize_i64(self, v: i64) -> Result<(), WriteError> {
-        self.signed(v);
         Ok(())
     }
     #[inline]
@@ -101,26 +106,6 @@ impl Serializer for &mut Writer<'_> {
     #[inline]
     fn serialize_u8(self, v: u8) -> Result<(), WriteError> {
         self.0.push(v);
-        Ok(())
-    }
-    #[inline]
-    fn serialize_u16(self, v: u16) -> Result<(), WriteError> {
-        self.number(v.into());
-        Ok(())
-    }
-    #[inline]
-    fn serialize_u32(self, v: u32) -> Result<(), WriteError> {
-        self.number(v.into());
-        Ok(())
-    }
-    #[inline]
-    fn serialize_u64(self, v: u64) -> Result<(), WriteError> {
-        self.number(v);
-        Ok(())
-    }
-    #[inline]
-    fn serialize_u128(self, v: u128) -> Result<(), WriteError> {
-        self.long(v);
         Ok(())
     }
     #[inline]

@@ -1,9 +1,24 @@
 //! The timers of a shard: one wheel, and one wish to be woken.
 
+use std::time::Duration;
+
 use tandem_protocol::time::Instant;
 
 use super::{Env, TimerKey};
 use crate::timer_wheel::TimerId;
+
+/// A standstill is told of if it was so long: half of T1, by which peers begin to send again.
+const TOLD_FROM: Duration = Duration::from_millis(250);
+/// Others are only counted for so long.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+/// What was told of a shard's standstills.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standstills {
+    told: Option<Instant>,
+    /// How many were not told since.
+    untold: u32,
+}
 
 impl Env {
     /// A new, disarmed timer of an actor.
@@ -45,13 +60,41 @@ impl Env {
         let now = self.now().mono;
         self.0.common.wake.set(None);
         let mut timers = self.0.common.timers.borrow_mut();
-        let later = timers.put_off(now);
-        let next = later.or_else(|| {
-            timers.sweep(now, due);
-            timers.next_wake()
-        });
+        let put_off = timers.put_off(now);
+        let next = match put_off {
+            Some((later, _)) => Some(later),
+            None => {
+                timers.sweep(now, due);
+                timers.next_wake()
+            }
+        };
         drop(timers);
+        if let Some((_, stood_still)) = put_off {
+            self.note_standstill(stood_still, now);
+        }
         self.want_wake(next);
+    }
+
+    /// Counts a standstill, and tells of one that callers may have noticed; of further ones within [`TELL_AGAIN`] the next time.
+    fn note_standstill(&self, stood_still: Duration, now: Instant) {
+        self.metrics().standstills.increment(1);
+        if stood_still < TOLD_FROM {
+            return;
+        }
+        let common = &self.0.common;
+        let before = common.standstills.get();
+        if before.told.is_some_and(|told| now.since(told) < TELL_AGAIN) {
+            common.standstills.set(Standstills { untold: before.untold + 1, ..before });
+            return;
+        }
+        common.standstills.set(Standstills { told: Some(now), untold: 0 });
+        tracing::warn!(
+            shard = common.shard.0,
+            stood_still_ms = stood_still.as_millis() as u64,
+            untold = before.untold,
+            "a shard stood still and looks at its timers so late: something else had its processor, or one of its actors took so long; see \
+             tandem_shard_standstills_total, and who else is on this machine"
+        );
     }
 
     fn want_wake(&self, next: Option<Instant>) {

@@ -68,4 +68,16 @@ pub(super) fn describe(registry: &Registry) {
         "Threads of shards that were stuck and were given up; another has the place of each",
     );
     registry.describe(Counter, "tandem_shard_crossings_total", None, "Messages from one shard to another");
+    registry.describe(
+        Counter,
+        "tandem_shard_standstills_total",
+        None,
+        "Times that a shard stood still for 100 ms or more, and its timers were late",
+    );
+    registry.describe(
+        Counter,
+        "tandem_shard_looks_total",
+        None,
+        "Times that it was looked whether all shards get on: twice a second",
+    );
 }

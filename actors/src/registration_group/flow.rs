@@ -96,7 +96,7 @@ impl GroupActor {
             .filter(|to| knows && state == Some(State::Registered) && to.listener.transport().is_reliable());
         let connection = to.and_then(|to| self.env.opened(to.listener, to.remote));
         let every = flow_timer(response);
-        let next = self.env.now().mono + self.spread(every);
+        let next = self.env.now().mono.roughly_after(self.spread(every));
         if let Some(kept) = self.flows.kept.get_mut(place) {
             *kept = connection.map(|connection| KeptFlow { connection, every, next });
         }
@@ -117,7 +117,7 @@ impl GroupActor {
         for place in 0..self.flows.kept.len() {
             let Some(mut flow) = self.flows.kept[place].filter(|flow| flow.next <= now) else { continue };
             self.env.ping(flow.connection);
-            flow.next = now + self.spread(flow.every);
+            flow.next = now.roughly_after(self.spread(flow.every));
             self.flows.kept[place] = Some(flow);
         }
     }

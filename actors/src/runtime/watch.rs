@@ -111,6 +111,7 @@ async fn watch(mut root: Root, engine: WeakEngine) {
                 root.links.send(chair.shard, LinkMessage::Poke);
             }
         }
+        root.shared.metrics.looks.increment(1);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::env::{Env, Tell, Told};
 use crate::events::{Event, EventKind};
 use crate::metrics::ActorKind;
 use crate::owner::Owner;
-use crate::registrar::{self, Register, RegisterDone};
+use crate::registrar::{self, Register};
 use crate::registration_group::GroupActor;
 use crate::shell::Injection;
 use crate::sip::endpoint::Outgoing;
@@ -200,21 +200,6 @@ impl Shard {
                 }
             }
             Err(refused) => self.refuse(request, flow, &refused),
-        }
-    }
-
-    pub(super) fn register_here(&mut self, register: Register, ctx: &Context<Self>) {
-        if let Some(connection) = register.flow.connection.filter(|_| register.update.outbound) {
-            self.flows.expect(&register.station, connection);
-        }
-        let name = register.station.clone();
-        if self.env.directory().station(&name).is_some() || self.stations.contains_key(&name) {
-            self.tell_station(&name, register, ctx);
-        } else {
-            // It was verified under settings that have just been replaced.
-            let shard = register.shard;
-            let done = RegisterDone::of_none(register, self.env.now().wall);
-            self.env.link(shard, LinkMessage::RegisterDone(Box::new(done)));
         }
     }
 

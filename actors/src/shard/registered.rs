@@ -32,6 +32,7 @@ pub(super) struct RegisteredStations {
     /// When bindings end that do so within a round or so. What was refreshed since has its time still.
     expiries: BTreeSet<(UnixMillis, Arc<str>)>,
     turn: usize,
+    /// `None` while there is nobody to look at.
     next_step: Option<Instant>,
     keeps_alive: bool,
     round: Duration,
@@ -42,7 +43,11 @@ impl RegisteredStations {
     pub(super) fn begin(&mut self, keepalive: Duration, now: Instant) {
         self.keeps_alive = !keepalive.is_zero();
         self.round = if self.keeps_alive { keepalive } else { ROUND };
-        self.next_step = Some(now + self.step());
+        self.next_step = self.is_anybody_listed().then(|| now + self.step());
+    }
+
+    fn is_anybody_listed(&self) -> bool {
+        self.parts.iter().any(|part| !part.is_empty())
     }
 
     fn step(&self) -> Duration {
@@ -54,21 +59,23 @@ impl RegisteredStations {
         station.standing().listed.store(false, Ordering::Relaxed);
     }
 
-    /// A station's first binding ends at `first`, if it has bindings.
-    pub(super) fn set(&mut self, station: &StationEntry, first: Option<UnixMillis>, now: Now) {
-        let (standing, Some(first)) = (station.standing(), first) else { return };
-        if !standing.listed.swap(true, Ordering::Relaxed) {
+    /// A station's first binding ends at `first`, if it has bindings. True if that is noted.
+    pub(super) fn set(&mut self, station: &StationEntry, first: Option<UnixMillis>, now: Now) -> bool {
+        let (standing, Some(first)) = (station.standing(), first) else { return false };
+        // Only this shard writes it.
+        if !standing.listed.load(Ordering::Relaxed) {
+            standing.listed.store(true, Ordering::Relaxed);
             self.parts[station::token(&standing.name) as usize % PARTS].push(standing.clone());
+            let step = self.step();
+            self.next_step.get_or_insert(now.mono + step);
         }
-        self.expect(&standing.name, first, now.wall);
+        self.expect(&standing.name, first, now.wall)
     }
 
     /// Notes the end of a binding if it comes before the station is looked at again.
-    fn expect(&mut self, name: &Arc<str>, first: UnixMillis, now: UnixMillis) {
+    fn expect(&mut self, name: &Arc<str>, first: UnixMillis, now: UnixMillis) -> bool {
         let soon = now.0 + (self.round + LATE).as_millis() as u64;
-        if first.0 <= soon {
-            self.expiries.insert((first, name.clone()));
-        }
+        first.0 <= soon && self.expiries.insert((first, name.clone()))
     }
 
     /// When there is something to do.
@@ -103,6 +110,9 @@ impl RegisteredStations {
             true
         });
         self.parts[self.turn] = part;
+        if !self.is_anybody_listed() {
+            self.next_step = None;
+        }
     }
 }
 
@@ -110,6 +120,14 @@ impl RegisteredStations {
 pub(crate) struct BindingsChanged(pub(crate) Arc<StationEntry>);
 
 impl Shard {
+    pub(super) fn bindings_changed(&mut self, entry: &StationEntry) {
+        let kept = entry.kept();
+        self.flows.set(&entry.config.name, kept.as_deref());
+        if self.registered.set(entry, kept.map(|kept| kept.first_expiry()), self.env.now()) {
+            self.rearm();
+        }
+    }
+
     pub(super) fn expire_bindings(&mut self, ctx: &Context<Self>) {
         let now = self.env.now().wall;
         while let Some(name) = self.registered.take_due(now) {
@@ -133,10 +151,6 @@ impl Shard {
 impl Handler<Told<BindingsChanged>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<BindingsChanged>, _: &mut Context<Self>) {
-        let BindingsChanged(entry) = told.0;
-        let kept = entry.kept();
-        self.flows.set(&entry.config.name, kept.as_deref());
-        self.registered.set(&entry, kept.map(|kept| kept.first_expiry()), self.env.now());
-        self.rearm();
+        self.bindings_changed(&told.0.0);
     }
 }

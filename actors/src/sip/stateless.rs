@@ -30,7 +30,7 @@ impl<'a> Answer<'a> {
         let tag = tag(request);
         let mut response = response_to(request, Some(to), self.status, self.phrase, Some(&tag));
         for (header, value) in self.headers {
-            response.header(*header, value);
+            response.texts(*header, &[value]);
         }
         response.finish(None)
     }

@@ -18,7 +18,7 @@ use crate::ids::{Names, ShardId};
 use crate::media_pool::order::MediaOrder;
 use crate::media_pool::tests::fixture;
 use crate::registrar::RegisterDone;
-use crate::shard::Tick;
+use crate::shard::{Linked, Tick};
 use crate::supervisor::Census;
 
 /// Seams that record the answers to REGISTERs and count what is sent; the station's machine panics while `panics` says so.
@@ -27,7 +27,17 @@ struct Bench {
     panics: Rc<Cell<bool>>,
     done: Rc<RefCell<Vec<RegisterDone>>>,
     keep_alives: Rc<Cell<u32>>,
+    /// The responses.
+    sent: Rc<RefCell<Vec<Message>>>,
+    wake_ups: Rc<Cell<u32>>,
     seconds: Rc<Cell<u64>>,
+}
+
+impl Bench {
+    /// The responses sent so far: CSeq number and status.
+    fn answers(&self) -> Vec<(u32, u16)> {
+        self.sent.borrow().iter().map(|response| (response.cseq(), response.status())).collect()
+    }
 }
 
 impl Seams for Bench {
@@ -40,6 +50,7 @@ impl Seams for Bench {
     }
     fn transmit(&self, to: Flow, message: Bytes, _: Leftover) -> Result<(), Unsent> {
         self.keep_alives.update(|sent| sent + u32::from(to == flow() && message == "\r\n\r\n"));
+        self.sent.borrow_mut().extend(Message::parse(message, &Limits::default()));
         Ok(())
     }
     fn link(&self, _: ShardId, message: LinkMessage) {
@@ -51,7 +62,9 @@ impl Seams for Bench {
         Err(Unsent::Unreachable)
     }
     fn close(&self, _: ConnectionId) {}
-    fn wake_at(&self, _: Instant) {}
+    fn wake_at(&self, _: Instant) {
+        self.wake_ups.update(|asked| asked + 1);
+    }
     fn media(&self, _: u16, _: MediaOrder) {}
     fn inject_panic(&self, kind: ActorKind) -> bool {
         kind == ActorKind::Station && self.panics.get()
@@ -137,7 +150,8 @@ async fn run<F: Future>(bench: &Bench, test: impl FnOnce(Addr<StationActor>) -> 
     test(StationActor::launch(&env, &shard, entry)).await;
     settle().await;
     let done = bench.done.borrow();
-    done.iter().map(|done| (done.request.cseq(), done.result.as_ref().is_some_and(Result::is_ok))).collect()
+    // Transactions have the numbers of their requests.
+    done.iter().map(|done| done.told()).map(|(id, status)| (id.0 as u32, status == 200)).collect()
 }
 
 /// Lets the actors empty their mailboxes.
@@ -185,6 +199,7 @@ async fn the_way_to_who_is_registered_is_kept_open_once_in_each_round() {
     let mut rounds = Vec::new();
     for round in 0..4 {
         if round == 1 {
+            assert_eq!(bench.wake_ups.get(), 0, "a shard where nobody is registered has nothing to do");
             let entry = env.directory().station("1001").unwrap().clone();
             StationActor::launch(&env, &shard, entry).tell(register(1));
             settle().await;
@@ -221,4 +236,75 @@ async fn a_binding_ends_when_it_expires_and_not_when_it_would_have_without_a_ref
         ended.extend((entry.binding_count() < before).then_some(second + 1));
     }
     assert_eq!(ended, [590 + 600, 1_700 + 600]);
+}
+
+/// A shard of its own, and what it is told.
+fn shard(bench: &Bench) -> (Env, Addr<Shard>) {
+    let env = Env::new(ShardId(0), shared(), Box::new(bench.clone()));
+    let shard = Shard::new(env.clone()).start();
+    (env, shard)
+}
+
+async fn link(shard: &Addr<Shard>, message: LinkMessage) {
+    shard.tell(Linked(vec![message]));
+    settle().await;
+}
+
+/// The ticket of the `n`th REGISTER, from 0, of stations that rest: the first place is chance.
+fn ticket(n: u16) -> Vec<(u64, bool)> {
+    vec![(token("") | u64::from(7 + n), true)]
+}
+
+#[actix::test]
+async fn a_station_that_rests_registers_without_an_actor_and_each_answer_waits_for_its_own_commit() {
+    let bench = Bench::default();
+    let (env, shard) = shard(&bench);
+    settle().await;
+    for cseq in [1, 2, 2, 3] {
+        link(&shard, LinkMessage::Register(Box::new(register(cseq)))).await;
+    }
+    let entry = env.directory().station("1001").unwrap().clone();
+    assert_eq!(bench.answers(), [(2, 500)], "what is out of order changes nothing, and need not wait");
+    assert_eq!((entry.binding_count(), entry.bindings()[0].cseq), (1, 3));
+    // Two places are those of the first and the second; the refused one has none.
+    link(&shard, LinkMessage::Committed(ticket(1))).await;
+    link(&shard, LinkMessage::Committed(ticket(1))).await;
+    assert_eq!(bench.answers(), [(2, 500), (2, 200)]);
+    link(&shard, LinkMessage::Committed(ticket(0))).await;
+    link(&shard, LinkMessage::Committed(ticket(2))).await;
+    assert_eq!(bench.answers(), [(2, 500), (2, 200), (1, 200), (3, 200)]);
+    assert_eq!(env.shared().census.alive(ActorKind::Station), 0);
+}
+
+#[actix::test]
+async fn a_slow_store_keeps_no_station_that_rests_waiting() {
+    let bench = Bench::default();
+    let (_, shard) = shard(&bench);
+    settle().await;
+    link(&shard, LinkMessage::Register(Box::new(register(1)))).await;
+    bench.seconds.update(|seconds| seconds + 1);
+    // A sweep that comes so late is put off once.
+    shard.tell(Tick);
+    shard.tell(Tick);
+    settle().await;
+    assert_eq!(bench.answers(), [(1, 200)]);
+    link(&shard, LinkMessage::Committed(ticket(0))).await;
+    assert_eq!(bench.answers(), [(1, 200)], "its ticket comes too late");
+}
+
+#[actix::test]
+async fn what_a_machine_at_rest_panics_at_is_taken_once_more_by_an_actor() {
+    let bench = Bench::default();
+    let (env, shard) = shard(&bench);
+    settle().await;
+    bench.panics.set(true);
+    link(&shard, LinkMessage::Register(Box::new(register(1)))).await;
+    let census = &env.shared().census;
+    assert_eq!((census.alive(ActorKind::Station), census.restarts(ActorKind::Station)), (1, 2));
+    bench.panics.set(false);
+    link(&shard, LinkMessage::Register(Box::new(register(1)))).await;
+    link(&shard, LinkMessage::Register(Box::new(register(2)))).await;
+    let told: Vec<_> = bench.done.borrow().iter().map(RegisterDone::told).collect();
+    assert_eq!(told, [(ServerTransactionId(1), 500)], "the actor knows what came before");
+    assert_eq!(env.directory().station("1001").unwrap().bindings()[0].cseq, 2);
 }

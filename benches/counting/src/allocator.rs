@@ -1,21 +1,33 @@
 //! An allocator that counts while it is asked to.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 static FREED: AtomicU64 = AtomicU64::new(0);
 static FREED_BYTES: AtomicU64 = AtomicU64::new(0);
+static TAKEN: AtomicI64 = AtomicI64::new(0);
 
 /// Counts the allocations of all threads, which another allocator makes. While nobody asks, it costs a load.
 pub struct Counting<A>(pub A);
+
+/// What a block of `size` bytes takes in mimalloc: from 64 bytes on there are four sizes to each power of two.
+fn taken(size: usize) -> i64 {
+    let step = match size {
+        0..=8 => 8,
+        9..=64 => 16,
+        _ => (size.next_power_of_two() / 8).clamp(16, 4096),
+    };
+    size.next_multiple_of(step) as i64
+}
 
 fn count(bytes: usize) {
     if ENABLED.load(Ordering::Relaxed) {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        TAKEN.fetch_add(taken(bytes), Ordering::Relaxed);
     }
 }
 
@@ -23,6 +35,7 @@ fn count_freed(bytes: usize) {
     if ENABLED.load(Ordering::Relaxed) {
         FREED.fetch_add(1, Ordering::Relaxed);
         FREED_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        TAKEN.fetch_sub(taken(bytes), Ordering::Relaxed);
     }
 }
 
@@ -82,7 +95,7 @@ pub fn kept_by<R>(work: impl FnOnce() -> R) -> (R, Kept) {
     let (result, allocated, freed) = counted(work);
     let left = |allocated: u64, freed: u64| allocated.wrapping_sub(freed) as i64;
     let (blocks, bytes) = (left(allocated.blocks, freed.blocks), left(allocated.bytes, freed.bytes));
-    (result, Kept { blocks, bytes })
+    (result, Kept { blocks, bytes, taken: TAKEN.load(Ordering::Relaxed) })
 }
 
 /// What is allocated and not freed.
@@ -90,8 +103,27 @@ pub fn kept_by<R>(work: impl FnOnce() -> R) -> (R, Kept) {
 pub struct Kept {
     /// How many blocks.
     pub blocks: i64,
-    /// Bytes in all of them.
+    /// Bytes that were asked for.
     pub bytes: i64,
+    /// Bytes with what mimalloc cannot use beside them.
+    pub taken: i64,
+}
+
+impl std::ops::Div<i64> for Kept {
+    type Output = Kept;
+
+    fn div(self, by: i64) -> Kept {
+        Kept { blocks: self.blocks / by, bytes: self.bytes / by, taken: self.taken / by }
+    }
+}
+
+impl std::ops::Add for Kept {
+    type Output = Kept;
+
+    fn add(self, more: Kept) -> Kept {
+        let Kept { blocks, bytes, taken } = more;
+        Kept { blocks: self.blocks + blocks, bytes: self.bytes + bytes, taken: self.taken + taken }
+    }
 }
 
 /// What all threads allocate, and what they free, while `work` runs.
@@ -102,8 +134,20 @@ fn counted<R>(work: impl FnOnce() -> R) -> (R, Allocated, Allocated) {
     };
     of(&ALLOCATIONS, &BYTES);
     of(&FREED, &FREED_BYTES);
+    TAKEN.store(0, Ordering::Relaxed);
     ENABLED.store(true, Ordering::Relaxed);
     let result = work();
     ENABLED.store(false, Ordering::Relaxed);
     (result, of(&ALLOCATIONS, &BYTES), of(&FREED, &FREED_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::taken;
+
+    #[test]
+    fn a_block_is_as_large_as_mimalloc_makes_it() {
+        let sizes = [1, 9, 24, 60, 65, 97, 129, 161, 300, 600, 100_000];
+        assert_eq!(sizes.map(taken), [8, 16, 32, 64, 80, 112, 160, 192, 320, 640, 102_400]);
+    }
 }

@@ -5,9 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod allocator;
-mod live;
 mod report;
 
 pub use allocator::{Allocated, Counting, Kept, allocated_by, kept_by};
-pub use live::{Live, in_use};
 pub use report::Report;

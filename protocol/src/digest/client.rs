@@ -105,17 +105,18 @@ impl Challenge {
         cnonce: &str,
         nc: u32,
     ) -> String {
-        let ha1 = self.algorithm.ha1(user, &self.realm, password);
+        let ha1 = self.algorithm.hash_of_a1(user, &self.realm, password);
         let ha2 = self.algorithm.hash(&[method.as_bytes(), uri.as_bytes()]);
         let nc = format!("{nc:08x}");
         let counted = self.qop_auth.then_some((nc.as_str(), cnonce, Qop::Auth));
         let response = response(self.algorithm, &ha1, &self.nonce, counted, &ha2);
         let mut value = format!(
-            "Digest username={}, realm={}, nonce={}, uri={}, response=\"{response}\", algorithm={}",
+            "Digest username={}, realm={}, nonce={}, uri={}, response=\"{}\", algorithm={}",
             params::quote(user),
             params::quote(&self.realm),
             params::quote(&self.nonce),
             params::quote(uri),
+            response.as_str(),
             self.algorithm,
         );
         if self.qop_auth {

@@ -1,11 +1,12 @@
 //! `Authorization` and `Proxy-Authorization`: reading and verifying.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use super::{Algorithm, DigestError, params};
+use super::{Algorithm, DigestError, Hex, params};
 
 /// The quality of protection of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,14 +67,14 @@ impl Secret {
 
     /// H(A1). What is stored as a hash is hashed all the same, so that it takes as long as a password, and so is what
     /// cannot serve: nobody learns from the time which users exist, and in which form their passwords are kept.
-    fn ha1(&self, algorithm: Algorithm, user: &str, realm: &str) -> String {
+    fn ha1(&self, algorithm: Algorithm, user: &str, realm: &str) -> Hex {
         let (password, stored): (&str, Option<&[u8]>) = match self {
             Self::Password(password) => (password, None),
             Self::Ha1Md5(ha1) => (super::NOBODY, Some(ha1)),
             Self::Ha1Sha256(ha1) => (super::NOBODY, Some(&**ha1)),
         };
-        let hashed = algorithm.ha1(user, realm, password);
-        stored.filter(|_| self.serves(algorithm)).map_or(hashed, super::hex)
+        let hashed = algorithm.hash_of_a1(user, realm, password);
+        stored.filter(|_| self.serves(algorithm)).map_or(hashed, Hex::of)
     }
 }
 
@@ -86,39 +87,39 @@ fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     bytes.filter(|_| rest.is_empty())?.try_into().ok()
 }
 
-/// The credentials of a request (RFC 7616 §3.4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credentials {
+/// The credentials of a request (RFC 7616 §3.4), as they stand in its header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials<'a> {
     /// The user.
-    pub username: String,
+    pub username: Cow<'a, str>,
     /// The realm the client answers to.
-    pub realm: String,
+    pub realm: Cow<'a, str>,
     /// The nonce it answers to.
-    pub nonce: String,
+    pub nonce: Cow<'a, str>,
     /// The URI it protected, normally the Request-URI.
-    pub uri: String,
+    pub uri: Cow<'a, str>,
     /// The digest.
-    pub response: String,
+    pub response: Cow<'a, str>,
     /// The hash used.
     pub algorithm: Algorithm,
     /// `None` for the form of RFC 2069.
     pub qop: Option<Qop>,
     /// The client's own nonce; present when `qop` is.
-    pub cnonce: Option<String>,
+    pub cnonce: Option<Cow<'a, str>>,
     /// The nonce count as written; present when `qop` is.
-    nc: Option<String>,
+    nc: Option<Cow<'a, str>>,
 }
 
-impl Credentials {
+impl<'a> Credentials<'a> {
     /// Reads the value of an `Authorization` or `Proxy-Authorization` header.
     ///
     /// Parameters may come in any order and quoting; unknown ones are ignored.
     ///
     /// # Errors
     /// [`DigestError`]; a server answers any of them as if no credentials were given, or with 400.
-    pub fn parse(value: &str) -> Result<Self, DigestError> {
-        let schemes = params::schemes(value, params::MAX_CREDENTIALS)?;
-        let scheme = match schemes.as_slice() {
+    pub fn parse(value: &'a str) -> Result<Self, DigestError> {
+        let mut schemes = params::schemes(value, params::MAX_CREDENTIALS)?;
+        let scheme = match schemes.as_mut_slice() {
             [one] if one.is_digest() => one,
             [] | [_] => return Err(DigestError::OtherScheme),
             _ => return Err(DigestError::Malformed),
@@ -140,17 +141,17 @@ impl Credentials {
         let (cnonce, nc) = match qop {
             None => (None, None),
             Some(_) => {
-                let nc = scheme.need("nc")?;
-                parse_nc(nc)?;
-                (Some(scheme.need("cnonce")?.to_owned()), Some(nc.to_owned()))
+                let nc = scheme.take("nc")?;
+                parse_nc(&nc)?;
+                (Some(scheme.take("cnonce")?), Some(nc))
             }
         };
         Ok(Self {
-            username: scheme.need("username")?.to_owned(),
-            realm: scheme.need("realm")?.to_owned(),
-            nonce: scheme.need("nonce")?.to_owned(),
-            uri: scheme.need("uri")?.to_owned(),
-            response: scheme.need("response")?.to_owned(),
+            username: scheme.take("username")?,
+            realm: scheme.take("realm")?,
+            nonce: scheme.take("nonce")?,
+            uri: scheme.take("uri")?,
+            response: scheme.take("response")?,
             algorithm,
             qop,
             cnonce,
@@ -170,11 +171,16 @@ impl Credentials {
     pub fn verify(&self, method: &str, body: Option<&[u8]>, secret: &Secret) -> bool {
         let ha1 = secret.ha1(self.algorithm, &self.username, &self.realm);
         let Some(expected) = self.expected(method, body, &ha1) else { return false };
-        let equal: bool = expected.as_bytes().ct_eq(self.response.to_ascii_lowercase().as_bytes()).into();
+        // A longer one is wrong by its length, whatever it begins with.
+        let mut response = [0; Hex::LONGEST + 1];
+        let len = self.response.len().min(response.len());
+        response[..len].copy_from_slice(&self.response.as_bytes()[..len]);
+        response.make_ascii_lowercase();
+        let equal: bool = expected.as_bytes().ct_eq(&response[..len]).into();
         equal && secret.serves(self.algorithm)
     }
 
-    fn expected(&self, method: &str, body: Option<&[u8]>, ha1: &str) -> Option<String> {
+    fn expected(&self, method: &str, body: Option<&[u8]>, ha1: &Hex) -> Option<Hex> {
         let (method, uri) = (method.as_bytes(), self.uri.as_bytes());
         // RFC 7616 §3.4.3
         let ha2 = match self.qop {
@@ -186,7 +192,7 @@ impl Credentials {
         };
         let counted = match (self.qop, &self.nc, &self.cnonce) {
             (None, ..) => None,
-            (Some(qop), Some(nc), Some(cnonce)) => Some((nc.as_str(), cnonce.as_str(), qop)),
+            (Some(qop), Some(nc), Some(cnonce)) => Some((&**nc, &**cnonce, qop)),
             (Some(_), ..) => return None,
         };
         Some(response(self.algorithm, ha1, &self.nonce, counted, &ha2))
@@ -196,11 +202,11 @@ impl Credentials {
 /// RFC 7616 §3.4.1, and RFC 2069 without `counted` (nonce count, cnonce, qop).
 pub(super) fn response(
     algorithm: Algorithm,
-    ha1: &str,
+    ha1: &Hex,
     nonce: &str,
     counted: Option<(&str, &str, Qop)>,
-    ha2: &str,
-) -> String {
+    ha2: &Hex,
+) -> Hex {
     let (ha1, nonce, ha2) = (ha1.as_bytes(), nonce.as_bytes(), ha2.as_bytes());
     match counted {
         None => algorithm.hash(&[ha1, nonce, ha2]),

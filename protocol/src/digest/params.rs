@@ -34,6 +34,12 @@ impl<'a> Scheme<'a> {
         self.get(name).ok_or(DigestError::Missing(name))
     }
 
+    /// The value of a parameter, which is asked for once.
+    pub(super) fn take(&mut self, name: &'static str) -> Result<Cow<'a, str>, DigestError> {
+        let param = self.params.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        param.map(|(_, value)| std::mem::take(value)).ok_or(DigestError::Missing(name))
+    }
+
     fn push(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), DigestError> {
         if self.get(name).is_some() {
             return Err(DigestError::Duplicate(name.to_ascii_lowercase()));
@@ -50,6 +56,11 @@ impl<'a> Scheme<'a> {
 pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
+    if !text.bytes().any(|b| matches!(b, b'\r' | b'\n' | b'"' | b'\\')) {
+        quoted.push_str(text);
+        quoted.push('"');
+        return quoted;
+    }
     for c in text.chars().filter(|c| !matches!(c, '\r' | '\n')) {
         if matches!(c, '"' | '\\') {
             quoted.push('\\');
@@ -69,14 +80,14 @@ pub(super) fn schemes(value: &str, max_bytes: usize) -> Result<Vec<Scheme<'_>>, 
         return Err(DigestError::Malformed);
     }
     let mut found: Vec<Scheme<'_>> = Vec::new();
-    let mut rest = value.trim_start_matches(is_separator);
+    let mut rest = skip(value, is_separator);
     while !rest.is_empty() {
         let (word, after) = token(rest)?;
-        let tail = after.trim_start_matches(is_space);
+        let tail = skip(after, is_space);
         if let Some(value) = tail.strip_prefix('=') {
-            let (value, after) = parameter_value(value.trim_start_matches(is_space))?;
+            let (value, after) = parameter_value(skip(value, is_space))?;
             found.last_mut().ok_or(DigestError::OtherScheme)?.push(word, value)?;
-            rest = after.trim_start_matches(is_space);
+            rest = skip(after, is_space);
             if !rest.is_empty() && !rest.starts_with(',') {
                 return Err(DigestError::Malformed);
             }
@@ -86,21 +97,27 @@ pub(super) fn schemes(value: &str, max_bytes: usize) -> Result<Vec<Scheme<'_>>, 
         } else {
             return Err(DigestError::Malformed);
         }
-        rest = rest.trim_start_matches(is_separator);
+        rest = skip(rest, is_separator);
     }
     Ok(found)
 }
 
-fn is_space(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\r' | '\n')
+fn is_space(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-fn is_separator(c: char) -> bool {
-    is_space(c) || c == ','
+fn is_separator(b: u8) -> bool {
+    is_space(b) || b == b','
+}
+
+/// What follows the characters of one kind, all of ASCII, that a text begins with.
+fn skip(text: &str, kind: impl Fn(u8) -> bool) -> &str {
+    let len = text.bytes().position(|b| !kind(b)).unwrap_or(text.len());
+    &text[len..]
 }
 
 fn token(text: &str) -> Result<(&str, &str), DigestError> {
-    let ends = |b: u8| is_separator(b.into()) || matches!(b, b'=' | b'"');
+    let ends = |b: u8| is_separator(b) || matches!(b, b'=' | b'"');
     let end = text.bytes().position(ends).unwrap_or(text.len());
     if end == 0 { Err(DigestError::Malformed) } else { Ok(text.split_at(end)) }
 }
@@ -108,7 +125,7 @@ fn token(text: &str) -> Result<(&str, &str), DigestError> {
 fn parameter_value(text: &str) -> Result<(Cow<'_, str>, &str), DigestError> {
     let Some(quoted) = text.strip_prefix('"') else {
         // Some clients send an empty value; an unquoted one may hold '=' (a base64 nonce).
-        let end = text.bytes().position(|b| is_separator(b.into()) || b == b'"').unwrap_or(text.len());
+        let end = text.bytes().position(|b| is_separator(b) || b == b'"').unwrap_or(text.len());
         return Ok((Cow::Borrowed(&text[..end]), &text[end..]));
     };
     match memchr::memchr2(b'"', b'\\', quoted.as_bytes()) {

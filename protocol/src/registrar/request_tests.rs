@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::flow::ListenerId;
-use crate::message::{Header, Limits as MessageLimits, Message};
+use crate::message::{Header, Limits as MessageLimits, Message, response_to};
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
@@ -38,8 +38,10 @@ fn contact(value: &str) -> Result<ContactUpdate, BadRegister> {
 fn granted(request: &Message, header: Header) -> Vec<String> {
     let update = read(request, source(), Limits::default(), false).unwrap();
     let bindings = Bindings::default().register(NOW, update.clone()).unwrap();
-    let headers = granted_headers(request, &update, &bindings, NOW);
-    headers.into_iter().filter(|(h, _)| *h == header).map(|(_, value)| value).collect()
+    let mut response = response_to(request, None, 200, "OK", Some("t"));
+    grant(&mut response, request, &update, &bindings, NOW);
+    let response = Message::parse(response.finish(None), &MessageLimits::NONE).unwrap();
+    response.headers(header).map(str::to_owned).collect()
 }
 
 #[test]

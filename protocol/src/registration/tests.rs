@@ -40,6 +40,11 @@ fn response(status: u16) -> Response {
     Response { status, ..Response::default() }
 }
 
+/// When a refresh is due that was to be so long after this second.
+fn roughly(seconds: u64, wait: Duration) -> Instant {
+    at(seconds).mono.roughly_after(wait)
+}
+
 fn granted(expires: u32) -> Response {
     Response { expires: Some(expires), ..response(200) }
 }
@@ -57,8 +62,8 @@ fn request(outputs: Vec<Output>) -> Request {
 }
 
 /// (CSeq, interval, credentials of the registrar, credentials of the proxy) of the only output.
-fn sent(outputs: Vec<Output>) -> (u32, u32, Option<Credentials>, Option<Credentials>) {
-    let read = |value: Option<String>| value.map(|v| Credentials::parse(&v).unwrap());
+fn sent(outputs: Vec<Output>) -> (u32, u32, Option<Credentials<'static>>, Option<Credentials<'static>>) {
+    let read = |value: Option<String>| value.map(|v| Credentials::parse(v.leak()).unwrap());
     let request = request(outputs);
     (request.cseq, request.expires, read(request.authorization), read(request.proxy_authorization))
 }
@@ -79,9 +84,12 @@ fn a_registration_answers_its_challenge_and_refreshes_with_the_same_nonce() {
     assert_eq!((cseq, credentials.nonce_count(), reg.state()), (101, 1, State::Challenged));
     assert!(credentials.verify("REGISTER", None, &Secret::Password("pw".into())));
     assert_eq!(answer(&mut reg, at(0), granted(1_000), 3), [Output::Up { expires: 1_000 }]);
-    assert_eq!((reg.state(), reg.deadline()), (State::Registered, Some(Instant(900_000_000 - 3))));
+    assert_eq!(
+        (reg.state(), reg.deadline()),
+        (State::Registered, Some(roughly(0, Duration::from_micros(900_000_000 - 3))))
+    );
     assert!(reg.handle_timeout(at(899), 4).is_empty());
-    let (cseq, _, credentials, _) = sent(reg.handle_timeout(at(900), 4));
+    let (cseq, _, credentials, _) = sent(reg.handle_timeout(at(901), 4));
     assert_eq!((cseq, credentials.unwrap().nonce_count()), (102, 2));
 }
 
@@ -117,7 +125,7 @@ fn proxy_and_registrar_may_both_challenge() {
     let (_, _, none, proxy) = sent(answer(&mut reg, at(0), challenge(407, "p", false), 1));
     assert_eq!((none, proxy.unwrap().nonce_count()), (None, 1));
     let (_, _, own, proxy) = sent(answer(&mut reg, at(0), challenge(401, "r", false), 1));
-    assert_eq!((own.unwrap().nonce.as_str(), proxy.unwrap().nonce_count()), ("r", 2));
+    assert_eq!((&*own.unwrap().nonce, proxy.unwrap().nonce_count()), ("r", 2));
 }
 
 #[test]
@@ -170,11 +178,11 @@ fn failures_back_off_up_to_the_limit() {
         outputs = reg.handle_timeout(at(now), 0);
     }
     assert_eq!(waits, [30, 60, 120, 240, 480, 900, 900, 900]);
-    answer(&mut reg, at(now), granted(60), 0);
-    assert_eq!(reg.deadline(), Some(at(now + 30).mono));
-    reg.handle_timeout(at(now + 30), 0);
-    answer(&mut reg, at(now + 30), response(503), 0);
-    assert_eq!(reg.deadline(), Some(at(now + 45).mono), "a success forgets old failures");
+    answer(&mut reg, at(now), granted(1_200), 0);
+    assert_eq!(reg.deadline(), Some(roughly(now, Duration::from_secs(1_080))));
+    reg.handle_timeout(at(now + 1_081), 0);
+    answer(&mut reg, at(now + 1_081), response(503), 0);
+    assert_eq!(reg.deadline(), Some(at(now + 1_111).mono), "a success forgets old failures");
 }
 
 #[test]
@@ -230,10 +238,10 @@ fn the_next_server_is_asked_after_silence_or_5xx_and_the_one_that_failed_last_of
     assert_eq!((last.to, last.others), (server(3), false));
     answer(&mut reg, at(8), granted(60), 0);
     assert_eq!(reg.granted().unwrap().at.to, server(3));
-    assert_eq!(request(reg.handle_timeout(at(38), 0)).to, server(3), "the others rest");
-    answer(&mut reg, at(38), granted(60), 0);
-    assert_eq!(request(reg.handle_timeout(at(68), 0)).to, server(1), "a minute is over");
-    assert_eq!(answer(&mut reg, at(68), response(403), 0), down(DownCause::Status(403)), "for the account");
+    assert_eq!(request(reg.handle_timeout(at(39), 0)).to, server(3), "the others rest");
+    answer(&mut reg, at(39), granted(60), 0);
+    assert_eq!(request(reg.handle_timeout(at(70), 0)).to, server(1), "a minute is over");
+    assert_eq!(answer(&mut reg, at(70), response(403), 0), down(DownCause::Status(403)), "for the account");
 }
 
 #[test]
@@ -241,7 +249,7 @@ fn a_refresh_that_fails_is_tried_again_before_the_binding_ends() {
     let mut reg = registration();
     reg.handle(at(0), START, 0);
     answer(&mut reg, at(0), granted(60), 0);
-    reg.handle_timeout(at(30), 0);
+    reg.handle_timeout(at(31), 0);
     assert_eq!(silence(&mut reg, at(38)), down(DownCause::NoResponse));
     assert_eq!(reg.deadline(), Some(at(49).mono), "of 22 s half");
     assert!(reg.granted().is_some() && !reg.is_up());
@@ -271,7 +279,8 @@ fn a_redirection_is_followed_to_an_address_and_no_circle_is() {
     assert_eq!((led.to, led.uri.as_str()), (([192, 0, 2, 9], 5070).into(), "sip:192.0.2.9:5070"));
     assert_eq!(led.authorization, None, "the nonce is another server's");
     let challenged = request(answer(&mut reg, at(0), challenge(401, "m", false), 0));
-    let credentials = Credentials::parse(&challenged.authorization.unwrap()).unwrap();
+    let authorization = challenged.authorization.unwrap();
+    let credentials = Credentials::parse(&authorization).unwrap();
     assert_eq!(credentials.uri, "sip:192.0.2.9:5070");
     assert_eq!(request(answer(&mut reg, at(0), to(&["sip:192.0.2.1"]), 0)).to, server(1));
     assert_eq!(answer(&mut reg, at(0), to(&["sip:192.0.2.9:5070"]), 0), down(DownCause::Redirected(302)));

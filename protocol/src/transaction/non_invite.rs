@@ -52,7 +52,7 @@ impl NonInviteClient {
             (State::Trying | State::Proceeding, _) => {
                 self.state = State::Completed;
                 self.retransmit = None;
-                self.end = now + if self.reliable { Duration::ZERO } else { self.timers.t4 };
+                self.end = forgotten_at(now, self.reliable, self.timers.t4);
                 ClientAction::PassUp
             }
             (State::Completed | State::Terminated, _) => ClientAction::Absorb,
@@ -124,7 +124,7 @@ impl NonInviteServer {
             }
             (State::Trying | State::Proceeding, _) => {
                 self.state = State::Completed;
-                self.end = now + if self.reliable { Duration::ZERO } else { self.timers.t1 * 64 };
+                self.end = forgotten_at(now, self.reliable, self.timers.t1 * 64);
                 ServerAction::Send
             }
             (State::Completed | State::Terminated, _) => ServerAction::Absorb,
@@ -145,6 +145,11 @@ impl NonInviteServer {
         self.state = State::Terminated;
         if unanswered { Expiry::GaveUp } else { Expiry::Terminated }
     }
+}
+
+/// When Timer K or J ends a transaction that only waits for what comes again: nobody minds if that is a little later.
+fn forgotten_at(now: Instant, reliable: bool, wait: Duration) -> Instant {
+    if reliable { now } else { now.roughly_after(wait) }
 }
 
 #[cfg(test)]
@@ -183,7 +188,23 @@ mod tests {
         let mut t = NonInviteClient::new(at(0), Timers::default(), false);
         assert_eq!(t.response(at(100), 200), ClientAction::PassUp);
         assert_eq!(t.response(at(200), 200), ClientAction::Absorb);
-        assert_eq!(t.timeout(at(5100)), Expiry::Terminated);
+        let end = t.deadline().unwrap();
+        assert!((at(5100)..at(5400)).contains(&end), "{end:?}");
+        assert_eq!(t.timeout(at(5099)), Expiry::Nothing);
+        assert_eq!(t.timeout(end), Expiry::Terminated);
+    }
+
+    #[test]
+    fn transactions_that_are_only_to_be_forgotten_end_together() {
+        let ends = [0, 20, 40].map(|ms| {
+            let mut t = NonInviteClient::new(at(ms), Timers::default(), false);
+            t.response(at(ms + 100), 200);
+            t.deadline().unwrap()
+        });
+        assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+        let mut t = NonInviteClient::new(at(0), Timers::default(), true);
+        t.response(at(100), 200);
+        assert_eq!(t.deadline(), Some(at(100)), "on a stream nothing comes again");
     }
 
     #[test]
@@ -193,6 +214,8 @@ mod tests {
         assert_eq!(t.respond(at(10), 200), ServerAction::Send);
         assert_eq!(t.retransmission(), ServerAction::Send);
         assert_eq!(t.respond(at(20), 500), ServerAction::Absorb);
-        assert_eq!(t.timeout(at(32_010)), Expiry::Terminated);
+        let end = t.deadline().unwrap();
+        assert!((at(32_010)..at(32_300)).contains(&end), "{end:?}");
+        assert_eq!(t.timeout(end), Expiry::Terminated);
     }
 }

@@ -159,8 +159,8 @@ impl Proxy {
     fn ask_next(&mut self, jitter: f64, now: Instant) {
         self.ask_at = self.interval.map(|interval| match self.state {
             // A tenth more or less, so that trunks that began together do not ask together for ever.
-            State::Unknown | State::Up => now + interval.mul_f64(0.9 + jitter / 5.0),
-            State::Degraded | State::Down => now + self.fast(),
+            State::Unknown | State::Up => now.roughly_after(interval.mul_f64(0.9 + jitter / 5.0)),
+            State::Degraded | State::Down => now.roughly_after(self.fast()),
         });
     }
 
@@ -179,7 +179,7 @@ impl Proxy {
             }
             State::Down => {
                 self.on_trial = true;
-                self.until = Some(now + TRIAL_AGAIN);
+                self.until = Some(now.roughly_after(TRIAL_AGAIN));
                 out.push(Output::Trial(self.address));
             }
             State::Unknown | State::Up => {}
@@ -231,14 +231,14 @@ impl Proxy {
                 // Of many calls that were under way only the trial says anything new.
                 if std::mem::take(&mut self.on_trial) {
                     self.relapses = (self.relapses + 1).min(6);
-                    self.until = Some(now + self.rest());
+                    self.until = Some(now.roughly_after(self.rest()));
                 }
             }
             State::Unknown | State::Up | State::Degraded => {
                 let again = self.back_at.is_some_and(|at| now.since(at) < STEADY);
                 self.relapses = if again { (self.relapses + 1).min(6) } else { 0 };
                 self.failed = 0;
-                self.until = self.interval.is_none().then(|| now + self.rest());
+                self.until = self.interval.is_none().then(|| now.roughly_after(self.rest()));
                 self.become_state(State::Down, cause, out);
                 if self.number.is_none() {
                     self.ask_next(0.0, now);
@@ -257,7 +257,7 @@ impl Proxy {
         if self.failed >= MOST_FAILED && matches!(self.state, State::Unknown | State::Up) {
             self.failed = 0;
             self.rests = true;
-            self.until = Some(now + REST);
+            self.until = Some(now.roughly_after(REST));
             let cause = status.map_or(Cause::Stalling, Cause::Failing);
             self.become_state(State::Degraded, cause, out);
         }

@@ -66,6 +66,8 @@ impl Rig {
 }
 
 const WELL: Qualified = Qualified::Answered(None);
+/// An answer comes within this.
+const QUICK: Duration = Duration::from_millis(3);
 
 #[test]
 fn one_that_is_asked_goes_down_after_two_silences_and_comes_back_once_it_has_answered_for_a_while() {
@@ -92,6 +94,10 @@ fn one_lost_answer_is_forgiven_and_a_refusal_is_not() {
         other => panic!("{other:?}"),
     };
     let (proxy, first) = number(0);
+    // The other may have been asked at the same time.
+    for other in 1..asked.len() {
+        rig.feed(Input::Qualified(number(other).1, WELL));
+    }
     rig.feed(Input::Qualified(first, Qualified::Silent));
     assert_eq!(rig.health.state(proxy), State::Degraded);
     rig.feed(Input::Qualified(first, Qualified::Silent));
@@ -129,9 +135,9 @@ fn one_that_is_not_asked_is_tried_by_one_call_after_its_rest() {
     rig.seen(Seen::Silent);
     assert_eq!((rig.state(), rig.cause()), (State::Down, Some(Cause::Silent)));
     rig.seen(Seen::Silent);
-    assert_eq!((rig.out.len(), rig.health.deadline()), (0, Some(Instant(0) + REST)));
+    assert_eq!((rig.out.len(), rig.health.deadline()), (0, Some(Instant(0).roughly_after(REST))));
     for rest in [30, 60, 120, 240, 300, 300] {
-        assert_eq!(rig.health.deadline(), Some(rig.now + Duration::from_secs(rest)));
+        assert_eq!(rig.health.deadline(), Some(rig.now.roughly_after(Duration::from_secs(rest))));
         rig.now = rig.health.deadline().unwrap();
         assert_eq!(rig.feed(Input::Timeout), [Output::Trial(addr(0))]);
         rig.seen(Seen::Silent);
@@ -140,7 +146,8 @@ fn one_that_is_not_asked_is_tried_by_one_call_after_its_rest() {
     }
     rig.now = rig.health.deadline().unwrap();
     rig.feed(Input::Timeout);
-    rig.now = rig.now + Duration::from_secs(60);
+    assert_eq!(rig.health.deadline(), Some(rig.now.roughly_after(Duration::from_secs(60))));
+    rig.now = rig.health.deadline().unwrap();
     assert_eq!(rig.feed(Input::Timeout), [Output::Trial(addr(0))], "nothing was heard of the first");
     rig.seen(Seen::Answered);
     assert_eq!((rig.state(), rig.cause()), (State::Up, Some(Cause::Answered)));
@@ -162,7 +169,7 @@ fn calls_that_fail_one_after_the_other_degrade_it_until_it_has_rested() {
     assert_eq!((rig.state(), rig.cause()), (State::Degraded, Some(Cause::Failing(500))));
     rig.seen(Seen::Answered);
     assert_eq!(rig.state(), State::Degraded, "that it answers was never in doubt");
-    assert_eq!(rig.run(REST, |_| WELL), [(30, State::Up)]);
+    assert_eq!(rig.run(REST + Duration::from_secs(1), |_| WELL), [(30, State::Up)]);
     for _ in 0..MOST_FAILED {
         rig.seen(Seen::Failed { status: None, taken: 9 });
     }
@@ -210,6 +217,53 @@ fn options_that_nobody_tells_the_end_of_do_not_end_the_asking() {
     }
     let changed = lost(&mut rig);
     assert!(matches!(changed[..], [Output::Changed { state: State::Degraded, .. }]), "{changed:?}");
+}
+
+/// When each of so many trunks sends OPTIONS to its proxy, which answers at once: in order, from when they do not follow their start any more.
+fn asked(trunks: u64, interval: Duration, within: Duration) -> Vec<(Instant, u64)> {
+    let begin = Instant(0) + interval * 40;
+    let new = |chance| TrunkHealth::new(&[addr(0)], Some(interval), chance, Instant(0));
+    let mut trunks: Vec<TrunkHealth> = (0..trunks).map(new).collect();
+    let (mut asked, mut out) = (Vec::new(), Vec::new());
+    loop {
+        let due = (0_u64..).zip(&mut trunks).filter_map(|(n, trunk)| Some((trunk.deadline()?, n, trunk)));
+        let (now, n, trunk) = due.min_by_key(|(at, ..)| *at).unwrap();
+        if now > begin + within {
+            return asked;
+        }
+        trunk.handle(&Input::Timeout, now, &mut out);
+        for output in out.split_off(0) {
+            if let Output::Qualify { number, .. } = output {
+                asked.extend((now >= begin).then_some((now, n)));
+                trunk.handle(&Input::Qualified(number, WELL), now + QUICK, &mut out);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_options_of_many_trunks_leave_several_at_a_time_and_are_spread_nevertheless() {
+    let asked = asked(300, Duration::from_secs(30), Duration::from_secs(60));
+    assert!((570..630).contains(&asked.len()), "{} in two intervals", asked.len());
+    let together: Vec<usize> = asked.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).collect();
+    assert!(together.len() <= 60_000 / 262 + 1, "woken {} times", together.len());
+    assert!(together.iter().all(|count| *count < 20), "{together:?}");
+}
+
+#[test]
+fn a_trunk_is_asked_as_often_as_it_is_set_to() {
+    for seconds in [1, 2, 5, 30] {
+        let interval = Duration::from_secs(seconds);
+        let asked = asked(1, interval, interval * 200);
+        for pair in asked.windows(2) {
+            let between = pair[1].0.since(pair[0].0);
+            assert!(
+                between >= interval.mul_f64(0.9) && between <= interval.mul_f64(1.1 * 17.0 / 16.0) + QUICK,
+                "{between:?}"
+            );
+        }
+        assert!((180..=210).contains(&asked.len()), "{} times in 200 intervals of {seconds} s", asked.len());
+    }
 }
 
 fn anything() -> impl Strategy<Value = Input> {

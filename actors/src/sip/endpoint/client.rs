@@ -185,8 +185,7 @@ impl Endpoint {
         if let Some(client) = self.clients.get(&id) {
             let at = match &client.machine {
                 ClientMachine::Invite(machine) => machine.deadline(),
-                ClientMachine::NonInvite(machine) if machine.is_unanswered() => machine.deadline(),
-                ClientMachine::NonInvite(machine) => machine.deadline().map(with_others),
+                ClientMachine::NonInvite(machine) => machine.deadline(),
             };
             self.env.arm(client.timer, at);
         }
@@ -232,13 +231,6 @@ impl Endpoint {
             self.env.count(Figure::Transactions, -1);
         }
     }
-}
-
-/// A response whose owner has gone matters only if the peer believes that it has made a dialog.
-/// A transaction that is only to be forgotten waits for others, so that an idle engine is not woken for each.
-fn with_others(end: Instant) -> Instant {
-    const TOGETHER_US: u64 = 250_000;
-    Instant(end.0.next_multiple_of(TOGETHER_US))
 }
 
 /// A response to an INVITE that nobody waits for may have to be ended; 100 says nothing that could.
