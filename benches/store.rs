@@ -153,6 +153,7 @@ impl Load {
                 ms: 200,
             }],
             legs: vec![leg.clone(), leg],
+            replaced: Vec::new(),
             unprotected: false,
             emergency: false,
             recording: None,

@@ -15,7 +15,7 @@ fn reliable_early_media_crosses_and_the_200_waits_for_the_prack() {
         let (engine, a, b) = engine(media);
         let mut leg = a.call_with("1002", RELIABLE, &offer(&a, "0 8", ""));
         let invite = b.request("INVITE");
-        assert_eq!(invite.header("Supported"), "100rel");
+        assert_eq!(invite.header("Supported"), "100rel, replaces");
         let allow = invite.header("Allow");
         assert!(allow.contains("PRACK") && allow.contains("UPDATE"), "{allow}");
         reliably(&b, &invite, "183 Session Progress", "bob", 7, &offer(&b, "0", ""));
@@ -116,7 +116,7 @@ fn an_offer_in_a_reliable_response_is_answered_in_the_prack() {
     let (engine, a, b) = engine("bypass");
     let mut leg = a.call_with("1002", RELIABLE, "");
     let invite = b.request("INVITE");
-    assert_eq!((invite.body(), invite.header("Supported")), ("", "100rel"));
+    assert_eq!((invite.body(), invite.header("Supported")), ("", "100rel, replaces"));
     let (theirs, mine) = (offer(&b, "0 8", ""), offer(&a, "8", ""));
     reliably(&b, &invite, "183 Session Progress", "bob", 1, &theirs);
     let progress = a.response("INVITE", 183);

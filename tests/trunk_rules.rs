@@ -256,32 +256,6 @@ fn what_a_trunk_may_ask_for_and_is_not_built_is_refused_as_such() {
 }
 
 #[test]
-fn a_replaces_that_may_come_is_told_whether_it_names_a_call_of_ours_and_rings_nobody() {
-    let (engine, caller, proxy) = start("accept_replaces = true", "");
-    let (mut up, _) = connected(&caller, &proxy);
-    let tag = |value: &str| value.split(";tag=").nth(1).unwrap().to_owned();
-    let (ours, theirs) = (tag(&up.remote), tag(&up.local));
-    let cases = [
-        ("Replaces: 1@x;to-tag=a;from-tag=b\r\n".to_owned(), 481),
-        (format!("Replaces: {};to-tag={ours};from-tag={theirs}\r\n", up.call_id), 420),
-        ("Replaces: 1@x;to-tag=a\r\n".to_owned(), 400),
-        ("Replaces: 1@x;to-tag=a;from-tag=b\r\nReplaces: 2@x;to-tag=a;from-tag=b\r\n".to_owned(), 400),
-        ("Require: replaces\r\nReplaces: 1@x;to-tag=a;from-tag=b\r\n".to_owned(), 420),
-    ];
-    for (headers, status) in cases {
-        let leg = invite(&caller, "9555777", &headers);
-        let refused = caller.refused(&leg);
-        assert_eq!(refused.status(), Some(status), "{headers}");
-        assert_eq!(refused.headers("Unsupported") == ["replaces"], status == 420, "{refused:?}");
-    }
-    for (reason, count) in [("no_dialog", 1.0), ("unsupported", 2.0), ("malformed", 2.0)] {
-        engine.counts("tandem_invites_refused_total", &[("reason", reason)], count);
-    }
-    common::calls::hang_up(&caller, &mut up, &proxy);
-    assert_eq!(engine.wait_cdrs(1).len(), 1, "no other call came of it");
-}
-
-#[test]
 fn retransmissions_are_as_many_as_the_trunk_says_and_each_trunk_has_its_own() {
     let outbound = "t1_ms = 50\nt2_ms = 100\nmax_packet_retries = 3\nmax_invite_retries = 2";
     let (engine, caller, proxy) = start("", outbound);

@@ -6,6 +6,7 @@ mod codecs;
 mod identify;
 mod outbound;
 mod refused;
+mod replaces;
 mod route;
 mod rules;
 mod secure;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tandem_protocol::b2bua::{Call, Destination, MediaPlan, Sdp};
-use tandem_protocol::dialog::{LocalSide, Routing};
+use tandem_protocol::dialog::LocalSide;
 use tandem_protocol::flow::{Flow, Transport};
 use tandem_protocol::message::feedback::ASKING;
 use tandem_protocol::message::{Header, Message, Uri};
@@ -40,6 +41,8 @@ pub(crate) use rules::{Besides, besides_calls};
 
 pub(crate) use identify::{Caller, credentials, identify, verify_presented};
 pub(crate) use refused::Refused;
+pub use replaces::Asks;
+pub(crate) use replaces::{Towards, replaces, towards};
 pub(crate) use secure::{is_sips, secure_side};
 pub(crate) use toll_fraud::{Outside, forwards, outside_at};
 
@@ -73,19 +76,16 @@ pub(crate) struct Admitted {
     pub(crate) outbound: Vec<Outbound>,
     pub(crate) media: Media,
     pub(crate) permits: Vec<Permit>,
-    /// Where requests to the caller go.
-    pub(crate) routing: Routing,
-    /// How our side appears to him.
-    pub(crate) local: Arc<LocalSide>,
-    /// The trunk he calls by, if it may ask who we are.
-    pub(crate) account: Option<String>,
+    /// How our side appears to the caller.
+    pub(crate) towards: Towards,
 }
 
 /// How our side appears to a trunk: with its timers, with offers where it wants them, and asking for feedback if it is to.
 pub(crate) fn as_trunk_wants(trunk: &Trunk, side: LocalSide) -> LocalSide {
-    let TrunkRules { reinvite_delay, reinvite_delayed, overload_control, .. } = trunk.rules;
+    let TrunkRules { reinvite_delay, reinvite_delayed, overload_control, accept, .. } = trunk.rules;
     let via = if overload_control { side.via + ASKING } else { side.via };
-    LocalSide { via, timers: trunk.timers, reinvite_delay, reinvite_delayed, ..side }
+    let replaces = accept.replaces;
+    LocalSide { via, timers: trunk.timers, reinvite_delay, reinvite_delayed, replaces, ..side }
 }
 
 /// How our side appears on a listener.
@@ -106,6 +106,8 @@ pub(crate) fn local_side(listener: &Listener) -> LocalSide {
         session: *session,
         reinvite_delay: None,
         reinvite_delayed: false,
+        // A station may replace a call of its own.
+        replaces: true,
     }
 }
 
@@ -167,22 +169,9 @@ pub(crate) fn admit(
     flow: Flow,
     caller: &Caller,
 ) -> Result<Admitted, Refused> {
-    if let Some(min_se) = env.local_side(flow.listener).session.refuses(invite) {
-        // RFC 4028 §9.
-        return Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()));
-    }
-    rules::replaces(env, caller, invite)?;
-    let (bypass, record, routing) = match caller {
-        Caller::Station(station) => {
-            let config = &station.config;
-            // Who does not register says in Contact where he is.
-            let routing = if config.secret.is_some() { Routing::Flow } else { Routing::Target };
-            (config.rules.media, config.rules.record, routing)
-        }
-        Caller::Trunk(trunk) => {
-            let config = &trunk.config;
-            (config.media, config.record, Routing::Target)
-        }
+    let (bypass, record) = match caller {
+        Caller::Station(station) => (station.config.rules.media, station.config.rules.record),
+        Caller::Trunk(trunk) => (trunk.config.media, trunk.config.record),
     };
     let uri = Uri::parse(invite.request_uri()).map_err(|_| Refused::new(416, Refusal::Malformed))?;
     let asked = || uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
@@ -233,19 +222,17 @@ pub(crate) fn admit(
     let machine =
         Call::new(route.destination, plan, sdp).caller_takes_reliable(reliable).media_delayed(delayed);
     let machine = machine.with_codecs(caller.codecs().clone(), codecs_of(env, &outbound));
-    let sips = env.config().transport(flow.listener).is_secure() && secure::has_secure_contact(invite);
-    let local = match caller {
-        Caller::Station(_) => env.local_side_for(flow.listener, sips),
-        Caller::Trunk(trunk) => env.local_side_of(trunk, flow.listener, sips),
-    };
-    Ok(Admitted { info, machine, outbound, media, permits, routing, local, account: account(caller) })
+    let towards = towards(env, invite, flow, caller);
+    Ok(Admitted { info, machine, outbound, media, permits, towards })
 }
 
-/// Where our credentials for a caller are: a trunk may ask for them when we hang up.
-fn account(caller: &Caller) -> Option<String> {
-    match caller {
-        Caller::Station(_) => None,
-        Caller::Trunk(trunk) => trunk.config.credentials.as_ref().map(|_| trunk.config.name.to_string()),
+/// Refuses an INVITE whose session interval is too small (RFC 4028 §9).
+pub(crate) fn interval(env: &Env, invite: &Message, flow: Flow) -> Result<(), Refused> {
+    match env.local_side(flow.listener).session.refuses(invite) {
+        Some(min_se) => {
+            Err(Refused::new(422, Refusal::SessionInterval).with(Header::MinSe, min_se.to_string()))
+        }
+        None => Ok(()),
     }
 }
 

@@ -34,6 +34,19 @@ pub struct LegMedia {
     pub mos: f32,
 }
 
+/// Somebody took the place of a side of the call (RFC 3891).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// Whose place: `caller` or `callee`.
+    pub side: String,
+    /// Who is there since: `station:NAME` or `trunk:NAME`.
+    pub by: String,
+    /// The user of his From.
+    pub from: String,
+    /// When his INVITE was accepted.
+    pub time: UnixMillis,
+}
+
 /// A call detail record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cdr {
@@ -70,6 +83,9 @@ pub struct Cdr {
     pub attempts: Vec<Attempt>,
     /// Media of each leg, the caller's first.
     pub legs: Vec<LegMedia>,
+    /// Who has taken the place of a side, in order; `from` and `to` are as the call began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replacement>,
     /// True when the answer left before its checkpoint was committed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unprotected: bool,

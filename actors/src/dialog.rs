@@ -1,5 +1,7 @@
 //! The actor of one dialog: a shell around [`tandem_protocol::dialog::Dialog`].
 
+mod known;
+mod replaces;
 mod stored;
 
 use std::cell::RefCell;
@@ -11,8 +13,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_protocol::b2bua::LegId;
 use tandem_protocol::dialog::{
-    AwaitedPrack, Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing,
-    ServerTransactionId,
+    Command, Dialog, Input, InviteSpec, LegEvent, LocalSide, Output, Routing, ServerTransactionId,
 };
 use tandem_protocol::flow::{Flow, ListenerId};
 use tandem_protocol::message::{Message, Method};
@@ -23,16 +24,17 @@ use crate::env::{Env, Fire, Tell, TimerKey, Told};
 use crate::metrics::ActorKind;
 use crate::owner::{self, Address, Owner, WeakAddress};
 use crate::seat::{Hold, Loan};
-use crate::shard::Shard;
+use crate::shard::{Shard, guest, name_here};
 use crate::shell::{Fed, Injection, Machine, Shell};
 use crate::sip::endpoint::Outgoing;
 use crate::supervisor;
 use crate::timer_wheel::TimerId;
 
+pub(crate) use known::{DialogDown, DialogUp};
 use stored::Stored;
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 7;
+const FORMAT: u8 = 8;
 
 thread_local! {
     /// Room for what an input brings about, used again for the next.
@@ -328,7 +330,8 @@ impl DialogActor {
         let parts = finished && !std::mem::replace(&mut self.parted, true);
         if parts {
             let awaited = self.shell.machine().awaited_prack();
-            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited });
+            let name = name_here(&self.env, self.shell.machine());
+            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited, name });
         }
         if !events.is_empty() {
             let frozen = self.shell.frozen().cloned();
@@ -419,7 +422,10 @@ impl Actor for DialogActor {
             Some(Origin::Incoming { transaction, .. }) => Some(*transaction),
             Some(Origin::Calling { .. } | Origin::Restored(_)) | None => None,
         };
-        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me, merge_key, invite, restored });
+        // What we have begun ourselves has a Call-ID of this shard's.
+        let theirs = restored || invite.is_some();
+        let guest = if theirs { guest(&self.env, dialog.call_id()) } else { None };
+        self.shard.tell(DialogUp { tag: self.tag.clone(), dialog: me, merge_key, invite, restored, guest });
         if restored {
             // What it will send from now on is numbered above what an earlier process may have sent: the store must know.
             let frozen = self.shell.frozen().cloned();
@@ -441,28 +447,11 @@ impl Drop for DialogActor {
     fn drop(&mut self) {
         supervisor::count(&self.env, ActorKind::Dialog, -1);
         if !self.parted {
-            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited: None });
+            let name = name_here(&self.env, self.shell.machine());
+            self.shard.tell(DialogDown { tag: self.tag.clone(), awaited: None, name });
             self.call.tell(LegDown(self.leg));
         }
     }
-}
-
-/// A dialog has an address: requests with its tag go there.
-pub(crate) struct DialogUp {
-    pub(crate) tag: Arc<str>,
-    pub(crate) dialog: Address<DialogActor>,
-    /// Identifies the INVITE that made it, if it was the peer's.
-    pub(crate) merge_key: Option<u64>,
-    /// The transaction of that INVITE: the dialog hears of its CANCEL.
-    pub(crate) invite: Option<ServerTransactionId>,
-    pub(crate) restored: bool,
-}
-
-/// A dialog is over: its tag means nothing any more.
-pub(crate) struct DialogDown {
-    pub(crate) tag: Arc<str>,
-    /// That of its reliable response that nobody has acknowledged.
-    pub(crate) awaited: Option<AwaitedPrack>,
 }
 
 impl Handler<Told<Input>> for DialogActor {

@@ -22,6 +22,9 @@ pub enum EventKind {
     /// Both sides are connected.
     #[serde(rename = "call.answered")]
     CallAnswered,
+    /// Somebody has taken the place of a side of the call (RFC 3891), or has asked for it in vain.
+    #[serde(rename = "call.replaced")]
+    CallReplaced,
     /// The call is over; `reason` is the CDR's cause.
     #[serde(rename = "call.ended")]
     CallEnded,
@@ -61,6 +64,7 @@ impl EventKind {
             EventKind::CallStarted => "call.started",
             EventKind::CallRinging => "call.ringing",
             EventKind::CallAnswered => "call.answered",
+            EventKind::CallReplaced => "call.replaced",
             EventKind::CallEnded => "call.ended",
             EventKind::RouteDecided => "route.decided",
             EventKind::TrunkAttempt => "trunk.attempt",

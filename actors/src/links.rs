@@ -37,6 +37,9 @@ fn class(message: &LinkMessage) -> Class {
         LinkMessage::Datagram(_)
         | LinkMessage::Send { .. }
         | LinkMessage::NotDelivered(_)
+        | LinkMessage::Seek(_)
+        | LinkMessage::Follows(_)
+        | LinkMessage::Stays(_)
         | LinkMessage::Register(_) => Class::Traffic,
         // A station must hear of the REGISTER that came by a connection before it hears that this is gone.
         LinkMessage::Gone { .. } => Class::Follows,
@@ -46,6 +49,7 @@ fn class(message: &LinkMessage) -> Class {
         | LinkMessage::Trunk(_)
         | LinkMessage::Restrained { .. }
         | LinkMessage::Located(_)
+        | LinkMessage::Leaves(_)
         | LinkMessage::Marker(_)
         | LinkMessage::Poke => Class::Control,
     }

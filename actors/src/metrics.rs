@@ -8,6 +8,7 @@ mod refusal;
 mod registration;
 mod registry;
 mod reload;
+mod replaces;
 mod sip;
 mod tls;
 mod toll_fraud;
@@ -25,6 +26,7 @@ pub use refusal::Refusal;
 pub use registration::RegistrationMetrics;
 pub use registry::{Describe, Registry};
 pub use reload::ReloadMetrics;
+pub use replaces::ReplacesMetrics;
 pub use sip::{Closed, ConnectionMetrics, Refused};
 pub use tls::{Handshake, TlsMetrics, not_after};
 pub use toll_fraud::{TollMetrics, TollRefusal};
@@ -61,6 +63,8 @@ pub struct Metrics {
     pub dns: DnsMetrics,
     /// Reloads of the settings.
     pub reloads: ReloadMetrics,
+    /// INVITEs that are to take the place of a dialog.
+    pub replaces: ReplacesMetrics,
     /// Limits and rules against toll fraud.
     pub toll: TollMetrics,
     restarts: Vec<Counter>,
@@ -149,6 +153,7 @@ impl Metrics {
             auth_throttled: registry.counter("tandem_auth_throttled_total", &[]),
             dns: DnsMetrics::new(&registry),
             reloads: ReloadMetrics::new(&registry),
+            replaces: ReplacesMetrics::new(&registry),
             toll: TollMetrics::new(&registry),
             shards_abandoned: registry.gauge("tandem_shards_abandoned", &[]),
             restarts: per_actor("tandem_actor_restarts_total"),
@@ -259,6 +264,7 @@ impl Metrics {
 fn describe(registry: &Registry) {
     use Describe::{Counter, Gauge, Histogram};
     overload::describe(registry);
+    replaces::describe(registry);
     let seconds = Some(Unit::Seconds);
     registry.describe(Gauge, "tandem_calls_active", None, "Calls that exist now");
     registry.describe(Counter, "tandem_calls_total", None, "Ended calls by result");

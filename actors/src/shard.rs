@@ -9,11 +9,13 @@ mod icmp;
 mod invite;
 mod late_prack;
 mod located;
+mod moved;
 mod named;
 mod overload;
 mod refuse;
 mod registered;
 mod registering;
+mod replaces;
 mod restore;
 mod stray;
 mod streams;
@@ -31,16 +33,16 @@ use actix::prelude::*;
 use bytes::Bytes;
 use serde_json::Value;
 use smallvec::SmallVec;
-use tandem_protocol::dialog::{Input, SUPPORTED};
+use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::fnv::fnv1a_keyed;
 use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
-use tandem_protocol::message::{Header, Message, Method};
+use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::{CallActor, Committed};
-use crate::calls::{CallKey, check};
+use crate::calls::{Asks, CallKey};
 use crate::dialog::DialogActor;
 use crate::directory::Directory;
 use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
@@ -54,7 +56,6 @@ use crate::registrar::{Register, RegisterDone};
 use crate::registration_group::GroupActor;
 use crate::sip::endpoint::{Endpoint, New};
 use crate::sip::icmp::Undelivered;
-use crate::sip::stateless::Answer;
 use crate::supervisor::{Failures, Guard};
 use crate::timer_wheel::TimerId;
 use crate::trunk::TrunkActor;
@@ -65,9 +66,11 @@ pub use ask::{Ask, Asked, parse_call_id};
 pub use icmp::NotDelivered;
 pub(crate) use invite::merge_key;
 pub use located::{Named, ProxyLocated};
+pub(crate) use moved::guest;
 pub(crate) use named::{Fault, NamedDown, SendRequest, StationIdle};
 pub use overload::Overflowed;
 pub(crate) use registered::BindingsChanged;
+pub(crate) use replaces::{Declined, Seeks, name_here};
 pub use restore::{Found, Restore, Restored, read_records};
 pub use streams::FromStream;
 pub use succession::{Estate, Succession};
@@ -115,6 +118,14 @@ pub enum LinkMessage {
         /// The proxy.
         proxy: SocketAddr,
     },
+    /// An INVITE that names a dialog of the receiving shard's, to take its place (RFC 3891).
+    Seek(Box<Asks>),
+    /// A message with the Call-ID of a dialog that lives on the receiving shard, though its Call-ID is another's.
+    Follows(Datagram),
+    /// One of them that has nothing to do with that dialog.
+    Stays(Datagram),
+    /// Such a dialog has ended: what its Call-ID is known by.
+    Leaves(u64),
     /// What DNS has found for a named proxy of a trunk that lives here.
     Located(ProxyLocated),
     /// Told once all control that was sent before has been taken.
@@ -179,6 +190,11 @@ pub struct Shard {
     calls: Map<CallKey, Address<CallActor>>,
     dialogs: Map<Arc<str>, KnownDialog>,
     merges: Map<u64, Arc<str>>,
+    /// Dialogs that live elsewhere, though their Call-IDs belong here.
+    moved: moved::Moved,
+    /// Dialogs that live here, though their Call-IDs belong elsewhere: to whom, and what they are known by there.
+    guests: Map<Arc<str>, (ShardId, u64)>,
+    ended: replaces::Ended,
     stations: BTreeMap<Arc<str>, named::KnownStation>,
     station_tokens: Map<u64, Arc<str>>,
     trunks: BTreeMap<Arc<str>, Addr<TrunkActor>>,
@@ -217,6 +233,9 @@ impl Shard {
             calls: crate::map::new(key),
             dialogs: crate::map::new(key ^ 1),
             merges: crate::map::new(key ^ 2),
+            moved: moved::Moved::new(key ^ 4),
+            guests: crate::map::new(key ^ 5),
+            ended: replaces::Ended::default(),
             stations: BTreeMap::new(),
             station_tokens: crate::map::new(key ^ 3),
             trunks: BTreeMap::new(),
@@ -256,7 +275,14 @@ impl Shard {
         if let Some(arrived) = datagram.arrived {
             self.took(arrived);
         }
+        if self.follows(datagram) {
+            return;
+        }
         let new = self.endpoint().receive(datagram);
+        self.act_on(new, ctx);
+    }
+
+    fn act_on(&mut self, new: Option<New>, ctx: &mut Context<Self>) {
         match new {
             Some(New::Request(request, flow)) => self.request(request, flow, ctx),
             Some(New::Ack(ack, source)) => {
@@ -296,18 +322,6 @@ impl Shard {
         }
     }
 
-    fn options(&mut self, request: &Message, flow: Flow) {
-        let transport = self.env.config().transport(flow.listener);
-        match check::well_formed(request).and_then(|()| check::acceptable(request, transport)) {
-            Ok(()) => {
-                let accept = (Header::Accept, check::ACCEPT);
-                let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, SUPPORTED)];
-                self.endpoint().reply(request, flow, Answer::new(200, &headers));
-            }
-            Err(refused) => self.refuse(request, flow, &refused),
-        }
-    }
-
     fn linked(&mut self, message: LinkMessage, ctx: &mut Context<Self>) {
         match message {
             LinkMessage::Datagram(datagram) => self.take(&datagram, ctx),
@@ -330,6 +344,10 @@ impl Shard {
             LinkMessage::Trunk(report) => self.trunk_report(report),
             LinkMessage::Restrained { trunk, proxy } => self.trunk_restrained(&trunk, proxy),
             LinkMessage::Located(found) => self.located(found),
+            LinkMessage::Seek(asks) => self.seek_here(*asks),
+            LinkMessage::Follows(datagram) => self.follower(datagram, ctx),
+            LinkMessage::Stays(datagram) => self.stays(&datagram, ctx),
+            LinkMessage::Leaves(key) => self.moved_leaves(key),
             LinkMessage::Marker(passed) => {
                 // Whoever waits may have given up.
                 let _ = passed.send(self.env.shard());

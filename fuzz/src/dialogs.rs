@@ -129,6 +129,7 @@ fn local() -> Arc<LocalSide> {
         session: SessionPolicy::default(),
         reinvite_delay: None,
         reinvite_delayed: false,
+        replaces: false,
     })
 }
 

@@ -59,6 +59,7 @@ fn local() -> Arc<LocalSide> {
         timers: Timers::default(),
         reinvite_delay: None,
         reinvite_delayed: false,
+        replaces: false,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
     })
 }

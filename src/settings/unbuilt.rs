@@ -27,7 +27,6 @@ const WITHOUT_EFFECT: &[(&str, Option<&str>)] = &[
 const LETS_IN: &[(&str, &str)] = &[
     ("trunk.accept_presence", "there is no presence yet, so that its SUBSCRIBE is refused with 489"),
     ("trunk.accept_refer", "REFER outside a dialog does nothing yet and is refused with 603"),
-    ("trunk.accept_replaces", "no call can be replaced yet: an INVITE that names one is refused with 420"),
 ];
 
 /// Every key of the tables above, for the test that proves each to exist.

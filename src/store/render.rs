@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
-use tandem_actors::cdr::{Attempt, Cdr, LegMedia};
+use tandem_actors::cdr::{Attempt, Cdr, LegMedia, Replacement};
 use tandem_actors::events::{Event, Field};
 use tandem_protocol::decimal::Decimal;
 use tandem_protocol::time::UnixMillis;
@@ -48,12 +48,30 @@ struct CdrLine<'a> {
     ended_by: &'a str,
     attempts: &'a [Attempt],
     legs: &'a [LegMedia],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<ReplacementLine<'a>>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unprotected: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     emergency: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     recording: &'a Option<String>,
+}
+
+/// [`Replacement`] in the same way.
+#[derive(Serialize)]
+struct ReplacementLine<'a> {
+    side: &'a str,
+    by: &'a str,
+    from: &'a str,
+    time: Rfc3339,
+}
+
+impl ReplacementLine<'_> {
+    fn of(replacement: &Replacement) -> ReplacementLine<'_> {
+        let Replacement { side, by, from, time } = replacement;
+        ReplacementLine { side, by, from, time: Rfc3339(*time) }
+    }
 }
 
 /// Appends the record as one line of JSON, without the line's end.
@@ -76,6 +94,7 @@ pub(super) fn cdr(out: &mut Vec<u8>, cdr: &Cdr) -> Result<(), serde_json::Error>
         ended_by,
         attempts,
         legs,
+        replaced,
         unprotected,
         emergency,
         recording,
@@ -97,6 +116,7 @@ pub(super) fn cdr(out: &mut Vec<u8>, cdr: &Cdr) -> Result<(), serde_json::Error>
         ended_by,
         attempts,
         legs,
+        replaced: replaced.iter().map(ReplacementLine::of).collect(),
         unprotected: *unprotected,
         emergency: *emergency,
         recording,
@@ -233,6 +253,12 @@ mod tests {
                 ms: 12,
             }],
             legs: vec![LegMedia { codec: "PCMU".into(), tx: 1, rx: 2, lost: -1, jitter_ms: 0.5, mos: 4.5 }],
+            replaced: vec![Replacement {
+                side: "caller".into(),
+                by: "trunk:pbx".into(),
+                from: "7777".into(),
+                time: UnixMillis(1_767_225_602_000),
+            }],
             unprotected: true,
             emergency: true,
             recording: Some("r.wav".into()),
@@ -243,6 +269,7 @@ mod tests {
         let mut want = serde_json::to_value(&record).unwrap();
         want["start"] = "2026-01-01T00:00:00.000Z".into();
         want["answer"] = "2026-01-01T00:00:01.001Z".into();
+        want["replaced"][0]["time"] = "2026-01-01T00:00:02.000Z".into();
         want["end"] = "2026-01-01T00:00:02.500Z".into();
         assert_eq!(got, want);
     }

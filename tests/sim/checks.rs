@@ -181,6 +181,7 @@ fn one_record_a_call(sim: &Sim, disk: &Disk) -> Vec<Cdr> {
             EventKind::CallAnswered => seen.answered += 1,
             EventKind::CallEnded => seen.ended += 1,
             EventKind::CallRinging
+            | EventKind::CallReplaced
             | EventKind::RouteDecided
             | EventKind::TrunkAttempt
             | EventKind::TrunkState

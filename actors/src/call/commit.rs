@@ -1,7 +1,6 @@
 //! What the store keeps of a call: when it is written, and from what.
 
 use bytes::Bytes;
-use tandem_protocol::b2bua::CALLER;
 
 use super::{CallActor, Counted, RecordView};
 use crate::store::{Batch, Bucket, Ticket, Urgency, Write};
@@ -29,17 +28,18 @@ impl CallActor {
         // The machine as it is after this input.
         let answered = self.shell.machine().is_answered();
         let call = if answered { self.shell.frozen().cloned() } else { None };
-        let callee = self.shell.machine().callee();
+        let (caller, callee) = (self.shell.machine().caller(), self.shell.machine().callee());
         let legs = self
             .legs
             .iter()
-            .filter(|leg| leg.id == CALLER || Some(leg.id) == callee)
+            .filter(|leg| leg.id == caller || Some(leg.id) == callee)
             .filter_map(|leg| Some((leg.id, leg.frozen.borrow().clone()?, &*leg.call_id)))
             .collect();
         // What a restart finds is a call that was answered, whether or not this process has got to say so.
         let said = std::mem::replace(&mut self.info.answered_at, self.shell.machine().answered_at());
         let counted = self.permits.iter().chain(&self.place).map(Counted::of).collect();
-        let record = RecordView { info: &self.info, call, legs, media: self.media.saved(), counted };
+        let (media, replaced) = (self.media.saved(), self.replacements());
+        let record = RecordView { info: &self.info, call, legs, media, counted, replaced };
         let value = record.freeze();
         self.info.answered_at = said;
         batch.writes.extend(value.map(|value| self.write(Some(value))));

@@ -91,6 +91,21 @@ impl Media {
         }
     }
 
+    /// A callee has called us: it may turn out to be the one.
+    pub(crate) fn knows(&mut self, leg: LegId, signalling: IpAddr) {
+        if !self.sides.is_empty() {
+            self.callees.push((leg, signalling));
+        }
+    }
+
+    /// A side's peer signals from there from now on.
+    pub(crate) fn signals_from(&mut self, side: Side, signalling: IpAddr) {
+        let number = self.number(side);
+        if let Some(side) = self.sides.get_mut(number) {
+            side.signalling = signalling;
+        }
+    }
+
     /// The callee's side is this leg's from now on, in its address family.
     pub(crate) fn turn_to(&mut self, env: &Env, key: CallKey, leg: LegId) {
         let asked = self.callees.iter().find(|(asked, _)| *asked == leg);

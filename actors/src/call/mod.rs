@@ -8,6 +8,7 @@ mod media;
 mod race;
 mod record;
 mod redirect;
+mod replaces;
 mod report;
 mod setup;
 mod toll_fraud;
@@ -42,10 +43,11 @@ use crate::timer_wheel::TimerId;
 pub(crate) use ask::AskCall;
 pub(crate) use media::Media;
 pub(crate) use record::{CallRecord, Counted, RecordView};
+pub(crate) use replaces::{ReplaceLeg, Replaced};
 pub(crate) use setup::{Caller, Outbound, Setup};
 
 /// The number of the checkpoint's format.
-const FORMAT: u8 = 7;
+const FORMAT: u8 = 8;
 
 thread_local! {
     /// Room for what an input brings about, used again for the next.
@@ -111,6 +113,16 @@ struct Leg {
 /// The trunk and proxy that a leg leaves by, if any.
 type LeavesBy = Option<Box<(Arc<str>, SocketAddr)>>;
 
+/// What few calls have.
+#[derive(Default)]
+struct Rare {
+    diversion: redirect::Diversion,
+    /// Somebody waits to take a leg's place.
+    waiting: Option<replaces::Waiting>,
+    /// Somebody has.
+    replaced: Option<Replaced>,
+}
+
 /// The actor.
 pub struct CallActor {
     env: Env,
@@ -129,7 +141,8 @@ pub struct CallActor {
     permits: Vec<Permit>,
     /// The trunk it came by.
     from_trunk: Option<Arc<str>>,
-    diversion: Option<Box<redirect::Diversion>>,
+    /// What few calls have.
+    rare: Option<Box<Rare>>,
     /// `None`: nobody has limits.
     charged: Option<Box<toll_fraud::Charged>>,
     /// Its place at the trunk it leaves by.
@@ -160,10 +173,15 @@ impl CallActor {
             // Most have two.
             legs: Vec::with_capacity(2),
             media: setup.media,
-            // The first is the caller's.
-            from_trunk: setup.permits.first().and_then(Permit::trunk),
+            // The first is the caller's, or of who has taken his place since.
+            from_trunk: match &setup.replaced {
+                Some(replaced) => replaced.from_trunk.clone(),
+                None => setup.permits.first().and_then(Permit::trunk),
+            },
             permits: setup.permits,
-            diversion: None,
+            rare: setup
+                .replaced
+                .map(|replaced| Box::new(Rare { replaced: Some(replaced), ..Rare::default() })),
             charged: None,
             place: None,
             racing: race::Racing::default(),
@@ -245,6 +263,8 @@ impl CallActor {
                 self.attempt_failed(&attempt, (retry_after, goes_on), now);
             }
             Output::ProxyBusy(leg, seconds) => self.proxy_is_busy(leg, seconds),
+            Output::Replaced { side, by } => self.replaced(side, by, now),
+            Output::Succession(leg, became) => self.succession(leg, became, now),
             Output::Over(ended) => self.over(ended, now, ctx),
         }
     }

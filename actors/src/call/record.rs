@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tandem_media::session::SessionConfig;
 use tandem_protocol::b2bua::LegId;
 
+use super::Replaced;
 use crate::calls::Info;
 use crate::config::ServiceKind;
 use crate::directory::{Directory, Permit, PlaceOf};
@@ -14,7 +15,9 @@ use crate::media_pool::order::Lease;
 use crate::seat::Seat;
 
 /// The number of the record's format.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
+/// What a record of the format before ends without: nobody has taken a side's place.
+const FORMER_LACKS: &[u8] = &[0];
 
 /// The media of one side.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,6 +78,8 @@ pub(crate) struct CallRecord {
     pub(crate) media: SavedMedia,
     /// The limits it counts against.
     pub(crate) counted: Vec<Counted>,
+    // What is newer than the format before stands at the end: see [`FORMER_LACKS`].
+    pub(crate) replaced: Option<Replaced>,
 }
 
 /// [`CallRecord`] as it is written, with the same fields in the same order.
@@ -85,6 +90,7 @@ pub(crate) struct RecordView<'a> {
     pub(crate) legs: Vec<(LegId, Bytes, &'a str)>,
     pub(crate) media: SavedMedia,
     pub(crate) counted: Vec<Counted>,
+    pub(crate) replaced: Option<&'a Replaced>,
 }
 
 impl RecordView<'_> {
@@ -95,7 +101,7 @@ impl RecordView<'_> {
 
 impl CallRecord {
     pub(crate) fn thaw(frozen: &[u8]) -> Option<CallRecord> {
-        crate::checkpoint::thaw(FORMAT, frozen)
+        crate::checkpoint::thaw_grown(FORMAT, frozen, FORMER_LACKS)
     }
 }
 
@@ -105,9 +111,10 @@ mod tests {
 
     use tandem_media::codec::Codec;
     use tandem_media::session::{Direction, Learn, Mode};
-    use tandem_protocol::b2bua::CALLER;
+    use tandem_protocol::b2bua::{CALLER, Side};
     use tandem_protocol::time::{Instant, UnixMillis};
 
+    use super::super::replaces::Taken;
     use super::*;
     use crate::calls::CallKey;
     use crate::checkpoint::golden::Golden;
@@ -160,19 +167,35 @@ mod tests {
             legs: vec![leg(CALLER, b"caller", "one@peer"), leg(LegId(2), b"callee", "two@us")],
             media: media((!answered).then_some(ServiceKind::Tone)),
             counted: vec![Counted::Trunk("in".into()), Counted::Station("1001".into())],
+            replaced: None,
         }
     }
 
     fn freeze(record: &CallRecord) -> Option<Bytes> {
-        let CallRecord { info, call, legs, media, counted } = record;
+        let CallRecord { info, call, legs, media, counted, replaced } = record;
         let legs = legs.iter().map(|(leg, frozen, call_id)| (*leg, frozen.clone(), &**call_id)).collect();
         let (call, media, counted) = (call.clone(), media.clone(), counted.clone());
-        RecordView { info, call, legs, media, counted }.freeze()
+        RecordView { info, call, legs, media, counted, replaced: replaced.as_ref() }.freeze()
     }
 
     fn holds(record: CallRecord) {
         let expected = sample(record.call.is_some());
         assert_eq!(format!("{record:?}"), format!("{expected:?}"));
+    }
+
+    /// The same, whose caller has been replaced.
+    fn replaced() -> CallRecord {
+        let (side, at) = (Side::Caller, UnixMillis(1_800_000_006_000));
+        let taken = Taken { side, by: "trunk:pbx".to_owned(), from: "7777".to_owned(), at };
+        let replaced = Replaced { from_trunk: Some("in".into()), taken: vec![taken] };
+        CallRecord { replaced: Some(replaced), ..sample(true) }
+    }
+
+    #[test]
+    fn the_record_of_a_call_in_which_somebody_was_replaced_is_restored_from_every_golden_checkpoint() {
+        let holds = |record: CallRecord| assert_eq!(format!("{record:?}"), format!("{:?}", replaced()));
+        let kind = "call_record_replaced";
+        Golden { kind, freeze, thaw: |frozen| CallRecord::thaw(frozen), holds }.check(&replaced());
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl CallActor {
         ctx: &mut Context<Self>,
     ) {
         let by = fresh.then(|| self.callee());
-        let diversion = self.diversion.get_or_insert_default();
+        let diversion = &mut self.rare.get_or_insert_default().diversion;
         if diversion.visited.is_empty() {
             diversion.visited.push(self.info.to.clone());
         }
@@ -81,7 +81,8 @@ impl CallActor {
     /// The route to a contact, or why there is none.
     fn lead(&mut self, contact: &str) -> Result<(Route, Vec<Outbound>), String> {
         let uri = Uri::parse(contact).map_err(|_| "is no address".to_owned())?;
-        let Some(Diversion { by, party: Some(party), .. }) = self.diversion.as_deref().cloned() else {
+        let diversion = self.rare.as_deref().map(|rare| rare.diversion.clone());
+        let Some(Diversion { by, party: Some(party), .. }) = diversion else {
             return Err("comes too late".to_owned());
         };
         let number = uri.dialled().map_or_else(|| uri.host.to_owned(), |user| user.into_owned());
@@ -104,7 +105,7 @@ impl CallActor {
             }
             _ => return Err("has a scheme that is not spoken here".to_owned()),
         };
-        let diversion = self.diversion.get_or_insert_default();
+        let diversion = &mut self.rare.get_or_insert_default().diversion;
         if diversion.visited.contains(&place) {
             return Err("has been tried already".to_owned());
         }
@@ -197,7 +198,7 @@ impl CallActor {
     }
 
     fn note_diversion(&mut self, now: Now, status: u16, what: &str, contact: &str) {
-        let by = self.diversion.as_ref().map(|diversion| diversion.by.to_string()).unwrap_or_default();
+        let by = self.rare.as_ref().map(|rare| rare.diversion.by.to_string()).unwrap_or_default();
         tracing::info!(call = %self.id, status, by, contact, what, "redirected");
         let reason = format!("{status} of {by} to {contact}: {what}");
         let event = Event::new(now.wall, EventKind::RouteDecided, reason).of(&self.id);

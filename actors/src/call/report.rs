@@ -35,6 +35,7 @@ impl CallActor {
             "to": self.info.to,
             "trunk": self.info.trunk,
             "emergency": self.info.emergency,
+            "replaced": self.replacement_records(),
             "start": self.info.started_at.0,
             "answer": self.info.answered_at.map(|at| at.0),
             "media": self.media.kind(),
@@ -141,7 +142,10 @@ impl CallActor {
             from_trunk: self.from_trunk.as_deref().map(str::to_owned),
             to: self.info.to.clone(),
             trunk: self.info.trunk.clone(),
-            proxy: attempts.last().filter(|_| answer.is_some() && last_proxy).map(|last| last.proxy.clone()),
+            proxy: attempts
+                .last()
+                .filter(|last| answer.is_some() && last_proxy && last.cause == "answered")
+                .map(|last| last.proxy.clone()),
             start: self.info.started_at,
             answer,
             end: ended.at,
@@ -152,6 +156,7 @@ impl CallActor {
             ended_by: ended.by.as_str().to_owned(),
             attempts,
             legs: self.media.reports(),
+            replaced: self.replacement_records(),
             unprotected: self.info.unprotected,
             emergency: self.info.emergency,
             recording: self.media.recording().map(str::to_owned),

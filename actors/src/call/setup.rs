@@ -8,7 +8,7 @@ use tandem_protocol::b2bua::{Call, LegId};
 use tandem_protocol::dialog::Credentials;
 use tandem_protocol::transaction::Timers;
 
-use super::Media;
+use super::{Media, Replaced};
 use crate::calls::{CallKey, Callee, Info, Outside, Party};
 use crate::dialog::Origin;
 use crate::directory::Permit;
@@ -59,4 +59,6 @@ pub(crate) struct Setup {
     pub(crate) caller: Caller,
     pub(crate) media: Media,
     pub(crate) permits: Vec<Permit>,
+    /// Others than those it began with have its sides.
+    pub(crate) replaced: Option<Replaced>,
 }

@@ -42,6 +42,10 @@ pub(crate) fn acceptable(request: &Message, transport: Transport) -> Result<(), 
             return Err(Refused::new(483, Refusal::Loop));
         }
     }
+    if request.method() != Method::Invite && request.header(Header::Replaces).is_some() {
+        // RFC 3891 §3.
+        return Err(Refused::bad("Replaces Outside INVITE"));
+    }
     // A registrar has extensions of its own, which it reads itself.
     if request.method() != Method::Register {
         extensions(request)?;

@@ -11,7 +11,7 @@ use crate::env::Env;
 
 impl Caller {
     /// The codecs that he may use.
-    pub(super) fn codecs(&self) -> &CodecList {
+    pub(crate) fn codecs(&self) -> &CodecList {
         match self {
             Caller::Station(station) => &station.config.rules.codecs,
             Caller::Trunk(trunk) => &trunk.config.codecs,

@@ -9,7 +9,6 @@ use super::check;
 use super::identify::Caller;
 use super::refused::Refused;
 use crate::directory::TrunkEntry;
-use crate::env::Env;
 use crate::metrics::Refusal;
 
 /// A number of a call that comes by a trunk, as it is here.
@@ -47,30 +46,6 @@ pub(super) fn write_headers(
                 }
             }
         }
-    }
-}
-
-/// An INVITE that is to take the place of a call (RFC 3891): refused plainly where it may not. Where it may, one that names no dialog of
-/// ours is told so; to replace one that is ours is not built yet, and to ring somebody beside it is not what was asked for.
-pub(super) fn replaces(env: &Env, caller: &Caller, invite: &Message) -> Result<(), Refused> {
-    let Caller::Trunk(trunk) = caller else { return Ok(()) };
-    let mut all = invite.headers(Header::Replaces);
-    let Some(replaces) = all.next() else { return Ok(()) };
-    let unsupported = || Refused::new(420, Refusal::Unsupported).with(Header::Unsupported, "replaces");
-    if !trunk.config.rules.accept.replaces {
-        return Err(unsupported());
-    }
-    let params = || replaces.split(';').skip(1).filter_map(|param| param.split_once('='));
-    let tag = |name: &str| {
-        params().find_map(|(key, tag)| key.trim().eq_ignore_ascii_case(name).then(|| tag.trim()))
-    };
-    // §3: both tags, and one dialog.
-    let (Some(ours), Some(_), None) = (tag("to-tag"), tag("from-tag"), all.next()) else {
-        return Err(Refused::bad("Bad Replaces"));
-    };
-    match env.shared().names.shard_of(ours.as_bytes()) {
-        Some(_) => Err(unsupported()),
-        None => Err(Refused::new(481, Refusal::NoDialog)),
     }
 }
 

@@ -117,6 +117,7 @@ mod tests {
                 timers: Timers::default(),
                 reinvite_delay: None,
                 reinvite_delayed: false,
+                replaces: false,
                 session: SessionPolicy { interval: Duration::from_secs(180), min_se: SHORTEST_INTERVAL },
             });
             let (id, invite) = (ServerTransactionId(1), request("INVITE", 1, "v=0\r\n"));

@@ -5,7 +5,7 @@ use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Message, Method};
 
-use super::{KnownDialog, Shard};
+use super::{KnownDialog, LinkMessage, Shard};
 use crate::calls::{Refused, check};
 use crate::dialog::{DialogActor, DialogDown, DialogUp};
 use crate::env::{Tell, Told};
@@ -55,12 +55,15 @@ impl Shard {
 impl Handler<Told<DialogUp>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogUp>, _: &mut Context<Self>) {
-        let DialogUp { tag, dialog, merge_key, invite, restored } = told.0;
+        let DialogUp { tag, dialog, merge_key, invite, restored, guest } = told.0;
         if let Some(transaction) = invite {
             self.endpoint().own(transaction, Owner::Dialog(WeakAddress::of(&dialog)));
         }
         if let Some(key) = merge_key {
             self.merges.insert(key, tag.clone());
+        }
+        if let Some(guest) = guest {
+            self.guests.insert(tag.clone(), guest);
         }
         self.dialogs.insert(tag.clone(), KnownDialog { dialog, merge_key, restored });
         if restored {
@@ -72,8 +75,14 @@ impl Handler<Told<DialogUp>> for Shard {
 impl Handler<Told<DialogDown>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<DialogDown>, _: &mut Context<Self>) {
-        let DialogDown { tag, awaited } = told.0;
+        let DialogDown { tag, awaited, name } = told.0;
         let known = self.dialogs.remove(&tag);
+        if known.is_some() {
+            self.ended.note(name, self.env.now().mono);
+        }
+        if let Some((home, key)) = self.guests.remove(&tag) {
+            self.env.link(home, LinkMessage::Leaves(key));
+        }
         if let Some(prack) = awaited {
             self.late_pracks.expect(tag, prack, self.env.now().mono);
         }

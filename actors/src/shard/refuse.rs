@@ -1,5 +1,6 @@
-//! Refusals of requests that have no transaction yet.
+//! Answers to requests that have no transaction yet, nearly all refusals.
 
+use tandem_protocol::dialog::{SUPPORTED, SUPPORTED_WITH_REPLACES};
 use tandem_protocol::flow::Flow;
 use tandem_protocol::message::{Header, Message, Method};
 
@@ -9,6 +10,22 @@ use crate::metrics::Refusal;
 use crate::sip::stateless::Answer;
 
 impl Shard {
+    /// What we are, to whoever asks; a trunk that may replace calls is told that too.
+    pub(super) fn options(&mut self, request: &Message, flow: Flow) {
+        let transport = self.env.config().transport(flow.listener);
+        match check::well_formed(request).and_then(|()| check::acceptable(request, transport)) {
+            Ok(()) => {
+                let accept = (Header::Accept, check::ACCEPT);
+                let trunk = self.env.directory().trunk_of_source(flow, transport);
+                let replaces = trunk.is_some_and(|trunk| trunk.config.rules.accept.replaces);
+                let supported = if replaces { SUPPORTED_WITH_REPLACES } else { SUPPORTED };
+                let headers = [(Header::Allow, check::ALLOW), accept, (Header::Supported, supported)];
+                self.endpoint().reply(request, flow, Answer::new(200, &headers));
+            }
+            Err(refused) => self.refuse(request, flow, &refused),
+        }
+    }
+
     /// A method that we do not recognise: 501 (RFC 3261 §8.2.1, §21.5.2) to those we know. A stranger is not asked who he is; he gets
     /// what everybody gets who asks for what is not allowed.
     pub(super) fn unknown_method(&mut self, request: &Message, flow: Flow) {

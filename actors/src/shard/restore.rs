@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::prelude::*;
-use tandem_protocol::b2bua::{CALLER, Call};
+use tandem_protocol::b2bua::Call;
 use tandem_protocol::time::{Now, UnixMillis};
 
 use super::{Shard, parse_call_id};
@@ -25,9 +25,14 @@ const RESTART: &str = "restart";
 /// The same by the end of their shard.
 const STALL: &str = "stall";
 
-/// The calls that one shard takes over from the process before, or from the shard before.
+/// What one shard takes over from the process before, or from the shard before.
 #[derive(Default)]
-pub struct Restore(pub(crate) Vec<CallRecord>);
+pub struct Restore {
+    /// Its calls.
+    pub(crate) records: Vec<CallRecord>,
+    /// The legs of others' calls whose Call-IDs belong to it: what they are known by, and where they live.
+    pub(crate) moved: Vec<(u64, ShardId)>,
+}
 
 /// What was found in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +63,7 @@ pub struct Found {
 pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
     let current = shared.current();
     let directory = &current.directory;
-    let mut per_shard: Vec<Vec<CallRecord>> = (0..directory.shards()).map(|_| Vec::new()).collect();
+    let mut per_shard: Vec<Restore> = (0..directory.shards()).map(|_| Restore::default()).collect();
     let mut ports = Vec::new();
     let mut found = Restored::default();
     for entry in shared.store.scan(Bucket::Calls)? {
@@ -86,19 +91,36 @@ pub fn read_records(shared: &Shared, now: Now) -> Result<Found, StoreFault> {
         }
         found.calls += 1;
         ports.extend(record.media.sides.iter().map(|side| side.lease.rtp.port()));
-        let shard = place_of(shared, directory, &record);
+        let shard = place_of(directory, &record);
+        for (home, key) in moved_legs(shared, directory, &record) {
+            if let Some(home) = per_shard.get_mut(usize::from(home.0)) {
+                home.moved.push((key, shard));
+            }
+        }
         if let Some(shard) = per_shard.get_mut(usize::from(shard.0)) {
-            shard.push(record);
+            shard.records.push(record);
         }
     }
-    let shards = per_shard.into_iter().enumerate().map(|(n, records)| (ShardId(n as u16), Restore(records)));
+    let shards = per_shard.into_iter().enumerate().map(|(n, restore)| (ShardId(n as u16), restore));
     Ok(Found { shards: shards.collect(), ports, restored: found })
 }
 
-/// Where a call goes on.
-fn place_of(shared: &Shared, directory: &Directory, record: &CallRecord) -> ShardId {
-    let caller = record.legs.iter().find(|(leg, ..)| *leg == CALLER);
-    caller.map_or(ShardId(0), |(_, _, id)| super::place_call_id(shared, directory, id.as_bytes()))
+/// Where a call goes on: on the shard that its id names, whoever has its sides by now.
+fn place_of(directory: &Directory, record: &CallRecord) -> ShardId {
+    let made = parse_call_id(&record.info.id).map_or(0, |(shard, _)| shard.0);
+    ShardId(made % directory.shards().max(1))
+}
+
+/// The legs whose Call-IDs belong to other shards: to which, and what they are known by there.
+fn moved_legs<'a>(
+    shared: &'a Shared,
+    directory: &'a Directory,
+    record: &'a CallRecord,
+) -> impl Iterator<Item = (ShardId, u64)> + 'a {
+    let lives = place_of(directory, record);
+    let home = move |id: &str| super::place_call_id(shared, directory, id.as_bytes());
+    let elsewhere = record.legs.iter().map(move |(_, _, id)| (home(id), super::moved::key_of(shared, id)));
+    elsewhere.filter(move |(home, _)| *home != lives)
 }
 
 /// Reads the records of the calls of a shard that was fenced, and closes its attempts. What it has given to the store must be committed.
@@ -111,16 +133,20 @@ pub(crate) fn read_records_of(
     now: Now,
 ) -> Result<(Restore, Restored), StoreFault> {
     let current = shared.current();
-    let (mut records, mut found) = (Vec::new(), Restored::default());
+    let (mut restore, mut found) = (Restore::default(), Restored::default());
     for entry in shared.store.scan(Bucket::Calls)? {
         // Attempts are all of this process, whose names say where they were made.
         let made_here = parse_call_id(&entry.key).is_some_and(|(made, _)| made == shard);
         let Some(record) = CallRecord::thaw(&entry.value) else { continue };
         let well = record.call.as_ref().is_some_and(|frozen| Call::thaw(frozen).is_some());
-        if well && place_of(shared, &current.directory, &record) == shard {
+        let lives = place_of(&current.directory, &record);
+        if well && lives == shard {
             found.calls += 1;
-            records.push(record);
-        } else if !well && made_here {
+            restore.records.push(record);
+        } else if well {
+            let moved = moved_legs(shared, &current.directory, &record).filter(|(home, _)| *home == shard);
+            restore.moved.extend(moved.map(|(_, key)| (key, lives)));
+        } else if made_here {
             found.damaged += usize::from(record.call.is_some());
             found.attempts += 1;
             close_attempt(
@@ -132,7 +158,7 @@ pub(crate) fn read_records_of(
             );
         }
     }
-    Ok((Restore(records), found))
+    Ok((restore, found))
 }
 
 fn forget(shared: &Shared, key: String) {
@@ -170,8 +196,11 @@ fn close_attempt(
 }
 
 impl Shard {
-    pub(super) fn restore_all(&mut self, records: Vec<CallRecord>, ctx: &Context<Self>) {
-        for record in records {
+    pub(super) fn restore_all(&mut self, restore: Restore, ctx: &Context<Self>) {
+        for (key, lives) in restore.moved {
+            self.moved.goes_to(key, lives);
+        }
+        for record in restore.records {
             self.restore(record, ctx);
         }
     }
@@ -190,6 +219,7 @@ impl Shard {
             caller: Caller::Restored(record.legs),
             media: Media::restored(record.media),
             permits,
+            replaced: record.replaced,
             info: record.info,
         };
         let me = self.me.get_or_share(ctx);
@@ -201,9 +231,9 @@ impl Shard {
 impl Handler<Told<Restore>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<Restore>, ctx: &mut Context<Self>) {
-        if !told.0.0.is_empty() {
+        if !told.0.records.is_empty() || !told.0.moved.is_empty() {
             self.restoring_until = Some(self.env.now().mono + RESTORING);
         }
-        self.restore_all(told.0.0, ctx);
+        self.restore_all(told.0, ctx);
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use tandem_protocol::b2bua::CALLER;
 use tandem_protocol::flow::{ConnectionId, Flow};
 use tandem_protocol::message::{Limits, Message};
 use tandem_protocol::time::Now;
@@ -105,8 +104,8 @@ impl Shard {
 
     /// Whoever has had a 100 does not ask again, so that he would wait for ever.
     fn answer_left(&mut self, invites: Vec<(Bytes, Flow)>, records: &[CallRecord]) {
-        let callers = records.iter().flat_map(|record| &record.legs).filter(|(leg, ..)| *leg == CALLER);
-        let restored: BTreeSet<String> = callers.map(|(_, _, call_id)| call_id.clone()).collect();
+        let legs = records.iter().flat_map(|record| &record.legs);
+        let restored: BTreeSet<String> = legs.map(|(_, _, call_id)| call_id.clone()).collect();
         for (request, flow) in invites {
             let Ok(invite) = Message::parse(request, &Limits::NONE) else { continue };
             // A call that was answered repeats that by itself.
@@ -120,13 +119,13 @@ impl Shard {
 impl Handler<Told<Succession>> for Shard {
     type Result = ();
     fn handle(&mut self, told: Told<Succession>, ctx: &mut Context<Self>) {
-        let Succession { restore: Restore(records), invites, expected } = told.0;
+        let Succession { restore, invites, expected } = told.0;
         self.restoring_until = Some(self.env.now().mono + RESTORING);
         self.awaited.until = self.restoring_until;
         self.rearm();
-        self.answer_left(invites, &records);
-        self.keep_media(&records);
-        self.restore_all(records, ctx);
+        self.answer_left(invites, &restore.records);
+        self.keep_media(&restore.records);
+        self.restore_all(restore, ctx);
         drop(expected);
     }
 }

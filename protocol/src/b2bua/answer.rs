@@ -78,16 +78,21 @@ impl Call {
         }
         self.callee = Some(leg);
         self.turn_to(leg, out);
-        self.end_early_session_of_others(leg, out);
+        self.end_early_session_of_others(leg, now, out);
         if let Destination::Trunk { hunt, .. } = &mut self.destination {
             hunt.on_outcome(now.mono, Outcome::Status(200));
         }
+        self.end_all_but(leg, "SIP;cause=200;text=\"answered elsewhere\"", out);
+        true
+    }
+
+    /// Every callee but this one stops ringing.
+    pub(super) fn end_all_but(&mut self, leg: LegId, reason: &str, out: &mut Vec<Output>) {
         let others: Vec<LegId> =
             self.legs.iter().filter(|l| l.id != CALLER && l.id != leg && !l.gone).map(|l| l.id).collect();
         for other in others {
-            self.tell_to_end(other, 487, Some("SIP;cause=200;text=\"answered elsewhere\""), out);
+            self.tell_to_end(other, 487, Some(reason), out);
         }
-        true
     }
 
     pub(super) fn answer_as_service(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -103,7 +108,7 @@ impl Call {
         }
     }
 
-    fn commit(&mut self, sdp: Bytes, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn commit(&mut self, sdp: Bytes, now: Now, out: &mut Vec<Output>) {
         self.phase = Phase::Committing;
         self.sdp.forget_what_was_said();
         self.codecs.settle();
@@ -113,8 +118,10 @@ impl Call {
     }
 
     /// The caller's 200 is written: now everything the checkpoint needs is there. It may be on its way already, if that took too long.
-    pub(super) fn answer_ready(&mut self, _now: Now, out: &mut Vec<Output>) {
-        if matches!(self.phase, Phase::Committing | Phase::Up) {
+    pub(super) fn answer_ready(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
+        if self.replacement.is_some() {
+            self.newcomer_ready(leg, now, out);
+        } else if matches!(self.phase, Phase::Committing | Phase::Up) {
             out.push(Output::Commit);
         }
     }
@@ -138,5 +145,6 @@ impl Call {
             out.push(Output::Tell(CALLER, Command::SendAnswer));
             out.push(Output::Answered { protected });
         }
+        self.newcomer_committed(protected, out);
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::replaces::DECLINED;
 use super::{CALLER, CLEARING_PATIENCE, Call, LegId, Output, Phase};
 use crate::dialog::{Command, EndedBy};
 use crate::time::{Now, UnixMillis};
@@ -159,6 +160,7 @@ impl Call {
         self.phase = Phase::Clearing;
         self.deadline = Some(now.mono + CLEARING_PATIENCE);
         self.reoffer = None;
+        let newcomer = self.end_replacing(out);
         if !answered {
             self.answered_at = None;
         }
@@ -178,7 +180,7 @@ impl Call {
         };
         let legs: Vec<LegId> = self.legs.iter().filter(|leg| !leg.gone).map(|leg| leg.id).collect();
         for leg in legs {
-            self.tell_to_end(leg, status, reason, out);
+            self.tell_to_end(leg, if newcomer == Some(leg) { DECLINED } else { status }, reason, out);
         }
         self.over_if_clear(now, out);
     }
@@ -198,12 +200,19 @@ impl Call {
 
     /// Why a side is about to end the call: the other side is told (RFC 3326 §2).
     pub(super) fn leg_says_why(&mut self, leg: LegId, reason: &str) {
-        if leg == CALLER || Some(leg) == self.callee {
+        if self.is_connected(leg) {
             self.reason = Some(reason.to_owned());
         }
     }
 
     pub(super) fn caller_cancelled(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
+        if self.is_newcomer(leg) {
+            return self.newcomer_gone(leg, now, out);
+        }
+        if leg != CALLER {
+            // Who has taken a place, and has not waited for his 200: as if it had crossed his CANCEL.
+            return self.leg_ended(leg, EndedBy::Peer, now, out);
+        }
         if let Some(leg) = self.leg_mut(leg) {
             leg.gone = true;
         }
@@ -213,7 +222,13 @@ impl Call {
 
     /// A leg's dialog is over.
     pub(super) fn leg_ended(&mut self, leg: LegId, by: EndedBy, now: Now, out: &mut Vec<Output>) {
-        let concerns = leg == CALLER || Some(leg) == self.callee;
+        if self.is_newcomer(leg) {
+            return self.newcomer_gone(leg, now, out);
+        }
+        if self.verdict.is_none() && self.replaced_has_left(leg, by) {
+            return;
+        }
+        let concerns = self.is_connected(leg);
         if self.verdict.is_none() && !concerns {
             self.callee_failed(leg, (500, None), None, now, out);
             return self.over_if_clear(now, out);
@@ -224,15 +239,7 @@ impl Call {
             Some(_) | None => return self.over_if_clear(now, out),
         }
         if self.verdict.is_none() {
-            let (cause, side) = match by {
-                EndedBy::Peer => (Cause::Normal, Call::side(leg)),
-                EndedBy::Us => (Cause::Fault, Side::Engine),
-                EndedBy::NoAck => (Cause::NoAck, Side::Engine),
-                EndedBy::NoSession => (Cause::Media, Side::Engine),
-                EndedBy::Lost => (Cause::Lost, Call::side(leg)),
-                EndedBy::SessionExpired => (Cause::SessionExpired, Call::side(leg)),
-                EndedBy::Fault => (Cause::Fault, Side::Engine),
-            };
+            let (cause, side) = self.verdict_of(leg, by);
             // A 2xx that is never acknowledged has left; what was to go before it has not been, and ends the INVITE.
             let status = match by {
                 EndedBy::Fault => 500,
@@ -247,6 +254,19 @@ impl Call {
             self.clear(cause, side, status, now, out);
         }
         self.over_if_clear(now, out);
+    }
+
+    /// Why a call ends whose leg has ended so, and by whom.
+    pub(super) fn verdict_of(&self, leg: LegId, by: EndedBy) -> (Cause, Side) {
+        match by {
+            EndedBy::Peer => (Cause::Normal, self.side(leg)),
+            EndedBy::Us => (Cause::Fault, Side::Engine),
+            EndedBy::NoAck => (Cause::NoAck, Side::Engine),
+            EndedBy::NoSession => (Cause::Media, Side::Engine),
+            EndedBy::Lost => (Cause::Lost, self.side(leg)),
+            EndedBy::SessionExpired => (Cause::SessionExpired, self.side(leg)),
+            EndedBy::Fault => (Cause::Fault, Side::Engine),
+        }
     }
 
     pub(super) fn over_if_clear(&mut self, _now: Now, out: &mut Vec<Output>) {

@@ -52,10 +52,19 @@ impl Codecs {
         self.caller.is_any() && self.callee.is_any()
     }
 
-    fn of(&self, side: Side) -> &CodecList {
+    /// What this side may use.
+    pub(super) fn of(&self, side: Side) -> &CodecList {
         match side {
             Side::Caller => &self.caller,
             Side::Callee | Side::Engine | Side::Operator => &self.callee,
+        }
+    }
+
+    /// Somebody else is at this side; what was there is given back.
+    pub(super) fn replace(&mut self, side: Side, list: CodecList) -> CodecList {
+        match side {
+            Side::Caller => std::mem::replace(&mut self.caller, list),
+            Side::Callee | Side::Engine | Side::Operator => std::mem::replace(&mut self.callee, list),
         }
     }
 
@@ -101,7 +110,7 @@ impl Call {
     /// # Errors
     /// It cannot be read, or nothing is left of it.
     fn less_codecs(&self, leg: LegId, event: &LegEvent) -> Result<Option<LegEvent>, NegotiationError> {
-        let of = |sdp: &Bytes, role| self.codecs.from(Call::side(leg), sdp, role);
+        let of = |sdp: &Bytes, role| self.codecs.from(self.side(leg), sdp, role);
         let early = if self.callee_offers() { Role::Offer } else { Role::Answer };
         Ok(match event {
             LegEvent::Progress { status, sdp: Some(sdp) } => {
@@ -159,6 +168,9 @@ impl Call {
             LegEvent::Prack { sdp } => self.refuse_offer(leg, sdp, Means::Prack, status, out),
             LegEvent::Offered { .. } => {
                 let asked = self.reoffer.take_if(|open| open.to == leg && open.reply == Reply::Solicited);
+                if asked.as_ref().is_some_and(|asked| self.is_newcomer(asked.from)) {
+                    return self.refuse_newcomer(status, now, out);
+                }
                 out.extend(asked.map(|asked| Output::Tell(asked.from, Command::RefuseReoffer { status })));
                 // Its ACK says that the session stays as it is.
                 out.push(Output::Tell(leg, Command::CancelReoffer { reason: None }));

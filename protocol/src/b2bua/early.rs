@@ -6,6 +6,7 @@ use super::reoffer::{Reoffer, Reply};
 use super::{CALLER, Call, Destination, LegId, MediaPlan, Output, Phase, Side};
 use crate::dialog::Command;
 use crate::sdp::negotiate::NegotiationError;
+use crate::time::Now;
 
 impl Call {
     /// True if the INVITEs of this call leave without an offer, so that a callee makes it.
@@ -113,27 +114,27 @@ impl Call {
     }
 
     /// Another callee than `answered` had the early session: what was being changed in it is of no use any more.
-    pub(super) fn end_early_session_of_others(&mut self, answered: LegId, out: &mut Vec<Output>) {
+    pub(super) fn end_early_session_of_others(&mut self, answered: LegId, now: Now, out: &mut Vec<Output>) {
         if let Some(other) = self.early.filter(|early| *early != answered) {
-            self.end_early_session(other, out);
+            self.end_early_session(other, now, out);
         }
     }
 
     /// The early session of a leg is over.
-    pub(super) fn end_early_session(&mut self, leg: LegId, out: &mut Vec<Output>) {
+    pub(super) fn end_early_session(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
         if self.early != Some(leg) {
             return;
         }
         self.early = None;
-        self.reoffer_refused(leg, 504, out);
+        self.reoffer_refused(leg, 504, now, out);
         self.reoffer.take_if(|open| open.from == leg);
     }
 
     /// The early session of a callee is over, while others of its branches may still answer (RFC 6228). What the caller has
     /// answered cannot be taken back: then the final response is waited for.
-    pub(super) fn callee_early_ended(&mut self, leg: LegId, out: &mut Vec<Output>) {
+    pub(super) fn callee_early_ended(&mut self, leg: LegId, now: Now, out: &mut Vec<Output>) {
         if self.phase == Phase::Hunting && !self.early_session_is_lost_with(leg) {
-            self.end_early_session(leg, out);
+            self.end_early_session(leg, now, out);
         }
     }
 

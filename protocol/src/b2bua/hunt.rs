@@ -250,7 +250,7 @@ impl Call {
             return;
         }
         let early_lost = self.early_session_is_lost_with(leg);
-        self.end_early_session(leg, out);
+        self.end_early_session(leg, now, out);
         match &mut self.destination {
             Destination::Trunk { .. } => {
                 let outcome = outcome_of(status, unanswered);

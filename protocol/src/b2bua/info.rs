@@ -1,6 +1,6 @@
 //! INFO and MESSAGE across the bridge (RFC 6086, RFC 3428): asked of the other leg's peer, whose answer comes back.
 
-use super::{CALLER, Call, LegId, MediaPlan, Output, Phase};
+use super::{Call, LegId, MediaPlan, Output, Phase};
 use crate::dialog::{Body, Command};
 use crate::message::Method;
 
@@ -20,8 +20,7 @@ impl Call {
             out.push(answer(status));
             return;
         }
-        let other = if leg == CALLER { self.callee } else { Some(CALLER) };
-        match other.filter(|_| self.phase == Phase::Up) {
+        match self.across(leg).filter(|_| self.phase == Phase::Up) {
             Some(other) => out.push(Output::Tell(other, Command::Ask { id, method, body: body.cloned() })),
             None => out.push(answer(480)),
         }
@@ -35,8 +34,7 @@ impl Call {
         body: Option<&Body>,
         out: &mut Vec<Output>,
     ) {
-        let asker = if leg == CALLER { self.callee } else { Some(CALLER) };
-        if let Some(asker) = asker {
+        if let Some(asker) = self.across(leg) {
             out.push(Output::Tell(asker, Command::AnswerAsked { id, status, body: body.cloned() }));
         }
     }

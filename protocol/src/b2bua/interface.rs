@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::{Ended, LegId, Reroute, Side, Target, TrunkAttempt};
+use super::{CALLER, Ended, LegId, Newcomer, Reroute, Side, Succession, Target, TrunkAttempt};
 use crate::dialog::{Command, LegEvent};
 use crate::sdp::negotiate::AudioView;
 
@@ -39,6 +39,8 @@ pub enum Input {
         /// Where the call goes.
         reroute: Reroute,
     },
+    /// Somebody is to take a leg's place (RFC 3891).
+    Replace(Box<Newcomer>),
     /// A side has sent no RTP for too long.
     Silent(Side),
     /// A side's media could not begin, or is lost for good.
@@ -52,7 +54,8 @@ pub enum Input {
 impl Input {
     /// False for news that leaves a call as it is: its checkpoint holds as before.
     pub fn alters(&self) -> bool {
-        !matches!(self, Input::Leg(_, LegEvent::AnswerReady))
+        // A newcomer's has it take the place that it waits for.
+        !matches!(self, Input::Leg(CALLER, LegEvent::AnswerReady))
     }
 }
 
@@ -123,6 +126,15 @@ pub enum Output {
     },
     /// The proxy of a leg that nobody waits for any more wants no calls for so many seconds (RFC 3261 §21.5.4).
     ProxyBusy(LegId, u32),
+    /// A side's place is another leg's from now on; the checkpoint that is committed next says so.
+    Replaced {
+        /// Which side.
+        side: Side,
+        /// Whose leg.
+        by: LegId,
+    },
+    /// What became of a newcomer, told once.
+    Succession(LegId, Succession),
     /// The call is over; every leg has ended.
     Over(Ended),
 }

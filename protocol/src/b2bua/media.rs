@@ -127,6 +127,25 @@ impl Sdp {
         }
     }
 
+    /// What is said to this side is said to another peer from now on; what the one before was told is given back.
+    pub(super) fn anew(&mut self, side: Side, session_id: u64) -> LegDescription {
+        let leg = self.to(side);
+        let next = leg.anew(session_id);
+        std::mem::replace(leg, next)
+    }
+
+    /// What is said to this side is said to the peer from before.
+    pub(super) fn put_back(&mut self, side: Side, told: LegDescription) {
+        *self.to(side) = told;
+    }
+
+    fn to(&mut self, side: Side) -> &mut LegDescription {
+        match side {
+            Side::Caller => &mut self.to_caller,
+            Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
+        }
+    }
+
     /// What is said to the callee is for one at `peer` from now on.
     pub(super) fn turn_to(&mut self, plan: &mut MediaPlan, peer: IpAddr) {
         if plan.turn_to(peer)
@@ -312,10 +331,7 @@ impl Sdp {
 
     /// What a side was `told`, to be said again after it has accepted something else: a change, so with a new version (RFC 3264 §8).
     pub(super) fn again(&mut self, side: Side, plan: &MediaPlan, told: &Bytes) -> Option<Bytes> {
-        let leg = match side {
-            Side::Caller => &mut self.to_caller,
-            Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
-        };
+        let leg = self.to(side);
         let parsed = SessionDescription::parse(told).ok()?;
         Some(if matches!(plan, MediaPlan::Bypass) { leg.carry(told) } else { leg.stamp(parsed) })
     }
@@ -328,10 +344,7 @@ impl Sdp {
         offer: Option<&SessionDescription>,
         answer: &Bytes,
     ) -> Result<Carried, NegotiationError> {
-        let leg = match to {
-            Side::Caller => &mut self.to_caller,
-            Side::Callee | Side::Engine | Side::Operator => &mut self.to_callee,
-        };
+        let leg = self.to(to);
         let (MediaPlan::Anchored { caller, callee, .. }, Some(offer)) = (plan, offer) else {
             return Ok(Carried { sdp: leg.carry(answer), offer: None, view: None });
         };

@@ -30,6 +30,7 @@ mod interface;
 mod media;
 mod redirect;
 mod reoffer;
+mod replaces;
 mod route_list;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use fork::{Branch, Fork};
 pub use interface::{Input, Output};
 pub use media::{MediaPlan, Sdp};
 pub use redirect::Reroute;
+pub use replaces::{Newcomer, Succession};
 pub use route_list::{TrunkAttempt, TrunkChoice, TrunkHunt};
 
 /// An answer waits this long for its checkpoint, and no longer: a slow disk never costs a call.
@@ -170,14 +172,20 @@ pub struct Call {
     reason: Option<String>,
     /// How the call ends, once that is decided.
     verdict: Option<Ended>,
-    // What is newer than the format before stands at the end: see [`Call::FORMER_LACKS`].
     /// What each side may say of its media.
     codecs: codecs::Codecs,
+    // What is newer than the format before stands at the end: see [`Call::FORMER_LACKS`].
+    /// The leg of the caller, or of who has taken his place.
+    caller: LegId,
+    /// The legs whose place others have taken, and their sides.
+    former: Vec<(LegId, Side)>,
+    /// Somebody is about to take a leg's place.
+    replacement: Option<Box<replaces::Replacement>>,
 }
 
 impl Call {
-    /// What a checkpoint of the format before ends without, as `postcard` writes it: both sides could use every codec.
-    pub const FORMER_LACKS: &[u8] = &[0, 0];
+    /// What a checkpoint of the format before ends without, as `postcard` writes it: nobody took a leg's place.
+    pub const FORMER_LACKS: &[u8] = &[0, 0, 0];
 
     /// A call whose caller (leg 0) waits for an answer to `offer`.
     pub fn new(destination: Destination, media: MediaPlan, sdp: Sdp) -> Call {
@@ -202,6 +210,9 @@ impl Call {
             reason: None,
             verdict: None,
             codecs: codecs::Codecs::default(),
+            caller: CALLER,
+            former: Vec::new(),
+            replacement: None,
         }
     }
 
@@ -258,8 +269,10 @@ impl Call {
             }
             Input::MediaLost => self.clear(Cause::Fault, Side::Engine, 500, now, out),
             Input::HangUp => self.clear(Cause::Operator, Side::Operator, 503, now, out),
+            Input::Replace(newcomer) => self.replace(newcomer, now, out),
             Input::Timeout => self.timeout(now, out),
         }
+        self.go_on_replacing(now, out);
     }
 
     fn leg_says(&mut self, leg: LegId, event: &LegEvent, now: Now, out: &mut Vec<Output>) {
@@ -272,7 +285,7 @@ impl Call {
                 self.callee_failed(leg, (*status, *retry_after), *unanswered, now, out);
             }
             LegEvent::NoProgress => self.callee_stalls(leg, now, out),
-            LegEvent::AnswerReady => self.answer_ready(now, out),
+            LegEvent::AnswerReady => self.answer_ready(leg, now, out),
             LegEvent::AnswerUnsent { status } => self.answer_unsent(leg, *status, out),
             LegEvent::Cancelled => self.caller_cancelled(leg, now, out),
             LegEvent::Reoffer { sdp } => self.leg_offers(leg, sdp, Means::Invite, out),
@@ -285,8 +298,8 @@ impl Call {
             LegEvent::ReofferCancelled { reason } => self.reoffer_cancelled(leg, reason.as_deref(), out),
             LegEvent::Unwanted { told, offered } => self.offer_again(leg, told, offered, out),
             LegEvent::AnsweredTooLate { heard } => self.answered_too_late(leg, heard, out),
-            LegEvent::EarlyEnded => self.callee_early_ended(leg, out),
-            LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, out),
+            LegEvent::EarlyEnded => self.callee_early_ended(leg, now, out),
+            LegEvent::ReofferRefused { status } => self.reoffer_refused(leg, *status, now, out),
             LegEvent::Asked { id, method, body } => self.leg_asks(leg, *id, *method, body.as_ref(), out),
             LegEvent::AskedAnswered { id, status, body } => {
                 self.leg_responds(leg, *id, *status, body.as_ref(), out);
@@ -306,7 +319,8 @@ impl Call {
             Phase::Hunting => self.hunted_in_vain(now, out),
             Phase::Committing => self.committed(false, now, out),
             Phase::Clearing => self.give_legs_up(out),
-            Phase::New | Phase::Up | Phase::Over => {}
+            Phase::Up => self.newcomer_committed(false, out),
+            Phase::New | Phase::Over => {}
         }
     }
 
@@ -316,11 +330,6 @@ impl Call {
 
     fn leg_mut(&mut self, id: LegId) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|leg| leg.id == id)
-    }
-
-    /// The side of the call a leg is on.
-    fn side(leg: LegId) -> Side {
-        if leg == CALLER { Side::Caller } else { Side::Callee }
     }
 
     /// When the call wants to be told the time.
@@ -388,8 +397,9 @@ impl Call {
         stored.phase = Phase::Up;
         stored.deadline = None;
         stored.reoffer = stored.reoffer.filter(|reoffer| reoffer.outlives_restart());
-        let callee = stored.callee;
-        stored.legs.retain(|leg| leg.id == CALLER || Some(leg.id) == callee);
+        stored.forget_replacing();
+        let (caller, callee) = (stored.caller, stored.callee);
+        stored.legs.retain(|leg| leg.id == caller || Some(leg.id) == callee);
         stored
     }
 }

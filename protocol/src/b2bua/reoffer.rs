@@ -39,6 +39,8 @@ pub(super) enum Reply {
     Solicited,
     /// Nowhere: the offer only undoes one that was taken back.
     Undo,
+    /// Into the 200 of somebody who takes the place of a leg.
+    Newcomer,
 }
 
 /// An offer that waits for the answer of leg `to`.
@@ -69,13 +71,7 @@ impl Call {
     /// The leg at the other side of an offer, if there is one that can take it now.
     fn other(&self, leg: LegId) -> Option<LegId> {
         match self.phase {
-            Phase::Up => {
-                if leg == CALLER {
-                    self.callee
-                } else {
-                    Some(CALLER)
-                }
-            }
+            Phase::Up => self.across(leg),
             // Before the answer only the two ends of the early session have one to change.
             Phase::Hunting if leg == CALLER => self.early,
             Phase::Hunting => self.early.filter(|early| *early == leg).map(|_| CALLER),
@@ -88,7 +84,7 @@ impl Call {
             self.service_reoffered(leg, sdp, out);
             return;
         }
-        let to = self.other(leg).filter(|_| self.reoffer.is_none());
+        let to = self.other(leg).filter(|_| self.reoffer.is_none() && !self.is_between());
         let Some(to) = to else {
             // RFC 3311 §5.2: what would have to wait for the callee is 504.
             let early = self.phase == Phase::Hunting && self.reoffer.is_none();
@@ -96,9 +92,9 @@ impl Call {
             return;
         };
         if self.phase == Phase::Hunting {
-            self.sdp.note_said(Call::side(leg), sdp);
+            self.sdp.note_said(self.side(leg), sdp);
         }
-        match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
+        match self.sdp.carry_offer(self.side(leg), &self.media, sdp) {
             Ok(carried) => {
                 self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
@@ -131,7 +127,7 @@ impl Call {
         out: &mut Vec<Output>,
     ) {
         let present = match means {
-            Means::Prack => self.sdp.present_answer(Call::side(leg), &self.media, offer),
+            Means::Prack => self.sdp.present_answer(self.side(leg), &self.media, offer),
             Means::Invite | Means::Update => None,
         };
         out.push(Output::Tell(
@@ -156,7 +152,7 @@ impl Call {
 
     /// A re-INVITE asks for an offer: the other side is asked for it.
     pub(super) fn offer_wanted(&mut self, leg: LegId, out: &mut Vec<Output>) {
-        let free = self.phase == Phase::Up && self.reoffer.is_none();
+        let free = self.phase == Phase::Up && self.reoffer.is_none() && !self.is_between();
         if free && matches!(self.media, MediaPlan::Service { .. }) {
             match self.sdp.service_offer(&self.media, &self.codecs) {
                 Ok(sdp) => {
@@ -184,7 +180,10 @@ impl Call {
         let asked = self.reoffer.take_if(|open| open.to == leg && open.reply == Reply::Solicited);
         // Whoever asked has taken that back: the leg has been told, and answers for itself.
         let Some(asked) = asked else { return };
-        match self.sdp.carry_offer(Call::side(leg), &self.media, sdp) {
+        if self.is_newcomer(asked.from) {
+            return self.newcomer_is_offered(leg, sdp, now, out);
+        }
+        match self.sdp.carry_offer(self.side(leg), &self.media, sdp) {
             Ok(carried) => {
                 self.reoffer = Some(Box::new(Reoffer {
                     from: leg,
@@ -208,26 +207,29 @@ impl Call {
         match reoffer.reply {
             Reply::Ours => return self.our_offer_answered(leg, sdp, now, out),
             Reply::Undo => return self.session_refreshed(leg, sdp, out),
+            Reply::Newcomer => return self.newcomer_accepted(*reoffer, sdp, now, out),
             Reply::Response(_) | Reply::Acknowledgement | Reply::Solicited => {}
         }
-        let to = Call::side(reoffer.from);
+        let to = self.side(reoffer.from);
         if self.phase == Phase::Hunting {
-            self.sdp.note_said(Call::side(leg), sdp);
+            self.sdp.note_said(self.side(leg), sdp);
         }
         match self.sdp.carry_answer(to, &self.media, reoffer.offer.as_ref(), sdp) {
             Ok(carried) => {
                 if !matches!(self.media, MediaPlan::Bypass) {
                     self.note(to, reoffer.view.as_ref());
-                    self.note(Call::side(leg), carried.view.as_ref());
+                    self.note(self.side(leg), carried.view.as_ref());
                     self.media_of(to, reoffer.view, out);
-                    self.media_of(Call::side(leg), carried.view, out);
+                    self.media_of(self.side(leg), carried.view, out);
                 }
                 let sdp = carried.sdp;
                 out.push(Output::Tell(
                     reoffer.from,
                     match reoffer.reply {
                         Reply::Acknowledgement | Reply::Solicited => Command::Acknowledge { sdp },
-                        Reply::Response(_) | Reply::Ours | Reply::Undo => Command::AnswerReoffer { sdp },
+                        Reply::Response(_) | Reply::Ours | Reply::Undo | Reply::Newcomer => {
+                            Command::AnswerReoffer { sdp }
+                        }
                     },
                 ));
                 if self.phase == Phase::Up {
@@ -245,6 +247,7 @@ impl Call {
                 self.clear(Cause::Media, Side::Engine, 488, now, out);
             }
             Reply::Response(means) => self.refuse_offer(reoffer.from, &reoffer.text, means, status, out),
+            Reply::Newcomer => self.refuse_newcomer(status, now, out),
         }
     }
 
@@ -258,12 +261,12 @@ impl Call {
     /// A peer has answered a refresh of its session with another description than before: its media session follows. One whose
     /// media does not cross us is not followed, and one that cannot be read changes nothing.
     pub(super) fn session_refreshed(&mut self, leg: LegId, sdp: &Bytes, out: &mut Vec<Output>) {
-        let connected = leg == CALLER || self.callee == Some(leg);
+        let connected = self.is_connected(leg);
         if self.phase != Phase::Up || !connected || matches!(self.media, MediaPlan::Bypass) {
             return;
         }
         if let Ok(described) = SessionDescription::parse(sdp) {
-            self.agree(Call::side(leg), media_view(&described), out);
+            self.agree(self.side(leg), media_view(&described), out);
             out.push(Output::Refresh);
         }
     }
@@ -273,7 +276,7 @@ impl Call {
         match self.sdp.view_of_answer(sdp) {
             Ok(view) => {
                 self.caller_answered |= leg == CALLER;
-                self.agree(Call::side(leg), Some(view), out);
+                self.agree(self.side(leg), Some(view), out);
                 if self.phase == Phase::Up {
                     out.push(Output::Refresh);
                 }
@@ -282,8 +285,11 @@ impl Call {
         }
     }
 
-    pub(super) fn reoffer_refused(&mut self, leg: LegId, status: u16, out: &mut Vec<Output>) {
+    pub(super) fn reoffer_refused(&mut self, leg: LegId, status: u16, now: Now, out: &mut Vec<Output>) {
         let Some(reoffer) = self.reoffer.take_if(|reoffer| reoffer.to == leg) else { return };
+        if self.is_newcomer(reoffer.from) {
+            return self.newcomer_unwanted(status, now, out);
+        }
         // Silence and a lost dialog are the other side's; the one who asked is told that it did not work.
         let lost = matches!(status, 408 | 481);
         let status = if lost { 488 } else { super::hunt::refusal_for_caller(status) };
@@ -291,7 +297,7 @@ impl Call {
             Reply::Response(means) => self.refuse_offer(reoffer.from, &reoffer.text, means, status, out),
             Reply::Solicited => out.push(Output::Tell(reoffer.from, Command::RefuseReoffer { status })),
             // What was offered in a response cannot be refused; the leg's own end says so.
-            Reply::Acknowledgement | Reply::Ours | Reply::Undo => {}
+            Reply::Acknowledgement | Reply::Ours | Reply::Undo | Reply::Newcomer => {}
         }
     }
 
@@ -320,11 +326,11 @@ impl Call {
         if told == offered {
             return;
         }
-        let connected = leg == CALLER || self.callee == Some(leg);
+        let connected = self.is_connected(leg);
         if self.phase != Phase::Up || !connected || self.reoffer.is_some() {
             return;
         }
-        if let Some(sdp) = self.sdp.again(Call::side(leg), &self.media, told) {
+        if let Some(sdp) = self.sdp.again(self.side(leg), &self.media, told) {
             self.reoffer = Some(Box::new(Reoffer { reply: Reply::Undo, ..Reoffer::ours(leg) }));
             out.push(Output::Tell(leg, Command::Reoffer { sdp }));
         }

@@ -1,6 +1,7 @@
 mod codecs;
 mod offers;
 mod redirect;
+mod replaces;
 
 use std::net::SocketAddr;
 

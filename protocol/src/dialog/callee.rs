@@ -21,9 +21,14 @@ pub const SUPPORTED: &str = "100rel";
 /// The extension we have where session timers are on (RFC 4028); whoever requires it gets none where they are off.
 const TIMER: &str = "timer";
 
+/// The extension we have for those who may replace a call (RFC 3891).
+pub(super) const REPLACES: &str = "replaces";
+/// [`SUPPORTED`] for them.
+pub const SUPPORTED_WITH_REPLACES: &str = "100rel, replaces";
+
 /// Whether a Require may ask for an option of ours (RFC 3261 §8.2.2.3).
 pub fn is_supported(option: &str) -> bool {
-    SUPPORTED.split(',').chain([TIMER]).any(|known| known.trim().eq_ignore_ascii_case(option))
+    SUPPORTED.split(',').chain([TIMER, REPLACES]).any(|known| known.trim().eq_ignore_ascii_case(option))
 }
 
 impl Dialog {
@@ -66,7 +71,7 @@ impl Dialog {
         if (200..300).contains(&status)
             && matches!(pending.request.method(), Method::Invite | Method::Options)
         {
-            message.own(Header::Supported, &[SUPPORTED]);
+            message.own(Header::Supported, &[self.supported()]);
         }
         if (200..300).contains(&status) {
             self.timer.write_answer_headers(pending.transaction, &mut message);
@@ -81,6 +86,11 @@ impl Dialog {
             message: message.finish(body),
             to: pending.source,
         }
+    }
+
+    /// The extensions that the peer is told of.
+    pub(super) fn supported(&self) -> &'static str {
+        if self.replaces { SUPPORTED_WITH_REPLACES } else { SUPPORTED }
     }
 
     fn response_head(&self, pending: &Pending, status: u16) -> Builder {

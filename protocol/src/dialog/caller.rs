@@ -86,6 +86,11 @@ impl Calling {
         self.cancelled_until.or(self.progress_by)
     }
 
+    /// The call wants it cancelled, or it is being so.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.cancel.is_some() || self.cancelled_until.is_some()
+    }
+
     /// A provisional response: 100 says only that the next server has the INVITE.
     fn heard(&mut self, status: u16, now: Now) {
         self.progress_by = match (status, self.provisional) {
@@ -159,7 +164,9 @@ impl Dialog {
         message.texts(Header::Contact, &[&self.local.contact]);
         message.own(Header::Allow, &[super::callee::ALLOW]);
         if spec.reliable {
-            message.own(Header::Supported, &[super::callee::SUPPORTED]);
+            message.own(Header::Supported, &[self.supported()]);
+        } else if self.replaces {
+            message.own(Header::Supported, &[super::callee::REPLACES]);
         }
         self.timer.write_request_headers(&mut message);
         for (name, value) in &spec.headers {
@@ -208,6 +215,7 @@ impl Dialog {
                     if status == 199 {
                         return self.early_dialog_over(response, offered, out);
                     }
+                    self.forks.proceeds(response.to_tag());
                     if let Some(sdp) = sdp_of(response).filter(|_| offered) {
                         self.forks.note_early(response.to_tag(), &sdp);
                     }

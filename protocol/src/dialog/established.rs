@@ -215,6 +215,14 @@ impl Dialog {
         self.in_dialog_request(Method::Bye, None, &reason, out);
     }
 
+    /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours, and another number.
+    /// Whichever tag the peer puts into its answer, nobody waits for another.
+    pub(super) fn bye_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
+        if matches!(self.phase, Phase::Closing) && self.bye == Some(cseq) {
+            self.finish(EndedBy::Us, out);
+        }
+    }
+
     /// The ACK of a 2xx to the INVITE numbered `cseq`.
     pub(super) fn acknowledge(&mut self, cseq: u32, out: &mut Vec<Output>) {
         let branch = self.next_branch();

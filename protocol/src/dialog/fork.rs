@@ -16,6 +16,9 @@ const ELSEWHERE: &str = "SIP;cause=200;text=\"answered elsewhere\"";
 pub(super) struct Forks {
     /// The answers in unreliable provisional responses: the peer's tag and the last.
     early: Vec<(String, Bytes)>,
+    /// The tags of all branches that have answered provisionally. A dialog that has not been answered is in no checkpoint.
+    #[serde(skip)]
+    proceeding: Vec<Box<str>>,
     /// The tags of branches whose 2xx was not kept.
     ended: Vec<String>,
     /// Our INVITE left the offer to the callee: every 2xx to it has one.
@@ -23,6 +26,19 @@ pub(super) struct Forks {
 }
 
 impl Forks {
+    /// A provisional response of the branch with that tag: there is an early dialog (§12.1).
+    pub(super) fn proceeds(&mut self, tag: Option<&str>) {
+        let Some(tag) = tag else { return };
+        if self.proceeding.len() < MOST_BRANCHES && !self.is_proceeding(tag) {
+            self.proceeding.push(tag.into());
+        }
+    }
+
+    /// Whether the branch with that tag is an early dialog.
+    pub(super) fn is_proceeding(&self, tag: &str) -> bool {
+        self.proceeding.iter().any(|known| **known == *tag)
+    }
+
     /// A provisional response of the branch with that tag carried `sdp`.
     pub(super) fn note_early(&mut self, tag: Option<&str>, sdp: &Bytes) {
         let Some(tag) = tag else { return };
@@ -40,6 +56,7 @@ impl Forks {
     /// The branch with that tag is over.
     fn forget(&mut self, tag: &str) {
         self.early.retain(|(known, _)| known != tag);
+        self.proceeding.retain(|known| **known != *tag);
     }
 
     /// We have ended the branch with that tag by BYE.
@@ -50,6 +67,7 @@ impl Forks {
     /// The branch with that tag has answered: the other early dialogs are over without a word (§13.2.2.4). Its early
     /// session description counts if the 2xx repeats none (§13.2.1).
     pub(super) fn settle(&mut self, tag: Option<&str>) -> Option<Bytes> {
+        self.proceeding = Vec::new();
         let early = std::mem::take(&mut self.early);
         early.into_iter().find(|(known, _)| Some(known.as_str()) == tag).map(|(_, sdp)| sdp)
     }

@@ -30,6 +30,9 @@ pub struct LocalSide {
     /// Whether re-INVITEs leave the offer to the peer (delayed media). A dialog keeps what it began with by itself.
     #[serde(skip)]
     pub reinvite_delayed: bool,
+    /// Whether the peer may replace a call (RFC 3891), and is told so. A dialog keeps what it began with by itself.
+    #[serde(skip)]
+    pub replaces: bool,
 }
 
 /// Where requests within a dialog go.
@@ -126,6 +129,11 @@ pub enum Command {
     /// Offer the peer a new session by UPDATE (RFC 3311); by re-INVITE if it does not take UPDATE and the dialog is confirmed.
     Update {
         /// The offer.
+        sdp: Bytes,
+    },
+    /// Offer the peer the session of somebody who takes the place of whoever was at the other side (re-INVITE, RFC 3891).
+    Succeed {
+        /// The newcomer's offer.
         sdp: Bytes,
     },
     /// Ask the peer for an offer: a re-INVITE without one.

@@ -22,6 +22,7 @@ mod prack;
 mod progress;
 mod refresh;
 mod reinvite;
+mod replaces;
 mod request;
 mod session_timer;
 mod stray;
@@ -39,7 +40,7 @@ use crate::flow::{Flow, ListenerId};
 use crate::message::{Message, Method};
 use crate::time::{Instant, Now};
 
-pub use callee::{ALLOW, SUPPORTED, is_supported};
+pub use callee::{ALLOW, SUPPORTED, SUPPORTED_WITH_REPLACES, is_supported};
 pub use caller::{Credentials, InviteSpec};
 pub use info::Body;
 pub use interface::{
@@ -48,6 +49,7 @@ pub use interface::{
 pub use late_prack::AwaitedPrack;
 pub use offer_answer::glare_back_off;
 pub use prack::rack_of;
+pub use replaces::{Irreplaceable, Replaceable};
 pub use session_timer::{SHORTEST_INTERVAL, SessionPolicy};
 pub use stray::end_stray_response;
 
@@ -140,13 +142,15 @@ pub struct Dialog {
     timer: session_timer::SessionTimer,
     in_force: refresh::InForce,
     account: challenge::Account,
-    // What is newer than the format before stands at the end: see [`Dialog::FORMER_LACKS`].
     /// Our re-INVITEs leave the offer to the peer.
     delayed: bool,
+    // What is newer than the format before stands at the end: see [`Dialog::FORMER_LACKS`].
+    /// The peer may replace a call (RFC 3891), and is told so.
+    replaces: bool,
 }
 
 impl Dialog {
-    /// What a checkpoint of the format before ends without, as `postcard` writes it: re-INVITEs carried the offer.
+    /// What a checkpoint of the format before ends without, as `postcard` writes it: nobody was told that he may replace a call.
     pub const FORMER_LACKS: &[u8] = &[0];
 
     /// A dialog that has not begun.
@@ -164,6 +168,7 @@ impl Dialog {
             timer: session_timer::SessionTimer::new(local.session),
             in_force: refresh::InForce::default(),
             delayed: local.reinvite_delayed,
+            replaces: local.replaces,
             local,
             routing,
             flow,
@@ -273,6 +278,7 @@ impl Dialog {
             Command::SendAnswer => self.send_answer(now, out),
             Command::Reoffer { sdp } => self.reoffer(Some(sdp), out),
             Command::Update { sdp } => self.update(sdp, out),
+            Command::Succeed { sdp } => self.succeed(sdp, out),
             Command::Solicit => self.reoffer(None, out),
             Command::Acknowledge { sdp } => self.acknowledge_with(sdp, out),
             Command::AnswerReoffer { sdp } => self.answer_reoffer(sdp, now, out),
@@ -332,14 +338,6 @@ impl Dialog {
     /// False for a response of another branch of our INVITE.
     fn is_from_peer(&self, response: &Message) -> bool {
         self.remote_tag.is_none() || response.to_tag() == self.remote_tag.as_deref()
-    }
-
-    /// Only our own BYE ends the dialog: one that ended another branch of the same INVITE has the same tag of ours, and another number.
-    /// Whichever tag the peer puts into its answer, nobody waits for another.
-    fn bye_answered(&mut self, cseq: u32, out: &mut Vec<Output>) {
-        if matches!(self.phase, Phase::Closing) && self.bye == Some(cseq) {
-            self.finish(EndedBy::Us, out);
-        }
     }
 
     fn unanswered(&mut self, method: Method, cseq: u32, why: NoAnswer, out: &mut Vec<Output>) {

@@ -96,6 +96,8 @@ impl InForce {
             | Command::CancelReoffer { .. }
             | Command::Progress { .. }
             | Command::Solicit
+            // Noted when it is known what it says.
+            | Command::Succeed { .. }
             | Command::SendAnswer
             | Command::Redirect { .. }
             | Command::Ask { .. }

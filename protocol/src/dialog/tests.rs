@@ -6,6 +6,7 @@ mod offers;
 mod prack;
 mod progress;
 mod reinvite;
+mod replaces;
 mod rig;
 mod session_timer;
 

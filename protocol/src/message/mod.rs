@@ -15,6 +15,7 @@ pub mod method;
 mod number;
 mod parse;
 mod reason;
+mod replaces;
 #[cfg(test)]
 pub(crate) mod sample;
 mod stamp;
@@ -41,6 +42,7 @@ pub use header::Header;
 pub use malformed::{Answerable, BadHeader, BadUri, Malformed, MalformedKind};
 pub use method::Method;
 pub use reason::reason_of;
+pub use replaces::{BadReplaces, Replaces};
 pub use uri::{Uri, escape_user};
 
 /// How much of a message is accepted. More than that is refused with 513.

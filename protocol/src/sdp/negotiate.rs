@@ -8,6 +8,7 @@ mod carried;
 mod codecs;
 mod relay;
 mod service;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod two_offers;
@@ -23,6 +24,7 @@ use crate::fnv::fnv1a;
 pub use codecs::{CodecList, Role, within_codecs};
 pub use relay::{relay_answer, relay_offer};
 pub use service::{ChosenCodec, answer_service, service_offer};
+pub use succession::{succeeding_answer, succeeding_offer};
 pub use two_offers::cross_answers;
 
 /// Why an offer or answer cannot be used, with the status that says so.
@@ -146,6 +148,11 @@ impl LegDescription {
     /// as a signed number. `addr` is the host named in `o=`.
     pub fn new(session_id: u64, addr: IpAddr) -> Self {
         Self { session_id: session_id & (u64::MAX >> 1), version: 0, addr, last: None, name: None }
+    }
+
+    /// Another leg at the same address that was told nothing yet.
+    pub fn anew(&self, session_id: u64) -> Self {
+        Self::new(session_id, self.addr)
     }
 
     /// The host that `o=` names is `addr` from now on.

@@ -31,6 +31,7 @@ fn local() -> Arc<LocalSide> {
         timers: Timers { t1: Duration::from_millis(400), ..Timers::default() },
         reinvite_delay: Some(Duration::from_millis(150)),
         reinvite_delayed: false,
+        replaces: false,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: Duration::from_secs(90) },
     })
 }

@@ -21,6 +21,7 @@ pub(super) fn local() -> Arc<LocalSide> {
         timers: Timers::default(),
         reinvite_delay: None,
         reinvite_delayed: false,
+        replaces: false,
         session: SessionPolicy { interval: Duration::from_secs(1800), min_se: SHORTEST_INTERVAL },
     })
 }
