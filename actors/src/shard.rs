@@ -12,6 +12,7 @@ mod located;
 mod moved;
 mod named;
 mod overload;
+mod place;
 mod refuse;
 mod registered;
 mod registering;
@@ -35,8 +36,6 @@ use serde_json::Value;
 use smallvec::SmallVec;
 use tandem_protocol::dialog::Input;
 use tandem_protocol::flow::{ConnectionId, Flow};
-use tandem_protocol::fnv::fnv1a_keyed;
-use tandem_protocol::message::framing::{peek_call_id, peek_registered_user};
 use tandem_protocol::message::{Message, Method};
 use tandem_protocol::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
@@ -44,8 +43,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::call::{CallActor, Committed};
 use crate::calls::{Asks, CallKey};
 use crate::dialog::DialogActor;
-use crate::directory::Directory;
-use crate::env::{Datagram, Env, Fire, Leftover, Shared, Tell, TimerKey, Told};
+use crate::env::{Datagram, Env, Fire, Leftover, Tell, TimerKey, Told};
 use crate::ids::ShardId;
 use crate::map::Map;
 use crate::media_pool::leases::Leases;
@@ -69,6 +67,8 @@ pub use located::{Named, ProxyLocated};
 pub(crate) use moved::guest;
 pub(crate) use named::{Fault, NamedDown, SendRequest, StationIdle};
 pub use overload::Overflowed;
+pub use place::place;
+use place::place_call_id;
 pub(crate) use registered::BindingsChanged;
 pub(crate) use replaces::{Declined, Seeks, name_here};
 pub use restore::{Found, Restore, Restored, read_records};
@@ -148,26 +148,6 @@ pub(crate) struct CallDown(pub(crate) CallKey);
 
 /// Ports that a call never used.
 pub(crate) struct Returned(pub(crate) Vec<Lease>);
-
-/// The shard a datagram belongs to: where the Call-ID was made if we made it, else where its hash says. A REGISTER belongs where its
-/// station lives, so that it crosses once and not for each of its steps; so does one for a station that does not exist.
-pub fn place(shared: &Shared, directory: &Directory, bytes: &[u8]) -> Option<ShardId> {
-    if let Some(user) = peek_registered_user(bytes) {
-        let station = directory.station_of_user(user);
-        return Some(directory.home(station.map_or(user, |station| &station.config.name)));
-    }
-    let call_id = peek_call_id(bytes)?;
-    Some(place_call_id(shared, directory, call_id))
-}
-
-fn place_call_id(shared: &Shared, directory: &Directory, call_id: &[u8]) -> ShardId {
-    let shards = u64::from(directory.shards().max(1));
-    if let Some(shard) = shared.names.shard_of(call_id) {
-        return ShardId((u64::from(shard.0) % shards) as u16);
-    }
-    let hash = fnv1a_keyed(shared.placement_key, call_id.iter().copied());
-    ShardId(((hash ^ (hash >> 32)) % shards) as u16)
-}
 
 struct KnownDialog {
     /// Held until it says that it is over: it may outlive its call, to end what it began.
