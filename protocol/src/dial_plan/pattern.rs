@@ -30,7 +30,7 @@ pub enum PatternFault {
 }
 
 /// One element of a pattern, in the form in which equal patterns are equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Element {
     /// One character that is itself.
     Literal(u8),
@@ -94,7 +94,7 @@ fn set_bit(byte: u8) -> Option<u16> {
 }
 
 /// What a pattern matches, whatever it is written like: equal for patterns that match the same numbers element by element.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PatternKey(Vec<Element>);
 
 impl PatternKey {

@@ -14,7 +14,8 @@ mod toll_fraud;
 mod trunk;
 mod trunk_rules;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
 
@@ -120,8 +121,8 @@ impl<'a> Findings<'a> {
     }
 }
 
-fn nearest(name: &str, known: &BTreeSet<String>) -> String {
-    let near = known.iter().min_by_key(|other| strsim::damerau_levenshtein(name, other));
+fn nearest(name: &str, known: &HashSet<String>) -> String {
+    let near = known.iter().min_by_key(|other| (strsim::damerau_levenshtein(name, other), *other));
     near.map(|other| format!(", perhaps {other:?}")).unwrap_or_default()
 }
 
@@ -130,7 +131,7 @@ fn nearest(name: &str, known: &BTreeSet<String>) -> String {
 struct Known {
     list: &'static str,
     what: &'static str,
-    names: BTreeSet<String>,
+    names: HashSet<String>,
 }
 
 /// The names that other keys can refer to.
@@ -185,28 +186,30 @@ impl Names {
 }
 
 fn check_names(list: &KeyPath, names: &[&str], findings: &mut Findings<'_>) {
-    let mut first: BTreeMap<&str, KeyPath> = BTreeMap::new();
+    let path = |index| list.index(index).key("name");
+    let mut first: HashMap<&str, usize> = HashMap::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
-        let path = list.index(index).key("name");
-        check_name(&path, name, findings);
-        match first.get(name) {
-            Some(other) if !name.is_empty() => {
-                let other = findings.repairs.written(other);
-                findings.unfit(&path, name, format!("a name of its own; {other} has this one"));
+        check_name(|| path(index), name, findings);
+        match first.entry(name) {
+            Entry::Occupied(other) if !name.is_empty() => {
+                let other = findings.repairs.written(&path(*other.get()));
+                findings.unfit(&path(index), name, format!("a name of its own; {other} has this one"));
             }
-            Some(_) | None => {
-                first.insert(name, path);
+            Entry::Occupied(_) => {}
+            Entry::Vacant(free) => {
+                free.insert(index);
             }
         }
     }
 }
 
-fn check_name(path: &KeyPath, name: &str, findings: &mut Findings<'_>) {
+/// `path` is where it stands: asked for a complaint only, of which there is none in thousands of names.
+fn check_name(path: impl FnOnce() -> KeyPath, name: &str, findings: &mut Findings<'_>) {
     let bad = |c: char| c.is_whitespace() || c.is_control() || ":/\\\"<>@;,?".contains(c);
     if name.is_empty() || name.len() > 64 || name.contains(bad) {
         let allowed =
             "1 to 64 bytes without white space, control characters and any of : / \\ \" < > @ ; , ?";
-        findings.unfit(path, name, allowed);
+        findings.unfit(&path(), name, allowed);
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn check(settings: &Settings, names: &Names, findings: &mut Findings<
 
 fn check_node(settings: &Settings, findings: &mut Findings<'_>) {
     let path = KeyPath::root().key("node");
-    super::check_name(&path.key("name"), &settings.node.name, findings);
+    super::check_name(|| path.key("name"), &settings.node.name, findings);
     for (index, domain) in settings.node.domains.iter().enumerate() {
         if !is_host(domain) {
             findings.unfit(
