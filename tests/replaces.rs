@@ -82,6 +82,25 @@ fn recorded(engine: &Engine, ended_by: &str, taken: &[(&str, &str)]) {
     assert_eq!((cdr["from"].as_str(), cdr["to"].as_str()), (Some("5551234"), Some("9101")));
 }
 
+/// The callee's hold goes through first; then the newcomer has the caller's place.
+#[track_caller]
+fn follows_a_hold(
+    (engine, a, b, c): (&Engine, &Ua, &Ua, &Ua),
+    held: &Msg,
+    callee: &mut Leg,
+    newcomer: &mut Leg,
+) {
+    a.respond(held, "200 OK", "", "", &(again(a, 2) + "a=recvonly\r\n"));
+    a.request("ACK");
+    b.established(callee);
+    agrees(b, 3);
+    c.established(newcomer);
+    is_dismissed(a);
+    hang_up(b, callee, c);
+    recorded(engine, "callee", &[("caller", "trunk:pbx")]);
+    engine.quiet();
+}
+
 #[test]
 fn a_trunk_takes_the_callers_place_and_the_callee_talks_to_it() {
     for media in MODES {
@@ -372,15 +391,7 @@ fn an_exchange_that_is_open_is_waited_for_and_a_second_newcomer_is_not() {
     c.response("INVITE", 100);
     let second = seek(&c, &named(&leg));
     assert_eq!(c.refused(&second).status(), Some(491));
-    a.respond(&held, "200 OK", "", "", &(again(&a, 2) + "a=recvonly\r\n"));
-    a.request("ACK");
-    b.established(&mut other);
-    agrees(&b, 3);
-    c.established(&mut new);
-    is_dismissed(&a);
-    hang_up(&b, &mut other, &c);
-    recorded(&engine, "callee", &[("caller", "trunk:pbx")]);
-    engine.quiet();
+    follows_a_hold((&engine, &a, &b, &c), &held, &mut other, &mut new);
 }
 
 #[test]
@@ -398,15 +409,7 @@ fn an_offer_of_the_remaining_side_that_crosses_ours_goes_first() {
     b.request("ACK");
     b.next(&mut other, "INVITE", "", &(again(&b, 2) + "a=sendonly\r\n"));
     let held = a.request("INVITE");
-    a.respond(&held, "200 OK", "", "", &(again(&a, 2) + "a=recvonly\r\n"));
-    a.request("ACK");
-    b.established(&mut other);
-    agrees(&b, 3);
-    c.established(&mut new);
-    is_dismissed(&a);
-    hang_up(&b, &mut other, &c);
-    recorded(&engine, "callee", &[("caller", "trunk:pbx")]);
-    engine.quiet();
+    follows_a_hold((&engine, &a, &b, &c), &held, &mut other, &mut new);
 }
 
 #[test]

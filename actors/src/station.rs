@@ -1,7 +1,7 @@
 //! The actor of one station: its bindings. It is activated when they expire or their connection ends, and rests in the store otherwise.
 //!
 //! A REGISTER does not activate it: while a station has no actor its shard carries out what devices ask for, by the same machine
-//! ([`at_rest`]). Whatever that panics at is the actor's, which is made for it then.
+//! (`station/at_rest.rs`). Whatever that panics at is the actor's, which is made for it then.
 
 pub(crate) mod at_rest;
 mod changed;
