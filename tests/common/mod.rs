@@ -19,6 +19,7 @@ pub(crate) mod network;
 pub(crate) mod nsd;
 pub(crate) mod offer;
 pub(crate) mod phone;
+pub(crate) mod replaces;
 pub(crate) mod rtp;
 pub(crate) mod sipp;
 pub(crate) mod stream;
