@@ -24,10 +24,14 @@ const LISTEN: &[&str] = &[
     "max_connections_per_source",
 ];
 
-/// The settings that can come into force now: `wanted`, but with what runs where only a restart can change it. The changes that
-/// wait for one.
-pub(super) fn keep(running: &Settings, wanted: &Settings) -> (Settings, Vec<KeyChange>) {
-    let (mut next, mut pending) = (wanted.clone(), Vec::new());
+/// The settings that can come into force now: those that are wanted, but with what runs where only a restart can change it. The changes
+/// that wait for one.
+pub(super) fn keep(running: &Settings, wanted: Settings) -> (Settings, Vec<KeyChange>) {
+    let (mut next, mut pending) = (wanted, Vec::new());
+    note("node", NODE, &running.node, &next.node, &mut pending);
+    note("http", HTTP, &running.http, &next.http, &mut pending);
+    note("media", MEDIA, &running.media, &next.media, &mut pending);
+    next.listen = keep_listeners(&running.listen, &next.listen, &mut pending);
     next.node.name.clone_from(&running.node.name);
     next.node.data_dir.clone_from(&running.node.data_dir);
     next.node.sip_trace_mb = running.node.sip_trace_mb;
@@ -37,10 +41,6 @@ pub(super) fn keep(running: &Settings, wanted: &Settings) -> (Settings, Vec<KeyC
     next.media.external_address = running.media.external_address;
     next.media.ports = running.media.ports;
     next.media.workers = running.media.workers;
-    note("node", NODE, &running.node, &wanted.node, &mut pending);
-    note("http", HTTP, &running.http, &wanted.http, &mut pending);
-    note("media", MEDIA, &running.media, &wanted.media, &mut pending);
-    next.listen = keep_listeners(&running.listen, &wanted.listen, &mut pending);
     (next, pending)
 }
 
@@ -106,7 +106,7 @@ mod tests {
              [[listen]]\nname = \"four\"\ntransport = \"tcp\"\naddress = \"127.0.0.1:5068\"\nt1_ms = 200\nmax_connections = 7\n\
              [[listen]]\nname = \"two\"\naddress = \"127.0.0.1:5066\"\nt1_ms = 300\n",
         );
-        let (next, pending) = keep(&running, &wanted);
+        let (next, pending) = keep(&running, wanted);
         let told: Vec<String> =
             pending.iter().map(|p| format!("{}: {} -> {}", p.key, p.from, p.to)).collect();
         assert_eq!(

@@ -254,7 +254,7 @@ impl Reloader {
         };
         let Loaded { settings: wanted, warnings, faults } = Settings::load(file.as_deref())?;
         let running = self.settings();
-        let (settings, needs_restart) = keep::keep(&running, &wanted);
+        let (settings, needs_restart) = keep::keep(&running, wanted);
         if !needs_restart.is_empty() {
             let faults = told(settings.faults());
             if !faults.is_empty() {

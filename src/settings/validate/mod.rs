@@ -104,7 +104,8 @@ impl<'a> Findings<'a> {
         if known.names.contains(name) || self.repairs.lost_a_name(&KeyPath::root().key(known.list)) {
             return;
         }
-        let all: Vec<String> = known.names.iter().map(|name| format!("{name:?}")).collect();
+        let mut all: Vec<String> = known.names.iter().map(|name| format!("{name:?}")).collect();
+        all.sort();
         let what = known.what;
         let allowed = match all.len() {
             0 => format!("the name of a {what}, but there is none"),
