@@ -59,9 +59,10 @@ impl RegisteredStations {
         station.standing().listed.store(false, Ordering::Relaxed);
     }
 
-    /// A station's first binding ends at `first`, if it has bindings. True if that is noted.
+    /// A station's first binding ends at `first`, if it has bindings. True if there may be something to do earlier for it.
     pub(super) fn set(&mut self, station: &StationEntry, first: Option<UnixMillis>, now: Now) -> bool {
         let (standing, Some(first)) = (station.standing(), first) else { return false };
+        let began = self.next_step.is_none();
         // Only this shard writes it.
         if !standing.listed.load(Ordering::Relaxed) {
             standing.listed.store(true, Ordering::Relaxed);
@@ -69,7 +70,7 @@ impl RegisteredStations {
             let step = self.step();
             self.next_step.get_or_insert(now.mono + step);
         }
-        self.expect(&standing.name, first, now.wall)
+        self.expect(&standing.name, first, now.wall) || (began && self.next_step.is_some())
     }
 
     /// Notes the end of a binding if it comes before the station is looked at again.
