@@ -1,5 +1,7 @@
 //! Several branches of one INVITE (RFC 3261 §13.2.2.4): one 2xx is kept, every other is acknowledged and ended.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -18,25 +20,35 @@ pub(super) struct Forks {
     early: Vec<(String, Bytes)>,
     /// The tags of all branches that have answered provisionally. A dialog that has not been answered is in no checkpoint.
     #[serde(skip)]
-    proceeding: Vec<Box<str>>,
+    proceeding: Proceeding,
     /// The tags of branches whose 2xx was not kept.
     ended: Vec<String>,
     /// Our INVITE left the offer to the callee: every 2xx to it has one.
     pub(super) offered_by_peer: bool,
 }
 
+/// Tags of branches. What no checkpoint has is not shown: a dialog that is restored is to look as it was.
+#[derive(Clone, Default)]
+struct Proceeding(Vec<Box<str>>);
+
+impl fmt::Debug for Proceeding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
 impl Forks {
     /// A provisional response of the branch with that tag: there is an early dialog (§12.1).
     pub(super) fn proceeds(&mut self, tag: Option<&str>) {
         let Some(tag) = tag else { return };
-        if self.proceeding.len() < MOST_BRANCHES && !self.is_proceeding(tag) {
-            self.proceeding.push(tag.into());
+        if self.proceeding.0.len() < MOST_BRANCHES && !self.is_proceeding(tag) {
+            self.proceeding.0.push(tag.into());
         }
     }
 
     /// Whether the branch with that tag is an early dialog.
     pub(super) fn is_proceeding(&self, tag: &str) -> bool {
-        self.proceeding.iter().any(|known| **known == *tag)
+        self.proceeding.0.iter().any(|known| **known == *tag)
     }
 
     /// A provisional response of the branch with that tag carried `sdp`.
@@ -56,7 +68,7 @@ impl Forks {
     /// The branch with that tag is over.
     fn forget(&mut self, tag: &str) {
         self.early.retain(|(known, _)| known != tag);
-        self.proceeding.retain(|known| **known != *tag);
+        self.proceeding.0.retain(|known| **known != *tag);
     }
 
     /// We have ended the branch with that tag by BYE.
@@ -67,7 +79,7 @@ impl Forks {
     /// The branch with that tag has answered: the other early dialogs are over without a word (§13.2.2.4). Its early
     /// session description counts if the 2xx repeats none (§13.2.1).
     pub(super) fn settle(&mut self, tag: Option<&str>) -> Option<Bytes> {
-        self.proceeding = Vec::new();
+        self.proceeding = Proceeding::default();
         let early = std::mem::take(&mut self.early);
         early.into_iter().find(|(known, _)| Some(known.as_str()) == tag).map(|(_, sdp)| sdp)
     }
